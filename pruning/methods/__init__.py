@@ -1,0 +1,119 @@
+"""The table of pruning methods: what each is called, which stage fields it reads, which options it has.
+
+The rows are plain data and the classes load on first use, so that schedules can be checked without torch.
+To add a method: write one file here with a subclass of `pruning.methods.base.TokenMethod`, add a row, and run
+`pytest tests/contracts/test_methods.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from pruning.errors import ScheduleError
+
+if TYPE_CHECKING:
+    from pruning.methods.base import TokenMethod
+
+
+@dataclass(frozen=True)
+class Option:
+    """One method option. `choices` lists the values of a named option; numbers have a closed range instead."""
+
+    default: bool | int | float | str
+    help: str
+    choices: tuple[str, ...] = ()
+    low: float = float("-inf")
+    high: float = float("inf")
+
+    def check(self, name: str, value: Any) -> bool | int | float | str:
+        """Return `value` in the option's own type. Raises ScheduleError naming option, rule and value."""
+        if self.choices:
+            if value not in self.choices:
+                raise ScheduleError(f"options.{name} must be one of {', '.join(self.choices)}, got {value!r}")
+            return str(value)
+        if isinstance(self.default, bool):
+            if not isinstance(value, bool):
+                raise ScheduleError(f"options.{name} must be true or false, got {value!r}")
+            return value
+        kind = type(self.default)
+        fits = type(value) is int or (kind is float and type(value) is float)
+        if not fits or not self.low <= value <= self.high:
+            noun = "a whole number" if kind is int else "a number"
+            raise ScheduleError(f"options.{name} must be {noun} in [{self.low}, {self.high}], got {value!r}")
+        return kind(value)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of METHODS.
+
+    implementation: "module:Class" of the tensor code.
+    stage_fields: the fields of `Stage` beyond block and keep that change what the method does.
+    """
+
+    implementation: str
+    summary: str
+    stage_fields: frozenset[str] = frozenset()
+    options: Mapping[str, Option] = field(default_factory=dict)
+
+    def check_options(self, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the options that differ from the defaults, sorted by name. Raises ScheduleError."""
+        for key in given:
+            if key not in self.options:
+                known = ", ".join(sorted(self.options)) or "none"
+                raise ScheduleError(f"options.{key} is not an option of method {name}; its options: {known}")
+        checked = {key: self.options[key].check(key, value) for key, value in sorted(given.items())}
+        return {key: value for key, value in checked.items() if value != self.options[key].default}
+
+    def all_options(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Every option with its value: the given ones, else the defaults."""
+        return {key: given.get(key, option.default) for key, option in self.options.items()}
+
+
+METHODS: dict[str, Method] = {
+    "zero-tprune": Method(
+        implementation="pruning.methods.zero_tprune:ZeroTPrune",
+        summary="weighted page rank and similarity on the attention graph (Wang et al., CVPR 2024)",
+        stage_fields=frozenset({"wpr_iterations", "partition", "similarity_share"}),
+        options={
+            "similarity": Option(True, "take the similarity step S"),
+            "importance": Option(True, "take the importance step I"),
+            "feature": Option("key", "what similarity compares", choices=("key", "query", "value", "input")),
+            "metric": Option("cosine", "how it compares", choices=("cosine", "dot", "euclidean")),
+            "split": Option("sequential", "how candidates are chosen", choices=("sequential", "alternate", "random")),
+            "aggregation": Option("eir", "scores over heads", choices=("eir", "mean")),
+            "class_start": Option(True, "start the importance votes with sqrt(N) on the class token"),
+            "head_filter": Option(False, "ignore heads whose score variance is outside [v_min, v_max]"),
+            "v_min": Option(0.01, "lowest variance of a head that counts", low=0.0),
+            "v_max": Option(0.7, "highest variance of a head that counts", low=0.0),
+            "seed": Option(0, "seed of the random split", low=0, high=2**31 - 1),
+        },
+    ),
+    "cls-attention": Method(
+        implementation="pruning.methods.cls_attention:ClassAttention",
+        summary="keeps what the class token attends to (Top-K; EViT without training)",
+    ),
+    "random": Method(
+        implementation="pruning.methods.random:RandomDrop",
+        summary="keeps tokens uniformly at random; the baseline",
+        options={"seed": Option(0, "seed of the draw", low=0, high=2**31 - 1)},
+    ),
+}
+
+
+def method_row(name: object) -> Method:
+    """Look a method up. Raises ScheduleError listing the known ones."""
+    if not isinstance(name, str) or name not in METHODS:
+        raise ScheduleError(f"method must be one of {', '.join(METHODS)}, got {name!r}")
+    return METHODS[name]
+
+
+def load_method(name: str, options: Mapping[str, Any]) -> TokenMethod:
+    """The tensor code of a method, with its options filled in. Loads torch."""
+    row = method_row(name)
+    module, _, cls = row.implementation.partition(":")
+    method: TokenMethod = getattr(import_module(module), cls)(**row.all_options(options))
+    return method

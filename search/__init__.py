@@ -1,0 +1,1 @@
+"""Zero-TPrune Search: finds token-pruning schedules with the best accuracy for each throughput."""

@@ -1,0 +1,15 @@
+"""The errors of the service. A message says: place, rule, value, remedy."""
+
+from __future__ import annotations
+
+
+class SearchError(Exception):
+    """Something failed while running; the command line exits with 1."""
+
+
+class InputError(SearchError):
+    """The caller asked for something that cannot be; the command line exits with 2 before anything is written."""
+
+
+class TrialStopped(SearchError):
+    """A worker lost its claim on a trial, or was asked to stop; the trial's slot is free for another."""

@@ -1,0 +1,1 @@
+"""The zero-shot evaluator; the only room that runs models."""

@@ -1,0 +1,1 @@
+"""Who does the work: workers and the engines that start them."""

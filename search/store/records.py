@@ -1,0 +1,172 @@
+"""What a trial measured and what a front holds: frozen records that the store keeps and the views show.
+
+Knows numbers and their uncertainty. Ignores SQL, Optuna and torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pruning.schedule import Schedule
+
+FLOP_CONVENTION = (
+    "fvcore: one multiply-add = one FLOP, LayerNorm counted, patch embedding, head, page rank and matching included"
+)
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """A share of images, with its 95% interval.
+
+    kind: "top1" (against labels) or "agreement" (with the dense model's own predictions).
+    """
+
+    value: float
+    low: float
+    high: float
+    images: int
+    kind: str = "top1"
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Images per second, and the ratio to the dense model that the number rests on.
+
+    images_per_s: speedup times the study's dense reference, so that points measured hours apart compare.
+    spread: half the interquartile range of the repeats' speedups, over their median; None if not repeated.
+    how: "profiled" (predicted from the latency profile) or "measured" (interleaved with the dense model).
+    """
+
+    images_per_s: float
+    speedup: float
+    how: str
+    spread: float | None = None
+    repeats: int = 0
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where and how it was measured; a number without it means nothing."""
+
+    device: str  # "cpu: AMD EPYC, 2 threads", say
+    dtype: str
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One schedule, measured on one split.
+
+    flops: fvcore convention, of one image. correct: one bit per image in split order, by numpy.packbits.
+    """
+
+    schedule: Schedule
+    key: str
+    accuracy: Accuracy
+    throughput: Throughput
+    flops: int
+    setting: Setting
+    correct: bytes = b""
+
+    @property
+    def gflops(self) -> float:
+        return self.flops / 1e9
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data without the correctness bits, for JSON columns, YAML and trial attributes."""
+        data = {name: asdict(getattr(self, name)) for name in ("accuracy", "throughput", "setting")}
+        return {"schedule": self.schedule.to_dict(), "key": self.key, "flops": self.flops, **data}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], correct: bytes = b"") -> Measurement:
+        return cls(
+            schedule=Schedule.from_dict(data["schedule"]),
+            key=data["key"],
+            accuracy=Accuracy(**data["accuracy"]),
+            throughput=Throughput(**data["throughput"]),
+            flops=data["flops"],
+            setting=Setting(**data["setting"]),
+            correct=correct,
+        )
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A row of `ztp_evaluation`: the search measurement, and the confirm one once there is one.
+
+    trial: number of the first Optuna trial that had this schedule. feasible: within every limit of the budget;
+    only feasible evaluations can stand on a front.
+    """
+
+    trial: int
+    search: Measurement
+    feasible: bool
+    confirm: Measurement | None = None
+
+
+@dataclass(frozen=True)
+class Front:
+    """One version of a study's front; points sorted by throughput, slowest first.
+
+    hypervolume: area between the front and `reference` in (accuracy, speedup) units. dense: the untouched model.
+    """
+
+    version: int
+    trials: int  # completed when this version was written
+    created_at: str  # UTC, ISO 8601
+    hypervolume: float
+    reference: tuple[float, float]  # (accuracy, speedup)
+    points: tuple[Evaluation, ...]
+    dense: Evaluation | None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a study is; what the live display shows.
+
+    seconds: evaluation time used so far, over all launches (the time budget counts it).
+    best: the most accurate feasible point of the front, ties to the faster.
+    """
+
+    state: str
+    done: int
+    total: int
+    seconds: float
+    front_size: int
+    hypervolume: float
+    best: Evaluation | None
+    confirmed: int = 0  # finalists measured on the confirm split
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """A row of `ztp_study`.
+
+    state: "created", "running", "confirming", "done", or "stopped" (time budget used up, or interrupted).
+    spec: the StudySpec as plain data. provenance: versions, hardware, dtype choice, profile error, fingerprints.
+    """
+
+    id: int
+    name: str
+    state: str
+    spec: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    created_at: str
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One reserved unit of the trial budget. A study of N trials never has more than N slots.
+
+    state: "reserved" (a worker holds it) or "done". trial: Optuna's trial number, once asked.
+    """
+
+    id: int
+    study_id: int
+    worker: str
+    state: str
+    trial: int | None = None
+    key: str | None = None

@@ -1,0 +1,1 @@
+"""What is asked for: the study's specification, its search space and its sampler."""

@@ -1,0 +1,1 @@
+"""The demo study: a small trained ViT and the 10,000 Fashion-MNIST test images."""
