@@ -1,0 +1,191 @@
+"""Load a backbone: a timm name with hub, local or random weights, or the bundled demo.
+
+Knows timm's factory and files of weights. Ignores schedules, images and accuracy.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from pruning.errors import PruningError, UnsupportedBackbone, WeightsError
+from pruning.families import Family, describe
+from pruning.model import check_untouched
+
+DEMO = "demo"
+DEMO_MEAN, DEMO_STD = (0.2860,), (0.3530,)  # of Fashion-MNIST's training pixels
+RANDOM_SEED = 0  # "random" weights are the same on every machine, so that what is measured on them repeats
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A model in evaluation mode, float32, on the CPU, proven to be driven exactly.
+
+    name, weights: as asked for. fingerprint: sha256 of the weights' values, first 16 hex digits.
+    data_config: timm's preprocessing facts (input_size, mean, std, interpolation, crop_pct).
+    """
+
+    model: nn.Module
+    name: str
+    weights: str
+    fingerprint: str
+    family: Family
+    num_classes: int
+    data_config: Mapping[str, Any]
+
+
+def load_backbone(name: str, weights: str = "pretrained") -> Backbone:
+    """Build the backbone `name` with `weights`: "pretrained" (hub), a .safetensors/.pth path, or "random".
+
+    "demo" is the bundled model; its only weights are the bundled ones. Raises UnsupportedBackbone for an unknown
+    or unprunable name, WeightsError for weights that are missing, unreadable or do not fit.
+    """
+    if name == DEMO:
+        model, weights = _demo(), "bundled"
+    else:
+        model = _create(name, weights)
+    model = model.eval().requires_grad_(False)
+    family = describe(model)
+    check_untouched(model)
+    return Backbone(
+        model=model,
+        name=name,
+        weights=weights,
+        fingerprint=fingerprint(model),
+        family=family,
+        num_classes=int(getattr(model, "num_classes", 0)),
+        data_config=_data_config(model, name, family),
+    )
+
+
+def fingerprint(model: nn.Module) -> str:
+    """sha256 over names and values of all weights, first 16 hex digits."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _demo() -> nn.Module:
+    """studies/demo/README.md tells how it was trained."""
+    model = VisionTransformer(
+        img_size=28, patch_size=2, in_chans=1, num_classes=10, embed_dim=96, depth=12, num_heads=3
+    )
+    with as_file(files("studies") / "demo" / "backbone.safetensors") as path:
+        _fit(model, _read_weights(path), path)
+    return model
+
+
+def _create(name: str, weights: str) -> nn.Module:
+    if name.split(".")[0] not in timm.list_models():
+        near = difflib.get_close_matches(name, [*timm.list_models(), DEMO], n=3)
+        hint = f"; did you mean {' or '.join(near)}?" if near else "; see timm.list_models('vit*')"
+        raise UnsupportedBackbone(f"backbone.name must be a timm model or {DEMO}, got {name!r}{hint}")
+    if weights == "random":
+        with torch.random.fork_rng():
+            torch.manual_seed(RANDOM_SEED)
+            return timm.create_model(name)
+    if weights == "pretrained":
+        return _download(name)
+    path = Path(weights)
+    state = _read_weights(path)
+    classes = _classes(state)
+    model = timm.create_model(name, **({"num_classes": classes} if classes else {}))
+    _fit(model, state, path)
+    return model
+
+
+def _download(name: str) -> nn.Module:
+    try:
+        return timm.create_model(name, pretrained=True)
+    except (OSError, RuntimeError, ValueError) as error:  # hub errors are OSError; timm: RuntimeError, ValueError
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WeightsError(
+            f"backbone.weights: pretrained weights of {name} could not be had: {reason}; "
+            "give a path to a .safetensors or .pth file, or connect to the hub"
+        ) from None
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    if path.suffix not in (".safetensors", ".pth", ".pt", ".bin"):
+        raise WeightsError(
+            f"backbone.weights must be pretrained, random, or a path to .safetensors, .pth, .pt or .bin, got {path}"
+        )
+    if not path.is_file():
+        raise WeightsError(f"backbone.weights: no such file: {path}")
+    try:
+        loaded = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
+    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError, ImportError) as error:
+        raise WeightsError(f"backbone.weights: {path} cannot be read: {_first_line(error)}") from None
+    except Exception as error:
+        if type(error).__name__ != "UnpicklingError":  # torch raises pickle's for refused or broken content
+            raise
+        raise WeightsError(
+            f"backbone.weights: {path} must hold tensors only (weights_only): {_first_line(error)}"
+        ) from None
+    return _state_dict(loaded, path)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def _state_dict(loaded: Any, path: Path) -> dict[str, Tensor]:
+    """Unwrap the usual containers ("model", "state_dict") and the "module." of data-parallel training."""
+    for key in ("state_dict", "model"):
+        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
+            loaded = loaded[key]
+    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise WeightsError(f"backbone.weights: {path} must hold a state_dict, a mapping of names to tensors")
+    return {str(key).removeprefix("module."): value for key, value in loaded.items()}
+
+
+def _classes(state: Mapping[str, Tensor]) -> int | None:
+    """A classifier fine-tuned for other classes than ImageNet's says so by the shape of its head."""
+    head = state.get("head.weight")
+    return None if head is None else head.shape[0]
+
+
+def _fit(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    given = {key: tuple(value.shape) for key, value in state.items()}
+    problems = [f"missing {key}" for key in wanted.keys() - given.keys()]
+    problems += [f"unknown {key}" for key in given.keys() - wanted.keys()]
+    problems += [f"{k} is {given[k]}, not {wanted[k]}" for k in wanted.keys() & given.keys() if wanted[k] != given[k]]
+    if problems:
+        shown = "; ".join(sorted(problems)[:3])
+        raise WeightsError(f"backbone.weights: {path} does not fit the backbone in {len(problems)} places: {shown}")
+    model.load_state_dict(dict(state))
+
+
+def _data_config(model: nn.Module, name: str, family: Family) -> dict[str, Any]:
+    if name == DEMO:
+        return {
+            "input_size": family.image_shape,
+            "mean": DEMO_MEAN,
+            "std": DEMO_STD,
+            "interpolation": "bilinear",
+            "crop_pct": 1.0,
+            "crop_mode": "center",
+        }
+    config: dict[str, Any] = timm.data.resolve_model_data_config(model)
+    if tuple(config["input_size"]) != family.image_shape:
+        raise PruningError(f"backbone {name}: input size {config['input_size']} is not its patch embedding's")
+    return config

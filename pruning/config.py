@@ -1,0 +1,97 @@
+"""The exported configuration: a YAML document that says which backbone runs under which schedule, and what it does.
+
+`load` needs this package alone. The blocks `data`, `runtime`, `metrics` and `provenance` are kept as they are, for
+whoever measures again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from pruning.documents import read_yaml, write_text
+from pruning.errors import ConfigError, WeightsError
+from pruning.schedule import Schedule
+
+if TYPE_CHECKING:
+    from pruning.model import PrunedViT
+
+FORMAT = 1
+_REQUIRED = ("format", "backbone", "schedule")
+_BLOCKS = ("data", "runtime", "metrics", "provenance")
+
+
+@dataclass(frozen=True)
+class Config:
+    """One exported configuration.
+
+    backbone: {name, weights, fingerprint}. runtime: {dtype, batch_size, ...}; dtype is what `load` casts to.
+    """
+
+    backbone: Mapping[str, str]
+    schedule: Schedule
+    data: Mapping[str, Any] = field(default_factory=dict)
+    runtime: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_yaml(self) -> str:
+        document = {"format": FORMAT, "backbone": dict(self.backbone), "schedule": self.schedule.to_dict()}
+        document |= {name: dict(getattr(self, name)) for name in _BLOCKS}
+        header = "# A pruned vision transformer: pruning.load(this file) runs it, ztp evaluate measures it again.\n"
+        return header + yaml.safe_dump(document, sort_keys=False, width=110)
+
+    def write(self, path: Path) -> None:
+        """Write the whole file or nothing. Raises ConfigError."""
+        write_text(path, self.to_yaml())
+
+
+def read_config(path: Path) -> Config:
+    """Read an exported configuration. Raises ConfigError or ScheduleError naming file, field, rule and value."""
+    data = read_yaml(path)
+    if not isinstance(data, Mapping) or any(key not in data for key in _REQUIRED):
+        raise ConfigError(f"{path}: must be an exported configuration with {', '.join(_REQUIRED)}; write one by export")
+    for key in data:
+        if key not in (*_REQUIRED, *_BLOCKS):
+            raise ConfigError(f"{path}: {key} is not a known key; known: {', '.join((*_REQUIRED, *_BLOCKS))}")
+    if data["format"] != FORMAT:
+        raise ConfigError(f"{path}: format must be {FORMAT}, got {data['format']!r}; use the version that wrote it")
+    blocks = {name: data.get(name) or {} for name in ("backbone", *_BLOCKS)}
+    for name, block in blocks.items():
+        if not isinstance(block, Mapping):
+            raise ConfigError(f"{path}: {name} must be a mapping, got {block!r}")
+    backbone = blocks.pop("backbone")
+    for name in ("name", "weights"):
+        if not isinstance(backbone.get(name), str):
+            raise ConfigError(f"{path}: backbone.{name} must be text, got {backbone.get(name)!r}")
+    schedule = Schedule.from_dict(data["schedule"], f"{path}: schedule")
+    return Config(backbone=backbone, schedule=schedule, **blocks)
+
+
+def load(path: str | Path) -> PrunedViT:
+    """The model of an exported configuration: its backbone, weights, schedule and dtype, in evaluation mode.
+
+    Raises ConfigError, ScheduleError, UnsupportedBackbone, or WeightsError if the weights are not those exported.
+    """
+    import torch  # late: reading and writing configurations needs neither torch nor timm
+
+    from pruning.backbones import load_backbone  # late: loads torch
+    from pruning.model import prune  # late: loads torch
+
+    config = read_config(Path(path))
+    backbone = load_backbone(config.backbone["name"], config.backbone["weights"])
+    expected = config.backbone.get("fingerprint")
+    if expected is not None and expected != backbone.fingerprint:
+        raise WeightsError(
+            f"{path}: backbone.fingerprint must be that of the weights exported, {expected}, "
+            f"got {backbone.fingerprint}; point backbone.weights at the same file"
+        )
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    name = config.runtime.get("dtype", "float32")
+    if name not in dtypes:
+        raise ConfigError(f"{path}: runtime.dtype must be one of {', '.join(dtypes)}, got {name!r}")
+    return prune(backbone.model.to(dtypes[name]), config.schedule)

@@ -1,0 +1,68 @@
+"""The interface between a pruned block and the method that thins its tokens.
+
+Knows tensors and counts. Ignores models, schedules and other methods.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from pruning.selection import gather_tokens
+from pruning.stage import StagePlan
+
+
+@dataclass(frozen=True)
+class Signals:
+    """What a block knows of its tokens when it has run. Notation (B H N n P D d): see `pruning`.
+
+    attention: [B, H, N, N] float32, rows sum to 1. query, key, value: [B, H, N, d]. entering: [B, N, D], the
+    tokens before the block. seeds: [B] int64 for methods that draw at random, else None.
+    """
+
+    attention: Tensor
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    entering: Tensor
+    prefix: int
+    class_token: bool
+    seeds: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class GraphShape:
+    """Sizes that a stage's cost depends on: N tokens (prefix included), H heads, head width d, token width D."""
+
+    tokens: int
+    prefix: int
+    heads: int
+    head_width: int
+    width: int
+
+
+class TokenMethod(ABC):
+    """A pruning method: which K of n patch tokens go on.
+
+    Laws, checked by tests/contracts/test_methods.py on every row of METHODS:
+    - prefix tokens are neither ranked nor dropped, and token order is preserved;
+    - the same image gives the same tokens in any batch;
+    - `flops` equals what fvcore traces for one image, to the integer.
+    """
+
+    needs_class_token = False
+    draws = False  # whether Signals.seeds is needed
+
+    @abstractmethod
+    def select(self, signals: Signals, plan: StagePlan) -> Tensor:
+        """Indices [B, K] into the n patch tokens, ascending, of the tokens that stay."""
+
+    def reduce(self, tokens: Tensor, signals: Signals, plan: StagePlan) -> Tensor:
+        """tokens [B, N, D], as the block leaves them -> [B, P + K, D]."""
+        return gather_tokens(tokens, self.select(signals, plan), signals.prefix)
+
+    def flops(self, plan: StagePlan, shape: GraphShape) -> int:
+        """Multiply-adds of the stage itself for one image, by fvcore's convention (module `pruning.flops`)."""
+        return 0

@@ -1,0 +1,58 @@
+"""From scores to kept tokens: choose, sort back into image order, gather.
+
+Pure functions on tensors; every choice breaks ties by token index, so results repeat exactly.
+Notation (B N n P K D): see `pruning`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_MIX = (-7046029254386353131, -4658895280553007687, -7723592293110705685)  # splitmix64's odd constants, as int64
+
+
+def ascending(scores: Tensor) -> Tensor:
+    """Token indices [B, n] from the lowest score to the highest, ties by index."""
+    return scores.argsort(dim=-1, stable=True)
+
+
+def keep_highest(scores: Tensor, kept: int) -> Tensor:
+    """Indices [B, K] of the K highest of scores [B, n], in token order."""
+    return scores.argsort(dim=-1, descending=True, stable=True)[:, :kept].sort(dim=-1).values
+
+
+def gather(values: Tensor, indices: Tensor) -> Tensor:
+    """Rows of values [B, n, D] at indices [B, K]: [B, K, D]."""
+    return values.gather(1, indices[..., None].expand(-1, -1, values.shape[-1]))
+
+
+def gather_tokens(tokens: Tensor, indices: Tensor, prefix: int) -> Tensor:
+    """Keep the P prefix tokens and the patch tokens at `indices` [B, K] of tokens [B, N, D]: [B, P + K, D]."""
+    batch = indices.shape[0]
+    always = torch.arange(prefix, device=indices.device).expand(batch, prefix)
+    return gather(tokens, torch.cat((always, indices + prefix), dim=1))
+
+
+def image_seeds(images: Tensor) -> Tensor:
+    """One int64 a image [B], from the bits of its pixels [B, C, H, W].
+
+    Integer sums are exact in any order, so an image draws the same numbers in every batch it appears in.
+    """
+    bits = images.float().contiguous().flatten(1).view(torch.int32).long()
+    places = torch.arange(1, bits.shape[1] + 1, device=bits.device)
+    return (bits * places).sum(1)
+
+
+def draw(seeds: Tensor, tokens: int, salt: int) -> Tensor:
+    """Uniform pseudo-random scores [B, n] float64 in [0, 1) from image seeds [B], by splitmix64 mixing."""
+    places = torch.arange(1, tokens + 1, device=seeds.device)
+    state = (seeds[:, None] + salt * _MIX[1]) * _MIX[2] + places * _MIX[0]
+    for shift, factor in ((30, _MIX[1]), (27, _MIX[2])):
+        state = (state ^ _shifted(state, shift)) * factor
+    return _shifted(state ^ _shifted(state, 31), 11).double() / 2**53
+
+
+def _shifted(state: Tensor, bits: int) -> Tensor:
+    """Logical right shift of int64, which torch only has as arithmetic shift."""
+    return (state >> bits) & ((1 << (64 - bits)) - 1)

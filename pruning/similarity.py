@@ -1,0 +1,50 @@
+"""The similarity step's parts: split tokens into candidates and references, and find near copies.
+
+Pure functions on tensors. Knows nothing of models or schedules. Notation (B n D): see `pruning`.
+Source: Zero-TPrune, arXiv 2305.17328, section 3.3 (S-stage); partition "Sequential-U" is its best.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+METRICS = ("cosine", "dot", "euclidean")
+
+
+def split(order: Tensor, candidates: int, how: str = "sequential") -> tuple[Tensor, Tensor]:
+    """Split tokens into candidates A and references. order: [B, n] token indices, least important first.
+
+    "sequential": the first `candidates` of the order. "alternate": `candidates` of them, evenly spaced along it.
+    Returns ([B, |A|], [B, n - |A|]) token indices. Raises ValueError unless 1 <= candidates < n.
+    """
+    tokens = order.shape[1]
+    if not 1 <= candidates < tokens:
+        raise ValueError(f"candidates must be in 1..{tokens - 1}, got {candidates}")
+    if how == "sequential":
+        return order[:, :candidates], order[:, candidates:]
+    if how != "alternate":
+        raise ValueError(f"how must be sequential or alternate, got {how!r}")
+    places = torch.arange(candidates, device=order.device) * tokens // candidates  # distinct, since |A| < n
+    chosen = torch.zeros(tokens, dtype=torch.bool, device=order.device)
+    chosen[places] = True
+    return order[:, chosen], order[:, ~chosen]
+
+
+def nearest(candidates: Tensor, references: Tensor, metric: str = "cosine") -> Tensor:
+    """How close each candidate is to its closest reference. [B, |A|, D], [B, |B|, D] -> [B, |A|] float32.
+
+    Larger is closer for every metric: cosine, dot product, or minus the squared Euclidean distance.
+    One product of |A| |B| D multiply-adds an image, whichever the metric.
+    """
+    left, right = candidates.float(), references.float()
+    if metric == "cosine":
+        left = torch.nn.functional.normalize(left, dim=-1)
+        right = torch.nn.functional.normalize(right, dim=-1)
+    elif metric not in METRICS:
+        raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
+    products = left @ right.transpose(-1, -2)  # [B, |A|, |B|]
+    if metric == "euclidean":
+        distance = left.square().sum(-1)[..., None] - 2 * products + right.square().sum(-1)[:, None]
+        return -distance.amin(-1)
+    return products.amax(-1)
