@@ -17,6 +17,7 @@ import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from timm.data.config import resolve_model_data_config
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -103,7 +104,8 @@ def _create(name: str, weights: str) -> nn.Module:
     path = Path(weights)
     state = _read_weights(path)
     classes = _classes(state)
-    model = timm.create_model(name, **({"num_classes": classes} if classes else {}))
+    options: dict[str, Any] = {"num_classes": classes} if classes else {}
+    model = timm.create_model(name, **options)
     _fit(model, state, path)
     return model
 
@@ -127,11 +129,10 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise WeightsError(f"backbone.weights: no such file: {path}")
     try:
-        loaded = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
+        if path.suffix == ".safetensors":
+            loaded: Any = load_file(path)
+        else:
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError, ImportError) as error:
         raise WeightsError(f"backbone.weights: {path} cannot be read: {_first_line(error)}") from None
     except Exception as error:
@@ -185,7 +186,7 @@ def _data_config(model: nn.Module, name: str, family: Family) -> dict[str, Any]:
             "crop_pct": 1.0,
             "crop_mode": "center",
         }
-    config: dict[str, Any] = timm.data.resolve_model_data_config(model)
+    config: dict[str, Any] = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
     if tuple(config["input_size"]) != family.image_shape:
         raise PruningError(f"backbone {name}: input size {config['input_size']} is not its patch embedding's")
     return config

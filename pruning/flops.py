@@ -24,9 +24,9 @@ from pruning.schedule import Schedule
 _ELEMENTWISE = frozenset(
     "aten::" + name
     for name in (
-        "__rshift__ abs add add_ amax amin any argsort bitwise_and bitwise_xor clamp_min clone cumsum div div_ exp "
-        "expand_as gelu le linalg_vector_norm logical_and logical_not log lt masked_fill_ mean minimum maximum mul "
-        "mul_ ne neg new_ones nonzero_numpy norm ones_like pow repeat rsqrt rsub scatter sigmoid silu softmax sort sqrt "
+        "__and__ __rshift__ __xor__ abs add add_ amax amin any argsort bitwise_and bitwise_xor clamp_min clone cumsum "
+        "div div_ exp expand_as gelu le linalg_vector_norm logical_and logical_not log lt masked_fill_ mean minimum maximum "
+        "mul mul_ ne neg new_ones norm ones_like pow repeat rsqrt rsub scatter sigmoid silu softmax sort sqrt "
         "square sub sum tanh topk where"
     ).split()
 )
@@ -84,7 +84,7 @@ def _pruned(model: nn.Module, schedule: Schedule | None) -> PrunedViT:
 def _attention_handle(inputs: list[Any], outputs: list[Any]) -> int:
     """Fused attention: B H Nq Nk (dq + dv)."""
     query, key, value = (value.type().sizes() for value in inputs[:3])
-    return math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+    return int(math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1]))
 
 
 def _tokenwise(module: nn.Module, tokens: int) -> int:
@@ -103,8 +103,8 @@ def _tokenwise(module: nn.Module, tokens: int) -> int:
 def _patch_embedding(backbone: Any) -> int:
     convolution = backbone.patch_embed.proj
     tokens = backbone.patch_embed.num_patches
-    per_token = convolution.out_channels * convolution.in_channels * math.prod(convolution.kernel_size)
-    return int(tokens * per_token) + _tokenwise(backbone.patch_embed.norm, tokens)
+    per_token: int = convolution.out_channels * convolution.in_channels * math.prod(convolution.kernel_size)
+    return int(tokens) * per_token + _tokenwise(backbone.patch_embed.norm, tokens)
 
 
 def _block(block: Any, tokens: int) -> int:
@@ -115,7 +115,7 @@ def _block(block: Any, tokens: int) -> int:
     if attention.gate is not None:
         parts.append(attention.gate)
     linear = sum(_tokenwise(part, tokens) for part in parts)
-    return linear + norms * attention.num_heads * tokens + 2 * tokens**2 * int(attention.attn_dim)
+    return linear + norms * int(attention.num_heads) * tokens + 2 * tokens**2 * int(attention.attn_dim)
 
 
 def _head(backbone: Any, tokens: int) -> int:

@@ -35,21 +35,22 @@ def gather_tokens(tokens: Tensor, indices: Tensor, prefix: int) -> Tensor:
 
 
 def image_seeds(images: Tensor) -> Tensor:
-    """One int64 a image [B], from the bits of its pixels [B, C, H, W].
+    """One int64 an image [B], from its pixels [B, C, H, W] in steps of 2^-20.
 
     Integer sums are exact in any order, so an image draws the same numbers in every batch it appears in.
     """
-    bits = images.float().contiguous().flatten(1).view(torch.int32).long()
-    places = torch.arange(1, bits.shape[1] + 1, device=bits.device)
-    return (bits * places).sum(1)
+    steps = (images.flatten(1).double() * 2**20).long()
+    places = torch.arange(1, steps.shape[1] + 1, device=steps.device)
+    return (steps * places).sum(1)
 
 
 def draw(seeds: Tensor, tokens: int, salt: int) -> Tensor:
     """Uniform pseudo-random scores [B, n] float64 in [0, 1) from image seeds [B], by splitmix64 mixing."""
     places = torch.arange(1, tokens + 1, device=seeds.device)
-    state = (seeds[:, None] + salt * _MIX[1]) * _MIX[2] + places * _MIX[0]
-    for shift, factor in ((30, _MIX[1]), (27, _MIX[2])):
-        state = (state ^ _shifted(state, shift)) * factor
+    shift = (salt * _MIX[1] + 2**63) % 2**64 - 2**63  # wraps like int64, which Python's integers do not
+    state = (seeds[:, None] + shift) * _MIX[2] + places * _MIX[0]
+    for bits, factor in ((30, _MIX[1]), (27, _MIX[2])):
+        state = (state ^ _shifted(state, bits)) * factor
     return _shifted(state ^ _shifted(state, 31), 11).double() / 2**53
 
 

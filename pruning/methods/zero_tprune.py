@@ -74,8 +74,8 @@ class ZeroTPrune(TokenMethod):
         features = self._features(signals)  # [B, n, D]
         closeness = nearest(gather(features, candidates), gather(features, references), self.metric)
         dropped = candidates.gather(1, keep_highest(closeness, plan.similar))
-        alive = torch.ones(order.shape, dtype=torch.bool, device=order.device)
-        return alive.scatter(1, dropped, False)
+        alive = torch.ones_like(order).scatter(1, dropped, 0)
+        return alive.bool()
 
     def _order(self, signals: Signals, plan: StagePlan) -> Tensor:
         if self.split == "random":
