@@ -95,6 +95,7 @@ def _create(name: str, weights: str) -> nn.Module:
         near = difflib.get_close_matches(name, [*timm.list_models(), DEMO], n=3)
         hint = f"; did you mean {' or '.join(near)}?" if near else "; see timm.list_models('vit*')"
         raise UnsupportedBackbone(f"backbone.name must be a timm model or {DEMO}, got {name!r}{hint}")
+    _check_tag(name)
     if weights == "random":
         with torch.random.fork_rng():
             torch.manual_seed(RANDOM_SEED)
@@ -108,6 +109,17 @@ def _create(name: str, weights: str) -> nn.Module:
     model = timm.create_model(name, **options)
     _fit(model, state, path)
     return model
+
+
+def _check_tag(name: str) -> None:
+    """What follows the dot names pretrained weights; timm looks it up even when it is not to load them."""
+    architecture, dot, tag = name.partition(".")
+    tags = timm.list_pretrained(f"{architecture}.*")
+    if dot and name not in tags:
+        known = ", ".join(each.partition(".")[2] for each in tags) or "none"
+        raise UnsupportedBackbone(
+            f"backbone.name must be {architecture} alone or with a tag of its own, got tag {tag!r}; its tags: {known}"
+        )
 
 
 def _download(name: str) -> nn.Module:

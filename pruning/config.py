@@ -60,7 +60,7 @@ def read_config(path: Path) -> Config:
             raise ConfigError(f"{path}: {key} is not a known key; known: {', '.join((*_REQUIRED, *_BLOCKS))}")
     if data["format"] != FORMAT:
         raise ConfigError(f"{path}: format must be {FORMAT}, got {data['format']!r}; use the version that wrote it")
-    blocks = {name: data.get(name) or {} for name in ("backbone", *_BLOCKS)}
+    blocks = {name: {} if data.get(name) is None else data[name] for name in ("backbone", *_BLOCKS)}
     for name, block in blocks.items():
         if not isinstance(block, Mapping):
             raise ConfigError(f"{path}: {name} must be a mapping, got {block!r}")
@@ -92,6 +92,6 @@ def load(path: str | Path) -> PrunedViT:
         )
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     name = config.runtime.get("dtype", "float32")
-    if name not in dtypes:
+    if not isinstance(name, str) or name not in dtypes:
         raise ConfigError(f"{path}: runtime.dtype must be one of {', '.join(dtypes)}, got {name!r}")
     return prune(backbone.model.to(dtypes[name]), config.schedule)

@@ -60,11 +60,16 @@ def read_yaml(path: Path) -> Any:
 
 def write_text(path: Path, text: str) -> None:
     """Write a whole file or nothing: to a temporary neighbour first, then renamed. Raises ConfigError."""
+    temporary = None
     try:
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
         os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide an exported file from its users
         os.replace(temporary, path)
+        temporary = None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written: {error.strerror}; choose a writable folder") from None
+    finally:
+        if temporary is not None:
+            os.unlink(temporary)

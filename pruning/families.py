@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from timm.layers.attention import Attention
+from timm.layers.attention_pool import AttentionPoolLatent
+from timm.layers.patch_embed import PatchEmbed
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
@@ -49,13 +51,17 @@ def describe(model: nn.Module) -> Family:
         if type(block) is not Block or type(block.attn) is not Attention:
             found = f"{type(block).__name__} with {type(getattr(block, 'attn', None)).__name__}"
             raise UnsupportedBackbone(f"backbone block {index} is {found}, which computes otherwise: {_SUPPORTED}")
-    if getattr(vit.patch_embed, "strict_img_size", True) is False or vit.dynamic_img_size:
+    if type(vit.patch_embed) is not PatchEmbed:
+        raise UnsupportedBackbone(
+            f"backbone embeds patches by {type(vit.patch_embed).__name__}, whose work is not known here: "
+            "supported is timm's PatchEmbed, one convolution"
+        )
+    if vit.patch_embed.strict_img_size is False or vit.dynamic_img_size:
         raise UnsupportedBackbone(
             "backbone takes images of any size, so a schedule's token counts are undefined; "
             "create it with dynamic_img_size=False and a fixed img_size"
         )
-    if getattr(vit.attn_pool, "pos_embed", None) is not None:
-        raise UnsupportedBackbone("backbone's attention pool adds a position to each token, so none may be dropped")
+    _check_pooling(vit)
     if len(vit.blocks) < 2:
         raise UnsupportedBackbone("backbone must have at least 2 blocks: dropping after the last one saves nothing")
     attention = vit.blocks[0].attn
@@ -69,6 +75,17 @@ def describe(model: nn.Module) -> Family:
         width=vit.embed_dim,
         image_shape=(vit.patch_embed.proj.in_channels, *vit.patch_embed.img_size),
     )
+
+
+def _check_pooling(vit: Any) -> None:
+    """What turns tokens into one vector an image must do so for any number of tokens."""
+    pool = vit.attn_pool
+    if pool is None and not vit.global_pool:
+        raise UnsupportedBackbone("backbone must pool its tokens, got global_pool=''; create it with token or avg")
+    if pool is not None and type(pool) is not AttentionPoolLatent:
+        raise UnsupportedBackbone(f"backbone pools by {type(pool).__name__}; supported is timm's AttentionPoolLatent")
+    if pool is not None and pool.pos_embed is not None:
+        raise UnsupportedBackbone("backbone's attention pool adds a position to each token, so none may be dropped")
 
 
 @dataclass(frozen=True)

@@ -75,14 +75,15 @@ class PrunedViT(nn.Module):
         for index in range(start, stop):
             block = self.backbone.get_submodule(f"blocks.{index}")
             plan = self._plans.get(index)
-            tokens = block(tokens) if plan is None else self._run_stage(block, tokens, plan, seeds)
+            tokens = block(tokens) if plan is None else self.run_stage(block, tokens, plan, seeds)
         return tokens
 
     def head(self, tokens: Tensor) -> Tensor:
         """Tokens leaving the last block -> logits [B, classes]."""
         return head(self.backbone, tokens)
 
-    def _run_stage(self, block: nn.Module, tokens: Tensor, plan: StagePlan, seeds: Tensor | None) -> Tensor:
+    def run_stage(self, block: nn.Module, tokens: Tensor, plan: StagePlan, seeds: Tensor | None) -> Tensor:
+        """One block and the stage after it: tokens [B, N, D] -> [B, P + K, D]."""
         expected = plan.tokens + self.family.prefix
         if tokens.shape[1] != expected:
             raise ScheduleError(f"block {plan.block} must get {expected} tokens, got {tokens.shape[1]}")

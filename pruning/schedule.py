@@ -98,7 +98,7 @@ class Schedule:
         if plans:
             canonical = {
                 "method": self.method,
-                "options": dict(self.options),
+                "options": method_row(self.method).effective_options(self.options, plans),
                 "stages": [[p.block, p.kept, p.candidates, p.similar, p.votes] for p in plans],
             }
         return hashlib.sha256(json.dumps(canonical, sort_keys=True).encode()).hexdigest()
@@ -125,11 +125,11 @@ class Schedule:
         if not isinstance(data, Mapping):
             raise ScheduleError(f"a schedule must be a mapping with stages, got {data!r}")
         _refuse_unknown(data, ("method", "stages", "options"), "")
-        stages, options = data.get("stages", []), data.get("options") or {}
+        stages, options = data.get("stages", []), data.get("options", {})
         if not isinstance(stages, list | tuple):
             raise ScheduleError(f"stages must be a list, got {stages!r}")
         if not isinstance(options, Mapping):
-            raise ScheduleError(f"options must be a mapping, got {options!r}")
+            raise ScheduleError(f"options must be a mapping, got {options!r}; leave it out for none")
         return cls([_read_stage(i, s) for i, s in enumerate(stages)], data.get("method", DEFAULT_METHOD), options)
 
     def to_yaml(self) -> str:
@@ -146,7 +146,11 @@ class Schedule:
 
 
 def _sorted_stages(stages: Iterable[Stage]) -> tuple[Stage, ...]:
-    ordered = tuple(sorted(stages, key=lambda stage: stage.block))
+    given = tuple(stages)
+    for i, stage in enumerate(given):
+        if not isinstance(stage, Stage):
+            raise ScheduleError(f"stages[{i}] must be a Stage, got {stage!r}; Schedule.from_dict reads plain data")
+    ordered = tuple(sorted(given, key=lambda stage: stage.block))
     for left, right in itertools.pairwise(ordered):
         if left.block == right.block:
             raise ScheduleError(f"stages must have one stage per block, got two at block {left.block}; merge them")

@@ -11,6 +11,8 @@ from torch import Tensor
 
 _MIX = (-7046029254386353131, -4658895280553007687, -7723592293110705685)  # splitmix64's odd constants, as int64
 
+_BLOCK_BITS = 16  # room for more blocks than any backbone has
+
 
 def ascending(scores: Tensor) -> Tensor:
     """Token indices [B, n] from the lowest score to the highest, ties by index."""
@@ -44,8 +46,12 @@ def image_seeds(images: Tensor) -> Tensor:
     return (steps * places).sum(1)
 
 
-def draw(seeds: Tensor, tokens: int, salt: int) -> Tensor:
-    """Uniform pseudo-random scores [B, n] float64 in [0, 1) from image seeds [B], by splitmix64 mixing."""
+def draw(seeds: Tensor, tokens: int, seed: int, block: int) -> Tensor:
+    """Uniform pseudo-random scores [B, n] float64 in [0, 1) from image seeds [B], by splitmix64 mixing.
+
+    Each pair of seed and block draws anew, so that runs with neighbouring seeds share no stage's draw.
+    """
+    salt = (seed << _BLOCK_BITS) + block
     places = torch.arange(1, tokens + 1, device=seeds.device)
     shift = (salt * _MIX[1] + 2**63) % 2**64 - 2**63  # wraps like int64, which Python's integers do not
     state = (seeds[:, None] + shift) * _MIX[2] + places * _MIX[0]

@@ -48,7 +48,7 @@ def _start(graph: Tensor, start: Tensor | None, alive: Tensor | None) -> Tensor:
     batch, heads, tokens, _ = graph.shape
     if start is None:
         scores = graph.new_ones(batch, heads, 1, tokens)
-    elif start.ndim in (1, 3) and start.shape[-1] == tokens:
+    elif tuple(start.shape) in ((tokens,), (batch, heads, tokens)):
         scores = start.to(graph).expand(batch, heads, tokens).unsqueeze(2)
     else:
         raise ValueError(f"start must be [N] or [B, H, N], got {tuple(start.shape)} for N = {tokens}")

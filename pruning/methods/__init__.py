@@ -7,7 +7,7 @@ To add a method: write one file here with a subclass of `pruning.methods.base.To
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -16,17 +16,31 @@ from pruning.errors import ScheduleError
 
 if TYPE_CHECKING:
     from pruning.methods.base import TokenMethod
+    from pruning.stage import StagePlan
+
+
+def _always(options: Mapping[str, Any], plans: Sequence[StagePlan]) -> bool:
+    return True
+
+
+_MAX_VARIANCE = 1e6  # above N - 1, the most that scores of mean 1 can vary; finite, for JSON
 
 
 @dataclass(frozen=True)
 class Option:
-    """One method option. `choices` lists the values of a named option; numbers have a closed range instead."""
+    """One method option. `choices` lists the values of a named option; numbers have a closed range instead.
+
+    at_most: the option whose value this one's may not exceed. matters: whether its value changes which tokens stay,
+    given all options and the stages' counts; one that does not is no part of a schedule's key.
+    """
 
     default: bool | int | float | str
     help: str
     choices: tuple[str, ...] = ()
     low: float = float("-inf")
     high: float = float("inf")
+    at_most: str = ""
+    matters: Callable[[Mapping[str, Any], Sequence[StagePlan]], bool] = _always
 
     def check(self, name: str, value: Any) -> bool | int | float | str:
         """Return `value` in the option's own type. Raises ScheduleError naming option, rule and value."""
@@ -66,11 +80,45 @@ class Method:
                 known = ", ".join(sorted(self.options)) or "none"
                 raise ScheduleError(f"options.{key} is not an option of method {name}; its options: {known}")
         checked = {key: self.options[key].check(key, value) for key, value in sorted(given.items())}
+        everything = self.all_options(checked)
+        for key, option in self.options.items():
+            bound = everything.get(option.at_most)
+            if bound is not None and everything[key] > bound:
+                raise ScheduleError(f"options.{key} must be at most {option.at_most}, got {everything[key]} > {bound}")
         return {key: value for key, value in checked.items() if value != self.options[key].default}
 
     def all_options(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Every option with its value: the given ones, else the defaults."""
         return {key: given.get(key, option.default) for key, option in self.options.items()}
+
+    def effective_options(self, given: Mapping[str, Any], plans: Sequence[StagePlan]) -> dict[str, Any]:
+        """Of the given options, those that change what stages of these counts do."""
+        everything = self.all_options(given)
+        return {key: value for key, value in given.items() if self.options[key].matters(everything, plans)}
+
+
+def _in_counts(options: Mapping[str, Any], plans: Sequence[StagePlan]) -> bool:
+    return False  # what this option does is in the stages' counts
+
+
+def _if_split(options: Mapping[str, Any], plans: Sequence[StagePlan]) -> bool:
+    return any(plan.similar for plan in plans)
+
+
+def _if_matched(options: Mapping[str, Any], plans: Sequence[StagePlan]) -> bool:
+    return any(0 < plan.similar < plan.candidates for plan in plans)  # who drops all candidates need not compare
+
+
+def _if_drawn(options: Mapping[str, Any], plans: Sequence[StagePlan]) -> bool:
+    return options["split"] == "random" and _if_split(options, plans)
+
+
+def _if_ranked(options: Mapping[str, Any], plans: Sequence[StagePlan]) -> bool:
+    return any(plan.unimportant or (plan.similar and options["split"] != "random") for plan in plans)
+
+
+def _if_filtered(options: Mapping[str, Any], plans: Sequence[StagePlan]) -> bool:
+    return options["head_filter"] and _if_ranked(options, plans)
 
 
 METHODS: dict[str, Method] = {
@@ -79,17 +127,35 @@ METHODS: dict[str, Method] = {
         summary="weighted page rank and similarity on the attention graph (Wang et al., CVPR 2024)",
         stage_fields=frozenset({"wpr_iterations", "partition", "similarity_share"}),
         options={
-            "similarity": Option(True, "take the similarity step S"),
-            "importance": Option(True, "take the importance step I"),
-            "feature": Option("key", "what similarity compares", choices=("key", "query", "value", "input")),
-            "metric": Option("cosine", "how it compares", choices=("cosine", "dot", "euclidean")),
-            "split": Option("sequential", "how candidates are chosen", choices=("sequential", "alternate", "random")),
-            "aggregation": Option("eir", "scores over heads", choices=("eir", "mean")),
-            "class_start": Option(True, "start the importance votes with sqrt(N) on the class token"),
-            "head_filter": Option(False, "ignore heads whose score variance is outside [v_min, v_max]"),
-            "v_min": Option(0.01, "lowest variance of a head that counts", low=0.0),
-            "v_max": Option(0.7, "highest variance of a head that counts", low=0.0),
-            "seed": Option(0, "seed of the random split", low=0, high=2**31 - 1),
+            "similarity": Option(True, "take the similarity step S", matters=_in_counts),
+            "importance": Option(True, "take the importance step I", matters=_in_counts),
+            "feature": Option(
+                "key", "what similarity compares", choices=("key", "query", "value", "input"), matters=_if_matched
+            ),
+            "metric": Option("cosine", "how it compares", choices=("cosine", "dot", "euclidean"), matters=_if_matched),
+            "split": Option(
+                "sequential",
+                "how candidates are chosen",
+                choices=("sequential", "alternate", "random"),
+                matters=_if_split,
+            ),
+            "aggregation": Option("eir", "scores over heads", choices=("eir", "mean"), matters=_if_ranked),
+            "class_start": Option(True, "start the votes with sqrt(N) on the class token", matters=_if_ranked),
+            "head_filter": Option(
+                False, "ignore heads whose score variance is outside [v_min, v_max]", matters=_if_ranked
+            ),
+            "v_min": Option(
+                0.01,
+                "lowest variance of a head that counts",
+                low=0.0,
+                high=_MAX_VARIANCE,
+                at_most="v_max",
+                matters=_if_filtered,
+            ),
+            "v_max": Option(
+                0.7, "highest variance of a head that counts", low=0.0, high=_MAX_VARIANCE, matters=_if_filtered
+            ),
+            "seed": Option(0, "seed of the random split", low=0, high=2**31 - 1, matters=_if_drawn),
         },
     ),
     "cls-attention": Method(

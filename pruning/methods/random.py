@@ -22,4 +22,4 @@ class RandomDrop(TokenMethod):
 
     def select(self, signals: Signals, plan: StagePlan) -> Tensor:
         assert signals.seeds is not None
-        return keep_highest(draw(signals.seeds, plan.tokens, self.seed + plan.block), plan.kept)
+        return keep_highest(draw(signals.seeds, plan.tokens, self.seed, plan.block), plan.kept)

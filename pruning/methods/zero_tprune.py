@@ -80,7 +80,7 @@ class ZeroTPrune(TokenMethod):
     def _order(self, signals: Signals, plan: StagePlan) -> Tensor:
         if self.split == "random":
             assert signals.seeds is not None
-            return ascending(draw(signals.seeds, plan.tokens, self.seed + plan.block))
+            return ascending(draw(signals.seeds, plan.tokens, self.seed, plan.block))
         return ascending(self._rank(signals, PRE_RANKING_VOTES, None, plan.tokens))
 
     def _features(self, signals: Signals) -> Tensor:

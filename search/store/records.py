@@ -141,6 +141,9 @@ class Progress:
     note: str = ""
 
 
+STUDY_STATES = ("created", "running", "confirming", "done", "stopped")
+
+
 @dataclass(frozen=True)
 class StudyRecord:
     """A row of `ztp_study`.

@@ -1,0 +1,240 @@
+"""Everything a worker needs to measure schedules for one study: backbone, images, device, format, profile.
+
+The facts that must be the same for every trial (`Facts`) are found out once, by whoever launches the study, and
+kept with it. Knows the rest of this room. Ignores Optuna and SQL.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+from pruning.backbones import Backbone, load_backbone
+from pruning.flops import count_flops, trace_flops
+from pruning.model import PrunedViT
+from pruning.schedule import Schedule
+from search.errors import SearchError
+from search.evaluation.data import Images, Split, open_images
+from search.evaluation.device import (
+    DTYPES,
+    WORTH_IT,
+    bfloat16_is_fast,
+    choose_device,
+    describe_device,
+    seconds_per_batch,
+)
+from search.evaluation.evaluator import Evaluator, accuracy_of
+from search.evaluation.profile import LatencyProfile, measure_profile
+from search.evaluation.throughput import measured, time_pairs
+from search.store.records import Measurement, Setting, Throughput
+from search.study.space import smallest
+from search.study.spec import StudySpec
+
+CHECKED_IMAGES = 512  # of the search split, for the choice of the number format
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is found out once a study and then fixed. Plain data by `to_dict`.
+
+    dtype_reason: why this format. dense_images_per_s: the reference that speedups are multiplied with.
+    """
+
+    dtype: str
+    dtype_reason: str
+    hardware: str
+    weights: str  # fingerprint
+    images: str  # fingerprint
+    dense_images_per_s: float
+    profile: Mapping[str, Any] | None
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Bench:
+    """Measures schedules for one study on one device."""
+
+    def __init__(self, spec: StudySpec, backbone: Backbone, images: Images, device: torch.device) -> None:
+        self.spec, self.backbone, self.images, self.device = spec, backbone, images, device
+        self._facts: Facts | None = None
+        self._model: PrunedViT | None = None
+
+    @classmethod
+    def open(cls, spec: StudySpec) -> Bench:
+        """Load the backbone and list the images; decode and run nothing yet.
+
+        Raises UnsupportedBackbone, WeightsError, or InputError.
+        """
+        device = choose_device(spec.runtime.device)
+        backbone = load_backbone(spec.backbone.name, spec.backbone.weights)
+        return cls(spec, backbone, open_images(spec.data, spec.objectives, backbone), device)
+
+    # What is found out once
+
+    def find_facts(self) -> Facts:
+        """Choose the number format, check the FLOP counter, and take the profile."""
+        dtype, reason = self._choose_dtype()
+        self._model = self.cast(dtype)
+        closed, traced = count_flops(self.backbone.model), trace_flops(self.backbone.model)
+        if closed != traced:
+            raise SearchError(
+                f"backbone {self.backbone.name}: closed form {closed} FLOPs, fvcore {traced}; report this"
+            )
+        profile, dense = None, 0.0
+        if self.spec.objectives.throughput == "profiled":
+            profile = self._measure_profile()
+            dense = profile.predict(Schedule()).images_per_s
+        else:
+            dense = time_pairs(self.model, Schedule(), self.timing_images()).dense_images_per_s
+        self.use(
+            Facts(
+                dtype=dtype,
+                dtype_reason=reason,
+                hardware=describe_device(self.device),
+                weights=self.backbone.fingerprint,
+                images=self.images.fingerprint,
+                dense_images_per_s=dense,
+                profile=profile.to_dict() if profile else None,
+            )
+        )
+        return self.facts
+
+    def use(self, facts: Facts) -> None:
+        """Take over what was found out before. Raises SearchError if weights or images have changed since."""
+        for what, then, now in (
+            ("weights", facts.weights, self.backbone.fingerprint),
+            ("images", facts.images, self.images.fingerprint),
+        ):
+            if then != now:
+                raise SearchError(
+                    f"study {self.spec.name}: {what} must be those it was launched with (fingerprint {then}), "
+                    f"got {now}; restore them, or launch under another name"
+                )
+        self._facts = facts
+        self._model = self.cast(facts.dtype)
+
+    @property
+    def facts(self) -> Facts:
+        assert self._facts is not None, "find_facts or use must come first"
+        return self._facts
+
+    @property
+    def model(self) -> PrunedViT:
+        assert self._model is not None, "find_facts or use must come first"
+        return self._model
+
+    def cast(self, dtype: str) -> PrunedViT:
+        """The model on the device in a number format; the loaded float32 backbone stays as it is."""
+        if self._model is not None and next(self._model.parameters()).dtype == DTYPES[dtype]:
+            return self._model
+        return PrunedViT(copy.deepcopy(self.backbone.model).to(self.device, DTYPES[dtype])).eval()
+
+    def _choose_dtype(self) -> tuple[str, str]:
+        """bfloat16 where the hardware is fast at it and the dense accuracy stays within its interval."""
+        wanted = self.spec.runtime.dtype
+        if wanted != "auto":
+            return wanted, "asked for"
+        if not bfloat16_is_fast(self.device):
+            return "float32", "this hardware has no fast bfloat16"
+        full, narrow = self.cast("float32"), self.cast("bfloat16")
+        batch = self.timing_images()
+        gain = seconds_per_batch(full, batch) / seconds_per_batch(narrow, batch)
+        if gain < WORTH_IT:
+            return "float32", f"bfloat16 is only {gain:.2f} times as fast"
+        kind = self.spec.objectives.accuracy
+        few = self._first(CHECKED_IMAGES)
+        truth = few.labels if kind == "top1" else self._evaluator(full, few, "agreement").predictions(Schedule())
+        exact, rounded = (
+            accuracy_of(self._evaluator(model, few, "agreement").predictions(Schedule()) == truth, kind)
+            for model in (full, narrow)
+        )
+        if not exact.low <= rounded.value <= exact.high:
+            return "float32", f"bfloat16 moves the dense accuracy from {exact.value:.4f} to {rounded.value:.4f}"
+        return "bfloat16", f"{gain:.2f} times as fast; dense accuracy {rounded.value:.4f}, float32 {exact.value:.4f}"
+
+    def _first(self, images: int) -> Split:
+        split = self.search_split
+        labels = None if split.labels is None else split.labels[:images]
+        return Split(split.name, split.pixels[:images], labels, split.mean, split.std)
+
+    def _evaluator(self, model: PrunedViT, split: Split, kind: str) -> Evaluator:
+        return Evaluator(model, split, kind, self.spec.runtime.batch_size, self.device)
+
+    def timing_images(self) -> torch.Tensor:
+        """One full batch [B, C, H, W] on the device."""
+        size = self.spec.runtime.batch_size
+        images = self.search_split.batch(0, min(size, len(self.search_split)))
+        repeats = -(-size // len(images))  # a split smaller than a batch is timed on full batches too
+        return images.repeat(repeats, 1, 1, 1)[:size].to(self.device)
+
+    def _measure_profile(self) -> LatencyProfile:
+        family = self.backbone.family
+        plans = smallest(self.spec.space, family.depth, self.flops).plan(family.tokens)
+        fewest = plans[-1].kept if plans else family.tokens
+        return measure_profile(self.model, self.timing_images(), self.spec.space.methods, fewest)
+
+    # What is measured for each schedule
+
+    @cached_property
+    def search_split(self) -> Split:
+        return self.images.search()
+
+    @cached_property
+    def confirm_split(self) -> Split:
+        return self.images.confirm()
+
+    @cached_property
+    def _searcher(self) -> Evaluator:
+        return self._evaluator(self.model, self.search_split, self.spec.objectives.accuracy)
+
+    @cached_property
+    def _confirmer(self) -> Evaluator:
+        return self._evaluator(self.model, self.confirm_split, self.spec.objectives.accuracy)
+
+    @cached_property
+    def _profile(self) -> LatencyProfile | None:
+        return LatencyProfile.from_dict(self.facts.profile) if self.facts.profile else None
+
+    def key(self, schedule: Schedule) -> str:
+        return schedule.key_for(self.backbone.family.tokens)
+
+    def flops(self, schedule: Schedule) -> int:
+        """Of one image, fvcore convention; microseconds."""
+        return count_flops(self.backbone.model, schedule)
+
+    def throughput(self, schedule: Schedule) -> Throughput:
+        """Predicted from the profile, or measured, as the study asks."""
+        return self._profile.predict(schedule) if self._profile else self.time(schedule)
+
+    def time(self, schedule: Schedule) -> Throughput:
+        """Measured against the dense model, interleaved; takes seconds."""
+        timing = time_pairs(self.model, schedule, self.timing_images())
+        return measured(timing, self.facts.dense_images_per_s)
+
+    def measure(self, schedule: Schedule, throughput: Throughput) -> Measurement:
+        """Accuracy on the whole search split."""
+        return self._measurement(schedule, throughput, self._searcher)
+
+    def confirm(self, schedule: Schedule) -> Measurement:
+        """Accuracy on the whole confirm split, and measured throughput."""
+        return self._measurement(schedule, self.time(schedule), self._confirmer)
+
+    def _measurement(self, schedule: Schedule, throughput: Throughput, evaluator: Evaluator) -> Measurement:
+        correct = evaluator.correct(schedule)
+        runtime = self.spec.runtime
+        return Measurement(
+            schedule=schedule,
+            key=self.key(schedule),
+            accuracy=accuracy_of(correct, self.spec.objectives.accuracy),
+            throughput=throughput,
+            flops=self.flops(schedule),
+            setting=Setting(describe_device(self.device), self.facts.dtype, runtime.batch_size),
+            correct=np.packbits(correct).tobytes(),
+        )

@@ -1,0 +1,166 @@
+"""The two splits of a study's images: which image is in which, decoded once, served in batches.
+
+The search split is what trials see; the confirm split is kept for finalists. Knows sources. Ignores models.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pruning.backbones import Backbone
+from search.errors import InputError
+from search.evaluation.sources import DemoImages, FolderImages, Pixels, Source
+from search.study.sections import FOLDER_SPLIT
+from search.study.spec import DataSpec, ObjectivesSpec
+
+DECODERS = 4  # threads; PIL gives the interpreter lock back while it decodes
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images in a fixed order. pixels: [images, C, H, W] uint8. labels: [images] class indices, or None.
+
+    skipped: names of images left out because they could not be decoded.
+    """
+
+    name: str
+    pixels: Pixels
+    labels: NDArray[np.int64] | None
+    mean: Tensor
+    std: Tensor
+    skipped: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def batch(self, start: int, stop: int) -> Tensor:
+        """Normalised images [stop - start, C, H, W] float32."""
+        raw = torch.from_numpy(np.ascontiguousarray(self.pixels[start:stop])).float()
+        return (raw / 255 - self.mean) / self.std
+
+    def batches(self, size: int) -> Iterator[Tensor]:
+        """All images in order, `size` at a time, the last batch shorter."""
+        for start in range(0, len(self), size):
+            yield self.batch(start, min(start + size, len(self)))
+
+
+@dataclass(frozen=True)
+class Images:
+    """A study's source, cut in two. Nothing is decoded before a split is asked for."""
+
+    source: Source
+    search_indices: NDArray[np.int64]
+    confirm_indices: NDArray[np.int64]
+    skip_corrupt: bool
+    mean: Tensor
+    std: Tensor
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of both splits: content, preprocessing and which image is where."""
+        digest = hashlib.sha256(self.source.fingerprint.encode())
+        digest.update(self.search_indices.tobytes() + b"|" + self.confirm_indices.tobytes())
+        return digest.hexdigest()[:16]
+
+    def search(self) -> Split:
+        """Decode the search split. Raises InputError naming a corrupt image, unless those are to be skipped."""
+        return self._decode("search", self.search_indices)
+
+    def confirm(self) -> Split:
+        """Decode the confirm split. Raises InputError like `search`."""
+        return self._decode("confirm", self.confirm_indices)
+
+    def _decode(self, name: str, indices: NDArray[np.int64]) -> Split:
+        with ThreadPoolExecutor(DECODERS) as pool:
+            decoded = list(pool.map(self._pixels, indices))
+        good = [place for place, pixels in enumerate(decoded) if pixels is not None]
+        skipped = tuple(self.source.name(indices[p]) for p, pixels in enumerate(decoded) if pixels is None)
+        if not good:
+            raise InputError(f"data.path: no image of the {name} split can be decoded; first: {skipped[0]}")
+        labels = self.source.labels
+        return Split(
+            name=name,
+            pixels=np.stack([pixels for pixels in decoded if pixels is not None]),
+            labels=None if labels is None else labels[indices[good]],
+            mean=self.mean,
+            std=self.std,
+            skipped=skipped,
+        )
+
+    def _pixels(self, index: int) -> Pixels | None:
+        try:
+            return self.source.pixels(index)
+        except InputError:
+            if self.skip_corrupt:
+                return None
+            raise
+
+
+def open_images(data: DataSpec, objectives: ObjectivesSpec, backbone: Backbone) -> Images:
+    """List a study's images and draw the two splits by data.seed. Decodes nothing.
+
+    Raises InputError if the folder is missing, empty or too small, or if its labels cannot serve top1.
+    """
+    source = open_source(data, objectives, backbone)
+    search, confirm = _sizes(data, len(source))
+    order = np.random.default_rng(data.seed).permutation(len(source))
+    return _images(source, order[:search], order[search : search + confirm], data, backbone)
+
+
+def open_all(data: DataSpec, objectives: ObjectivesSpec, backbone: Backbone) -> Images:
+    """Every image of a source as one search split, none to confirm. Raises InputError like `open_images`."""
+    source = open_source(data, objectives, backbone)
+    return _images(source, np.arange(len(source)), np.arange(0), data, backbone)
+
+
+def _images(
+    source: Source, search: NDArray[np.int64], confirm: NDArray[np.int64], data: DataSpec, backbone: Backbone
+) -> Images:
+    channels = backbone.family.image_shape[0]
+    mean, std = (
+        torch.tensor(backbone.data_config[name]).expand(channels).reshape(-1, 1, 1) for name in ("mean", "std")
+    )
+    return Images(source, search, confirm, data.skip_corrupt, mean, std)
+
+
+def open_source(data: DataSpec, objectives: ObjectivesSpec, backbone: Backbone) -> Source:
+    """The images of a study, listed but not decoded.
+
+    Raises InputError if the folder is missing or empty, or if its labels cannot serve top1.
+    """
+    source: Source = DemoImages() if data.path is None else FolderImages(Path(data.path), backbone)
+    if data.path is None and backbone.family.image_shape != (1, 28, 28):
+        raise InputError(
+            f"data.source: the demo's images are 1x28x28, got backbone {backbone.name} for "
+            f"{'x'.join(map(str, backbone.family.image_shape))}; give data.path, a folder of images"
+        )
+    if objectives.accuracy == "top1" and source.labels is None:
+        folders = len(getattr(source, "class_names", ()))
+        raise InputError(
+            f"data.path must have one sub-folder per class of the backbone ({backbone.num_classes}) for "
+            f"objectives.accuracy top1, got {folders} in {data.path}; mend the folder or use accuracy: agreement"
+        )
+    return source
+
+
+def _sizes(data: DataSpec, available: int) -> tuple[int, int]:
+    """Split sizes. The default sizes are ImageNet's; a smaller folder is cut in half instead."""
+    search, confirm = data.search_images, data.confirm_images
+    if search + confirm <= available:
+        return search, confirm
+    if {"search_images": search, "confirm_images": confirm} == FOLDER_SPLIT and available >= 2:
+        search = min(search, available // 2)
+        return search, available - search
+    raise InputError(
+        f"data.search_images + data.confirm_images must be at most the {available} images of "
+        f"{data.path or 'the demo'}, got {search} + {confirm}; lower one"
+    )

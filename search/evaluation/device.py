@@ -1,0 +1,81 @@
+"""The device and number format that a study runs in: chosen once, recorded, the same for every trial.
+
+Knows torch's devices. Ignores images, schedules and SQL.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from search.errors import InputError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+WORTH_IT = 1.1  # a narrower format must be this much faster to be worth its rounding
+
+
+def choose_device(wanted: str) -> torch.device:
+    """ "auto": CUDA, then Apple's GPU, then the CPU. Raises InputError for a device that is not there."""
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    kind, _, number = wanted.partition(":")
+    there = {
+        "cpu": True,
+        "mps": torch.backends.mps.is_available(),
+        "cuda": torch.cuda.is_available() and int(number or 0) < torch.cuda.device_count(),
+    }
+    if not there.get(kind, False):
+        raise InputError(f"runtime.device must be a device of this machine, got {wanted!r}; use auto or cpu")
+    return torch.device(wanted)
+
+
+def describe_device(device: torch.device) -> str:
+    """What to print beside a number: "cpu: AMD EPYC, 2 threads" or "cuda: NVIDIA H100"."""
+    if device.type == "cuda":
+        return f"cuda: {torch.cuda.get_device_name(device)}"
+    return f"{device.type}: {_processor()}, {torch.get_num_threads()} threads"
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.exists() else None
+    return found.group(1) if found else platform.processor() or platform.machine()
+
+
+def bfloat16_is_fast(device: torch.device) -> bool:
+    """Whether the hardware multiplies bfloat16 itself."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return device.type == "cpu" and _cpu_flags() & {"avx512_bf16", "amx_bf16", "bf16"} != set()
+
+
+def _cpu_flags() -> set[str]:
+    info = Path("/proc/cpuinfo")
+    found = re.search(r"(?:flags|Features)\s*:\s*(.+)", info.read_text()) if info.exists() else None
+    return set(found.group(1).split()) if found else set()
+
+
+@torch.inference_mode()
+def seconds_per_batch(model: nn.Module, images: torch.Tensor, repeats: int = 3) -> float:
+    """The fastest of `repeats` forward passes after one to warm up."""
+    best = float("inf")
+    for repeat in range(repeats + 1):
+        began = time.perf_counter()
+        model(images)
+        synchronize(images.device)
+        if repeat:
+            best = min(best, time.perf_counter() - began)
+    return best
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

@@ -1,0 +1,173 @@
+"""The latency profile: what a block costs at each token count, so that a schedule's speed is known in microseconds.
+
+Measured once a study. A schedule's time is the sum over blocks of the time at their token counts, plus what each
+stage adds: opening attention, votes, matching. Knows PrunedViT and clocks.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pruning.methods import METHODS
+from pruning.model import PrunedViT
+from pruning.schedule import Schedule
+from pruning.stage import Stage, StagePlan, plan_stage
+from search.evaluation.device import synchronize
+from search.evaluation.throughput import exclusive
+from search.store.records import Throughput
+
+GRID = 6  # token counts measured; latency is close to linear between them
+MANY_VOTES = 41  # against 1 vote: the difference over 40 is the cost of one
+ROUNDS = (3, 9)  # of the whole grid, at least and at most ...
+ENOUGH_S = 15.0  # ... and no new round after this time
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """Milliseconds a batch that a stage adds to its block, at each token count of the profile."""
+
+    opened: tuple[float, ...]  # opened attention, selection and gathering, without any vote
+    vote: tuple[float, ...]  # each vote of the page rank
+    similarity: tuple[float, ...]  # pre-ranking and matching
+
+
+@dataclass(frozen=True)
+class LatencyProfile:
+    """tokens: patch tokens, ascending. block: milliseconds a batch of one dense block. rest: embedding and head."""
+
+    batch_size: int
+    depth: int
+    tokens: tuple[int, ...]
+    block: tuple[float, ...]
+    rest: float
+    stages: Mapping[str, StageCost]
+
+    def latency_ms(self, schedule: Schedule) -> float:
+        """Predicted milliseconds a batch. Raises ScheduleError, or KeyError for a method that was not profiled."""
+        plans = schedule.plan(self.tokens[-1], self.depth)
+        total, entering, block = self.rest, self.tokens[-1], 0
+        for plan in plans:
+            total += (plan.block + 1 - block) * self._at(entering, self.block)
+            total += self._stage_ms(self.stages[schedule.method], plan)
+            entering, block = plan.kept, plan.block + 1
+        return total + (self.depth - block) * self._at(entering, self.block)
+
+    def predict(self, schedule: Schedule) -> Throughput:
+        """The schedule's throughput, its speedup relative to the profile's own dense model."""
+        dense, pruned = self.latency_ms(Schedule()), self.latency_ms(schedule)
+        return Throughput(images_per_s=1e3 * self.batch_size / pruned, speedup=dense / pruned, how="profiled")
+
+    def _stage_ms(self, cost: StageCost, plan: StagePlan) -> float:
+        similarity = self._at(plan.tokens, cost.similarity) if plan.similar else 0.0
+        return self._at(plan.tokens, cost.opened) + plan.votes * self._at(plan.tokens, cost.vote) + similarity
+
+    def _at(self, tokens: int, values: Sequence[float]) -> float:
+        return float(np.interp(tokens, self.tokens, values))
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> LatencyProfile:
+        lists = {name: tuple(data[name]) for name in ("tokens", "block")}
+        stages = {
+            method: StageCost(**{name: tuple(values) for name, values in cost.items()})
+            for method, cost in data["stages"].items()
+        }
+        return cls(data["batch_size"], data["depth"], lists["tokens"], lists["block"], data["rest"], stages)
+
+
+@torch.inference_mode()
+def measure_profile(model: PrunedViT, images: Tensor, methods: Sequence[str], fewest: int) -> LatencyProfile:
+    """Time one block on `images` [B, C, H, W] at token counts from `fewest` to all, bare and with each method's stage.
+
+    All cases take turns, so that a drift of the machine's speed spreads over all; medians count.
+    """
+    family = model.family
+    grid = sorted({int(count) for count in np.linspace(max(2, fewest), family.tokens, GRID)})
+    cases = _cases(model, images, methods, grid)
+    with exclusive(images.device):
+        took = _take_turns(cases, images.device)
+    block = tuple(took["block", count] for count in grid)
+    stages = {}
+    for method in methods:
+        bare = np.array([took[method, "bare", count] for count in grid])
+        many = np.array([took.get((method, "many", count), took[method, "bare", count]) for count in grid])
+        similar = np.array([took.get((method, "similar", count), took[method, "bare", count]) for count in grid])
+        vote = np.maximum(many - bare, 0) / (MANY_VOTES - 1)
+        votes_taken = 1 if "wpr_iterations" in METHODS[method].stage_fields else 0
+        stages[method] = StageCost(
+            opened=tuple(bare - np.array(block) - votes_taken * vote),
+            vote=tuple(vote),
+            similarity=tuple(np.maximum(similar - bare, 0)),
+        )
+    rest = took["rest", 0]
+    return LatencyProfile(len(images), family.depth, tuple(grid), block, rest, stages)
+
+
+Case = tuple[Any, ...]
+
+
+def _cases(
+    model: PrunedViT, images: Tensor, methods: Sequence[str], grid: Sequence[int]
+) -> dict[Case, Callable[[], object]]:
+    middle = model.family.depth // 2
+    block = model.backbone.get_submodule(f"blocks.{middle}")
+    everything = model.embed(images)
+    prefix = model.family.prefix
+    dense = PrunedViT(model.backbone)
+    cases: dict[Case, Callable[[], object]] = {("rest", 0): lambda: dense.head(dense.embed(images))}
+    for count in grid:
+        tokens = everything[:, : prefix + count].contiguous()
+        cases["block", count] = lambda tokens=tokens: block(tokens)  # type: ignore[misc]
+        for method in methods:
+            for name, plan in _plans(method, middle, count).items():
+                cases[method, name, count] = _stage_case(model, method, block, tokens, plan, images)
+    return cases
+
+
+def _plans(method: str, block: int, count: int) -> dict[str, StagePlan]:
+    """A typical stage; with many votes; with the similarity step. Only those that the method can take."""
+    fields = METHODS[method].stage_fields
+    votes = "wpr_iterations" in fields
+    steps: dict[str, Any] = {"importance": True, "votes": votes}
+    stage = Stage(block=block, keep=0.7, wpr_iterations=1)
+    plans = {"bare": plan_stage(stage, count, similarity=False, **steps)}
+    if votes:
+        many = Stage(block=block, keep=0.7, wpr_iterations=MANY_VOTES)
+        plans["many"] = plan_stage(many, count, similarity=False, **steps)
+    if "similarity_share" in fields:
+        plans["similar"] = plan_stage(stage, count, similarity=True, **steps)
+    return plans
+
+
+def _stage_case(
+    model: PrunedViT, method: str, block: torch.nn.Module, tokens: Tensor, plan: StagePlan, images: Tensor
+) -> Callable[[], object]:
+    staged = PrunedViT(model.backbone, Schedule([Stage(block=0, keep=0.5)], method))
+    seeds = staged.seeds(images)
+    return lambda: staged.run_stage(block, tokens, plan, seeds)
+
+
+def _take_turns(cases: Mapping[Case, Callable[[], object]], device: torch.device) -> dict[Case, float]:
+    """Median milliseconds of each case over several rounds, the first of which warms up."""
+    took: dict[Case, list[float]] = {case: [] for case in cases}
+    began = time.perf_counter()
+    for turn in range(ROUNDS[1] + 1):
+        for case, run in cases.items():
+            start = time.perf_counter()
+            run()
+            synchronize(device)
+            if turn:
+                took[case].append(1e3 * (time.perf_counter() - start))
+        if turn >= ROUNDS[0] and time.perf_counter() - began > ENOUGH_S:
+            break
+    return {case: statistics.median(times) for case, times in took.items()}

@@ -1,0 +1,90 @@
+"""Measured throughput: a schedule against the dense model, interleaved in one run.
+
+A machine's speed drifts by tens of percent within minutes, so a speed alone says little. Here dense and pruned
+passes alternate, and what counts is the median of the pairs' ratios. Knows PrunedViT and clocks.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from pruning.model import PrunedViT
+from pruning.schedule import Schedule
+from search.evaluation.device import synchronize
+from search.store.records import Throughput
+
+REPEATS = 7  # pairs; odd, so that the median is one of them
+
+
+@contextmanager
+def exclusive(device: torch.device) -> Iterator[None]:
+    """One timing at a time on a device, over all processes of this machine."""
+    name = f"ztp-timing-{device.type}{'' if device.index is None else device.index}.lock"
+    with FileLock(Path(tempfile.gettempdir()) / name, mode=0o666):  # shared by users, hence the mode
+        yield
+
+
+@dataclass(frozen=True)
+class PairedTiming:
+    """Seconds a batch of the passes, in the order they ran: dense[i] and pruned[i] are neighbours."""
+
+    images: int
+    dense: tuple[float, ...]
+    pruned: tuple[float, ...]
+
+    @property
+    def speedup(self) -> float:
+        """Median of the pairs' ratios."""
+        return statistics.median(self._ratios)
+
+    @property
+    def spread(self) -> float:
+        """Half the interquartile range of the ratios, over their median."""
+        low, _, high = statistics.quantiles(self._ratios, n=4, method="inclusive")
+        return (high - low) / 2 / self.speedup
+
+    @property
+    def dense_images_per_s(self) -> float:
+        return self.images / statistics.median(self.dense)
+
+    @property
+    def _ratios(self) -> list[float]:
+        return [dense / pruned for dense, pruned in zip(self.dense, self.pruned, strict=True)]
+
+
+@torch.inference_mode()
+def time_pairs(model: PrunedViT, schedule: Schedule, images: Tensor, repeats: int = REPEATS) -> PairedTiming:
+    """Time `schedule` against the dense model on `images` [B, C, H, W], after a warm-up of both."""
+    dense, pruned = PrunedViT(model.backbone).eval(), PrunedViT(model.backbone, schedule).eval()
+    seconds: dict[PrunedViT, list[float]] = {dense: [], pruned: []}
+    with exclusive(images.device):
+        for turn in range(repeats + 1):
+            # who goes first alternates: a slow drift then favours neither
+            for vit in (dense, pruned) if turn % 2 else (pruned, dense):
+                began = time.perf_counter()
+                vit(images)
+                synchronize(images.device)
+                if turn:
+                    seconds[vit].append(time.perf_counter() - began)
+    return PairedTiming(len(images), tuple(seconds[dense]), tuple(seconds[pruned]))
+
+
+def measured(timing: PairedTiming, dense_images_per_s: float) -> Throughput:
+    """The record of a paired timing, on the scale of the study's dense reference."""
+    return Throughput(
+        images_per_s=timing.speedup * dense_images_per_s,
+        speedup=timing.speedup,
+        how="measured",
+        spread=timing.spread,
+        repeats=len(timing.dense),
+    )

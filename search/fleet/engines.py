@@ -1,0 +1,68 @@
+"""How workers are started: one row in ENGINES per way.
+
+An engine gets the study's name, the store's URL and a count, keeps that many workers going until they have ended,
+and calls `watch` about once a second meanwhile. Knows processes. Ignores trials.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from search.errors import SearchError
+
+POLL_S = 1.0
+GRACE_S = 10.0  # for a worker to hand its trial back when it is asked to stop
+
+Watch = Callable[[], None]
+
+
+def run_local(name: str, url: str, workers: int, watch: Watch) -> None:
+    """`workers` processes on this machine, which share its cores evenly.
+
+    Raises SearchError with the workers' last words if all of them failed; when interrupted, ends those it started.
+    """
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    # the URL may hold a password: it travels in the environment, which other users cannot read
+    environment = {**os.environ, "ZTP_STORAGE": url, "OMP_NUM_THREADS": str(threads)}
+    command = [sys.executable, "-m", "search.cli", "worker", name, "--number"]
+    options: dict[str, Any] = {"env": environment, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    processes = [
+        subprocess.Popen(
+            [*command, "--number", str(number)],
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        for number in range(1, workers + 1)
+    ]
+    try:
+        while any(process.poll() is None for process in processes):
+            watch()
+            time.sleep(POLL_S)
+    except BaseException:
+        _end(processes)
+        raise
+    failed = [process for process in processes if process.returncode]
+    if len(failed) == workers:
+        words = failed[0].stderr.read().strip() if failed[0].stderr else ""
+        raise SearchError(f"all {workers} workers failed; the first said: {words[-500:]}")
+
+
+def _end(processes: list[subprocess.Popen[str]]) -> None:
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        try:
+            process.wait(GRACE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+ENGINES: dict[str, Callable[[str, str, int, Watch], None]] = {"local": run_local}

@@ -1,0 +1,151 @@
+"""Launch a study: prepare it once, let workers spend its budget, measure the finalists again.
+
+The walk of a study from spec to confirmed front; every step can be repeated, so a second launch of the same spec
+continues where the first one ended, however it ended.
+"""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import time
+from importlib.metadata import version
+
+from pruning.schedule import Schedule
+from search.errors import InputError
+from search.evaluation.bench import Bench, Facts
+from search.fleet.engines import ENGINES
+from search.fleet.worker import FACTS, Observer, Worker
+from search.store.fronts import Store
+from search.store.records import Evaluation, StudyRecord
+from search.study.space import smallest
+from search.study.spec import StudySpec, check_files
+
+RECORDED_VERSIONS = ("zero-tprune-search", "torch", "timm", "optuna", "fvcore")
+
+
+def launch(spec: StudySpec, url: str, observe: Observer, workers: int = 1, engine: str = "local") -> StudyRecord:
+    """Run a study to its end, or continue it. Returns its record; its state is "done".
+
+    observe: called with the progress after every trial and finalist.
+    Raises InputError or PruningError for what the caller can mend, before anything is written; a study of the same
+    name with another spec is refused. KeyboardInterrupt leaves the study in state "stopped".
+    """
+    check_files(spec)
+    bench = Bench.open(spec)
+    check_budget(spec, bench)
+    _ = bench.search_split  # a corrupt image is found here, before anything is written
+    store = Store.open(url)
+    try:
+        record = store.add_study(spec)
+        if record.state != "done":
+            _run(store, record, bench, observe, workers, engine)
+        return store.study(spec.name)
+    finally:
+        store.close()
+
+
+def check_budget(spec: StudySpec, bench: Bench) -> None:
+    """Raise InputError if even the cheapest schedule of the space is over budget.max_gflops."""
+    limit = spec.budget.max_gflops
+    least = bench.flops(smallest(spec.space, bench.backbone.family.depth, bench.flops)) / 1e9
+    if limit is not None and least > limit:
+        raise InputError(
+            f"{spec.name}: budget.max_gflops must be at least {least:.4g}, the cost of the cheapest schedule of the "
+            f"space, got {limit}; raise it, or widen space.keep, space.blocks or space.max_stages"
+        )
+
+
+def _run(store: Store, record: StudyRecord, bench: Bench, observe: Observer, workers: int, engine: str) -> None:
+    """Search, then confirm. Whatever ends it early leaves the study "stopped" and resumable."""
+    try:
+        _prepare(store, record, bench)
+        observe(store.progress(record.id))
+        _search(store, record, bench, observe, workers, engine)
+        store.set_state(record.id, "confirming")
+        _confirm(store, record, bench, observe)
+    except BaseException as error:
+        store.set_state(record.id, "stopped", _reason(error))
+        raise
+    done, total = store.progress(record.id).done, bench.spec.budget.trials
+    note = "" if done == total else f"time budget used up after {done} of {total} trials"
+    store.set_state(record.id, "done", note)
+    observe(store.progress(record.id))
+
+
+def _reason(error: BaseException) -> str:
+    return "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"[:1000]
+
+
+def _prepare(store: Store, record: StudyRecord, bench: Bench) -> None:
+    """What is found out once: on the first launch it is kept with the study, on a later one taken over."""
+    known = record.provenance.get(FACTS)
+    if known is not None:
+        bench.use(Facts(**known))
+        store.set_state(record.id, "running")
+        return
+    began = time.monotonic()
+    facts = bench.find_facts()
+    versions = {name: version(name) for name in RECORDED_VERSIONS} | {"python": platform.python_version()}
+    skipped = list(bench.search_split.skipped)
+    store.set_provenance(
+        record.id,
+        {
+            "hardware": facts.hardware,
+            "dtype": facts.dtype,
+            "dtype_reason": facts.dtype_reason,
+            "versions": versions,
+            "skipped_images": skipped,
+            "fingerprint": facts.weights,
+            "images": facts.images,
+            FACTS: facts.to_dict(),
+        },
+    )
+    store.set_state(record.id, "running")
+    store.add_seconds(record.id, time.monotonic() - began)
+
+
+def _search(store: Store, record: StudyRecord, bench: Bench, observe: Observer, workers: int, engine: str) -> None:
+    """Spend the budget. The dense model is measured here first: everything else is compared with it."""
+    worker = Worker(store, record, bench, keeps_time=workers == 1)
+    worker.trials.mend()
+    worker.trials.enqueue_baselines()
+    if workers == 1:
+        worker.run(observe)
+        return
+    worker.run(observe, at_most=1)
+    last = time.monotonic()
+
+    def watch() -> None:
+        nonlocal last
+        now = time.monotonic()
+        store.add_seconds(record.id, now - last)
+        last = now
+        worker.trials.mend()  # what a dead worker held is free for the others within seconds
+        observe(store.progress(record.id))
+
+    ENGINES[engine](record.name, store.url, workers, watch)
+    worker.run(observe)  # what the last worker to die left
+
+
+def _confirm(store: Store, record: StudyRecord, bench: Bench, observe: Observer) -> None:
+    """Measure the dense model and every finalist on images and in a clock the search has not seen."""
+    front = store.front(record.id)
+    dense = store.evaluation(record.id, bench.key(Schedule()))
+    finalists = {e.search.key: e for e in [*([dense] if dense else []), *(front.points if front else ())]}
+    for key, evaluation in finalists.items():
+        if evaluation.confirm is None:
+            store.save_confirm(record.id, key, bench.confirm(evaluation.search.schedule))
+            observe(store.progress(record.id))
+    confirmed = [e for key in finalists if (e := store.evaluation(record.id, key)) is not None]
+    store.set_provenance(record.id, {"profile_error": _profile_error(confirmed)})
+
+
+def _profile_error(evaluations: list[Evaluation]) -> float | None:
+    """Median relative error of the predicted speedups against those measured; None if none was predicted."""
+    errors = [
+        abs(evaluation.search.throughput.speedup / evaluation.confirm.throughput.speedup - 1)
+        for evaluation in evaluations
+        if evaluation.confirm is not None and evaluation.search.throughput.how == "profiled"
+    ]
+    return statistics.median(errors) if errors else None

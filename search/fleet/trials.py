@@ -1,0 +1,188 @@
+"""The bridge to Optuna: asking for trials, refusing those over a limit, telling results, mending after a crash.
+
+Our own store is the truth about what was measured; Optuna's trials follow it. A result is written to the store
+first, then told, so a process may die at any moment: `mend` tells what was left untold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from pruning.errors import ScheduleError
+from pruning.schedule import Schedule
+from search.errors import SearchError
+from search.evaluation.bench import Bench
+from search.store.fronts import Store
+from search.store.records import Measurement, StudyRecord, Throughput
+from search.study.samplers import make_sampler
+from search.study.sections import BudgetSpec
+from search.study.space import baselines, distributions, to_params, to_schedule
+from search.study.spec import StudySpec
+
+MAX_REFUSALS = 1000  # suggestions in a row over the limits; a refusal costs 10 to 40 ms
+MEASUREMENT = "measurement"  # the one attribute of a trial that holds all there is to know
+REFUSED = "refused"
+BASELINE = "baseline"
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A trial within the limits that need no image, ready to be measured."""
+
+    trial: optuna.Trial
+    schedule: Schedule
+    flops: int
+    throughput: Throughput
+
+
+def violations(budget: BudgetSpec, gflops: float, speedup: float, drop: float | None = None) -> dict[str, float]:
+    """By limit of the budget, how far it is exceeded (above zero) or kept, relative to the limit.
+
+    drop: accuracy below the dense model's; None while it is not known.
+    """
+    found = {}
+    if budget.max_gflops is not None:
+        found["max_gflops"] = gflops / budget.max_gflops - 1
+    if budget.min_speedup is not None:
+        found["min_speedup"] = 1 - speedup / budget.min_speedup
+    if budget.max_accuracy_drop is not None and drop is not None:
+        found["max_accuracy_drop"] = drop - budget.max_accuracy_drop
+    return found
+
+
+class Trials:
+    """Optuna's side of one study, for one worker."""
+
+    def __init__(self, store: Store, record: StudyRecord, spec: StudySpec, bench: Bench, worker: int) -> None:
+        self._store, self._record, self._spec, self._bench = store, record, spec, bench
+        storage = store.optuna_storage()
+        existing = optuna.load_study(study_name=record.name, storage=storage, sampler=optuna.samplers.RandomSampler())
+        asked = len(existing.get_trials(deepcopy=False))
+        self.study = optuna.load_study(
+            study_name=record.name, storage=storage, sampler=make_sampler(spec.sampler, asked, worker)
+        )
+        self._depth = bench.backbone.family.depth
+        self._box = distributions(spec.space, self._depth)
+
+    # Before the first trial
+
+    def enqueue_baselines(self) -> None:
+        """The dense model, uniform schedules and the paper's shape go first; those over the limits stay out."""
+        for label, schedule in baselines(self._spec.space, self._depth):
+            if schedule.stages and self._over_known_limits(schedule):
+                continue
+            params = to_params(schedule, self._spec.space, self._depth)
+            self.study.enqueue_trial(params, user_attrs={BASELINE: label}, skip_if_exists=True)
+
+    def _over_known_limits(self, schedule: Schedule) -> bool:
+        try:
+            return self._refusal(schedule, self._bench.flops(schedule)) is not None
+        except ScheduleError:
+            return True
+
+    # One trial
+
+    def ask(self) -> Proposal:
+        """The next suggestion within the limits. Others are told as pruned, with the reason, and cost no budget.
+
+        Raises SearchError after MAX_REFUSALS refusals in a row.
+        """
+        for _ in range(MAX_REFUSALS):
+            trial = self.study.ask(self._box)
+            schedule = to_schedule(trial.params, self._spec.space, self._depth)
+            try:
+                flops = self._bench.flops(schedule)
+                refusal = self._refusal(schedule, flops) if schedule.plan(self._bench.backbone.family.tokens) else None
+                if refusal is None:
+                    throughput = self._bench.throughput(schedule)
+                    refusal = self._too_slow(schedule, flops, throughput)
+                if refusal is None:
+                    return Proposal(trial, schedule, flops, throughput)
+            except ScheduleError as error:
+                refusal = ({"schedule": 1.0}, str(error))
+            self._refuse(trial, *refusal)
+        raise SearchError(
+            f"study {self._spec.name}: {MAX_REFUSALS} suggestions in a row were over the limits of the budget; "
+            "loosen budget.max_gflops or budget.min_speedup, or narrow space.keep and space.blocks to cheaper schedules"
+        )
+
+    def _refusal(self, schedule: Schedule, flops: int) -> tuple[dict[str, float], str] | None:
+        """Limits that need nothing but arithmetic: FLOPs, and throughput where it is profiled."""
+        limits = self._spec.budget
+        if limits.max_gflops is not None and flops / 1e9 > limits.max_gflops:
+            return violations(limits, flops / 1e9, float("inf")), f"{flops / 1e9:.4g} GFLOPs"
+        if limits.min_speedup is not None and self._bench.facts.profile:
+            return self._too_slow(schedule, flops, self._bench.throughput(schedule))
+        return None
+
+    def _too_slow(self, schedule: Schedule, flops: int, throughput: Throughput) -> tuple[dict[str, float], str] | None:
+        limits = self._spec.budget
+        is_dense = not schedule.plan(self._bench.backbone.family.tokens)
+        if is_dense or limits.min_speedup is None or throughput.speedup >= limits.min_speedup:
+            return None  # the dense model is always measured: everything is compared with it
+        return violations(limits, flops / 1e9, throughput.speedup), f"speedup {throughput.speedup:.3f}"
+
+    def _refuse(self, trial: optuna.Trial, over: Mapping[str, float], reason: str) -> None:
+        for limit, excess in over.items():
+            trial.set_constraint(limit, max(excess, -1.0))
+        trial.set_user_attr(REFUSED, reason)
+        self.study.tell(trial, state=TrialState.PRUNED)
+
+    def describe(self, trial: optuna.Trial, measurement: Measurement, over: Mapping[str, float]) -> None:
+        """Write what was measured, and how each limit is kept, to the running trial."""
+        for limit, excess in over.items():
+            trial.set_constraint(limit, excess)
+        trial.set_user_attr(MEASUREMENT, measurement.to_dict())
+
+    def tell(self, number: int, measurement: Measurement) -> None:
+        """Both objectives to Optuna. Does nothing if the trial has ended already."""
+        values = [measurement.accuracy.value, measurement.throughput.images_per_s]
+        self.study.tell(number, values, skip_if_finished=True)
+
+    def abandon(self, number: int) -> None:
+        """Fail a running trial and put its parameters back at the end of the queue."""
+        trial = self._frozen(number)
+        if trial is not None and trial.state == TrialState.RUNNING:
+            self.study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
+            label = trial.user_attrs.get(BASELINE)
+            if trial.params:
+                self.study.enqueue_trial(trial.params, user_attrs={BASELINE: label} if label else None)
+
+    # After a crash
+
+    def mend(self) -> None:
+        """Bring Optuna and the slots in line with what the store holds. Safe to run at any time, by anyone.
+
+        Results that were kept but not told are told; trials of dead workers are failed and queued again.
+        """
+        for slot in self._store.stale_slots(self._record.id):
+            if slot.trial is not None:
+                self.abandon(slot.trial)
+            self._store.free(slot)
+        running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        for trial in running:
+            evaluation = self._store.evaluation_of_trial(self._record.id, trial.number)
+            if evaluation is not None:
+                self.tell(trial.number, evaluation.search)
+            elif not self._store.slots(self._record.id, "reserved"):  # nobody is between asking and measuring
+                self.abandon(trial.number)
+
+    def _frozen(self, number: int) -> FrozenTrial | None:
+        trials = self.study.get_trials(deepcopy=False)
+        return trials[number] if number < len(trials) else None
+
+
+def baseline_label(attributes: Mapping[str, Any]) -> str | None:
+    """ "dense", "uniform 0.7" and so on for trials that were not suggested by a sampler."""
+    label = attributes.get(BASELINE)
+    return None if label is None else str(label)
+
+
+def is_feasible(over: Mapping[str, float]) -> bool:
+    """Whether every limit is kept."""
+    return all(excess <= 0 for excess in over.values())

@@ -1,0 +1,8 @@
+"""Alembic migrations of our tables. Their version table is `ztp_alembic_version`; Optuna's is `alembic_version`.
+
+HEAD stands here so that opening an up-to-date store does not load Alembic (a test compares it with the scripts).
+To change a table: change `tables.py`, add `versions/NNNN_what.py`, set HEAD.
+"""
+
+HEAD = "0001"
+VERSION_TABLE = "ztp_alembic_version"

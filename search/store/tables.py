@@ -1,0 +1,107 @@
+"""Our tables, next to Optuna's in the same database. What Optuna has no column for lives here.
+
+Knows columns and keys. Ignores queries. A change here needs a migration in `search/store/migrations/versions`.
+
+Numbers that people query by SQL have their own columns; a whole measurement is one JSON document beside them.
+Times are UTC, ISO 8601 text, but for heartbeats: seconds since 1970 by the database's clock.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    Double,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+METADATA = MetaData()
+PREFIX = "ztp_"
+
+STUDY = Table(
+    "ztp_study",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(100), nullable=False, unique=True),
+    Column("state", String(20), nullable=False),
+    Column("note", Text, nullable=False),
+    Column("spec", JSON, nullable=False),
+    Column("provenance", JSON, nullable=False),
+    Column("seconds", Double, nullable=False),  # evaluation time used so far, over all launches
+    Column("created_at", String(32), nullable=False),
+)
+
+EVALUATION = Table(
+    "ztp_evaluation",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("study_id", Integer, ForeignKey("ztp_study.id"), nullable=False),
+    Column("schedule_key", String(64), nullable=False),
+    Column("trial", Integer, nullable=False),  # Optuna's number of the first trial with this schedule
+    Column("feasible", Boolean, nullable=False),
+    Column("accuracy", Double, nullable=False),
+    Column("images", Integer, nullable=False),
+    Column("throughput", Double, nullable=False),  # images/s
+    Column("speedup", Double, nullable=False),
+    Column("gflops", Double, nullable=False),
+    Column("schedule", JSON, nullable=False),
+    Column("measurement", JSON, nullable=False),
+    Column("correct", LargeBinary, nullable=False),  # a bit per image
+    Column("confirm", JSON),  # the measurement on the confirm split, of finalists
+    Column("confirm_correct", LargeBinary),
+    Column("created_at", String(32), nullable=False),
+    UniqueConstraint("study_id", "schedule_key", name="ztp_evaluation_once"),
+    Index("ztp_evaluation_by_trial", "study_id", "trial"),
+)
+
+FRONT = Table(
+    "ztp_front",
+    METADATA,
+    Column("study_id", Integer, ForeignKey("ztp_study.id"), primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("trials", Integer, nullable=False),  # completed when this version was written
+    Column("hypervolume", Double, nullable=False),
+    Column("reference_accuracy", Double, nullable=False),
+    Column("reference_speedup", Double, nullable=False),
+    Column("created_at", String(32), nullable=False),
+)
+
+FRONT_POINT = Table(
+    "ztp_front_point",
+    METADATA,
+    Column("study_id", Integer, primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("evaluation_id", Integer, ForeignKey("ztp_evaluation.id"), primary_key=True),
+    Column("trial", Integer, nullable=False),
+    Column("accuracy", Double, nullable=False),
+    Column("throughput", Double, nullable=False),
+    Column("gflops", Double, nullable=False),
+    Column("schedule", JSON, nullable=False),
+    ForeignKeyConstraint(["study_id", "version"], ["ztp_front.study_id", "ztp_front.version"]),
+)
+
+SLOT = Table(
+    "ztp_slot",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("study_id", Integer, ForeignKey("ztp_study.id"), nullable=False),
+    Column("worker", String(200), nullable=False),
+    Column("state", String(20), nullable=False),
+    Column("trial", Integer),
+    Column("schedule_key", String(64)),
+    Column("host", String(255), nullable=False),
+    Column("process", String(64), nullable=False),
+    Column("heartbeat_at", Double, nullable=False),  # seconds since 1970, the database's clock
+    Index("ztp_slot_by_state", "study_id", "state"),
+    Index("ztp_slot_by_worker", "worker"),
+)

@@ -1,0 +1,84 @@
+"""Optuna's side of the store: its storage on the same database, and a study's counterpart there.
+
+Knows Optuna's RDBStorage. Ignores our tables. Loading this module loads Optuna (0.3 s), which commands that only
+read our tables do without: `fronts` imports it late.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from typing import Any
+
+import optuna
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from search.errors import InputError
+from search.store.database import engine_options, explained, shown
+
+METRIC_NAMES = ["accuracy", "throughput"]  # both maximised, in the order of a trial's values
+CREATION_TRIES = 10
+CREATION_PAUSE_S = 0.2
+
+
+def create_optuna_tables(url: URL) -> None:
+    """Make Optuna's tables where they are missing, and disconnect. Raises InputError like `open_optuna`.
+
+    Two processes that do this at once may collide in any statement; the next try finds the tables.
+    """
+    for left in reversed(range(CREATION_TRIES)):
+        try:
+            # NullPool: a constructor that fails half-way leaves no connection open
+            _open(url, poolclass=NullPool)
+            return
+        except (SQLAlchemyError, StorageInternalError) as error:
+            if not left:
+                with explained(url):
+                    raise error.__cause__ or error from None
+            time.sleep(CREATION_PAUSE_S)
+
+
+def open_optuna(url: URL) -> RDBStorage:
+    """Optuna's storage, its tables made already, with the same settings as ours.
+
+    Raises InputError if the database cannot be opened or its schema is another Optuna's.
+    """
+    with explained(url):
+        return _open(url)
+
+
+def _open(url: URL, **options: Any) -> RDBStorage:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # else it announces every study and trial on stderr
+    storage = RDBStorage(
+        url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}"),  # Optuna formats it
+        # IMMEDIATE: Optuna reads before it writes, see `database._begin`
+        engine_kwargs={**engine_options(url, begin="IMMEDIATE"), **options},
+        skip_compatibility_check=True,
+    )
+    found, expected = storage.get_current_version(), storage.get_head_version()
+    if found == expected:
+        return storage
+    remedy = "upgrade optuna"
+    if found in storage.get_all_versions():
+        remedy = f"run `optuna storage upgrade --storage {shown(url)}`"
+    storage.engine.dispose()
+    raise InputError(f"storage {shown(url)}: Optuna's schema version must be {expected}, got {found}; {remedy}")
+
+
+def create_optuna_study(storage: RDBStorage, name: str) -> None:
+    """Create the Optuna study of this name if there is none: two objectives, maximised and named."""
+    study = optuna.create_study(
+        storage=storage,
+        study_name=name,
+        directions=["maximize", "maximize"],
+        load_if_exists=True,
+        sampler=optuna.samplers.RandomSampler(),  # never asked; the default would be built otherwise
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        if study.metric_names != METRIC_NAMES:
+            study.set_metric_names(METRIC_NAMES)

@@ -1,0 +1,179 @@
+"""Evaluations as rows, and the front versions that follow from them.
+
+Knows the evaluation and front tables. Ignores who calls and when a transaction ends.
+Laws: a study has one evaluation per schedule key, the first; a front version is never changed once written; the
+latest version is the front of all feasible evaluations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Connection, Row, func, insert, select
+
+from pruning.schedule import Schedule
+from search.errors import InputError
+from search.store import pareto, slots
+from search.store.records import Evaluation, Front, Measurement
+from search.store.tables import EVALUATION, FRONT, FRONT_POINT
+
+DENSE_KEY = Schedule().key  # the same for every backbone
+ACCURACY_BELOW_DENSE = 0.10  # the reference point: a point this far below the dense model is of no use
+REFERENCE_SPEEDUP = 1.0
+
+
+def utc_now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def evaluation_values(study_id: int, trial: int, measurement: Measurement, feasible: bool) -> dict[str, Any]:
+    """The row of one evaluation."""
+    document = measurement.to_dict()
+    return {
+        "study_id": study_id,
+        "schedule_key": measurement.key,
+        "trial": trial,
+        "feasible": feasible,
+        "accuracy": measurement.accuracy.value,
+        "images": measurement.accuracy.images,
+        "throughput": measurement.throughput.images_per_s,
+        "speedup": measurement.throughput.speedup,
+        "gflops": measurement.gflops,
+        "schedule": document.pop("schedule"),
+        "measurement": document,
+        "correct": measurement.correct,
+        "created_at": utc_now(),
+    }
+
+
+def to_evaluation(row: Row[Any]) -> Evaluation:
+    """Inverse of `evaluation_values`, with the confirm measurement if there is one."""
+    search = Measurement.from_dict({**row.measurement, "schedule": row.schedule}, row.correct)
+    confirm = None
+    if row.confirm is not None:
+        confirm = Measurement.from_dict({**row.confirm, "schedule": row.schedule}, row.confirm_correct)
+    return Evaluation(trial=row.trial, search=search, feasible=row.feasible, confirm=confirm)
+
+
+def find_evaluation(connection: Connection, study_id: int, key: str) -> Evaluation | None:
+    query = select(EVALUATION).where(EVALUATION.c.study_id == study_id, EVALUATION.c.schedule_key == key)
+    row = connection.execute(query).one_or_none()
+    return None if row is None else to_evaluation(row)
+
+
+def add_evaluation(connection: Connection, study_id: int, trial: int, measurement: Measurement, feasible: bool) -> None:
+    """Keep the evaluation unless its schedule has one. The caller holds the study's lock."""
+    query = select(EVALUATION.c.id).where(
+        EVALUATION.c.study_id == study_id, EVALUATION.c.schedule_key == measurement.key
+    )
+    if connection.execute(query).one_or_none() is None:
+        connection.execute(insert(EVALUATION).values(evaluation_values(study_id, trial, measurement, feasible)))
+
+
+def update_front(connection: Connection, study_id: int) -> int | None:
+    """Write a new version if the front has other members than the last one; return its number.
+
+    None as long as the dense model is not evaluated: the reference point rests on it. The caller holds the
+    study's lock.
+    """
+    reference = _reference(connection, study_id)
+    if reference is None:
+        return None
+    query = (
+        select(EVALUATION.c.id, EVALUATION.c.accuracy, EVALUATION.c.throughput, EVALUATION.c.speedup)
+        .where(EVALUATION.c.study_id == study_id, EVALUATION.c.feasible.is_(True))
+        .order_by(EVALUATION.c.id)
+    )
+    table = np.asarray([tuple(row) for row in connection.execute(query)], dtype=float).reshape(-1, 4)
+    members = table[pareto.front(table[:, 1], table[:, 2])]
+    ids = [int(member) for member in members[:, 0]]
+    last = latest_version(connection, study_id)
+    if set(ids) == _member_ids(connection, study_id, last):
+        return None
+    version = last + 1
+    values = {
+        "study_id": study_id,
+        "version": version,
+        "trials": slots.count_done(connection, study_id),
+        "hypervolume": pareto.hypervolume(members[:, [1, 3]], reference),
+        "reference_accuracy": reference[0],
+        "reference_speedup": reference[1],
+        "created_at": utc_now(),
+    }
+    connection.execute(insert(FRONT).values(values))
+    _copy_points(connection, study_id, version, ids)
+    return version
+
+
+def _reference(connection: Connection, study_id: int) -> tuple[float, float] | None:
+    query = select(EVALUATION.c.accuracy).where(
+        EVALUATION.c.study_id == study_id, EVALUATION.c.schedule_key == DENSE_KEY
+    )
+    accuracy = connection.scalar(query)
+    return None if accuracy is None else (accuracy - ACCURACY_BELOW_DENSE, REFERENCE_SPEEDUP)
+
+
+def _member_ids(connection: Connection, study_id: int, version: int) -> set[int]:
+    query = select(FRONT_POINT.c.evaluation_id).where(
+        FRONT_POINT.c.study_id == study_id, FRONT_POINT.c.version == version
+    )
+    return set(connection.scalars(query))
+
+
+def _copy_points(connection: Connection, study_id: int, version: int, ids: Sequence[int]) -> None:
+    """A version's points repeat their numbers, so that one SELECT shows a front and nothing later changes it."""
+    shared = ("trial", "accuracy", "throughput", "gflops", "schedule")
+    query = select(EVALUATION.c.id, *(EVALUATION.c[name] for name in shared)).where(EVALUATION.c.id.in_(ids))
+    points = [
+        {"study_id": study_id, "version": version, "evaluation_id": row.id, **{n: getattr(row, n) for n in shared}}
+        for row in connection.execute(query)
+    ]
+    if points:
+        connection.execute(insert(FRONT_POINT), points)
+
+
+def latest_version(connection: Connection, study_id: int) -> int:
+    """Number of the latest front version; 0 if there is none."""
+    return connection.scalar(select(func.max(FRONT.c.version)).where(FRONT.c.study_id == study_id)) or 0
+
+
+def read_front(connection: Connection, study_id: int, version: int | None) -> Front | None:
+    """A version of the front, the latest by default; None if there is none at all. Raises InputError."""
+    latest = latest_version(connection, study_id)
+    if not latest:
+        return None
+    wanted = latest if version is None else version
+    query = select(FRONT).where(FRONT.c.study_id == study_id, FRONT.c.version == wanted)
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        raise InputError(f"front version must be in 1..{latest}, got {wanted}")
+    return Front(
+        version=row.version,
+        trials=row.trials,
+        created_at=row.created_at,
+        hypervolume=row.hypervolume,
+        reference=(row.reference_accuracy, row.reference_speedup),
+        points=tuple(to_evaluation(point) for point in connection.execute(point_rows(study_id, wanted))),
+        dense=find_evaluation(connection, study_id, DENSE_KEY),
+    )
+
+
+def point_rows(study_id: int, version: int) -> Any:
+    """Query for the evaluations on a front version, sorted by throughput, slowest first."""
+    return (
+        select(EVALUATION)
+        .join(FRONT_POINT, FRONT_POINT.c.evaluation_id == EVALUATION.c.id)
+        .where(FRONT_POINT.c.study_id == study_id, FRONT_POINT.c.version == version)
+        .order_by(EVALUATION.c.throughput)
+    )
+
+
+def best_row(connection: Connection, study_id: int, version: int) -> Row[Any] | None:
+    """The most accurate evaluation on a front version, ties to the faster."""
+    best = point_rows(study_id, version).order_by(None)
+    best = best.order_by(EVALUATION.c.accuracy.desc(), EVALUATION.c.throughput.desc()).limit(1)
+    row: Row[Any] | None = connection.execute(best).one_or_none()
+    return row

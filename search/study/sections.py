@@ -1,0 +1,239 @@
+"""The sections of a study's YAML, one frozen model each, with the rules that need no model and no file.
+
+Knows fields, defaults and ranges. Ignores files, Optuna and backbones: a rule that needs the number of blocks
+stands in `search.study.space`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, field_validator, model_validator
+
+from pruning.methods import METHODS
+from pruning.stage import MAX_WPR_ITERATIONS
+from search.study.samplers import SAMPLERS
+
+DEMO = "demo"
+BUNDLED = "bundled"
+WEIGHTS = ("pretrained", "random", BUNDLED)  # anything else is a path
+UNIT_S = {"s": 1, "m": 60, "h": 3600}
+
+
+class Section(BaseModel):
+    """Frozen; unknown keys and inexact types are refused ("3" is not 3, and true is not 1)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def parse_duration(value: Any) -> float | None:
+    """Seconds of "90s", "30m" or "2h"; None stays None. Raises ValueError with the rule."""
+    if value is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", value) if isinstance(value, str) else None
+    if match is None or float(match[1]) <= 0:
+        raise ValueError("must be a duration above zero such as 90s, 30m or 2h")
+    return float(match[1]) * UNIT_S[match[2]]
+
+
+def format_duration(seconds: float) -> str:
+    """Inverse of `parse_duration`, in the largest unit that divides it."""
+    for unit in ("h", "m", "s"):
+        if seconds % UNIT_S[unit] == 0:
+            return f"{int(seconds // UNIT_S[unit])}{unit}"
+    return f"{Decimal(repr(seconds)):f}s"  # repr is exact and :f has no exponent
+
+
+Duration = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    PlainSerializer(format_duration, return_type=str),
+]
+
+
+def _pair(kind: type[int] | type[float], holds: Callable[[float], bool], rule: str) -> BeforeValidator:
+    """A validator of [low, high] whose ends are of `kind` and fulfil `holds`; null passes."""
+    noun = "whole numbers" if kind is int else "numbers"
+
+    def check(value: Any) -> Any:
+        if value is None:
+            return None
+        allowed = (int,) if kind is int else (int, float)
+        if not isinstance(value, list | tuple) or len(value) != 2 or any(type(v) not in allowed for v in value):
+            raise ValueError(f"must be [low, high], two {noun} {rule}")
+        if not all(holds(v) for v in value):
+            raise ValueError(f"must hold {noun} {rule}")
+        if value[0] > value[1]:
+            raise ValueError("must be [low, high] with low at most high")
+        return kind(value[0]), kind(value[1])
+
+    return BeforeValidator(check)
+
+
+Blocks = Annotated[tuple[int, int], _pair(int, lambda v: v >= 0, "from 0 (the first block)")]
+Keep = Annotated[tuple[float, float], _pair(float, lambda v: 0 < v <= 1, "in (0, 1]")]
+Votes = Annotated[tuple[int, int], _pair(int, lambda v: 1 <= v <= MAX_WPR_ITERATIONS, f"in 1..{MAX_WPR_ITERATIONS}")]
+Partition = Annotated[tuple[float, float], _pair(float, lambda v: 0 < v < 1, "in (0, 1)")]
+Share = Annotated[tuple[float, float], _pair(float, lambda v: 0 <= v <= 1, "in [0, 1]")]
+
+
+class BackboneSpec(Section):
+    """name: a timm name, or "demo". weights: pretrained, random, bundled (the demo's), or a path."""
+
+    name: str = Field(min_length=1)
+    weights: str = Field(min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_weights(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "weights" not in data:
+            return {**data, "weights": BUNDLED if data.get("name") == DEMO else "pretrained"}
+        return data
+
+    @field_validator("weights")
+    @classmethod
+    def _bundled_only_for_demo(cls, weights: str, info: Any) -> str:
+        name = info.data.get("name")
+        if name == DEMO and weights != BUNDLED:
+            raise ValueError(f"must be {BUNDLED} for the backbone {DEMO}, got {weights!r}; remove the key")
+        if name is not None and name != DEMO and weights == BUNDLED:
+            raise ValueError(
+                f"must be pretrained, random or a path, got {BUNDLED}; only the backbone {DEMO} is bundled"
+            )
+        return weights
+
+
+DEMO_SPLIT = {"search_images": 2000, "confirm_images": 8000}  # all 10,000 bundled images
+FOLDER_SPLIT = {"search_images": 5000, "confirm_images": 45000}  # all 50,000 of ImageNet's validation set
+
+
+class DataSpec(Section):
+    """Where the images come from: `path`, a folder with a sub-folder per class, or `source: demo`. Never both.
+
+    search_images, confirm_images: sizes of the two disjoint splits, drawn by `seed`.
+    skip_corrupt: leave out images that cannot be decoded instead of failing.
+    """
+
+    path: str | None = Field(default=None, min_length=1)
+    source: Literal["demo"] | None = None
+    search_images: int = Field(ge=1)
+    confirm_images: int = Field(ge=1)
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    skip_corrupt: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_split(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        return {**(DEMO_SPLIT if data.get("source") == DEMO else FOLDER_SPLIT), **data}
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> DataSpec:
+        if (self.path is None) == (self.source is None):
+            got = "neither" if self.path is None else "both"
+            raise ValueError(
+                f"must have either path (a folder with one sub-folder per class) or source: {DEMO}, got {got}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _fits_demo(self) -> DataSpec:
+        bundled = sum(DEMO_SPLIT.values())
+        if self.source == DEMO and self.search_images + self.confirm_images > bundled:
+            raise ValueError(
+                f"must ask for at most {bundled} bundled images, got search_images {self.search_images} + "
+                f"confirm_images {self.confirm_images}; lower one"
+            )
+        return self
+
+
+class ObjectivesSpec(Section):
+    """accuracy: against labels, or agreement with the dense model. throughput: from a profile, or measured."""
+
+    accuracy: Literal["top1", "agreement"] = "top1"
+    throughput: Literal["profiled", "measured"] = "profiled"
+
+
+class BudgetSpec(Section):
+    """What may be spent (trials; time in seconds over all launches) and what a point may cost. null: no limit.
+
+    max_gflops: fvcore convention. min_speedup: over the dense model. max_accuracy_drop: below the dense model,
+    as a fraction.
+    """
+
+    trials: int = Field(default=200, ge=1)
+    time: Duration | None = None
+    max_gflops: float | None = Field(default=None, gt=0)
+    min_speedup: float | None = Field(default=None, gt=0)
+    max_accuracy_drop: float | None = Field(default=None, ge=0, le=1)
+
+
+class SpaceSpec(Section):
+    """Which schedules are searched. Pairs are [low, high], both included.
+
+    blocks: null means every block but the last, which is known once the backbone is.
+    """
+
+    methods: tuple[str, ...] = ("zero-tprune",)
+    max_stages: int = Field(default=4, ge=1)
+    blocks: Blocks | None = None
+    keep: Keep = (0.5, 1.0)
+    wpr_iterations: Votes = (1, 50)
+    partition: Partition = (0.3, 0.7)
+    similarity_share: Share = (0.0, 1.0)
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _known_methods(cls, value: Any) -> Any:
+        if not isinstance(value, list | tuple) or not value:
+            raise ValueError(f"must be a list of one or more of {', '.join(METHODS)}")
+        for method in value:
+            if not isinstance(method, str) or method not in METHODS:
+                raise ValueError(f"must hold only known methods ({', '.join(METHODS)})")
+        if len(set(value)) < len(value):
+            raise ValueError("must name each method once")
+        return tuple(value)
+
+    @field_validator("keep")
+    @classmethod
+    def _prunes(cls, keep: tuple[float, float]) -> tuple[float, float]:
+        if keep[0] == 1:
+            raise ValueError("must reach below 1, or nothing would ever be pruned")
+        return keep
+
+    @model_validator(mode="after")
+    def _stages_fit(self) -> SpaceSpec:
+        if self.blocks is not None and self.max_stages > self.blocks[1] - self.blocks[0] + 1:
+            count = self.blocks[1] - self.blocks[0] + 1
+            raise ValueError(
+                f"must have at most one stage per block, got max_stages {self.max_stages} for the {count} blocks of "
+                f"{list(self.blocks)}; lower max_stages or widen blocks"
+            )
+        return self
+
+
+class SamplerSpec(Section):
+    """How the next schedule is chosen; see `search.study.samplers`."""
+
+    name: str = "auto"
+    seed: int = Field(default=0, ge=0, lt=2**32)
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in SAMPLERS:
+            raise ValueError(f"must be one of {', '.join(SAMPLERS)}")
+        return name
+
+
+class RuntimeSpec(Section):
+    """Where it runs. workers does not alter results, so a resume may change it."""
+
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    batch_size: int = Field(default=64, ge=1)
+    workers: int = Field(default=1, ge=1)

@@ -1,0 +1,252 @@
+"""The study YAML as one frozen `StudySpec`: read, checked, compared.
+
+Knows YAML, the built-in studies and how to say what is wrong. The rules of each field stand in
+`search.study.sections`. Ignores models, images and SQL.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from pruning.documents import parse_yaml, read_yaml
+from search.errors import InputError
+from search.study.sections import (
+    DEMO,
+    WEIGHTS,
+    BackboneSpec,
+    BudgetSpec,
+    DataSpec,
+    ObjectivesSpec,
+    RuntimeSpec,
+    SamplerSpec,
+    Section,
+    SpaceSpec,
+)
+
+__all__ = [
+    "BackboneSpec",
+    "BudgetSpec",
+    "DataSpec",
+    "ObjectivesSpec",
+    "RuntimeSpec",
+    "SamplerSpec",
+    "SpaceSpec",
+    "StudySpec",
+    "builtin_names",
+    "check_files",
+    "differences",
+    "make_spec",
+    "read_spec",
+]
+
+WITHOUT_EFFECT = frozenset({"runtime.workers"})  # may differ on resume: how many, not what
+
+
+class StudySpec(Section):
+    """What is asked for. Everything but `name` and `backbone` has a default (`data` only for the demo backbone)."""
+
+    # the name becomes part of file names, URLs and shell commands
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    backbone: BackboneSpec
+    data: DataSpec
+    objectives: ObjectivesSpec = ObjectivesSpec()
+    budget: BudgetSpec = BudgetSpec()
+    space: SpaceSpec = SpaceSpec()
+    sampler: SamplerSpec = SamplerSpec()
+    runtime: RuntimeSpec = RuntimeSpec()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _demo_images_for_demo(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "data" not in data:
+            backbone = data.get("backbone")
+            name = backbone.get("name") if isinstance(backbone, dict) else getattr(backbone, "name", None)
+            if name == DEMO:
+                return {**data, "data": {"source": DEMO}}
+        return data
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON data; `make_spec(spec.to_dict(), place) == spec`."""
+        return self.model_dump(mode="json")
+
+
+def builtin_names() -> list[str]:
+    """The studies that ship with the package."""
+    files = resources.files("studies").iterdir()
+    return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
+
+
+def read_spec(path_or_builtin: str, overrides: Mapping[str, Any] | None = None) -> StudySpec:
+    """Read a study from a YAML file or, by its bare name, a built-in one.
+
+    overrides: dotted names to values that replace the file's, {"budget.trials": 20} say.
+    Raises InputError or ConfigError naming place, field, rule, value and remedy.
+    """
+    builtins = builtin_names()
+    path = Path(path_or_builtin)
+    if path_or_builtin in builtins:  # a file of that name is ./NAME
+        text = resources.files("studies").joinpath(f"{path_or_builtin}.yaml").read_text(encoding="utf-8")
+        data = parse_yaml(text, path_or_builtin)
+    elif path.suffix in (".yaml", ".yml") or path.exists():
+        data = read_yaml(path)
+    else:
+        raise InputError(
+            f"study must be a YAML file or a built-in study ({', '.join(builtins) or 'none'}), got "
+            f"{path_or_builtin!r}; {_near(path_or_builtin, builtins)}check the name"
+        )
+    return make_spec(_override(data, overrides or {}), path_or_builtin)
+
+
+def make_spec(data: Any, place: str) -> StudySpec:
+    """Check plain data against the contract. Raises InputError with `place` leading the message."""
+    if not isinstance(data, Mapping):
+        raise InputError(f"{place}: a study must be a mapping with name and backbone, got {data!r}")
+    try:
+        return StudySpec.model_validate(dict(data))
+    except ValidationError as error:
+        raise InputError(f"{place}: {_explain(error)}") from None
+
+
+def check_files(spec: StudySpec) -> None:
+    """Refuse a data folder or a weights file that is not there. Paths are relative to the current folder."""
+    if spec.data.path is not None and not Path(spec.data.path).is_dir():
+        raise InputError(
+            f"{spec.name}: data.path must be an existing folder with one sub-folder per class, got {spec.data.path!r}; "
+            "check the path"
+        )
+    weights = spec.backbone.weights
+    if weights not in WEIGHTS and not Path(weights).is_file():
+        raise InputError(
+            f"{spec.name}: backbone.weights must be pretrained, random or an existing .safetensors or .pth file, "
+            f"got {weights!r}; check the path"
+        )
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What differs between two specs as plain data, but for what does not alter results.
+
+    Each as "budget.trials: 40 -> 60".
+    """
+    before, after = dict(_flatten(old)), dict(_flatten(new))
+    names = [*before, *(name for name in after if name not in before)]
+    return [
+        f"{name}: {_show(before, name)} -> {_show(after, name)}"
+        for name in names
+        if name not in WITHOUT_EFFECT and before.get(name) != after.get(name)
+    ]
+
+
+def _show(values: Mapping[str, Any], name: str) -> str:
+    value = values.get(name)
+    return "null" if value is None else str(value)
+
+
+def _flatten(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", list(value) if isinstance(value, tuple) else value
+
+
+def _override(data: Any, overrides: Mapping[str, Any]) -> Any:
+    if not isinstance(data, Mapping):
+        return data
+    result = dict(data)
+    for dotted, value in overrides.items():
+        section, _, key = dotted.partition(".")
+        if not key:
+            result[section] = value
+        elif isinstance(result.get(section, {}), Mapping):
+            result[section] = {**result.get(section, {}), key: value}
+    return result
+
+
+def _explain(error: ValidationError) -> str:
+    """The first thing wrong as one sentence. A misspelt key explains a missing one, so it goes first."""
+    details = sorted(error.errors(), key=lambda detail: detail["type"] not in _UNKNOWN)
+    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
+    return _sentence(details[0]) + more
+
+
+def _sentence(detail: ErrorDetails) -> str:
+    where = ".".join(str(part) for part in detail["loc"])
+    section, key = _section(detail["loc"])
+    if detail["type"] in _UNKNOWN:
+        known = list(section.model_fields)
+        return f"{where} is not a known key, got {detail['input']!r}; {_near(key, known)}known: {', '.join(known)}"
+    if detail["type"] == "missing":
+        return f"{where} is required; {_REQUIRED.get(where, 'add it')}"
+    problem = _problem(detail, where)
+    if ", got " in problem:  # rules about several fields say themselves what they got
+        return f"{where} {problem}"
+    return f"{where} {problem}, got {detail['input']!r}{_remedy(section, key)}"
+
+
+def _problem(detail: ErrorDetails, where: str) -> str:
+    """The broken rule: of our own validators, else pydantic's in our words."""
+    context = detail.get("ctx", {})
+    if "error" in context:
+        return str(context["error"])
+    if detail["type"] == "string_pattern_mismatch":
+        return _PATTERNS[where]
+    rule = _RULES.get(detail["type"])
+    return rule.format(**context) if rule else detail["msg"].replace("Input should ", "must ")
+
+
+_UNKNOWN = ("extra_forbidden", "invalid_key")
+_RULES = {  # pydantic's error types that these models can meet
+    "bool_type": "must be true or false",
+    "finite_number": "must be a finite number",
+    "float_type": "must be a number",
+    "greater_than": "must be above {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "int_type": "must be a whole number",
+    "less_than": "must be below {lt}",
+    "less_than_equal": "must be at most {le}",
+    "literal_error": "must be {expected}",
+    "model_type": "must be a mapping",
+    "string_too_short": "must not be empty",
+    "string_type": "must be text",
+}
+_REQUIRED = {
+    "name": "name the study",
+    "backbone": "for example backbone: {name: deit_small_patch16_224}",
+    "backbone.name": "give a timm name, or demo for the bundled one",
+    "data": "give data: {path: FOLDER} with one sub-folder per class, or data: {source: demo}",
+}
+_PATTERNS = {
+    "name": "must be letters, digits, '.', '_' and '-' (at most 100, a letter or digit first)",
+    "runtime.device": "must be auto, cpu, mps, cuda or cuda:N",
+}
+
+
+def _section(loc: tuple[int | str, ...]) -> tuple[type[BaseModel], str]:
+    """The model that holds the field at `loc`, and the field's name in it."""
+    model: type[BaseModel] = StudySpec
+    for part in loc[:-1]:
+        field = model.model_fields.get(str(part))
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            break
+        model = field.annotation
+    return model, str(loc[-1]) if loc else ""
+
+
+def _remedy(section: type[BaseModel], key: str) -> str:
+    field = section.model_fields.get(key)
+    if field is None or field.is_required() or isinstance(field.default, BaseModel):
+        return ""
+    default = list(field.default) if isinstance(field.default, tuple) else field.default
+    return f"; the default is {'null' if default is None else default}"
+
+
+def _near(name: str, known: list[str]) -> str:
+    matches = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {matches[0]}? " if matches else ""

@@ -1,0 +1,170 @@
+"""From a front and the user's limits to one configuration.
+
+Knows which point the limits choose and what the exported YAML says of it. Ignores SQL and the running of models.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pruning.config import Config
+from search.errors import InputError
+from search.store.records import FLOP_CONVENTION, Evaluation, Front, Measurement, StudyRecord
+from search.view import wording
+
+WORTHWHILE_DROP = 0.01  # of accuracy: what the paper calls a negligible loss
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the chosen point must keep to; None means no limit.
+
+    max_gflops: fvcore convention, one image. min_speedup: over the dense model. min_accuracy: a fraction.
+    Raises InputError naming the flag, the rule and the value.
+    """
+
+    max_gflops: float | None = None
+    min_speedup: float | None = None
+    min_accuracy: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("max_gflops", "min_speedup"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InputError(f"{_flag(name)} must be above 0, got {value}")
+        accuracy = self.min_accuracy
+        if accuracy is not None and not 0 <= accuracy <= 1:
+            remedy = f"; write {accuracy / 100:g}" if 1 < accuracy <= 100 else ""
+            raise InputError(f"--min-accuracy must be a fraction in [0, 1], got {accuracy:g}{remedy}")
+
+    def given(self) -> dict[str, float]:
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+def choose(front: Front, limits: Limits) -> Evaluation:
+    """The most accurate point within the limits, the faster of equals.
+
+    A point counts with its confirm measurement if it has one: the search chose its winners partly by luck.
+    Raises InputError if no point fits, naming the nearest: the one whose worst relative miss is smallest.
+    """
+    if not front.points:
+        raise InputError("the front must hold a point to export, got none: every schedule broke the budget's limits")
+    fitting = [point for point in front.points if not _misses(point, limits)]
+    if fitting:
+        return max(fitting, key=_rank)
+    nearest = min(front.points, key=lambda point: max(_misses(point, limits).values()))
+    asked = ", ".join(f"{_flag(name)} {value:g}" for name, value in limits.given().items())
+    missed = " and ".join(_flag(name) for name in _misses(nearest, limits))
+    raise InputError(
+        f"no point of the front is within {asked}; the nearest misses {missed}: {wording.point(nearest)}; "
+        "loosen the limits, or launch a study whose budget has them"
+    )
+
+
+def _rank(point: Evaluation) -> tuple[float, float]:
+    known = wording.best_known(point)
+    return known.accuracy.value, known.throughput.speedup
+
+
+def _misses(point: Evaluation, limits: Limits) -> dict[str, float]:
+    """By how much of each limit the point misses it; empty if it keeps to all."""
+    return {name: miss for name, miss in _relative(wording.best_known(point), limits) if miss > 0}
+
+
+def _relative(known: Measurement, limits: Limits) -> Iterator[tuple[str, float]]:
+    """Signed distance to each limit, in shares of the limit; above zero is a miss."""
+    if limits.max_gflops is not None:
+        yield "max_gflops", known.gflops / limits.max_gflops - 1
+    if limits.min_speedup is not None:
+        yield "min_speedup", 1 - known.throughput.speedup / limits.min_speedup
+    if limits.min_accuracy:  # 0 limits nothing, and nothing can be divided by it
+        yield "min_accuracy", 1 - known.accuracy.value / limits.min_accuracy
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def to_config(study: StudyRecord, evaluation: Evaluation) -> Config:
+    """The exported configuration: enough to run the point, to measure it again, and to know where it came from."""
+    search = evaluation.search
+    return Config(
+        backbone=_backbone(study),
+        schedule=search.schedule,
+        data=_data(study),
+        runtime={"dtype": search.setting.dtype, "batch_size": search.setting.batch_size},
+        metrics=_metrics(evaluation),
+        provenance={
+            "study": study.name,
+            "trial": evaluation.trial,
+            "created": study.created_at,
+            "versions": dict(study.provenance.get("versions", {})),
+        },
+    )
+
+
+def _backbone(study: StudyRecord) -> dict[str, str]:
+    backbone = {name: str(study.spec["backbone"][name]) for name in ("name", "weights")}
+    fingerprint = study.provenance.get("fingerprint")
+    return backbone if fingerprint is None else {**backbone, "fingerprint": str(fingerprint)}
+
+
+def _data(study: StudyRecord) -> dict[str, Any]:
+    """The images, and by `fingerprint` which of them were searched on; `accuracy` says what they were asked."""
+    data = {**study.spec["data"], "accuracy": study.spec["objectives"]["accuracy"]}
+    fingerprint = study.provenance.get("images")
+    return data if fingerprint is None else {**data, "fingerprint": str(fingerprint)}
+
+
+def _metrics(evaluation: Evaluation) -> dict[str, Any]:
+    search, confirm = evaluation.search, evaluation.confirm
+    known = wording.best_known(evaluation)
+    return {
+        "search": _accuracy(search),
+        "confirm": _accuracy(confirm) if confirm else None,
+        "gflops": search.gflops,
+        "flops": search.flops,
+        "flop_convention": FLOP_CONVENTION,
+        "throughput": known.throughput.images_per_s,
+        "speedup": known.throughput.speedup,
+        "spread": known.throughput.spread,
+        "throughput_how": known.throughput.how,
+        "hardware": search.setting.device,
+    }
+
+
+def _accuracy(measured: Measurement) -> Mapping[str, Any]:
+    accuracy = measured.accuracy
+    return {
+        "accuracy": accuracy.value,
+        "accuracy_ci95": [accuracy.low, accuracy.high],
+        "images": accuracy.images,
+        "kind": accuracy.kind,
+    }
+
+
+def next_commands(study: StudyRecord, front: Front, storage: str, default_storage: str) -> list[str]:
+    """What to type after a launch, ready to paste."""
+    where = "" if storage in (default_storage, os.environ.get("ZTP_STORAGE")) else f" --storage {_quoted(storage)}"
+    return [f"ztp export {study.name}{_worthwhile_speedup(front)} -o {study.name}.yaml{where}", f"ztp dashboard{where}"]
+
+
+def _worthwhile_speedup(front: Front) -> str:
+    """As a flag: the speed-up of the fastest point that costs at most a percentage point of accuracy, if any."""
+    if front.dense is None:
+        return ""
+    dense = wording.best_known(front.dense).accuracy.value
+    known = [wording.best_known(point) for point in front.points]
+    speedups = [m.throughput.speedup for m in known if m.accuracy.value >= dense - WORTHWHILE_DROP]
+    hundredths = int(100 * max(speedups, default=1.0))  # rounded down, or the point itself would miss it
+    return f" --min-speedup {hundredths / 100:.2f}" if hundredths > 100 else ""
+
+
+def _quoted(storage: str) -> str:
+    """For a shell, and without a password: terminals are watched and logged."""
+    return shlex.quote(re.sub(r"(://[^:/@]*:)[^@]*@", r"\1***@", storage))

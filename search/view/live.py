@@ -1,0 +1,131 @@
+"""What one sees while a study runs: trials done, rate, time left, front size, best point within the budget.
+
+Knows `Progress` and stderr. Ignores who sends the progress. On a terminal it is one display that is redrawn, else
+plain lines, for logs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from search.store.records import Progress
+from search.view import report, wording
+
+LINE_EVERY_S = 5.0  # a log of a two-hour study stays under 1,500 lines
+REDRAW_PER_S = 4
+BAR_WIDTH = 28
+
+
+class LiveProgress:
+    """Shows every `Progress` it is called with; use as a context manager.
+
+    budget_s: the study's time budget in seconds, None for none. console and clock are for tests.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        budget_s: float | None,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._name, self._budget_s, self._clock = name, budget_s, clock
+        self._console = console or report.terminal(stderr=True)
+        self._started = clock()
+        self._first: Progress | None = None
+        self._latest: Progress | None = None
+        self._last_line, self._printed = float("-inf"), ""
+        self._live = Live(
+            get_renderable=self._render, console=self._console, refresh_per_second=REDRAW_PER_S, transient=False
+        )
+
+    def __enter__(self) -> LiveProgress:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+        elif self._latest:
+            self._print_line(self._latest)
+
+    def __call__(self, progress: Progress) -> None:
+        if self._first is None:
+            self._first, self._started = progress, self._clock()
+        changed = self._latest is None or progress.state != self._latest.state or progress.note != self._latest.note
+        news = progress != self._latest
+        self._latest = progress
+        if not self._console.is_terminal and (changed or (news and self._clock() - self._last_line >= LINE_EVERY_S)):
+            self._print_line(progress)
+
+    def _print_line(self, progress: Progress) -> None:
+        line = f"{self._name}: " + ", ".join(self.facts(progress))
+        if line != self._printed:
+            self._console.print(line, soft_wrap=True)
+        self._printed, self._last_line = line, self._clock()
+
+    def facts(self, progress: Progress) -> list[str]:
+        """Everything there is to say, in the order of the issue: done, rate, left, front, best, and the note."""
+        return [*self._counts(progress), *_front(progress), *([progress.note] if progress.note else [])]
+
+    def _counts(self, progress: Progress) -> list[str]:
+        if progress.state == "confirming":
+            return [
+                f"{progress.done}/{progress.total} trials",
+                f"confirming the front: {progress.confirmed}/{progress.front_size} measured",
+            ]
+        counts = [f"{progress.done}/{progress.total} trials"]
+        if progress.state != "running":
+            return [*counts, progress.state]
+        per_s = self._per_second(progress)
+        if per_s:
+            counts.append(f"{per_s:.2g} trials/s" if per_s >= 1 else f"{60 * per_s:.2g} trials/min")
+        left = self.seconds_left(progress)
+        if left is not None:
+            counts.append(f"about {wording.duration(left)} left")
+        return counts
+
+    def _per_second(self, progress: Progress) -> float | None:
+        """Trials per second of this launch; what an earlier launch did says nothing about this machine."""
+        if self._first is None:
+            return None
+        done, elapsed = progress.done - self._first.done, self._clock() - self._started
+        return done / elapsed if done > 0 and elapsed > 0 else None
+
+    def seconds_left(self, progress: Progress) -> float | None:
+        """Until the trials or the time budget run out, whichever is first; None before either is known."""
+        per_s = self._per_second(progress)
+        by_trials = (progress.total - progress.done) / per_s if per_s else None
+        by_time = None if self._budget_s is None else max(0.0, self._budget_s - progress.seconds)
+        return min((left for left in (by_trials, by_time) if left is not None), default=None)
+
+    def _render(self) -> RenderableType:
+        progress = self._latest
+        if progress is None:
+            return Text(f"{self._name}: starting", style="dim")
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(
+            Text(self._name, style="bold"),
+            ProgressBar(total=progress.total, completed=progress.done, width=BAR_WIDTH),
+            Text(" · ".join(self._counts(progress))),
+        )
+        lines: list[RenderableType] = [bar, Text(" · ".join(_front(progress)))]
+        if progress.note:
+            lines.append(Text(progress.note, style="dim"))
+        return Group(*lines)
+
+
+def _front(progress: Progress) -> list[str]:
+    front = [f"front {progress.front_size}"]
+    return [*front, f"best within the budget {wording.point(progress.best)}"] if progress.best else front

@@ -1,0 +1,269 @@
+"""Pictures of a front: PNG by matplotlib, HTML by plotly, from the same points.
+
+Knows what a front's picture shows and says. Ignores the store. matplotlib and plotly load when a picture is asked
+for (a second, and most commands need none). No global state: matplotlib's object interface, no pyplot.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from search.errors import InputError
+from search.store.records import FLOP_CONVENTION, Evaluation, Front, Measurement, StudyRecord
+from search.view import wording
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from plotly.graph_objects import Figure as PlotlyFigure
+
+FRONT, CONFIRM, DENSE, OTHER = "#1f5fa8", "#d1662c", "#222222", "#9aa5b1"
+Y_MARGIN = 0.08  # of the shown accuracy range, above and below
+OTHERS_NAME, OVER_NAME = "evaluated", "over the budget"
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points of one kind, in plot units: speed-up over dense, percent, and the 95% interval's arms in percent."""
+
+    x: list[float]
+    y: list[float]
+    below: list[float]
+    above: list[float]
+    words: list[str]  # what hovering shows
+
+    @classmethod
+    def of(cls, pairs: Iterable[tuple[Evaluation, Measurement]]) -> Series:
+        kept = list(pairs)
+        shown = [m for _, m in kept]
+        return cls(
+            x=[m.throughput.speedup for m in shown],
+            y=[100 * m.accuracy.value for m in shown],
+            below=[100 * (m.accuracy.value - m.accuracy.low) for m in shown],
+            above=[100 * (m.accuracy.high - m.accuracy.value) for m in shown],
+            words=[_words(evaluation, m) for evaluation, m in kept],
+        )
+
+
+@dataclass(frozen=True)
+class Picture:
+    """All that one picture shows; both renderers draw this and nothing else."""
+
+    title: str
+    y_label: str
+    footnote: str
+    dense_rate: float | None  # images/s of the dense model; None before it is measured
+    front: Series
+    confirm: Series
+    dense: Series
+    others: Series
+    over: Series
+
+
+def picture(study: StudyRecord, front: Front, evaluations: Iterable[Evaluation] = ()) -> Picture:
+    """Gather the points. `evaluations`: everything evaluated; what is on the front is not drawn twice."""
+    drawn = {point.trial for point in front.points}
+    rest = [e for e in evaluations if e.trial not in drawn and e != front.dense]
+    dense = [front.dense] if front.dense else []
+    known = wording.measurements(front)
+    kind = known[-1].accuracy.kind if known else "top1"
+    return Picture(
+        title=f"{study.name}: front of {len(front.points)} after {front.trials} trials",
+        y_label=f"{wording.KIND_WORDS[kind]} (%)",
+        footnote=f"backbone {study.spec['backbone']['name']} on {wording.settings(front)}; bars: 95% intervals",
+        dense_rate=front.dense.search.throughput.images_per_s if front.dense else None,
+        front=Series.of((p, p.search) for p in front.points),
+        confirm=Series.of((p, p.confirm) for p in front.points if p.confirm),
+        dense=Series.of((p, p.search) for p in dense),
+        others=Series.of((e, e.search) for e in rest if e.feasible),
+        over=Series.of((e, e.search) for e in rest if not e.feasible),
+    )
+
+
+def _words(evaluation: Evaluation, measured: Measurement) -> str:
+    stages = "<br>".join(
+        f"block {s.block}: keep {s.keep:.3g}, {s.wpr_iterations} votes, similarity {s.similarity_share:.3g}"
+        for s in measured.schedule.stages
+    )
+    return (
+        f"<b>trial {evaluation.trial}</b>: {measured.schedule.method if stages else 'dense'}<br>"
+        f"{wording.percent(measured.accuracy)} %, {measured.accuracy.images:,} images<br>"
+        f"{wording.speedup(measured.throughput)}, {wording.rate(measured.throughput.images_per_s)} images/s<br>"
+        f"{wording.gflops(measured)} GFLOPs<br>{stages}"
+    )
+
+
+def save_plot(path: Path, study: StudyRecord, front: Front, evaluations: Iterable[Evaluation] = ()) -> None:
+    """Write the picture; the ending chooses the form. Raises InputError for another ending, or if unwritable."""
+    check_ending(path)
+    write_bytes(path, WRITERS[path.suffix.lower()](picture(study, front, evaluations)))
+
+
+def check_ending(path: Path) -> None:
+    """Raises InputError unless a picture can be written under this name."""
+    if path.suffix.lower() not in WRITERS:
+        raise InputError(f"--plot: the file must end in {' or '.join(WRITERS)}, got {str(path)!r}; rename it")
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a whole file or nothing. Raises InputError."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise InputError(f"{path}: cannot be written: {error.strerror}; choose a writable folder") from None
+
+
+def png(shown: Picture) -> bytes:
+    """The picture as PNG, 1600 x 1000."""
+    stream = io.BytesIO()
+    matplotlib_figure(shown).savefig(stream, format="png", dpi=160)
+    return stream.getvalue()
+
+
+def html(shown: Picture) -> bytes:
+    """The picture as one self-contained page: it opens without a network."""
+    page: str = plotly_figure(shown).to_html(include_plotlyjs=True, full_html=True, config={"displaylogo": False})
+    return page.encode()
+
+
+WRITERS: dict[str, Callable[[Picture], bytes]] = {".png": png, ".html": html}
+
+
+def matplotlib_figure(shown: Picture) -> Figure:
+    """Accuracy over speed-up: the front as a staircase, confirm numbers beside it, everything else faint."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 6.25), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    _draw_points(axes, shown)
+    _label(axes, shown)
+    figure.supxlabel(shown.footnote, fontsize=8, color="#666666")
+    return figure
+
+
+def _draw_points(axes: Axes, shown: Picture) -> None:
+    axes.scatter(shown.others.x, shown.others.y, s=22, color=OTHER, alpha=0.45, linewidths=0, label=OTHERS_NAME)
+    if shown.over.x:
+        axes.scatter(
+            shown.over.x, shown.over.y, s=22, marker="x", color=OTHER, alpha=0.6, linewidths=1.2, label=OVER_NAME
+        )
+    axes.step(shown.front.x, shown.front.y, where="pre", color=FRONT, alpha=0.55, linewidth=1.4)
+    _bars(axes, shown.front, FRONT, fmt="o", markersize=7, label="front, search images")
+    if shown.confirm.x:
+        style = {"fmt": "D", "markersize": 5.5, "markerfacecolor": "white"}
+        _bars(axes, shown.confirm, CONFIRM, **style, label="front, confirm images")
+    dense = shown.dense
+    if dense.x:
+        axes.axhline(dense.y[0], color=DENSE, linewidth=0.8, linestyle=(0, (4, 4)), alpha=0.5)
+        axes.scatter(dense.x, dense.y, s=190, marker="*", color=DENSE, zorder=5, label="dense model")
+
+
+def _bars(axes: Axes, series: Series, color: str, **style: Any) -> None:
+    arms = (series.below, series.above)
+    axes.errorbar(series.x, series.y, yerr=arms, color=color, elinewidth=1.2, capsize=2.5, **style)
+
+
+def _label(axes: Axes, shown: Picture) -> None:
+    axes.set_title(shown.title, loc="left", fontsize=13, fontweight="bold")
+    axes.set_xlabel("speed-up over the dense model")
+    axes.set_ylabel(shown.y_label)
+    axes.xaxis.set_major_formatter("{x:.2g}x")
+    axes.set_ylim(*_y_range(shown))
+    axes.grid(color="#e6e9ed", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="lower left")
+    if shown.dense_rate:
+        _images_axis(axes, shown.dense_rate)
+
+
+def _images_axis(axes: Axes, dense_rate: float) -> None:
+    def to_rate(speedup: Any) -> Any:
+        return speedup * dense_rate
+
+    def to_speedup(rate: Any) -> Any:
+        return rate / dense_rate
+
+    top = axes.secondary_xaxis("top", functions=(to_rate, to_speedup))
+    top.set_xlabel("images per second")
+    top.spines["top"].set_visible(False)
+
+
+def _y_range(shown: Picture) -> tuple[float, float]:
+    """Frame the front with its intervals; a ruined schedule far below must not flatten it."""
+    series = [s for s in (shown.front, shown.confirm, shown.dense) if s.y] or [shown.others]
+    low = min((y - arm for s in series for y, arm in zip(s.y, s.below, strict=True)), default=0.0)
+    high = max((y + arm for s in series for y, arm in zip(s.y, s.above, strict=True)), default=100.0)
+    margin = Y_MARGIN * max(high - low, 1.0)
+    return low - margin, high + margin
+
+
+def plotly_figure(shown: Picture) -> PlotlyFigure:
+    """The same picture to hover over and zoom into."""
+    from plotly import graph_objects as go
+
+    figure = go.Figure()
+    hover = {"hoverinfo": "text", "mode": "markers"}
+    figure.add_scatter(
+        **_xy(shown.others), **hover, name=OTHERS_NAME, marker={"color": OTHER, "size": 6, "opacity": 0.45}
+    )
+    if shown.over.x:
+        figure.add_scatter(
+            **_xy(shown.over), **hover, name=OVER_NAME, marker={"color": OTHER, "symbol": "x-thin-open", "size": 7}
+        )
+    figure.add_scatter(
+        **_xy(shown.front),
+        **{**hover, "mode": "lines+markers"},
+        error_y=_arms(shown.front, FRONT),
+        name="front, search images",
+        line={"color": FRONT, "shape": "vh", "width": 1.5},
+        marker={"color": FRONT, "size": 10},
+    )
+    if shown.confirm.x:
+        figure.add_scatter(
+            **_xy(shown.confirm),
+            **hover,
+            error_y=_arms(shown.confirm, CONFIRM),
+            name="front, confirm images",
+            marker={"color": CONFIRM, "size": 9, "symbol": "diamond-open", "line": {"width": 2}},
+        )
+    if shown.dense.x:
+        figure.add_hline(y=shown.dense.y[0], line={"color": DENSE, "width": 1, "dash": "dash"}, opacity=0.4)
+        figure.add_scatter(
+            **_xy(shown.dense), **hover, name="dense model", marker={"color": DENSE, "size": 15, "symbol": "star"}
+        )
+    figure.update_layout(**_layout(shown))
+    return figure
+
+
+def _xy(series: Series) -> dict[str, list[float] | list[str]]:
+    return {"x": series.x, "y": series.y, "text": series.words}
+
+
+def _arms(series: Series, color: str) -> dict[str, object]:
+    arms = {"array": series.above, "arrayminus": series.below, "symmetric": False}
+    return {"type": "data", **arms, "color": color, "thickness": 1.3, "width": 4}
+
+
+def _layout(shown: Picture) -> dict[str, object]:
+    grid = {"gridcolor": "#e6e9ed", "zeroline": False}
+    return {
+        "template": "none",  # 7 kB less, and the dashboard stores figures in 2 kB pieces
+        "title": {"text": f"{shown.title}<br><sub>{shown.footnote}<br>FLOPs: {FLOP_CONVENTION}</sub>", "x": 0.02},
+        "xaxis": {"title": {"text": "speed-up over the dense model"}, "ticksuffix": "x", **grid},
+        "yaxis": {"title": {"text": shown.y_label}, "range": list(_y_range(shown)), **grid},
+        "legend": {"x": 0.01, "y": 0.01, "xanchor": "left", "yanchor": "bottom"},
+        "margin": {"t": 110},
+        "font": {"family": "system-ui, sans-serif"},
+        "hoverlabel": {"align": "left"},
+    }

@@ -1,0 +1,101 @@
+"""How numbers are worded wherever a person reads them: the terminal, the plots, the dashboard's notes.
+
+Knows records and their units. Ignores where the words end up.
+"""
+
+from __future__ import annotations
+
+from pruning.schedule import Schedule
+from search.store.records import FLOP_CONVENTION, Accuracy, Evaluation, Front, Measurement, Throughput
+
+KIND_WORDS = {"top1": "top-1 accuracy", "agreement": "agreement with the dense model"}
+
+
+def percent(accuracy: Accuracy) -> str:
+    """`88.10 ±1.42`: percent, and half the width of the 95% interval. Two digits: 10,000 images resolve 0.01."""
+    return f"{100 * accuracy.value:.2f} ±{50 * (accuracy.high - accuracy.low):.2f}"
+
+
+def speedup(throughput: Throughput) -> str:
+    """`1.42x ±1.3%`; without a spread, where it was not repeated, `1.42x`."""
+    spread = "" if throughput.spread is None else f" ±{100 * throughput.spread:.1f}%"
+    return f"{throughput.speedup:.2f}x{spread}"
+
+
+def rate(images_per_s: float) -> str:
+    """Images per second: `1,234`, but `12.3` where rounding to a whole number would cost more than 1%."""
+    return f"{images_per_s:,.0f}" if images_per_s >= 100 else f"{images_per_s:.3g}"
+
+
+def gflops(measurement: Measurement) -> str:
+    """Three digits: 4.61 for a DeiT-S, 0.0871 for something small."""
+    return f"{measurement.gflops:.3g}" if measurement.gflops < 10 else f"{measurement.gflops:.1f}"
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `6:05 min`, `2:03 h`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60}:{whole % 60:02d} min"
+    return f"{whole // 3600}:{whole % 3600 // 60:02d} h"
+
+
+def point(evaluation: Evaluation) -> str:
+    """One line for one point: `88.10 ±1.42 % at 1.42x, 0.512 GFLOPs (trial 17)`."""
+    measured = best_known(evaluation)
+    return (
+        f"{percent(measured.accuracy)} % at {speedup(measured.throughput)}, {gflops(measured)} GFLOPs "
+        f"(trial {evaluation.trial})"
+    )
+
+
+def stages(schedule: Schedule) -> str:
+    """`2:0.9 5:0.8 8:0.7`: block and keep of each stage; `dense` if there is none."""
+    return " ".join(f"{stage.block}:{stage.keep:.3g}" for stage in schedule.stages) or "dense"
+
+
+def methods(front: Front) -> list[str]:
+    """The methods of the front's pruning points."""
+    return list(dict.fromkeys(p.search.schedule.method for p in front.points if p.search.schedule.stages))
+
+
+def best_known(evaluation: Evaluation) -> Measurement:
+    """The confirm measurement if there is one, for the search picked its winners by luck too."""
+    return evaluation.confirm or evaluation.search
+
+
+def setting(measurement: Measurement) -> str:
+    """`cpu: AMD EPYC, 2 threads, float32, batches of 64`."""
+    where = measurement.setting
+    return f"{where.device}, {where.dtype}, batches of {where.batch_size}"
+
+
+def settings(front: Front) -> str:
+    """Every distinct setting of a front, for points of different machines may stand on one."""
+    return "; ".join(dict.fromkeys(setting(m) for m in measurements(front)))
+
+
+def measurements(front: Front) -> list[Measurement]:
+    """The search measurements of a front, the dense model's first."""
+    dense = [front.dense] if front.dense else []
+    return [evaluation.search for evaluation in (*dense, *front.points)]
+
+
+def footnotes(front: Front) -> list[str]:
+    """What the numbers of a front mean: which images, which machine, which FLOPs."""
+    shown = measurements(front)
+    if not shown:
+        return [f"FLOPs: {FLOP_CONVENTION}"]
+    accuracy = shown[-1].accuracy
+    lines = [f"accuracy: {KIND_WORDS[accuracy.kind]} in %, ± half the 95% interval, {accuracy.images:,} search images"]
+    confirmed = next((p.confirm for p in front.points if p.confirm), None)
+    if confirmed:
+        lines[0] += f"; confirm: {confirmed.accuracy.images:,} images the search never saw"
+    how = ", ".join(dict.fromkeys(best_known(p).throughput.how for p in front.points)) or "measured"
+    lines.append(f"throughput: {how}, speed-up over the dense model, on {settings(front)}")
+    lines.append(f"FLOPs: {FLOP_CONVENTION}")
+    if len(methods(front)) == 1:
+        lines.append(f"schedule: block:keep of {methods(front)[0]}")
+    return lines

@@ -1,0 +1,149 @@
+"""Records that read like a real study's, and a real store filled with them, for every test that shows or exports."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pruning.schedule import Schedule
+from pruning.stage import Stage
+from search.store.fronts import Store
+from search.store.records import Accuracy, Evaluation, Front, Measurement, Setting, StudyRecord, Throughput
+from search.study.space import distributions, to_params
+from search.study.spec import StudySpec, make_spec
+
+DENSE_RATE = 180.0  # images/s
+DENSE_FLOPS = 251_000_000
+DEPTH = 12
+SETTING = Setting(device="cpu: AMD EPYC 7B13, 2 threads", dtype="float32", batch_size=64)
+
+
+def measurement(
+    schedule: Schedule, flops: int, accuracy: float, speedup: float, images: int = 2000, **throughput: Any
+) -> Measurement:
+    """A measurement whose parts agree with each other; the interval is Wald's, near enough to Wilson's to look at."""
+    arm = 1.96 * math.sqrt(accuracy * (1 - accuracy) / images)
+    return Measurement(
+        schedule=schedule,
+        key=schedule.key,
+        accuracy=Accuracy(accuracy, accuracy - arm, min(1.0, accuracy + arm), images),
+        throughput=Throughput(speedup * DENSE_RATE, speedup, **{"how": "profiled", **throughput}),
+        flops=flops,
+        setting=SETTING,
+        correct=b"\xff\xf0",
+    )
+
+
+def make_evaluation(
+    trial: int, accuracy: float, speedup: float, confirm: float | None = None, feasible: bool = True, **schedule: Any
+) -> Evaluation:
+    """Trial 0 is the dense model; the others prune at blocks 2, 5 and 8, each trial by its own keep."""
+    stages = [] if trial == 0 else [Stage(block, 1 - 0.03 * trial, 30) for block in (2, 5, 8)]
+    made = Schedule(**{"stages": stages, **schedule})
+    flops = round(DENSE_FLOPS / speedup)
+    measured = {"how": "measured", "spread": 0.012, "repeats": 9}
+    rerun = speedup if trial == 0 else 0.98 * speedup
+    confirmed = None if confirm is None else measurement(made, flops, confirm, rerun, 8000, **measured)
+    return Evaluation(trial, measurement(made, flops, accuracy, speedup), feasible, confirmed)
+
+
+@pytest.fixture(name="make_evaluation")
+def _make_evaluation() -> Callable[..., Evaluation]:
+    return make_evaluation
+
+
+@pytest.fixture
+def evaluations() -> list[Evaluation]:
+    """All that a small study measured: the dense model, four further points of the front, three others."""
+    return [
+        make_evaluation(0, 0.902, 1.0, confirm=0.899),
+        make_evaluation(1, 0.885, 1.08),
+        make_evaluation(2, 0.901, 1.14, confirm=0.897),
+        make_evaluation(3, 0.893, 1.31, confirm=0.891),
+        make_evaluation(4, 0.712, 1.4),
+        make_evaluation(5, 0.868, 1.62, confirm=0.861),
+        make_evaluation(6, 0.910, 1.7, feasible=False),
+        make_evaluation(7, 0.802, 2.05, confirm=0.799),
+    ]
+
+
+@pytest.fixture
+def front(evaluations: list[Evaluation]) -> Front:
+    return Front(
+        version=6,
+        trials=8,
+        created_at="2026-11-22T17:02:11+00:00",
+        hypervolume=0.0714,
+        reference=(0.802, 1.0),
+        points=tuple(evaluations[trial] for trial in (0, 2, 3, 5, 7)),
+        dense=evaluations[0],
+    )
+
+
+@pytest.fixture
+def spec() -> StudySpec:
+    return make_spec({"name": "shirts", "backbone": {"name": "demo"}, "budget": {"trials": 8}}, "test")
+
+
+@pytest.fixture
+def study(spec: StudySpec) -> StudyRecord:
+    provenance = {"versions": {"torch": "2.14.1"}, "fingerprint": "0123456789abcdef"}
+    return StudyRecord(1, spec.name, "done", spec.to_dict(), provenance, "2026-11-22T16:55:00+00:00")
+
+
+def fill(store: Store, spec: StudySpec, evaluations: Iterable[Evaluation], state: str = "done") -> StudyRecord:
+    """Run a study without measuring: what a worker writes for each trial, in the same order, then the confirm runs."""
+    import optuna
+
+    record = store.add_study(spec)
+    trials = optuna.load_study(
+        storage=store.optuna_storage(), study_name=spec.name, sampler=optuna.samplers.RandomSampler()
+    )
+    for evaluation in evaluations:
+        slot = store.reserve(record.id, "test", spec.budget.trials)
+        assert slot is not None
+        trials.add_trial(_frozen_trial(spec, evaluation))
+        store.assign(slot, evaluation.trial)
+        store.complete(slot, evaluation.search, evaluation.feasible, evaluation.trial)
+        if evaluation.confirm:
+            store.save_confirm(record.id, evaluation.search.key, evaluation.confirm)
+    store.set_provenance(record.id, {"versions": {"torch": "2.14.1"}, "fingerprint": "0123456789abcdef"})
+    store.add_seconds(record.id, 125.0)
+    store.set_state(record.id, state)
+    return store.study(spec.name)
+
+
+def _frozen_trial(spec: StudySpec, evaluation: Evaluation) -> Any:
+    import optuna
+
+    search = evaluation.search
+    return optuna.trial.create_trial(
+        params=to_params(search.schedule, spec.space, DEPTH),
+        distributions=distributions(spec.space, DEPTH),
+        values=[search.accuracy.value, search.throughput.images_per_s],
+        user_attrs={"measurement": search.to_dict()},
+        constraints={"budget": -1.0 if evaluation.feasible else 1.0},
+    )
+
+
+@pytest.fixture(name="fill")
+def _fill() -> Callable[..., StudyRecord]:
+    return fill
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/ztp.db"
+
+
+@pytest.fixture
+def store(url: str, spec: StudySpec, evaluations: list[Evaluation]) -> Iterable[Store]:
+    """A real SQLite store with one finished study, "shirts"."""
+    opened = Store.open(url)
+    fill(opened, spec, evaluations)
+    yield opened
+    opened.close()

@@ -1,0 +1,159 @@
+"""The front as table, JSON and CSV; the lists of studies. Read back as their readers read them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from rich.console import Console, RenderableType
+
+from pruning.schedule import Schedule
+from pruning.stage import Stage
+from search.store.records import FLOP_CONVENTION, Evaluation, Front, Progress, StudyRecord
+from search.view import report
+
+
+def printed(part: RenderableType, width: int = 120) -> str:
+    console = Console(file=io.StringIO(), width=width, markup=False, highlight=False)
+    console.print(part)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_table_shows_both_accuracies_of_every_point(study: StudyRecord, front: Front) -> None:
+    lines = printed(report.front_table(study, front)).splitlines()
+    row = next(line for line in lines if line.split()[:1] == ["3"])
+    for cell in ("89.30 ±1.35", "89.10 ±0.68", "231", "1.28x ±1.2%", "0.192", "2:0.91 5:0.91 8:0.91"):
+        assert cell in row
+
+
+def test_table_is_sorted_as_the_front_is(study: StudyRecord, front: Front) -> None:
+    lines = printed(report.front_table(study, front)).splitlines()
+    trials = [int(line.split()[0]) for line in lines if line.split()[:1] and line.split()[0].isdigit()]
+    assert trials == [point.trial for point in front.points]
+
+
+def test_table_names_the_study_and_states_machine_and_flops(study: StudyRecord, front: Front) -> None:
+    text = printed(report.front_table(study, front), width=200)
+    for fact in ("shirts: front of 5 points after 8 trials", "EPYC", FLOP_CONVENTION):
+        assert fact in text
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_table_fits_the_terminal_and_loses_no_number(study: StudyRecord, front: Front, width: int) -> None:
+    text = printed(report.front_table(study, front), width)
+    assert max(map(len, text.splitlines())) <= width
+    if width >= 80:
+        assert "…" not in text
+        assert "89.10 ±0.68" in text
+
+
+def test_table_shows_the_dense_model_also_when_it_is_over_the_budget(study: StudyRecord, front: Front) -> None:
+    without = replace(front, points=front.points[1:])
+    assert "dense" in printed(report.front_table(study, without))
+    assert printed(report.front_table(study, front)).count(" dense\n") <= 1
+
+
+def test_table_names_methods_only_if_they_differ(
+    study: StudyRecord, front: Front, make_evaluation: Callable[..., Evaluation]
+) -> None:
+    assert "zero-tprune 2:" not in printed(report.front_table(study, front))
+    mixed = make_evaluation(9, 0.7, 2.2, stages=[Stage(2, 0.5)], method="random")
+    text = printed(report.front_table(study, replace(front, points=(*front.points, mixed))))
+    assert "random 2:0.5" in text
+    assert "zero-tprune 2:0.91" in text
+
+
+def test_json_is_the_contract(study: StudyRecord, front: Front) -> None:
+    document = json.loads(json.dumps(report.front_json(study, front)))
+    assert set(document) >= {"study", "dense", "hypervolume", "points"}
+    assert document["study"] == "shirts"
+    assert document["dense"] == {"accuracy": 0.902, "throughput": 180.0, "gflops": 0.251}
+    assert [p["throughput"] for p in document["points"]] == sorted(p["throughput"] for p in document["points"])
+    contract = {"trial", "accuracy", "accuracy_ci95", "images", "throughput", "speedup", "gflops", "schedule"}
+    for shown, point in zip(document["points"], front.points, strict=True):
+        assert set(shown) == contract | {"confirm"}
+        assert shown["accuracy_ci95"][0] < shown["accuracy"] < shown["accuracy_ci95"][1]
+        assert Schedule.from_dict(shown["schedule"]) == point.search.schedule
+        assert shown["throughput"] == pytest.approx(shown["speedup"] * document["dense"]["throughput"])
+
+
+def test_json_states_machine_and_flop_convention_and_confirm(study: StudyRecord, front: Front) -> None:
+    document = report.front_json(study, front)
+    assert document["flop_convention"] == FLOP_CONVENTION
+    assert document["hardware"] == ["cpu: AMD EPYC 7B13, 2 threads, float32, batches of 64"]
+    confirm = document["points"][2]["confirm"]
+    assert set(confirm) == {"accuracy", "accuracy_ci95", "images", "throughput", "speedup", "spread"}
+    assert (confirm["accuracy"], confirm["images"], confirm["spread"]) == (0.891, 8000, 0.012)
+
+
+def test_json_before_anything_is_confirmed_or_dense(
+    study: StudyRecord, front: Front, make_evaluation: Callable[..., Evaluation]
+) -> None:
+    bare = replace(front, dense=None, points=(make_evaluation(1, 0.8, 1.1),))
+    document = report.front_json(study, bare)
+    assert document["dense"] is None
+    assert document["points"][0]["confirm"] is None
+
+
+def test_csv_reads_back(study: StudyRecord, front: Front) -> None:
+    rows = list(csv.DictReader(io.StringIO(report.front_csv(study, front))))
+    assert [int(row["trial"]) for row in rows] == [point.trial for point in front.points]
+    for row, point in zip(rows, front.points, strict=True):
+        assert float(row["accuracy"]) == point.search.accuracy.value
+        assert float(row["accuracy_low"]) == point.search.accuracy.low
+        assert point.confirm is not None
+        assert float(row["confirm_accuracy"]) == point.confirm.accuracy.value
+        assert float(row["gflops"]) == point.search.gflops
+        assert (row["device"], row["flop_convention"]) == (point.search.setting.device, FLOP_CONVENTION)
+
+
+def test_csv_leaves_empty_what_is_not_known(
+    study: StudyRecord, front: Front, make_evaluation: Callable[..., Evaluation]
+) -> None:
+    text = report.front_csv(study, replace(front, points=(make_evaluation(1, 0.8, 1.1),)))
+    (row,) = csv.DictReader(io.StringIO(text))
+    assert row["confirm_accuracy"] == row["spread"] == ""
+    assert None not in row.values()
+
+
+def progress(evaluations: list[Evaluation], **changes: object) -> Progress:
+    known = Progress("running", 3, 8, 125.0, 2, 0.0498, evaluations[2], confirmed=1, note="profiling")
+    return replace(known, **changes)  # type: ignore[arg-type]  # changes of any field
+
+
+def test_study_list_has_a_line_per_study(study: StudyRecord, evaluations: list[Evaluation]) -> None:
+    rows = [(study, progress(evaluations)), (replace(study, name="other"), progress(evaluations, best=None))]
+    lines = printed(report.study_list(rows)).splitlines()
+    first = next(line for line in lines if line.lstrip().startswith("shirts"))
+    for fact in ("done", "demo", "3/8", "2:05 min", "89.70 % at 1.12x", "2026-11-22 16:55"):
+        assert fact in first
+    second = next(line for line in lines if line.lstrip().startswith("other"))
+    assert " - " in second
+
+
+def test_status_shows_state_progress_spec_and_origin(study: StudyRecord, evaluations: list[Evaluation]) -> None:
+    text = printed(report.study_status(study, progress(evaluations)))
+    for fact in (
+        "done (profiling)",
+        "3 of 8 in 2:05 min",
+        "2 points, 1 confirmed",
+        "0.0498",
+        "89.70 ±0.67 % at 1.12x",
+        "weights: bundled",
+        "methods: [zero-tprune]",
+        "torch: 2.14.1",
+    ):
+        assert fact in text
+
+
+def test_show_writes_no_padding_into_a_pipe(capsys: pytest.CaptureFixture[str], study: StudyRecord, front: Front) -> None:
+    report.show(report.front_table(study, front))
+    out = capsys.readouterr().out
+    assert out
+    assert all(line == line.rstrip() for line in out.splitlines())
+    assert max(map(len, out.splitlines())) <= report.PLAIN_WIDTH

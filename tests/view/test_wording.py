@@ -1,0 +1,94 @@
+"""Numbers as words: rounding, units, and which of two measurements speaks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from pruning.schedule import Schedule
+from pruning.stage import Stage
+from search.store.records import Accuracy, Evaluation, Front, Throughput
+from search.view import wording
+
+
+def test_percent_shows_half_the_width_of_the_interval() -> None:
+    # (0.894 - 0.866) / 2 = 0.014
+    assert wording.percent(Accuracy(0.881, 0.866, 0.894, 2000)) == "88.10 ±1.40"
+
+
+@pytest.mark.parametrize(
+    ("spread", "words"),
+    [(None, "1.42x"), (0.013, "1.42x ±1.3%"), (0.0, "1.42x ±0.0%")],
+)
+def test_speedup_has_a_spread_only_if_it_was_repeated(spread: float | None, words: str) -> None:
+    assert wording.speedup(Throughput(255.0, 1.4249, "measured", spread)) == words
+
+
+@pytest.mark.parametrize(
+    ("images_per_s", "words"), [(1234.4, "1,234"), (100.0, "100"), (99.96, "100"), (12.34, "12.3"), (0.512, "0.512")]
+)
+def test_rate_keeps_three_digits(images_per_s: float, words: str) -> None:
+    assert wording.rate(images_per_s) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.4, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1:00 min"),
+        (365, "6:05 min"),
+        (3599.7, "1:00 h"),
+        (7380, "2:03 h"),
+        (90000, "25:00 h"),
+    ],
+)
+def test_duration(seconds: float, words: str) -> None:
+    assert wording.duration(seconds) == words
+
+
+@pytest.mark.parametrize(("flops", "words"), [(4_608_338_304, "4.61"), (87_100_000, "0.0871"), (17_560_000_000, "17.6")])
+def test_gflops(evaluations: list[Evaluation], flops: int, words: str) -> None:
+    assert wording.gflops(replace(evaluations[0].search, flops=flops)) == words
+
+
+def test_confirm_speaks_for_a_point_that_has_it(evaluations: list[Evaluation]) -> None:
+    confirmed, unconfirmed = evaluations[2], evaluations[1]
+    assert wording.best_known(confirmed) is confirmed.confirm
+    assert wording.best_known(unconfirmed) is unconfirmed.search
+
+
+def test_point_names_its_trial(evaluations: list[Evaluation]) -> None:
+    assert wording.point(evaluations[1]) == "88.50 ±1.40 % at 1.08x, 0.232 GFLOPs (trial 1)"
+
+
+def test_stages() -> None:
+    assert wording.stages(Schedule([Stage(2, 0.9), Stage(8, 1 / 3)])) == "2:0.9 8:0.333"
+    assert wording.stages(Schedule()) == "dense"
+
+
+def test_footnotes_say_images_machine_and_flop_convention(front: Front) -> None:
+    text = "\n".join(wording.footnotes(front))
+    for fact in ("2,000 search images", "8,000 images the search never saw", "EPYC", "float32", "multiply-add = one FLOP"):
+        assert fact in text
+    assert "block:keep of zero-tprune" in text
+
+
+def test_footnotes_promise_no_confirm_images_before_there_are_any(
+    front: Front, make_evaluation: Callable[..., Evaluation]
+) -> None:
+    unconfirmed = replace(front, points=(make_evaluation(3, 0.89, 1.3),))
+    assert not any("confirm" in line for line in wording.footnotes(unconfirmed))
+
+
+def test_footnotes_of_an_empty_front(front: Front) -> None:
+    assert len(wording.footnotes(replace(front, points=(), dense=None))) == 1
+
+
+def test_settings_list_each_machine_once(front: Front) -> None:
+    points = list(front.points)
+    other = replace(points[1].search, setting=replace(points[1].search.setting, device="cuda: H100"))
+    points[1] = replace(points[1], search=other)
+    assert wording.settings(replace(front, points=tuple(points))).count(";") == 1
