@@ -170,20 +170,20 @@ def _open(storage: str) -> Store:
 @app.command("list")
 def list_studies(storage: Storage = DEFAULT_STORAGE) -> None:
     """List the studies of a storage."""
-    from search.view import report
+    from search.view import report, status
 
     store = _open(storage)
-    report.show(report.study_list((study, store.progress(study.id)) for study in store.studies()))
+    report.show(status.study_list((study, store.progress(study.id)) for study in store.studies()))
 
 
-@app.command()
-def status(name: Name, storage: Storage = DEFAULT_STORAGE) -> None:
+@app.command("status")
+def study_status(name: Name, storage: Storage = DEFAULT_STORAGE) -> None:
     """Show how far a study is, and what is known of it."""
-    from search.view import report
+    from search.view import report, status
 
     store = _open(storage)
     study = store.study(name)
-    report.show(report.study_status(study, store.progress(study.id)))
+    report.show(status.study_status(study, store.progress(study.id)))
 
 
 @app.command()
@@ -266,6 +266,27 @@ def _choose(store: Store, study: StudyRecord, limits: Any, trial: int | None) ->
 
 
 @app.command()
+def evaluate(
+    config: Annotated[Path, typer.Argument(metavar="best.yaml", help="An exported configuration.")],
+    data: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Other images than recorded, in one sub-folder per class.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure an exported configuration again; on the same images its accuracy and FLOPs must come out the same."""
+    from search.evaluation.replay import replay
+    from search.view import report
+
+    measured = replay(config, data)
+    if as_json:
+        print(json.dumps(report.replay_json(measured), indent=2))
+    else:
+        report.show(report.replay_table(str(config), measured))
+    if measured.reproduced is False:
+        raise SearchError(f"{config}: {report.VERDICTS[False]}")
+
+
+@app.command()
 def dashboard(
     port: Annotated[int, typer.Option(help="Where to listen; 0 for any free port.")] = 8080,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
@@ -278,12 +299,20 @@ def dashboard(
 
 
 @app.command()
-def worker(name: Name, storage: Storage = DEFAULT_STORAGE) -> None:
+def worker(
+    name: Name,
+    storage: Storage = DEFAULT_STORAGE,
+    number: Annotated[int | None, typer.Option(hidden=True)] = None,  # an engine counts those it starts
+) -> None:
     """Join a running study from any machine that reaches its storage and has its data."""
     from search.fleet.worker import join
 
     try:
-        join(name, storage)
+        join(name, storage, number)
     except KeyboardInterrupt:
         print("\nztp: this worker stopped; its unfinished trial is free for another", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
+
+
+if __name__ == "__main__":
+    main()

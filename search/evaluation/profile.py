@@ -6,7 +6,6 @@ stage adds: opening attention, votes, matching. Knows PrunedViT and clocks.
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -89,7 +88,8 @@ class LatencyProfile:
 def measure_profile(model: PrunedViT, images: Tensor, methods: Sequence[str], fewest: int) -> LatencyProfile:
     """Time one block on `images` [B, C, H, W] at token counts from `fewest` to all, bare and with each method's stage.
 
-    All cases take turns, so that a drift of the machine's speed spreads over all; medians count.
+    All cases take turns, so that a drift of the machine's speed spreads over all, and the fastest turn counts:
+    what else the machine does can only add time.
     """
     family = model.family
     grid = sorted({int(count) for count in np.linspace(max(2, fewest), family.tokens, GRID)})
@@ -105,7 +105,7 @@ def measure_profile(model: PrunedViT, images: Tensor, methods: Sequence[str], fe
         vote = np.maximum(many - bare, 0) / (MANY_VOTES - 1)
         votes_taken = 1 if "wpr_iterations" in METHODS[method].stage_fields else 0
         stages[method] = StageCost(
-            opened=tuple(bare - np.array(block) - votes_taken * vote),
+            opened=tuple(np.maximum(bare - np.array(block) - votes_taken * vote, 0)),
             vote=tuple(vote),
             similarity=tuple(np.maximum(similar - bare, 0)),
         )
@@ -158,7 +158,7 @@ def _stage_case(
 
 
 def _take_turns(cases: Mapping[Case, Callable[[], object]], device: torch.device) -> dict[Case, float]:
-    """Median milliseconds of each case over several rounds, the first of which warms up."""
+    """The fastest milliseconds of each case over several rounds, the first of which warms up."""
     took: dict[Case, list[float]] = {case: [] for case in cases}
     began = time.perf_counter()
     for turn in range(ROUNDS[1] + 1):
@@ -170,4 +170,4 @@ def _take_turns(cases: Mapping[Case, Callable[[], object]], device: torch.device
                 took[case].append(1e3 * (time.perf_counter() - start))
         if turn >= ROUNDS[0] and time.perf_counter() - began > ENOUGH_S:
             break
-    return {case: statistics.median(times) for case, times in took.items()}
+    return {case: min(times) for case, times in took.items()}

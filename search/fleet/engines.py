@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from typing import Any
+from typing import Any
 
 from search.errors import SearchError
 
@@ -31,16 +32,7 @@ def run_local(name: str, url: str, workers: int, watch: Watch) -> None:
     environment = {**os.environ, "ZTP_STORAGE": url, "OMP_NUM_THREADS": str(threads)}
     command = [sys.executable, "-m", "search.cli", "worker", name, "--number"]
     options: dict[str, Any] = {"env": environment, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
-    processes = [
-        subprocess.Popen(
-            [*command, "--number", str(number)],
-            env=environment,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        for number in range(1, workers + 1)
-    ]
+    processes = [subprocess.Popen([*command, str(number)], **options) for number in range(1, workers + 1)]
     try:
         while any(process.poll() is None for process in processes):
             watch()

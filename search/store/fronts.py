@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Engine, Row, func, insert, select, text, update
+from sqlalchemy import Connection, Engine, Row, insert, select, text, update
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import IntegrityError
 
@@ -37,7 +37,7 @@ from search.store.database import (
 from search.store.migrations import HEAD
 from search.store.records import STUDY_STATES, Evaluation, Front, Measurement, Progress, Slot, StudyRecord
 from search.store.slots import STALE_AFTER_S
-from search.store.tables import EVALUATION, FRONT, FRONT_POINT, SLOT, STUDY
+from search.store.tables import EVALUATION, FRONT, SLOT, STUDY
 from search.study.spec import StudySpec, differences, make_spec
 
 if TYPE_CHECKING:
@@ -277,28 +277,7 @@ class Store:
     def progress(self, study_id: int) -> Progress:
         """How far a study is; cheap enough to be asked every second."""
         with reading(self._engine) as connection:
-            study = connection.execute(select(STUDY).where(STUDY.c.id == study_id)).one()
-            version = versions.latest_version(connection, study_id)
-            head = select(FRONT.c.hypervolume).where(FRONT.c.study_id == study_id, FRONT.c.version == version)
-            counts = (
-                select(func.count(), func.count(EVALUATION.c.confirm_correct))
-                .select_from(FRONT_POINT)
-                .join(EVALUATION, EVALUATION.c.id == FRONT_POINT.c.evaluation_id)
-                .where(FRONT_POINT.c.study_id == study_id, FRONT_POINT.c.version == version)
-            )
-            size, confirmed = connection.execute(counts).one()
-            best = versions.best_row(connection, study_id, version)
-            return Progress(
-                state=study.state,
-                done=slots.count_done(connection, study_id),
-                total=study.spec["budget"]["trials"],
-                seconds=study.seconds,
-                front_size=size,
-                hypervolume=connection.scalar(head) or 0.0,
-                best=None if best is None else versions.to_evaluation(best),
-                confirmed=confirmed,
-                note=study.note,
-            )
+            return versions.read_progress(connection, study_id)
 
 
 def _study_row(connection: Connection, name: str) -> Row[Any] | None:

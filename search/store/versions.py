@@ -17,8 +17,8 @@ from sqlalchemy import Connection, Row, func, insert, select
 from pruning.schedule import Schedule
 from search.errors import InputError
 from search.store import pareto, slots
-from search.store.records import Evaluation, Front, Measurement
-from search.store.tables import EVALUATION, FRONT, FRONT_POINT
+from search.store.records import Evaluation, Front, Measurement, Progress
+from search.store.tables import EVALUATION, FRONT, FRONT_POINT, STUDY
 
 DENSE_KEY = Schedule().key  # the same for every backbone
 ACCURACY_BELOW_DENSE = 0.10  # the reference point: a point this far below the dense model is of no use
@@ -171,9 +171,34 @@ def point_rows(study_id: int, version: int) -> Any:
     )
 
 
-def best_row(connection: Connection, study_id: int, version: int) -> Row[Any] | None:
+def read_progress(connection: Connection, study_id: int) -> Progress:
+    """How far a study is, from the latest front version and counts."""
+    study = connection.execute(select(STUDY).where(STUDY.c.id == study_id)).one()
+    version = latest_version(connection, study_id)
+    head = select(FRONT.c.hypervolume).where(FRONT.c.study_id == study_id, FRONT.c.version == version)
+    counts = (
+        select(func.count(), func.count(EVALUATION.c.confirm_correct))
+        .select_from(FRONT_POINT)
+        .join(EVALUATION, EVALUATION.c.id == FRONT_POINT.c.evaluation_id)
+        .where(FRONT_POINT.c.study_id == study_id, FRONT_POINT.c.version == version)
+    )
+    size, confirmed = connection.execute(counts).one()
+    return Progress(
+        state=study.state,
+        done=slots.count_done(connection, study_id),
+        total=study.spec["budget"]["trials"],
+        seconds=study.seconds,
+        front_size=size,
+        hypervolume=connection.scalar(head) or 0.0,
+        best=_best(connection, study_id, version),
+        confirmed=confirmed,
+        note=study.note,
+    )
+
+
+def _best(connection: Connection, study_id: int, version: int) -> Evaluation | None:
     """The most accurate evaluation on a front version, ties to the faster."""
-    best = point_rows(study_id, version).order_by(None)
-    best = best.order_by(EVALUATION.c.accuracy.desc(), EVALUATION.c.throughput.desc()).limit(1)
-    row: Row[Any] | None = connection.execute(best).one_or_none()
-    return row
+    ranked = point_rows(study_id, version).order_by(None)
+    ranked = ranked.order_by(EVALUATION.c.accuracy.desc(), EVALUATION.c.throughput.desc()).limit(1)
+    row = connection.execute(ranked).one_or_none()
+    return None if row is None else to_evaluation(row)

@@ -192,7 +192,7 @@ def _sentence(detail: ErrorDetails) -> str:
 
 def _problem(detail: ErrorDetails, where: str) -> str:
     """The broken rule: of our own validators, else pydantic's in our words."""
-    context = detail.get("ctx", {})
+    context = {key: f"{v:g}" if isinstance(v, float) else v for key, v in detail.get("ctx", {}).items()}
     if "error" in context:
         return str(context["error"])
     if detail["type"] == "string_pattern_mismatch":

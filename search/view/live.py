@@ -22,6 +22,7 @@ from search.view import report, wording
 LINE_EVERY_S = 5.0  # a log of a two-hour study stays under 1,500 lines
 REDRAW_PER_S = 4
 BAR_WIDTH = 28
+STARTING = "loading the backbone and the images, taking a latency profile"
 
 
 class LiveProgress:
@@ -50,6 +51,8 @@ class LiveProgress:
     def __enter__(self) -> LiveProgress:
         if self._console.is_terminal:
             self._live.start()
+        else:
+            self._console.print(f"{self._name}: {STARTING}", soft_wrap=True)
         return self
 
     def __exit__(
@@ -113,7 +116,7 @@ class LiveProgress:
     def _render(self) -> RenderableType:
         progress = self._latest
         if progress is None:
-            return Text(f"{self._name}: starting", style="dim")
+            return Text(f"{self._name}: {STARTING} ({wording.duration(self._clock() - self._started)})", style="dim")
         bar = Table.grid(padding=(0, 1))
         bar.add_row(
             Text(self._name, style="bold"),

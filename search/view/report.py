@@ -1,4 +1,4 @@
-"""A front as a table, as JSON and as CSV; studies as a list and one by one.
+"""A front as a table, as JSON and as CSV; a configuration measured again beside what it promised.
 
 Knows the records and how a terminal shows them. Ignores where they come from, and pictures.
 """
@@ -7,19 +7,26 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from search.store.records import FLOP_CONVENTION, Evaluation, Front, Measurement, Progress, StudyRecord
+from search.store.records import FLOP_CONVENTION, Evaluation, Front, Measurement, StudyRecord
 from search.view import wording
 
+if TYPE_CHECKING:
+    from search.evaluation.replay import Replay
+
 PLAIN_WIDTH = 240  # columns when nobody's terminal is the limit: a pipe or a file must not fold lines
-STATE_STYLE = {"done": "green", "running": "cyan", "confirming": "cyan", "stopped": "yellow"}
+
+VERDICTS = {
+    True: "reproduced: accuracy and FLOPs are exactly those recorded",
+    False: "NOT reproduced: accuracy or FLOPs differ from those recorded",
+    None: "other images than those it was found on, so nothing is compared",
+}
 
 CSV_COLUMNS = (
     *("study", "trial", "accuracy", "accuracy_low", "accuracy_high", "images", "accuracy_kind"),
@@ -193,64 +200,42 @@ def _confirm_row(point: Evaluation) -> dict[str, Any]:
     }
 
 
-def study_list(rows: Iterable[tuple[StudyRecord, Progress]]) -> Table:
-    """Every study of a store, one line each."""
+def replay_table(name: str, replay: Replay) -> RenderableType:
+    """What a configuration measures now, beside what its file says."""
+    measured = replay.measured
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in ("study", "state", "backbone"):
-        table.add_column(name, overflow="fold")
-    for name in ("trials", "front", "time used", "best within the budget", "created (UTC)"):
-        table.add_column(name, justify="right")
-    for study, progress in rows:
-        table.add_row(
-            study.name,
-            Text(study.state, style=STATE_STYLE.get(study.state, "")),
-            str(study.spec["backbone"]["name"]),
-            f"{progress.done}/{progress.total}",
-            str(progress.front_size),
-            wording.duration(progress.seconds),
-            _best_short(progress.best),
-            study.created_at[:16].replace("T", " "),
-        )
-    return table
-
-
-def _best_short(best: Evaluation | None) -> str:
-    if best is None:
-        return "-"
-    known = wording.best_known(best)
-    return f"{100 * known.accuracy.value:.2f} % at {known.throughput.speedup:.2f}x"
-
-
-def study_status(study: StudyRecord, progress: Progress) -> Table:
-    """All that is known of one study, a line per fact."""
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in _facts(study, progress):
-        table.add_row(name, value)
-    return table
-
-
-def _facts(study: StudyRecord, progress: Progress) -> list[tuple[str, RenderableType]]:
-    state = Text(study.state, style=STATE_STYLE.get(study.state, ""))
-    if progress.note:
-        state.append(f" ({progress.note})", style="default")
-    facts: list[tuple[str, RenderableType]] = [
-        ("study", study.name),
-        ("state", state),
-        ("created", f"{study.created_at[:19].replace('T', ' ')} UTC"),
-        ("trials", f"{progress.done} of {progress.total} in {wording.duration(progress.seconds)} of evaluation"),
-        ("front", f"{progress.front_size} points, {progress.confirmed} confirmed"),
-        ("hypervolume", f"{progress.hypervolume:.4g}"),
-        ("best", wording.point(progress.best) if progress.best else "-"),
+    for column, justify in (("", "left"), ("measured", "right"), ("recorded", "right")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]  # rich's literal, lost in the tuple
+    recorded = "-" if replay.recorded_accuracy is None else f"{100 * replay.recorded_accuracy:.2f}"
+    table.add_row("accuracy %", wording.percent(measured.accuracy), recorded)
+    table.add_row(
+        "FLOPs", f"{measured.flops:,}", "-" if replay.recorded_flops is None else f"{replay.recorded_flops:,}"
+    )
+    table.add_row("images/s", wording.rate(measured.throughput.images_per_s), "")
+    table.add_row("speed-up", wording.speedup(measured.throughput), "")
+    lines = [
+        f"{name}: {VERDICTS[replay.reproduced]}",
+        f"accuracy: {wording.KIND_WORDS[measured.accuracy.kind]}, {measured.accuracy.images:,} {replay.split} images",
+        f"measured on {wording.setting(measured)}",
+        f"FLOPs: {FLOP_CONVENTION}",
     ]
-    facts += [(section, _one_line(study.spec[section])) for section in ("backbone", "data", "budget", "space")]
-    return facts + [(name, _one_line(value)) for name, value in sorted(study.provenance.items())]
+    return Group(table, *(Text(line, style="" if i == 0 else "dim") for i, line in enumerate(lines)))
 
 
-def _one_line(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key}: {_one_line(item)}" for key, item in value.items() if item is not None)
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(_one_line(item) for item in value) + "]"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def replay_json(replay: Replay) -> dict[str, Any]:
+    """The same as one JSON document. reproduced: null if the images are not those of the record."""
+    measured = replay.measured
+    return {
+        **_accuracy_json(measured),
+        "split": replay.split,
+        "throughput": measured.throughput.images_per_s,
+        "speedup": measured.throughput.speedup,
+        "spread": measured.throughput.spread,
+        "gflops": measured.gflops,
+        "flops": measured.flops,
+        "schedule": measured.schedule.to_dict(),
+        "recorded": {"accuracy": replay.recorded_accuracy, "flops": replay.recorded_flops},
+        "reproduced": replay.reproduced,
+        "flop_convention": FLOP_CONVENTION,
+        "hardware": wording.setting(measured),
+    }

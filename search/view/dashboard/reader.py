@@ -21,7 +21,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.errors import InputError
 from search.store.fronts import Store
-from search.view import notes, plots
+from search.view import plots
+from search.view.dashboard import notes
 
 ATTRIBUTES_TTL_S = 2.0  # as long as the dashboard itself caches the trials of a small study
 OLD_CONSTRAINTS = "constraints"  # a list; newer Optuna has "constraints:NAME", one attribute each
@@ -40,10 +41,10 @@ class FrontReader(BaseStorage):
         self._attributes: dict[int, tuple[float, dict[str, Any]]] = {}
 
     def front_trials(self, optuna_study_id: int) -> set[int]:
-        """The trial numbers of the latest front; empty for a study that is not ours or has no front yet."""
+        """The trial numbers of the latest front; empty if it has none, is not ours, or is not there."""
         try:
             study = self._store.study(self._optuna.get_study_name_from_id(optuna_study_id))
-        except InputError:
+        except (InputError, KeyError):  # somebody else's, or nobody's
             return set()
         front = self._store.front(study.id)
         return {point.trial for point in front.points} if front else set()

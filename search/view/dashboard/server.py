@@ -18,8 +18,8 @@ import optuna_dashboard
 from search.errors import InputError
 from search.store.fronts import Store
 from search.store.records import StudyRecord
-from search.view import notes
-from search.view.reader import FrontPictures, FrontReader
+from search.view.dashboard import notes
+from search.view.dashboard.reader import FrontPictures, FrontReader
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment

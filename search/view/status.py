@@ -1,0 +1,87 @@
+"""Studies as a list, and one by one: state, progress, what was asked for and where it ran.
+
+Knows the records. Ignores fronts beyond their best point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich import box
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from search.store.records import Evaluation, Progress, StudyRecord
+from search.view import wording
+
+STATE_STYLE = {"done": "green", "running": "cyan", "confirming": "cyan", "stopped": "yellow"}
+SHOWN_SECTIONS = ("backbone", "data", "objectives", "budget", "space", "sampler")
+SHOWN_ORIGIN = ("hardware", "dtype", "dtype_reason", "profile_error", "versions")  # the rest is for programs
+
+
+def study_list(rows: Iterable[tuple[StudyRecord, Progress]]) -> Table:
+    """Every study of a store, one line each."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in ("study", "state", "backbone"):
+        table.add_column(name, overflow="fold")
+    for name in ("trials", "front", "time used", "best within the budget", "created (UTC)"):
+        table.add_column(name, justify="right")
+    for study, progress in rows:
+        table.add_row(
+            study.name,
+            Text(study.state, style=STATE_STYLE.get(study.state, "")),
+            str(study.spec["backbone"]["name"]),
+            f"{progress.done}/{progress.total}",
+            str(progress.front_size),
+            wording.duration(progress.seconds),
+            _best_short(progress.best),
+            study.created_at[:16].replace("T", " "),
+        )
+    return table
+
+
+def _best_short(best: Evaluation | None) -> str:
+    if best is None:
+        return "-"
+    known = wording.best_known(best)
+    return f"{100 * known.accuracy.value:.2f} % at {known.throughput.speedup:.2f}x"
+
+
+def study_status(study: StudyRecord, progress: Progress) -> Table:
+    """All that is known of one study, a line per fact."""
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in _facts(study, progress):
+        table.add_row(name, value)
+    return table
+
+
+def _facts(study: StudyRecord, progress: Progress) -> list[tuple[str, RenderableType]]:
+    state = Text(study.state, style=STATE_STYLE.get(study.state, ""))
+    if progress.note:
+        state.append(f" ({progress.note})", style="default")
+    facts: list[tuple[str, RenderableType]] = [
+        ("study", study.name),
+        ("state", state),
+        ("created", f"{study.created_at[:19].replace('T', ' ')} UTC"),
+        ("trials", f"{progress.done} of {progress.total} in {wording.duration(progress.seconds)} of evaluation"),
+        ("front", f"{progress.front_size} points, {progress.confirmed} confirmed"),
+        ("hypervolume", f"{progress.hypervolume:.4g}"),
+        ("best", wording.point(progress.best) if progress.best else "-"),
+    ]
+    facts += [(section, _one_line(study.spec[section])) for section in SHOWN_SECTIONS]
+    known = {name: study.provenance.get(name) for name in SHOWN_ORIGIN}
+    skipped = study.provenance.get("skipped_images")
+    known["skipped"] = f"{len(skipped)} corrupt images: {', '.join(skipped[:3])}" if skipped else None
+    return facts + [(name, _one_line(value)) for name, value in known.items() if value is not None]
+
+
+def _one_line(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {_one_line(item)}" for key, item in value.items() if item is not None)
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_one_line(item) for item in value) + "]"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
