@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable
 from typing import Any
-from typing import Any
 
 from search.errors import SearchError
 
