@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import timm
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.data.config import resolve_model_data_config
 from timm.models.vision_transformer import VisionTransformer
@@ -145,19 +145,17 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
             loaded: Any = load_file(path)
         else:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError, ImportError) as error:
-        raise WeightsError(f"backbone.weights: {path} cannot be read: {_first_line(error)}") from None
-    except Exception as error:
-        if type(error).__name__ != "UnpicklingError":  # torch raises pickle's for refused or broken content
-            raise
+    except UnpicklingError as error:
         raise WeightsError(
             f"backbone.weights: {path} must hold tensors only (weights_only): {_first_line(error)}"
         ) from None
+    except Exception as error:  # broken bytes make torch's unpickler raise anything: IndexError, struct.error, ...
+        raise WeightsError(f"backbone.weights: {path} cannot be read: {_first_line(error)}") from None
     return _state_dict(loaded, path)
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+    return f"{type(error).__name__}: {str(error).strip()}".splitlines()[0][:200]
 
 
 def _state_dict(loaded: Any, path: Path) -> dict[str, Tensor]:

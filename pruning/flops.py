@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -60,7 +62,7 @@ def trace_flops(model: nn.Module, schedule: Schedule | None = None) -> int:
     pruned = _pruned(model, schedule)
     parameter = next(pruned.parameters())
     image = torch.zeros(1, *pruned.family.image_shape, dtype=parameter.dtype, device=parameter.device)
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad(), _evaluating(pruned):
         warnings.simplefilter("ignore")  # the tracer warns of every Python number it fixes; shapes are meant to be
         from fvcore.nn import FlopCountAnalysis  # late: on import it calls what torch deprecates, which warns
 
@@ -79,6 +81,18 @@ def _pruned(model: nn.Module, schedule: Schedule | None) -> PrunedViT:
     if isinstance(model, PrunedViT):
         return PrunedViT(model.backbone, schedule or model.schedule)
     return PrunedViT(model, schedule)
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """In evaluation mode for a while: dropout and stochastic depth are no part of what an image costs."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def _attention_handle(inputs: list[Any], outputs: list[Any]) -> int:

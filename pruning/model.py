@@ -53,6 +53,11 @@ class PrunedViT(nn.Module):
         """Token counts of the stages that drop something, by block."""
         return tuple(self._plans.values())
 
+    @property
+    def first_stage(self) -> int:
+        """The first block that a stage follows; the depth if none does. The blocks before it are the dense model's."""
+        return min(self._plans, default=self.family.depth)
+
     def forward(self, images: Tensor) -> Tensor:
         """images [B, C, H, W], cast to the weights' dtype -> logits [B, classes]."""
         seeds = self.seeds(images)
@@ -60,7 +65,12 @@ class PrunedViT(nn.Module):
 
     def seeds(self, images: Tensor) -> Tensor | None:
         """What methods that draw at random need to know of the images; None if this one draws nothing."""
-        return image_seeds(images) if self._method.draws and self._plans else None
+        return image_seeds(images) if self.draws else None
+
+    @property
+    def draws(self) -> bool:
+        """Whether the schedule's method draws at random, and so needs `seeds`."""
+        return self._method.draws and bool(self._plans)
 
     def embed(self, images: Tensor) -> Tensor:
         """Images [B, C, H, W] -> tokens [B, N, D] entering block 0."""

@@ -93,21 +93,26 @@ def launch(
     storage: Storage = DEFAULT_STORAGE,
 ) -> None:
     """Search schedules for a backbone and a budget; the same command continues a study that was interrupted."""
-    from search.fleet.launch import launch as launch_study
     from search.study.spec import check_files
-    from search.view.live import LiveProgress
 
     overrides = {"budget.trials": trials, "budget.time": time, "budget.max_gflops": max_gflops}
     overrides["runtime.workers"] = workers
     spec = _spec(study, backbone, data, {name: value for name, value in overrides.items() if value is not None})
     check_files(spec)
+    _run(spec, storage)
+    _conclude(spec.name, storage)
+
+
+def _run(spec: StudySpec, storage: str) -> None:
+    from search.fleet.launch import launch as launch_study  # only now: torch, for seconds
+    from search.view.live import LiveProgress
+
     try:
         with LiveProgress(spec.name, spec.budget.time) as observe:
             launch_study(spec, storage, observe, spec.runtime.workers)
     except KeyboardInterrupt:
         print("\nztp: stopped, and nothing is lost; the same command continues", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
-    _conclude(spec.name, storage)
 
 
 def _spec(study: str | None, backbone: str | None, data: str | None, overrides: dict[str, Any]) -> StudySpec:

@@ -164,8 +164,8 @@ class Bench:
         labels = None if split.labels is None else split.labels[:images]
         return Split(split.name, split.pixels[:images], labels, split.mean, split.std)
 
-    def _evaluator(self, model: PrunedViT, split: Split, kind: str) -> Evaluator:
-        return Evaluator(model, split, kind, self.spec.runtime.batch_size, self.device)
+    def _evaluator(self, model: PrunedViT, split: Split, kind: str, cache_bytes: int = 0) -> Evaluator:
+        return Evaluator(model, split, kind, self.spec.runtime.batch_size, self.device, cache_bytes)
 
     def timing_images(self) -> torch.Tensor:
         """One full batch [B, C, H, W] on the device."""
@@ -192,7 +192,8 @@ class Bench:
 
     @cached_property
     def _searcher(self) -> Evaluator:
-        return self._evaluator(self.model, self.search_split, self.spec.objectives.accuracy)
+        cache_bytes = int(self.spec.runtime.prefix_cache_gib * 2**30)
+        return self._evaluator(self.model, self.search_split, self.spec.objectives.accuracy, cache_bytes)
 
     @cached_property
     def _confirmer(self) -> Evaluator:

@@ -8,25 +8,33 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pruning.model import PrunedViT
 from pruning.schedule import Schedule
 from search.evaluation.data import Split
 from search.evaluation.intervals import wilson
+from search.evaluation.prefix import PrefixCache
 from search.store.records import Accuracy
 
 
 class Evaluator:
     """Evaluates schedules of one backbone on one split, batch by batch in a fixed order, so that results repeat."""
 
-    def __init__(self, model: PrunedViT, split: Split, kind: str, batch_size: int, device: torch.device) -> None:
-        """kind: "top1" (needs labels) or "agreement" (with the dense model, which is run when first needed)."""
+    def __init__(
+        self, model: PrunedViT, split: Split, kind: str, batch_size: int, device: torch.device, cache_bytes: int = 0
+    ) -> None:
+        """kind: "top1" (needs labels) or "agreement" (with the dense model, which is run when first needed).
+
+        cache_bytes: what the prefix cache may hold on the device.
+        """
         if kind == "top1" and split.labels is None:
             raise ValueError(f"kind top1 needs labels; split {split.name} has none")
         self._model = PrunedViT(model.backbone).eval()
         self._split, self._kind = split, kind
         self._batch_size, self._device = batch_size, device
         self._dense: NDArray[np.int64] | None = None
+        self._cache = PrefixCache(cache_bytes)
 
     def correct(self, schedule: Schedule) -> NDArray[np.bool_]:
         """One truth value an image of the split, in split order."""
@@ -38,9 +46,24 @@ class Evaluator:
     def predictions(self, schedule: Schedule) -> NDArray[np.int64]:
         """The most likely class of each image; ties go to the lower class."""
         self._model.schedule = schedule
-        batches = self._split.batches(self._batch_size)
-        classes = [self._model(batch.to(self._device)).float().argmax(-1).cpu() for batch in batches]
-        return torch.cat(classes).numpy()
+        size, images = self._batch_size, len(self._split)
+        batches = [(start, min(start + size, images)) for start in range(0, images, size)]
+        logits = (self._logits(number, *batch) for number, batch in enumerate(batches))
+        return torch.cat([batch.float().argmax(-1).cpu() for batch in logits]).numpy()
+
+    def _logits(self, number: int, start: int, stop: int) -> Tensor:
+        """Logits of one batch, from the tokens entering the first stage if they are kept."""
+        model, first = self._model, self._model.first_stage
+        kept = self._cache.deepest(number, first)
+        seeds = None
+        if kept is None or model.draws:
+            images = self._split.batch(start, stop).to(self._device)
+            seeds = model.seeds(images)
+            kept = kept or (0, model.embed(images))
+        tokens = model.run_blocks(kept[1], kept[0], first)
+        if first < model.family.depth:
+            self._cache.keep(number, first, tokens)
+        return model.head(model.run_blocks(tokens, first, seeds=seeds))
 
     def _dense_predictions(self) -> NDArray[np.int64]:
         if self._dense is None:

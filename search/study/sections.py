@@ -231,9 +231,13 @@ class SamplerSpec(Section):
 
 
 class RuntimeSpec(Section):
-    """Where it runs. workers does not alter results, so a resume may change it."""
+    """Where it runs. workers and prefix_cache_gib do not alter results, so a resume may change them.
+
+    prefix_cache_gib: memory, per worker, for what the blocks before the first stage give; 0 for none.
+    """
 
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     batch_size: int = Field(default=64, ge=1)
     workers: int = Field(default=1, ge=1)
+    prefix_cache_gib: float = Field(default=2.0, ge=0)

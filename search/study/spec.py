@@ -46,7 +46,7 @@ __all__ = [
     "read_spec",
 ]
 
-WITHOUT_EFFECT = frozenset({"runtime.workers"})  # may differ on resume: how many, not what
+WITHOUT_EFFECT = frozenset({"runtime.workers", "runtime.prefix_cache_gib"})  # may differ on resume: how many, not what
 
 
 class StudySpec(Section):

@@ -68,12 +68,13 @@ class Picture:
 def picture(study: StudyRecord, front: Front, evaluations: Iterable[Evaluation] = ()) -> Picture:
     """Gather the points. `evaluations`: everything evaluated; what is on the front is not drawn twice."""
     drawn = {point.trial for point in front.points}
-    rest = [e for e in evaluations if e.trial not in drawn and e != front.dense]
+    everything = list(evaluations)
+    rest = [e for e in everything if e.trial not in drawn and e != front.dense]
     dense = [front.dense] if front.dense else []
     known = wording.measurements(front)
     kind = known[-1].accuracy.kind if known else "top1"
     return Picture(
-        title=f"{study.name}: front of {len(front.points)} after {front.trials} trials",
+        title=f"{study.name}: {len(front.points)} of {len(everything) or len(front.points)} schedules on the front",
         y_label=f"{wording.KIND_WORDS[kind]} (%)",
         footnote=f"backbone {study.spec['backbone']['name']} on {wording.settings(front)}; bars: 95% intervals",
         dense_rate=front.dense.search.throughput.images_per_s if front.dense else None,

@@ -45,14 +45,14 @@ def terminal(stderr: bool = False) -> Console:
 
 
 def show(*parts: RenderableType) -> None:
-    """Print results to stdout; without rich's padding at the ends of lines where no terminal needs it."""
+    """Print results to stdout; without rich's padding where no terminal needs it."""
     console = terminal()
     if console.is_terminal:
         console.print(*parts, sep="\n")
         return
     with console.capture() as capture:
         console.print(*parts, sep="\n")
-    console.file.write("".join(f"{line.rstrip()}\n" for line in capture.get().splitlines()))
+    console.file.write("\n".join(line.rstrip() for line in capture.get().splitlines()).strip("\n") + "\n")
 
 
 def front_table(study: StudyRecord, front: Front) -> RenderableType:

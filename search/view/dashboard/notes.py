@@ -31,9 +31,10 @@ def study_note(study: StudyRecord, front: Front, picture: str | None = None) -> 
     if picture:
         lines += [f"![front of {study.name}]({picture})", ""]
     lines += [
-        f"Front of {len(front.points)} after {front.trials} trials, hypervolume {front.hypervolume:.4g}.",
+        f"Front of {len(front.points)}, version {front.version} (after {front.trials} trials), "
+        f"hypervolume {front.hypervolume:.4g}.",
         "",
-        "|trial|accuracy %|confirm %|images/s|speed-up|GFLOPs|schedule|",
+        _line(["trial", "accuracy %", "confirm %", "images/s", "speed-up", "GFLOPs", "schedule"]),
         "|---:|---:|---:|---:|---:|---:|:---|",
         *(_row(point) for point in front.points),
         "",
@@ -55,6 +56,10 @@ def _row(point: Evaluation) -> str:
         wording.gflops(search),
         f"{search.schedule.method} {wording.stages(search.schedule)}" if search.schedule.stages else "dense",
     ]
+    return _line(cells)
+
+
+def _line(cells: Iterable[str]) -> str:
     return "|" + "|".join(f"{GAP}{cell}{GAP}" for cell in cells) + "|"
 
 
