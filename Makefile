@@ -1,0 +1,39 @@
+# make demo   a real front in minutes, and a picture of it
+# make test   lint, format, types and all tests
+# make bench  the measured tables of the README
+# Each sets up all it needs: Python 3.11 or newer and make are enough.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+READY = $(VENV)/.ready
+
+# torch's and OpenMP's threads would otherwise fight over the cores that parallel tests use
+TEST_ENV = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
+
+.PHONY: demo test bench lint types clean
+
+demo: $(READY)
+	$(BIN)/ztp launch demo
+
+test: lint types
+	$(TEST_ENV) $(BIN)/pytest -n 2 --dist worksteal
+
+bench: $(READY)
+	$(BIN)/python -m tests.benchmarks
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+$(READY): pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

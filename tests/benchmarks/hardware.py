@@ -1,0 +1,13 @@
+"""The line of hardware and versions that every measured table carries."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+import torch
+
+from search.evaluation.device import describe_device
+
+
+def hardware_line(device: torch.device) -> str:
+    return f"{describe_device(device)}; torch {version('torch')}, timm {version('timm')}"
