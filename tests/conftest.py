@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 
 from pruning.schedule import Schedule
 from pruning.stage import Stage
+from search.cli import main
 from search.store.fronts import Store
 from search.store.records import Accuracy, Evaluation, Front, Measurement, Setting, StudyRecord, Throughput
 from search.study.space import distributions, to_params
@@ -19,6 +22,15 @@ from search.study.spec import StudySpec, make_spec
 DENSE_RATE = 180.0  # images/s
 DENSE_FLOPS = 251_000_000
 DEPTH = 12
+PROVENANCE = {
+    "hardware": "cpu: AMD EPYC 7B13, 2 threads",
+    "dtype": "float32",
+    "dtype_reason": "this hardware has no fast bfloat16",
+    "versions": {"torch": "2.14.1"},
+    "skipped_images": [],
+    "fingerprint": "0123456789abcdef",
+    "images": "fedcba9876543210",
+}
 SETTING = Setting(device="cpu: AMD EPYC 7B13, 2 threads", dtype="float32", batch_size=64)
 
 
@@ -56,8 +68,7 @@ def _make_evaluation() -> Callable[..., Evaluation]:
     return make_evaluation
 
 
-@pytest.fixture
-def evaluations() -> list[Evaluation]:
+def shirts_evaluations() -> list[Evaluation]:
     """All that a small study measured: the dense model, four further points of the front, three others."""
     return [
         make_evaluation(0, 0.902, 1.0, confirm=0.899),
@@ -85,14 +96,22 @@ def front(evaluations: list[Evaluation]) -> Front:
 
 
 @pytest.fixture
-def spec() -> StudySpec:
+def evaluations() -> list[Evaluation]:
+    return shirts_evaluations()
+
+
+def shirts_spec() -> StudySpec:
     return make_spec({"name": "shirts", "backbone": {"name": "demo"}, "budget": {"trials": 8}}, "test")
 
 
 @pytest.fixture
+def spec() -> StudySpec:
+    return shirts_spec()
+
+
+@pytest.fixture
 def study(spec: StudySpec) -> StudyRecord:
-    provenance = {"versions": {"torch": "2.14.1"}, "fingerprint": "0123456789abcdef"}
-    return StudyRecord(1, spec.name, "done", spec.to_dict(), provenance, "2026-11-22T16:55:00+00:00")
+    return StudyRecord(1, spec.name, "done", spec.to_dict(), PROVENANCE, "2026-11-22T16:55:00+00:00")
 
 
 def fill(store: Store, spec: StudySpec, evaluations: Iterable[Evaluation], state: str = "done") -> StudyRecord:
@@ -111,7 +130,7 @@ def fill(store: Store, spec: StudySpec, evaluations: Iterable[Evaluation], state
         store.complete(slot, evaluation.search, evaluation.feasible, evaluation.trial)
         if evaluation.confirm:
             store.save_confirm(record.id, evaluation.search.key, evaluation.confirm)
-    store.set_provenance(record.id, {"versions": {"torch": "2.14.1"}, "fingerprint": "0123456789abcdef"})
+    store.set_provenance(record.id, PROVENANCE)
     store.add_seconds(record.id, 125.0)
     store.set_state(record.id, state)
     return store.study(spec.name)
@@ -135,15 +154,55 @@ def _fill() -> Callable[..., StudyRecord]:
     return fill
 
 
+@pytest.fixture(scope="session")
+def filled_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with one finished study, "shirts"; made once, for it takes a second."""
+    path = tmp_path_factory.mktemp("filled") / "ztp.db"
+    opened = Store.open(f"sqlite:///{path}")
+    fill(opened, shirts_spec(), shirts_evaluations())
+    opened.close()  # leaves one file: the write-ahead log is gone with the last connection
+    return path
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a run of `ztp` left: exit code, stdout, stderr."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def ztp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
+    """Runs the command line in this process, in an empty folder, as its entry point does."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("ZTP_STORAGE", raising=False)
+    monkeypatch.setenv("COLUMNS", "200")  # typer's usage errors fold, and a test would not find words in them
+
+    def run(*argv: object) -> Ran:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in argv])
+        out, err = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return Ran(ended.value.code, out, err)
+
+    return run
+
+
 @pytest.fixture
 def url(tmp_path: Path) -> str:
+    """Where a test's own store is, or will be."""
     return f"sqlite:///{tmp_path}/ztp.db"
 
 
 @pytest.fixture
-def store(url: str, spec: StudySpec, evaluations: list[Evaluation]) -> Iterable[Store]:
+def store(url: str, tmp_path: Path, filled_file: Path) -> Iterable[Store]:
     """A real SQLite store with one finished study, "shirts"."""
+    shutil.copy(filled_file, tmp_path / "ztp.db")
     opened = Store.open(url)
-    fill(opened, spec, evaluations)
     yield opened
     opened.close()

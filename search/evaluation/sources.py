@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from timm.data.imagenet_info import ImageNetInfo
 from timm.data.transforms_factory import create_transform
+from torch import Tensor
 
 from pruning.backbones import Backbone
 from search.errors import InputError
@@ -91,7 +92,7 @@ class FolderImages:
         self.fingerprint = _fingerprint(root, listing.paths, config)
         self._mode = {1: "L", 3: "RGB"}[config["input_size"][0]]
         # use_prefetcher leaves timm's own evaluation transform at uint8, before normalisation
-        self._transform: Callable[[Image.Image], Pixels] = create_transform(**config, use_prefetcher=True)
+        self._transform: Callable[[Image.Image], Tensor] = create_transform(**config, use_prefetcher=True)
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -103,7 +104,7 @@ class FolderImages:
         path = self._paths[index]
         try:
             with Image.open(path) as image:
-                return self._transform(image.convert(self._mode))
+                return self._transform(image.convert(self._mode)).numpy()
         except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise InputError(

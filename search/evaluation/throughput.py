@@ -29,7 +29,7 @@ REPEATS = 7  # pairs; odd, so that the median is one of them
 @contextmanager
 def exclusive(device: torch.device) -> Iterator[None]:
     """One timing at a time on a device, over all processes of this machine."""
-    name = f"ztp-timing-{device.type}{'' if device.index is None else device.index}.lock"
+    name = f"ztp-timing-{device.type}{device.index or 0}.lock"  # "cuda" is "cuda:0"
     with FileLock(Path(tempfile.gettempdir()) / name, mode=0o666):  # shared by users, hence the mode
         yield
 

@@ -7,8 +7,10 @@ and calls `watch` about once a second meanwhile. Knows processes. Ignores trials
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -30,24 +32,27 @@ def run_local(name: str, url: str, workers: int, watch: Watch) -> None:
     # the URL may hold a password: it travels in the environment, which other users cannot read
     environment = {**os.environ, "ZTP_STORAGE": url, "OMP_NUM_THREADS": str(threads)}
     command = [sys.executable, "-m", "search.cli", "worker", name, "--number"]
-    options: dict[str, Any] = {"env": environment, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
-    processes = [subprocess.Popen([*command, str(number)], **options) for number in range(1, workers + 1)]
-    try:
-        while any(process.poll() is None for process in processes):
-            watch()
-            time.sleep(POLL_S)
-    except BaseException:
-        _end(processes)
-        raise
-    failed = [process for process in processes if process.returncode]
-    if len(failed) == workers:
-        words = failed[0].stderr.read().strip() if failed[0].stderr else ""
-        raise SearchError(f"all {workers} workers failed; the first said: {words[-500:]}")
+    with tempfile.TemporaryFile() as said:  # not a pipe: a worker that says much would wait for a reader
+        options: dict[str, Any] = {"env": environment, "stdout": said, "stderr": said, "start_new_session": True}
+        processes: list[subprocess.Popen[bytes]] = []
+        try:
+            for number in range(1, workers + 1):
+                processes.append(subprocess.Popen([*command, str(number)], **options))
+            while any(process.poll() is None for process in processes):
+                watch()
+                time.sleep(POLL_S)
+        except BaseException:
+            _end(processes)
+            raise
+        if all(process.returncode for process in processes):
+            said.seek(0)
+            words = said.read().decode(errors="replace").strip()
+            raise SearchError(f"all {workers} workers failed; the last words: {words[-500:]}")
 
 
-def _end(processes: list[subprocess.Popen[str]]) -> None:
+def _end(processes: list[subprocess.Popen[bytes]]) -> None:
     for process in processes:
-        process.terminate()
+        process.send_signal(signal.SIGINT)  # a worker then hands its trial back, which SIGTERM would not let it
     for process in processes:
         try:
             process.wait(GRACE_S)

@@ -11,10 +11,12 @@ import statistics
 import time
 from importlib.metadata import version
 
+from pruning.model import PrunedViT
 from pruning.schedule import Schedule
+from pruning.stage import Stage
 from search.errors import InputError
 from search.evaluation.bench import Bench, Facts
-from search.fleet.engines import ENGINES
+from search.fleet.engines import ENGINES, POLL_S
 from search.fleet.worker import FACTS, Observer, Worker
 from search.store.fronts import Store
 from search.store.records import Evaluation, StudyRecord
@@ -34,7 +36,8 @@ def launch(spec: StudySpec, url: str, observe: Observer, workers: int = 1, engin
     check_files(spec)
     bench = Bench.open(spec)
     check_budget(spec, bench)
-    _ = bench.search_split  # a corrupt image is found here, before anything is written
+    check_methods(spec, bench)
+    _ = bench.search_split, bench.confirm_split  # a corrupt image is found here, before anything is written
     store = Store.open(url)
     try:
         record = store.add_study(spec)
@@ -54,6 +57,12 @@ def check_budget(spec: StudySpec, bench: Bench) -> None:
             f"{spec.name}: budget.max_gflops must be at least {least:.4g}, the cost of the cheapest schedule of the "
             f"space, got {limit}; raise it, or widen space.keep, space.blocks or space.max_stages"
         )
+
+
+def check_methods(spec: StudySpec, bench: Bench) -> None:
+    """Raise ScheduleError if a method of the space cannot prune this backbone."""
+    for method in spec.space.methods:
+        PrunedViT(bench.backbone.model, Schedule([Stage(block=0, keep=0.5)], method))
 
 
 def _run(store: Store, record: StudyRecord, bench: Bench, observe: Observer, workers: int, engine: str) -> None:
@@ -87,7 +96,7 @@ def _prepare(store: Store, record: StudyRecord, bench: Bench) -> None:
     began = time.monotonic()
     facts = bench.find_facts()
     versions = {name: version(name) for name in RECORDED_VERSIONS} | {"python": platform.python_version()}
-    skipped = list(bench.search_split.skipped)
+    skipped = [*bench.search_split.skipped, *bench.confirm_split.skipped]
     store.set_provenance(
         record.id,
         {
@@ -107,13 +116,25 @@ def _prepare(store: Store, record: StudyRecord, bench: Bench) -> None:
 
 def _search(store: Store, record: StudyRecord, bench: Bench, observe: Observer, workers: int, engine: str) -> None:
     """Spend the budget. The dense model is measured here first: everything else is compared with it."""
-    worker = Worker(store, record, bench, keeps_time=workers == 1)
+    worker = Worker(store, record, bench)
     worker.trials.mend()
     worker.trials.enqueue_baselines()
-    if workers == 1:
-        worker.run(observe)
-        return
-    worker.run(observe, at_most=1)
+    if workers > 1:
+        worker.run(observe, at_most=1)
+        _search_by_engine(store, record, worker, observe, workers, engine)
+    while True:
+        worker.trials.mend()
+        worker.run(observe)  # with other workers about: what they left
+        if not store.slots(record.id, "reserved") and worker.budget_is_spent():
+            return
+        time.sleep(POLL_S)  # a worker on another machine has not finished: its trial belongs to the front
+        observe(store.progress(record.id))
+
+
+def _search_by_engine(
+    store: Store, record: StudyRecord, worker: Worker, observe: Observer, workers: int, engine: str
+) -> None:
+    """Let an engine's workers spend the budget; the time they take together counts once."""
     last = time.monotonic()
 
     def watch() -> None:
@@ -124,8 +145,10 @@ def _search(store: Store, record: StudyRecord, bench: Bench, observe: Observer, 
         worker.trials.mend()  # what a dead worker held is free for the others within seconds
         observe(store.progress(record.id))
 
-    ENGINES[engine](record.name, store.url, workers, watch)
-    worker.run(observe)  # what the last worker to die left
+    try:
+        ENGINES[engine](record.name, store.url, workers, watch)
+    finally:
+        worker.trials.mend()
 
 
 def _confirm(store: Store, record: StudyRecord, bench: Bench, observe: Observer) -> None:

@@ -7,15 +7,17 @@ first, then told, so a process may die at any moment: `mend` tells what was left
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from pruning.errors import ScheduleError
 from pruning.schedule import Schedule
-from search.errors import SearchError
+from search.errors import SearchError, TrialStopped
 from search.evaluation.bench import Bench
 from search.store.fronts import Store
 from search.store.records import Measurement, StudyRecord, Throughput
@@ -99,7 +101,7 @@ class Trials:
                 flops = self._bench.flops(schedule)
                 refusal = self._refusal(schedule, flops) if schedule.plan(self._bench.backbone.family.tokens) else None
                 if refusal is None:
-                    throughput = self._bench.throughput(schedule)
+                    throughput = self._throughput(schedule)
                     refusal = self._too_slow(schedule, flops, throughput)
                 if refusal is None:
                     return Proposal(trial, schedule, flops, throughput)
@@ -127,17 +129,26 @@ class Trials:
             return None  # the dense model is always measured: everything is compared with it
         return violations(limits, flops / 1e9, throughput.speedup), f"speedup {throughput.speedup:.3f}"
 
+    def _throughput(self, schedule: Schedule) -> Throughput:
+        """Timing takes seconds where it is not profiled: a schedule that was measured before keeps its own."""
+        known = self._store.evaluation(self._record.id, self._bench.key(schedule))
+        return known.search.throughput if known else self._bench.throughput(schedule)
+
     def _refuse(self, trial: optuna.Trial, over: Mapping[str, float], reason: str) -> None:
-        for limit, excess in over.items():
-            trial.set_constraint(limit, max(excess, -1.0))
+        _constrain(trial, over)
         trial.set_user_attr(REFUSED, reason)
         self.study.tell(trial, state=TrialState.PRUNED)
 
     def describe(self, trial: optuna.Trial, measurement: Measurement, over: Mapping[str, float]) -> None:
-        """Write what was measured, and how each limit is kept, to the running trial."""
-        for limit, excess in over.items():
-            trial.set_constraint(limit, excess)
-        trial.set_user_attr(MEASUREMENT, measurement.to_dict())
+        """Write what was measured, and how each limit is kept, to the running trial.
+
+        Raises TrialStopped if the trial was given to another worker, who has finished it.
+        """
+        try:
+            _constrain(trial, over)
+            trial.set_user_attr(MEASUREMENT, measurement.to_dict())
+        except UpdateFinishedTrialError:
+            raise TrialStopped(f"trial {trial.number} was finished by another worker") from None
 
     def tell(self, number: int, measurement: Measurement) -> None:
         """Both objectives to Optuna. Does nothing if the trial has ended already."""
@@ -145,36 +156,51 @@ class Trials:
         self.study.tell(number, values, skip_if_finished=True)
 
     def abandon(self, number: int) -> None:
-        """Fail a running trial and put its parameters back at the end of the queue."""
+        """Put a running trial back into the queue as it is: whoever asks next gets the same parameters.
+
+        One write, so that no kill can lose the trial or double it. It keeps its number, so the dense model goes
+        first again. Only for who freed the trial's slot, or found that there is none.
+        """
         trial = self._frozen(number)
         if trial is not None and trial.state == TrialState.RUNNING:
-            self.study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
-            label = trial.user_attrs.get(BASELINE)
-            if trial.params:
-                self.study.enqueue_trial(trial.params, user_attrs={BASELINE: label} if label else None)
+            storage = self._store.optuna_storage()
+            study_id = storage.get_study_id_from_name(self._record.name)
+            trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, number)
+            with suppress(UpdateFinishedTrialError):  # its worker was faster
+                storage.set_trial_state_values(trial_id, TrialState.WAITING)
 
     # After a crash
 
     def mend(self) -> None:
         """Bring Optuna and the slots in line with what the store holds. Safe to run at any time, by anyone.
 
-        Results that were kept but not told are told; trials of dead workers are failed and queued again.
+        Results that were kept but not told are told; trials of dead workers are queued again.
         """
         for slot in self._store.stale_slots(self._record.id):
-            if slot.trial is not None:
+            # free first: only one of several menders succeeds, and from then on a worker that was just slow gets
+            # TrialStopped instead of a result
+            if self._store.free(slot) and slot.trial is not None:
                 self.abandon(slot.trial)
-            self._store.free(slot)
         running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        held = {slot.trial for slot in self._store.slots(self._record.id, "reserved")}  # read after `running`
         for trial in running:
             evaluation = self._store.evaluation_of_trial(self._record.id, trial.number)
             if evaluation is not None:
                 self.tell(trial.number, evaluation.search)
-            elif not self._store.slots(self._record.id, "reserved"):  # nobody is between asking and measuring
+            elif not held & {trial.number, None}:  # None: its worker may be between asking and noting the trial
                 self.abandon(trial.number)
 
     def _frozen(self, number: int) -> FrozenTrial | None:
         trials = self.study.get_trials(deepcopy=False)
         return trials[number] if number < len(trials) else None
+
+
+def _constrain(trial: optuna.Trial, over: Mapping[str, float]) -> None:
+    """Limits by how far they are exceeded; Optuna keeps the first value, which a trial asked twice has already."""
+    known = trial.constraints
+    for limit, excess in over.items():
+        if limit not in known:
+            trial.set_constraint(limit, max(excess, -1.0))
 
 
 def baseline_label(attributes: Mapping[str, Any]) -> str | None:

@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from pruning.schedule import Schedule
 from search.errors import InputError, SearchError, TrialStopped
@@ -57,26 +57,42 @@ class Worker:
         limit = self._bench.spec.budget.time
         return limit is not None and self._store.progress(self._record.id).seconds >= limit
 
+    def budget_is_spent(self) -> bool:
+        """Whether every trial is done, or the time is used up."""
+        done = self._store.progress(self._record.id).done
+        return done >= self._bench.spec.budget.trials or self._out_of_time()
+
     def _fill(self, slot: Slot) -> None:
         """Measure one trial in a reserved slot; give the slot back if anything goes wrong."""
         began = time.monotonic()
         proposal: Proposal | None = None
         try:
             proposal = self.trials.ask()
-            self._store.assign(slot, proposal.trial.number)
+            self._take(slot, proposal)
             self._finish(slot, proposal)
         except TrialStopped:  # taken for dead, and the trial given to another: nothing of ours is left to undo
             return
         except BaseException:
             if self._store.free(slot) and proposal is not None:
                 self.trials.abandon(proposal.trial.number)
+            elif proposal is None:
+                self.trials.mend()  # a trial may have been asked for and not been returned
             raise
         finally:
             if self._keeps_time:
                 self._store.add_seconds(self._record.id, time.monotonic() - began)
 
+    def _take(self, slot: Slot, proposal: Proposal) -> None:
+        """Note the trial with the slot. If the slot is lost already, nobody else knows of the trial: it goes back."""
+        try:
+            self._store.assign(slot, proposal.trial.number)
+        except TrialStopped:
+            self.trials.abandon(proposal.trial.number)
+            raise
+
     def _finish(self, slot: Slot, proposal: Proposal) -> None:
         measurement = self._measure(proposal)
+        self._store.assign(slot, proposal.trial.number)  # TrialStopped if the trial is another's by now
         drop = self._dense_accuracy() - measurement.accuracy.value
         budget = self._bench.spec.budget
         over = violations(budget, measurement.gflops, measurement.throughput.speedup, drop)
@@ -113,7 +129,8 @@ class Worker:
 
         def beat() -> None:
             while not stop.wait(BEAT_S):
-                self._store.beat(self.name)
+                with suppress(SearchError):  # a database that is busy now may answer the next beat
+                    self._store.beat(self.name)
 
         thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
         thread.start()

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, insert, select, text, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, insert, select, text, update
 
 from search.errors import TrialStopped
 from search.store.records import Slot
@@ -58,7 +58,8 @@ def finish(connection: Connection, slot: Slot, trial: int, key: str) -> bool:
     """Mark the slot done; False if this very call was made before. Raises TrialStopped if the slot was freed."""
     if connection.execute(_held(slot).values(state=DONE, trial=trial, schedule_key=key)).rowcount:
         return True
-    row = connection.execute(select(SLOT).where(SLOT.c.id == slot.id)).one_or_none()
+    own = (SLOT.c.id == slot.id) & (SLOT.c.worker == slot.worker)
+    row = connection.execute(select(SLOT).where(own)).one_or_none()
     if row is None or (row.trial, row.schedule_key) != (trial, key):
         raise _lost(slot)
     return False
@@ -72,7 +73,7 @@ def beat(connection: Connection, worker: str) -> int:
 
 def free(connection: Connection, slot: Slot) -> bool:
     """Give a reserved slot back; False if it is done or gone."""
-    return connection.execute(delete(SLOT).where(SLOT.c.id == slot.id, SLOT.c.state == RESERVED)).rowcount > 0
+    return connection.execute(delete(SLOT).where(_is_held(slot))).rowcount > 0
 
 
 def list_slots(connection: Connection, study_id: int, state: str | None) -> list[Slot]:
@@ -144,7 +145,12 @@ def _alive(process: str) -> bool:
 
 
 def _held(slot: Slot) -> Any:
-    return update(SLOT).where(SLOT.c.id == slot.id, SLOT.c.state == RESERVED)
+    return update(SLOT).where(_is_held(slot))
+
+
+def _is_held(slot: Slot) -> ColumnElement[bool]:
+    # the worker too: SQLite gives the id of a freed slot to the next one
+    return and_(SLOT.c.id == slot.id, SLOT.c.worker == slot.worker, SLOT.c.state == RESERVED)
 
 
 def _lost(slot: Slot) -> TrialStopped:

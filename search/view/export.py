@@ -151,7 +151,10 @@ def _accuracy(measured: Measurement) -> Mapping[str, Any]:
 def next_commands(study: StudyRecord, front: Front, storage: str, default_storage: str) -> list[str]:
     """What to type after a launch, ready to paste."""
     where = "" if storage in (default_storage, os.environ.get("ZTP_STORAGE")) else f" --storage {_quoted(storage)}"
-    return [f"ztp export {study.name}{_worthwhile_speedup(front)} -o {study.name}.yaml{where}", f"ztp dashboard{where}"]
+    return [
+        f"ztp export {study.name}{_worthwhile_speedup(front)} -o {study.name}-best.yaml{where}",
+        f"ztp dashboard{where}",
+    ]
 
 
 def _worthwhile_speedup(front: Front) -> str:

@@ -101,12 +101,14 @@ def _words(evaluation: Evaluation, measured: Measurement) -> str:
 
 def save_plot(path: Path, study: StudyRecord, front: Front, evaluations: Iterable[Evaluation] = ()) -> None:
     """Write the picture; the ending chooses the form. Raises InputError for another ending, or if unwritable."""
-    check_ending(path)
+    check_path(path)
     write_bytes(path, WRITERS[path.suffix.lower()](picture(study, front, evaluations)))
 
 
-def check_ending(path: Path) -> None:
-    """Raises InputError unless a picture can be written under this name."""
+def check_path(path: Path) -> None:
+    """Raises InputError unless a picture can be written under this name; before minutes or seconds are spent on it."""
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: cannot be written: folder {path.parent} must exist; create it first")
     if path.suffix.lower() not in WRITERS:
         raise InputError(f"--plot: the file must end in {' or '.join(WRITERS)}, got {str(path)!r}; rename it")
 

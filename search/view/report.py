@@ -71,10 +71,10 @@ def front_table(study: StudyRecord, front: Front) -> RenderableType:
 
 
 def _title(study: StudyRecord, front: Front) -> Text:
-    points = "1 point" if len(front.points) == 1 else f"{len(front.points)} points"
+    points, trials = wording.count(len(front.points), "point"), wording.count(front.trials, "trial")
     text = Text(f"{study.name}: ", style="bold")
     return text.append(
-        f"front of {points} after {front.trials} trials, version {front.version}, hypervolume {front.hypervolume:.4g}",
+        f"front of {points}, version {front.version} (after {trials}), hypervolume {front.hypervolume:.4g}",
         style="not bold",
     )
 

@@ -32,6 +32,11 @@ def gflops(measurement: Measurement) -> str:
     return f"{measurement.gflops:.3g}" if measurement.gflops < 10 else f"{measurement.gflops:.1f}"
 
 
+def count(number: int, noun: str) -> str:
+    """`1 point`, `2 points`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def duration(seconds: float) -> str:
     """`45 s`, `6:05 min`, `2:03 h`."""
     whole = round(seconds)

@@ -26,7 +26,7 @@ TRAITS: dict[str, dict[str, Any]] = {
     "no_class_token": {"class_token": False, "global_pool": "avg"},
     "gap_beside_class_token": {"global_pool": "avg"},
     "max_pool_with_prefix": {"global_pool": "max", "pool_include_prefix": True, "reg_tokens": 1},
-    "attention_pool": {"class_token": False, "global_pool": "map"},
+    "attention_pool": {"class_token": False, "reg_tokens": 1, "global_pool": "map"},
     "qk_norm": {"qk_norm": True},
     "scale_norms": {"scale_attn_norm": True, "scale_mlp_norm": True},
     "pre_norm": {"pre_norm": True},

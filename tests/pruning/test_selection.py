@@ -44,7 +44,6 @@ def test_gather_tokens_keeps_every_prefix_token_in_front(prefix: int) -> None:
     assert gather_tokens(tokens, indices, prefix).tolist() == expected
 
 
-
 def splitmix(seed: int, place: int, salt: int) -> float:
     """draw's formula in integers without bound: splitmix64's finaliser (Steele et al., 2014), top 53 bits."""
     state = ((seed + salt * 0xBF58476D1CE4E5B9) * 0x94D049BB133111EB + place * 0x9E3779B97F4A7C15) % WORD

@@ -59,9 +59,9 @@ def test_png_holds_the_colours_of_what_it_draws(shown: plots.Picture) -> None:
 
 def test_both_renderers_draw_the_same_points(shown: plots.Picture) -> None:
     axes = plots.matplotlib_figure(shown).axes[0]
-    drawn = {label: container for label, container in zip(*reversed(axes.get_legend_handles_labels()), strict=True)}
+    drawn = axes.get_legend_handles_labels()[1]
     traces = {trace.name: trace for trace in plots.plotly_figure(shown).data}
-    assert set(drawn) == set(traces)
+    assert sorted(drawn) == sorted(traces)
     assert len(traces) == 5
     assert list(traces["front, search images"].x) == shown.front.x
     assert list(traces["front, search images"].error_y.array) == shown.front.above
@@ -91,7 +91,7 @@ def test_html_needs_no_network_and_tells_machine_and_flops(shown: plots.Picture)
 def test_save_plot_by_ending(tmp_path: Path, study: StudyRecord, front: Front, name: str) -> None:
     plots.save_plot(tmp_path / name, study, front)
     start = (tmp_path / name).read_bytes()[:6]
-    assert start.startswith(b"\x89PNG" if name.lower().endswith("png") else b"<html>")
+    assert start.startswith(b"\x89PNG" if name.lower().endswith("png") else b"<!doct")
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
@@ -110,7 +110,7 @@ def test_another_ending_is_refused(tmp_path: Path, study: StudyRecord, front: Fr
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path, study: StudyRecord, front: Front) -> None:
-    with pytest.raises(InputError, match=r"nowhere/front\.png: cannot be written: No such file.*choose a writable"):
+    with pytest.raises(InputError, match=r"nowhere/front\.png: cannot be written: folder .*nowhere must exist; create"):
         plots.save_plot(tmp_path / "nowhere" / "front.png", study, front)
 
 

@@ -1,4 +1,4 @@
-"""The front as table, JSON and CSV; the lists of studies. Read back as their readers read them."""
+"""The front as table, JSON and CSV. Read back as their readers read them."""
 
 from __future__ import annotations
 
@@ -7,44 +7,41 @@ import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
-from rich.console import Console, RenderableType
 
 from pruning.schedule import Schedule
 from pruning.stage import Stage
-from search.store.records import FLOP_CONVENTION, Evaluation, Front, Progress, StudyRecord
+from search.store.records import FLOP_CONVENTION, Evaluation, Front, StudyRecord
 from search.view import report
 
-
-def printed(part: RenderableType, width: int = 120) -> str:
-    console = Console(file=io.StringIO(), width=width, markup=False, highlight=False)
-    console.print(part)
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
+Printed = Callable[..., str]
 
 
-def test_table_shows_both_accuracies_of_every_point(study: StudyRecord, front: Front) -> None:
+def test_table_shows_both_accuracies_of_every_point(printed: Printed, study: StudyRecord, front: Front) -> None:
     lines = printed(report.front_table(study, front)).splitlines()
     row = next(line for line in lines if line.split()[:1] == ["3"])
     for cell in ("89.30 ±1.35", "89.10 ±0.68", "231", "1.28x ±1.2%", "0.192", "2:0.91 5:0.91 8:0.91"):
         assert cell in row
 
 
-def test_table_is_sorted_as_the_front_is(study: StudyRecord, front: Front) -> None:
+def test_table_is_sorted_as_the_front_is(printed: Printed, study: StudyRecord, front: Front) -> None:
     lines = printed(report.front_table(study, front)).splitlines()
     trials = [int(line.split()[0]) for line in lines if line.split()[:1] and line.split()[0].isdigit()]
     assert trials == [point.trial for point in front.points]
 
 
-def test_table_names_the_study_and_states_machine_and_flops(study: StudyRecord, front: Front) -> None:
+def test_table_names_the_study_and_states_machine_and_flops(printed: Printed, study: StudyRecord, front: Front) -> None:
     text = printed(report.front_table(study, front), width=200)
-    for fact in ("shirts: front of 5 points after 8 trials", "EPYC", FLOP_CONVENTION):
+    for fact in ("shirts: front of 5 points, version 6 (after 8 trials)", "EPYC", FLOP_CONVENTION):
         assert fact in text
 
 
 @pytest.mark.parametrize("width", [60, 80, 100])
-def test_table_fits_the_terminal_and_loses_no_number(study: StudyRecord, front: Front, width: int) -> None:
+def test_table_fits_the_terminal_and_loses_no_number(
+    printed: Printed, study: StudyRecord, front: Front, width: int
+) -> None:
     text = printed(report.front_table(study, front), width)
     assert max(map(len, text.splitlines())) <= width
     if width >= 80:
@@ -52,14 +49,16 @@ def test_table_fits_the_terminal_and_loses_no_number(study: StudyRecord, front: 
         assert "89.10 ±0.68" in text
 
 
-def test_table_shows_the_dense_model_also_when_it_is_over_the_budget(study: StudyRecord, front: Front) -> None:
-    without = replace(front, points=front.points[1:])
-    assert "dense" in printed(report.front_table(study, without))
-    assert printed(report.front_table(study, front)).count(" dense\n") <= 1
+@pytest.mark.parametrize("first", [0, 1])
+def test_table_shows_the_dense_model_once_on_the_front_or_not(
+    printed: Printed, study: StudyRecord, front: Front, first: int
+) -> None:
+    lines = printed(report.front_table(study, replace(front, points=front.points[first:]))).splitlines()
+    assert sum(line.rstrip().endswith("dense") for line in lines) == 1
 
 
 def test_table_names_methods_only_if_they_differ(
-    study: StudyRecord, front: Front, make_evaluation: Callable[..., Evaluation]
+    printed: Printed, study: StudyRecord, front: Front, make_evaluation: Callable[..., Evaluation]
 ) -> None:
     assert "zero-tprune 2:" not in printed(report.front_table(study, front))
     mixed = make_evaluation(9, 0.7, 2.2, stages=[Stage(2, 0.5)], method="random")
@@ -121,39 +120,46 @@ def test_csv_leaves_empty_what_is_not_known(
     assert None not in row.values()
 
 
-def progress(evaluations: list[Evaluation], **changes: object) -> Progress:
-    known = Progress("running", 3, 8, 125.0, 2, 0.0498, evaluations[2], confirmed=1, note="profiling")
-    return replace(known, **changes)  # type: ignore[arg-type]  # changes of any field
-
-
-def test_study_list_has_a_line_per_study(study: StudyRecord, evaluations: list[Evaluation]) -> None:
-    rows = [(study, progress(evaluations)), (replace(study, name="other"), progress(evaluations, best=None))]
-    lines = printed(report.study_list(rows)).splitlines()
-    first = next(line for line in lines if line.lstrip().startswith("shirts"))
-    for fact in ("done", "demo", "3/8", "2:05 min", "89.70 % at 1.12x", "2026-11-22 16:55"):
-        assert fact in first
-    second = next(line for line in lines if line.lstrip().startswith("other"))
-    assert " - " in second
-
-
-def test_status_shows_state_progress_spec_and_origin(study: StudyRecord, evaluations: list[Evaluation]) -> None:
-    text = printed(report.study_status(study, progress(evaluations)))
-    for fact in (
-        "done (profiling)",
-        "3 of 8 in 2:05 min",
-        "2 points, 1 confirmed",
-        "0.0498",
-        "89.70 ±0.67 % at 1.12x",
-        "weights: bundled",
-        "methods: [zero-tprune]",
-        "torch: 2.14.1",
-    ):
-        assert fact in text
-
-
-def test_show_writes_no_padding_into_a_pipe(capsys: pytest.CaptureFixture[str], study: StudyRecord, front: Front) -> None:
+def test_show_writes_no_padding_into_a_pipe(
+    capsys: pytest.CaptureFixture[str], study: StudyRecord, front: Front
+) -> None:
     report.show(report.front_table(study, front))
     out = capsys.readouterr().out
     assert out
     assert all(line == line.rstrip() for line in out.splitlines())
     assert max(map(len, out.splitlines())) <= report.PLAIN_WIDTH
+
+
+def replay(study_point: Evaluation, reproduced: bool | None, **changes: Any) -> Any:
+    from search.evaluation.replay import Replay  # here: it loads torch
+
+    found = Replay(study_point.search, 0.893, study_point.search.flops, reproduced is not None, reproduced)
+    return replace(found, **changes)
+
+
+@pytest.mark.parametrize(
+    ("reproduced", "verdict"),
+    [(True, "reproduced: accuracy and FLOPs are exactly"), (False, "NOT reproduced"), (None, "other images")],
+)
+def test_replay_table_says_whether_it_came_out_the_same(
+    printed: Printed, front: Front, reproduced: bool | None, verdict: str
+) -> None:
+    text = printed(report.replay_table("best.yaml", replay(front.points[2], reproduced)))
+    assert f"best.yaml: {verdict}" in text
+    assert "89.30 ±1.35" in text
+    assert "191,603,053" in text
+    assert FLOP_CONVENTION in text
+
+
+def test_replay_of_a_file_without_metrics(printed: Printed, front: Front) -> None:
+    bare = replay(front.points[2], None, recorded_accuracy=None, recorded_flops=None)
+    assert " - " in printed(report.replay_table("best.yaml", bare))
+    assert report.replay_json(bare)["recorded"] == {"accuracy": None, "flops": None}
+
+
+def test_replay_json(front: Front) -> None:
+    document = json.loads(json.dumps(report.replay_json(replay(front.points[2], True))))
+    assert document["reproduced"] is True
+    assert (document["accuracy"], document["images"], document["split"]) == (0.893, 2000, "search")
+    assert document["recorded"] == {"accuracy": 0.893, "flops": document["flops"]}
+    assert document["flops"] == round(1e9 * document["gflops"])

@@ -49,9 +49,16 @@ def test_duration(seconds: float, words: str) -> None:
     assert wording.duration(seconds) == words
 
 
-@pytest.mark.parametrize(("flops", "words"), [(4_608_338_304, "4.61"), (87_100_000, "0.0871"), (17_560_000_000, "17.6")])
+@pytest.mark.parametrize(
+    ("flops", "words"), [(4_608_338_304, "4.61"), (87_100_000, "0.0871"), (17_560_000_000, "17.6")]
+)
 def test_gflops(evaluations: list[Evaluation], flops: int, words: str) -> None:
     assert wording.gflops(replace(evaluations[0].search, flops=flops)) == words
+
+
+@pytest.mark.parametrize(("number", "words"), [(0, "0 trials"), (1, "1 trial"), (1200, "1,200 trials")])
+def test_count(number: int, words: str) -> None:
+    assert wording.count(number, "trial") == words
 
 
 def test_confirm_speaks_for_a_point_that_has_it(evaluations: list[Evaluation]) -> None:
@@ -71,7 +78,13 @@ def test_stages() -> None:
 
 def test_footnotes_say_images_machine_and_flop_convention(front: Front) -> None:
     text = "\n".join(wording.footnotes(front))
-    for fact in ("2,000 search images", "8,000 images the search never saw", "EPYC", "float32", "multiply-add = one FLOP"):
+    for fact in (
+        "2,000 search images",
+        "8,000 images the search never saw",
+        "EPYC",
+        "float32",
+        "multiply-add = one FLOP",
+    ):
         assert fact in text
     assert "block:keep of zero-tprune" in text
 

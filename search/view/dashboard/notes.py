@@ -31,7 +31,7 @@ def study_note(study: StudyRecord, front: Front, picture: str | None = None) -> 
     if picture:
         lines += [f"![front of {study.name}]({picture})", ""]
     lines += [
-        f"Front of {len(front.points)}, version {front.version} (after {front.trials} trials), "
+        f"Front of {len(front.points)}, version {front.version} (after {wording.count(front.trials, 'trial')}), "
         f"hypervolume {front.hypervolume:.4g}.",
         "",
         _line(["trial", "accuracy %", "confirm %", "images/s", "speed-up", "GFLOPs", "schedule"]),

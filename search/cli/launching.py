@@ -1,0 +1,132 @@
+"""The commands of `ztp` that search: `launch` and `worker`.
+
+Knows how flags become a study's spec, and how a launch ends. Ignores how the search goes.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from search.cli.options import DEFAULT_STORAGE, INTERRUPTED, Name, Storage, number, open_store, whole
+from search.errors import InputError, SearchError
+
+if TYPE_CHECKING:
+    from search.study.spec import StudySpec
+
+COMMON_FOLDERS = {"val", "validation", "test", "train", "images", "data"}  # say nothing about which data it is
+
+
+def launch(
+    study: Annotated[
+        str | None, typer.Argument(metavar="[STUDY.yaml | BUILTIN]", help="A study's YAML file, or `demo`.")
+    ] = None,
+    backbone: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Without a file: a timm model, with pretrained weights.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Without a file: images, in one sub-folder per class.")
+    ] = None,
+    trials: Annotated[int | None, typer.Option(parser=whole, metavar="N", help="Schedules to evaluate in all.")] = None,
+    time: Annotated[str | None, typer.Option(metavar="30m", help="Evaluation time to use in all.")] = None,
+    max_gflops: Annotated[
+        float | None, typer.Option(parser=number, metavar="G", help="Refuse schedules above this cost.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(parser=whole, metavar="N", help="Processes to start on this machine.")
+    ] = None,
+    storage: Storage = DEFAULT_STORAGE,
+) -> None:
+    """Search schedules for a backbone and a budget; the same command continues a study that was interrupted."""
+    from search.store.database import parse_url
+    from search.study.spec import check_files
+
+    overrides = {"budget.trials": trials, "budget.time": time, "budget.max_gflops": max_gflops}
+    overrides["runtime.workers"] = workers
+    spec = _spec(study, backbone, data, {name: value for name, value in overrides.items() if value is not None})
+    check_files(spec)
+    parse_url(storage)
+    _run(spec, storage)
+    _conclude(spec.name, storage)
+
+
+def _run(spec: StudySpec, storage: str) -> None:
+    from search.fleet.launch import launch as launch_study  # only now: torch, for seconds
+    from search.view.live import LiveProgress
+
+    try:
+        with LiveProgress(spec.name, spec.budget.time) as observe:
+            launch_study(spec, storage, observe, spec.runtime.workers)
+    except KeyboardInterrupt:
+        print("\nztp: stopped, and nothing is lost; the same command continues", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _spec(study: str | None, backbone: str | None, data: str | None, overrides: dict[str, Any]) -> StudySpec:
+    from search.study.spec import make_spec, read_spec
+
+    if study is not None:
+        if backbone is not None or data is not None:
+            flag = "--backbone" if backbone is not None else "--data"
+            raise InputError(f"{flag} is for a launch without a file, got it beside {study}; put it into the file")
+        return read_spec(study, overrides)
+    if backbone is None or data is None:
+        missing = "a study, or --backbone and --data" if backbone == data else "both --backbone and --data"
+        raise InputError(f"launch needs {missing}; for example: ztp launch demo")
+    plain: dict[str, Any] = {"name": _derived_name(backbone, data)}
+    plain |= {"backbone": {"name": backbone}, "data": {"path": data}, "budget": {}, "runtime": {}}
+    for dotted, value in overrides.items():
+        section, key = dotted.split(".")
+        plain[section][key] = value
+    return make_spec(plain, "launch")
+
+
+def _derived_name(backbone: str, data: str) -> str:
+    """`deit_small_patch16_224-imagenet-val`: both in one name, without what a file name or a URL cannot hold."""
+    folder = Path(data).resolve()
+    place = f"{folder.parent.name}-{folder.name}" if folder.name.lower() in COMMON_FOLDERS else folder.name
+    return re.sub(r"[^A-Za-z0-9._]+", "-", f"{backbone}-{place}").strip("-.")[:100]
+
+
+def _conclude(name: str, storage: str) -> None:
+    """What one wants to see when a launch ends: the front, its plots, and what to type next."""
+    from search.view import dashboard, plots, report
+    from search.view.export import next_commands
+
+    store = open_store(storage)
+    study = store.study(name)
+    front = store.front(study.id)
+    progress = store.progress(study.id)
+    if front is None:
+        raise SearchError(f"{name}: {study.state} without a front after {progress.done} trials; {progress.note}")
+    report.show(report.front_table(study, front))
+    if study.state != "done":
+        print(f"\n{name}: {study.state} after {progress.done} of {progress.total} trials; {progress.note}")
+    dashboard.publish(store, study)
+    print()
+    for path in (Path(f"{name}-front.png"), Path(f"{name}-front.html")):
+        try:
+            plots.save_plot(path, study, front, store.evaluations(study.id))
+            print(f"plot: {path.resolve()}")
+        except InputError as error:  # the search is done and stored: a folder without space must not fail it
+            print(f"ztp: {error}", file=sys.stderr)
+    print("next: " + "\n      ".join(next_commands(study, front, storage, DEFAULT_STORAGE)))
+
+
+def worker(
+    name: Name,
+    storage: Storage = DEFAULT_STORAGE,
+    number: Annotated[int | None, typer.Option(parser=whole, hidden=True)] = None,  # an engine counts those it starts
+) -> None:
+    """Join a running study from any machine that reaches its storage and has its data."""
+    from search.fleet.worker import join
+
+    try:
+        join(name, storage, number)
+    except KeyboardInterrupt:
+        print("\nztp: this worker stopped; its unfinished trial is free for another", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None

@@ -1,0 +1,46 @@
+"""What several commands of `ztp` share: their flags, and how they open the store.
+
+Knows flags. Ignores what commands do with them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from search.store.fronts import Store
+
+DEFAULT_STORAGE = "sqlite:///ztp.db"
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+
+def whole(text: str) -> int:
+    """A parser for flags: typer's own message leaves out the value that was wrong."""
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"must be a whole number, got {text!r}") from None
+
+
+def number(text: str) -> float:
+    """See `whole`."""
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"must be a number, got {text!r}") from None
+
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a study; `ztp list` shows them.")]
+Storage = Annotated[
+    str, typer.Option("--storage", envvar="ZTP_STORAGE", metavar="URL", help="Database of the studies.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+def open_store(storage: str) -> Store:
+    """The store of a command that reads: it is not created. Raises InputError."""
+    from search.store.fronts import Store
+
+    return Store.open(storage, create=False)

@@ -1,0 +1,153 @@
+"""The commands of `ztp` that look at what was found: list, status, front, export, evaluate, dashboard.
+
+Knows which flags go together. Ignores how anything is drawn, chosen or measured.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from search.cli.options import DEFAULT_STORAGE, AsJson, Name, Storage, number, open_store, whole
+from search.errors import InputError, SearchError
+
+if TYPE_CHECKING:
+    from search.store.fronts import Store
+    from search.store.records import Evaluation, Front, StudyRecord
+
+
+def list_studies(storage: Storage = DEFAULT_STORAGE) -> None:
+    """List the studies of a storage."""
+    from search.view import report, status
+
+    store = open_store(storage)
+    report.show(status.study_list((study, store.progress(study.id)) for study in store.studies()))
+
+
+def study_status(name: Name, storage: Storage = DEFAULT_STORAGE) -> None:
+    """Show how far a study is, and what is known of it."""
+    from search.view import report, status
+
+    store = open_store(storage)
+    study = store.study(name)
+    report.show(status.study_status(study, store.progress(study.id)))
+
+
+def front(
+    name: Name,
+    as_json: AsJson = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print one row per point.")] = False,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a picture: .png or .html.")] = None,
+    storage: Storage = DEFAULT_STORAGE,
+) -> None:
+    """Show a study's Pareto front of accuracy and throughput."""
+    from search.view import plots, report
+
+    if as_json + as_csv + (plot is not None) > 1:
+        raise InputError("front takes one of --json, --csv and --plot, got more; run it once for each")
+    if plot is not None:
+        plots.check_path(plot)
+    store = open_store(storage)
+    study = store.study(name)
+    latest = _front(store, study)
+    if plot is not None:
+        plots.save_plot(plot, study, latest, store.evaluations(study.id))
+        print(f"ztp: wrote {plot}", file=sys.stderr)
+    elif as_json:
+        print(json.dumps(report.front_json(study, latest), indent=2))
+    elif as_csv:
+        print(report.front_csv(study, latest), end="")
+    else:
+        report.show(report.front_table(study, latest))
+
+
+def _front(store: Store, study: StudyRecord) -> Front:
+    found = store.front(study.id)
+    if found is None:
+        done = store.progress(study.id).done
+        raise InputError(f"study {study.name} has no front yet, got {done} trials done; wait for the dense model's")
+    return found
+
+
+def export(
+    name: Name,
+    max_gflops: Annotated[float | None, typer.Option(parser=number, metavar="G", help="At most this cost.")] = None,
+    min_speedup: Annotated[
+        float | None, typer.Option(parser=number, metavar="S", help="At least this speed-up over dense.")
+    ] = None,
+    min_accuracy: Annotated[
+        float | None, typer.Option(parser=number, metavar="A", help="At least this accuracy, 0 to 1.")
+    ] = None,
+    trial: Annotated[
+        int | None, typer.Option(parser=whole, metavar="N", help="Exactly the schedule of this trial.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to write; default: stdout.")
+    ] = None,
+    storage: Storage = DEFAULT_STORAGE,
+) -> None:
+    """Write the best configuration within the limits as YAML, for `pruning.load` and `ztp evaluate`."""
+    from search.view import wording
+    from search.view.export import Limits, to_config
+
+    limits = Limits(max_gflops, min_speedup, min_accuracy)
+    store = open_store(storage)
+    study = store.study(name)
+    point = _choose(store, study, limits, trial)
+    config = to_config(study, point)
+    if output is None:
+        print(config.to_yaml(), end="")
+        return
+    config.write(output)
+    print(f"ztp: wrote {output}: {wording.point(point)}; next: ztp evaluate {output}", file=sys.stderr)
+
+
+def _choose(store: Store, study: StudyRecord, limits: Any, trial: int | None) -> Evaluation:
+    from search.view.export import choose
+
+    if trial is None:
+        return choose(_front(store, study), limits)
+    if limits.given():
+        raise InputError(f"--trial names one schedule, so limits are refused beside it, got --trial {trial}; drop one")
+    found = store.evaluation_of_trial(study.id, trial)
+    if found is None:
+        points = ", ".join(str(point.trial) for point in _front(store, study).points)
+        raise InputError(f"--trial must be an evaluated trial of {study.name}, got {trial}; on the front: {points}")
+    return found
+
+
+def evaluate(
+    config: Annotated[Path, typer.Argument(metavar="best.yaml", help="An exported configuration.")],
+    data: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Other images than recorded, in one sub-folder per class.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure an exported configuration again; on the same images its accuracy and FLOPs must come out the same."""
+    from search.evaluation.replay import replay
+    from search.view import report
+
+    measured = replay(config, data)
+    if as_json:
+        print(json.dumps(report.replay_json(measured), indent=2))
+    else:
+        report.show(report.replay_table(str(config), measured))
+    if measured.reproduced is False:
+        raise SearchError(f"{config}: {report.VERDICTS[False]}")
+
+
+def dashboard(
+    port: Annotated[
+        int, typer.Option(parser=whole, metavar="PORT", help="Where to listen; 0 for any free port.")
+    ] = 8080,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    storage: Storage = DEFAULT_STORAGE,
+) -> None:
+    """Serve Optuna Dashboard over the storage, read-only, until Ctrl-C."""
+    from search.view.dashboard import make_dashboard, serve
+
+    serve(make_dashboard(open_store(storage), host, port), host)

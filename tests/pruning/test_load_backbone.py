@@ -1,0 +1,190 @@
+"""Loading backbones: random, local and bundled weights, and what is refused."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from pruning import backbones
+from pruning.backbones import Backbone, fingerprint, load_backbone
+from pruning.errors import UnsupportedBackbone, WeightsError
+
+SMALL = "test_vit3"  # 4 blocks of width 96 at 160 px, no class token, attention pool: timm's own test model
+
+
+@pytest.fixture(scope="module")
+def random() -> Backbone:
+    return load_backbone(SMALL, "random")
+
+
+def test_random_weights_are_the_same_every_time(random: Backbone) -> None:
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    again = load_backbone(SMALL, "random")
+    assert again.fingerprint == random.fingerprint
+    assert torch.random.get_rng_state().equal(before)
+
+
+def test_a_backbone_is_ready_to_evaluate(random: Backbone) -> None:
+    assert not random.model.training
+    assert not any(p.requires_grad for p in random.model.parameters())
+    assert {p.dtype for p in random.model.parameters()} == {torch.float32}
+    assert (random.name, random.weights, random.num_classes) == (SMALL, "random", 1000)
+    assert tuple(random.data_config["input_size"]) == random.family.image_shape == (3, 160, 160)
+    assert {"mean", "std", "interpolation", "crop_pct"} <= random.data_config.keys()
+
+
+def test_the_demo_is_bundled() -> None:
+    """The method's own size: 196 patch tokens and a class token, like DeiT at 224."""
+    demo = load_backbone("demo", "whatever")
+    assert (demo.weights, demo.num_classes) == ("bundled", 10)
+    assert (demo.family.tokens, demo.family.prefix, demo.family.depth) == (196, 1, 12)
+    assert demo.family.image_shape == tuple(demo.data_config["input_size"]) == (1, 28, 28)
+    assert demo.fingerprint == load_backbone("demo").fingerprint
+
+
+def test_a_fingerprint_is_of_names_and_values(random: Backbone) -> None:
+    model = timm.create_model(SMALL)
+    model.load_state_dict(random.model.state_dict())
+    assert fingerprint(model) == random.fingerprint
+    assert re.fullmatch("[0-9a-f]{16}", random.fingerprint)
+    model.norm.bias.data[0] += 1e-3
+    assert fingerprint(model) != random.fingerprint
+
+
+WRAPPINGS: dict[str, Any] = {
+    "plain": lambda state: state,
+    "state_dict": lambda state: {"state_dict": state, "epoch": 3},
+    "model": lambda state: {"model": state},
+    "module.": lambda state: {"state_dict": {f"module.{key}": value for key, value in state.items()}},
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPPINGS.values(), ids=WRAPPINGS)
+def test_local_pth(random: Backbone, tmp_path: Path, wrap: Any) -> None:
+    path = tmp_path / "w.pth"
+    torch.save(wrap(random.model.state_dict()), path)
+    assert load_backbone(SMALL, str(path)).fingerprint == random.fingerprint
+
+
+def test_local_safetensors_in_half_precision_are_read_as_float32(random: Backbone, tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    halved = {key: value.half() for key, value in random.model.state_dict().items()}
+    save_file(halved, path)
+    loaded = load_backbone(SMALL, str(path)).model.state_dict()
+    assert all(loaded[key].equal(value.float()) for key, value in halved.items())
+
+
+def test_a_classifier_for_other_classes_is_read_from_the_file(random: Backbone, tmp_path: Path) -> None:
+    state = random.model.state_dict()
+    state |= {"head.weight": torch.zeros(7, 96), "head.bias": torch.zeros(7)}
+    torch.save(state, tmp_path / "w.pth")
+    assert load_backbone(SMALL, str(tmp_path / "w.pth")).num_classes == 7
+
+
+def write(path: Path, content: Any) -> None:
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif path.suffix == ".safetensors":
+        save_file(content, path)
+    else:
+        torch.save(content, path)
+
+
+BAD: dict[str, tuple[str, Any, str]] = {
+    "a suffix nobody knows": ("w.npz", b"", "must be pretrained, random, or a path to .safetensors, .pth, .pt or .bin"),
+    "no file": ("w.pth", None, "no such file: "),
+    "an empty pth": ("w.pth", b"", "cannot be read"),
+    "a broken pth": ("w.pth", b"rubbish", "cannot be read: IndexError: list index out of range"),
+    "a page of HTML": ("w.pth", b"<!DOCTYPE html>\n<html>Not Found</html>", "must hold tensors only (weights_only)"),
+    "a cut zip": ("w.pth", b"PK\x03\x04" + bytes(90), "cannot be read"),
+    "an empty safetensors": ("w.safetensors", b"", "cannot be read"),
+    "a broken safetensors": ("w.safetensors", b"\xff" * 64, "cannot be read"),
+    "code": ("w.pth", {"x": pickle.PickleBuffer}, "must hold tensors only (weights_only)"),
+    "a tensor": ("w.pth", torch.ones(2), "must hold a state_dict, a mapping of names to tensors"),
+    "numbers": ("w.pth", {"norm.bias": 1.0}, "must hold a state_dict, a mapping of names to tensors"),
+    "another model": ("w.safetensors", {"a": torch.ones(2)}, "does not fit the backbone in "),
+    "nothing": ("w.pth", {}, "does not fit the backbone in "),
+}
+
+
+@pytest.mark.parametrize(("name", "content", "message"), BAD.values(), ids=BAD)
+def test_bad_weights_are_refused_by_path_and_reason(tmp_path: Path, name: str, content: Any, message: str) -> None:
+    path = tmp_path / name
+    if content is not None:
+        write(path, content)
+    with pytest.raises(WeightsError) as caught:
+        load_backbone(SMALL, str(path))
+    text = str(caught.value)
+    assert text.startswith("backbone.weights")
+    assert str(path) in text
+    assert message in text
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("norm.bias"), "in 1 places: missing norm.bias"),
+        (lambda s: s.update(extra=torch.ones(1)), "in 1 places: unknown extra"),
+        (lambda s: s.update({"norm.bias": torch.ones(3)}), r"in 1 places: norm.bias is (3,), not (96,)"),
+    ],
+)
+def test_weights_that_nearly_fit_name_the_difference(
+    random: Backbone, tmp_path: Path, change: Any, message: str
+) -> None:
+    state = dict(random.model.state_dict())
+    change(state)
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=re.escape(message)):
+        load_backbone(SMALL, str(tmp_path / "w.pth"))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("deit_smal_patch16_224", "must be a timm model or demo, got 'deit_smal_patch16_224'; did you mean deit_small"),
+        ("demoo", "must be a timm model or demo, got 'demoo'; did you mean demo?"),
+        ("", "must be a timm model or demo, got ''; see timm.list_models"),
+        ("test_vit3.nope", "test_vit3 alone or with a tag of its own, got tag 'nope'; its tags: r160_in1k"),
+        ("test_vit3.", "test_vit3 alone or with a tag of its own, got tag ''"),
+        ("resnet18", "backbone of type ResNet cannot be pruned"),
+    ],
+)
+def test_unknown_and_unprunable_names_are_refused(name: str, message: str) -> None:
+    with pytest.raises(UnsupportedBackbone, match=re.escape(message)):
+        load_backbone(name, "random")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError("hub unreachable\nat https://x"), "could not be had: hub unreachable; give a path"),
+        (RuntimeError(""), "could not be had: RuntimeError; give a path"),
+    ],
+)
+def test_a_hub_that_does_not_answer_is_a_weights_error(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
+) -> None:
+    def fail(name: str, pretrained: bool) -> None:
+        raise error
+
+    monkeypatch.setattr(backbones.timm, "create_model", fail)
+    with pytest.raises(WeightsError, match=re.escape(message)):
+        load_backbone(SMALL)
+
+
+def test_what_is_not_driven_exactly_is_not_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The check of PrunedViT against the untouched model runs on every load."""
+    model = timm.create_model(SMALL)
+    model.norm.weight.data.fill_(torch.nan)
+    torch.save(model.state_dict(), tmp_path / "w.pth")
+    with pytest.raises(UnsupportedBackbone, match=r"must be reproduced within 0\.0001"):
+        load_backbone(SMALL, str(tmp_path / "w.pth"))

@@ -1,0 +1,274 @@
+"""Parameters and schedules: each determines the other, inside a box that every sampler can use."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from pruning.errors import ScheduleError
+from pruning.methods import METHODS
+from pruning.schedule import Schedule
+from pruning.stage import Stage
+from search.errors import InputError
+from search.study.sections import SpaceSpec
+from search.study.space import OutsideSpace, baselines, block_range, distributions, smallest, to_params, to_schedule
+
+DEPTH = 12
+DENSE = Schedule()
+FIELDS = ("wpr_iterations", "partition", "similarity_share")
+
+
+def space(**changes: Any) -> SpaceSpec:
+    return SpaceSpec.model_validate(changes)
+
+
+def value(distribution: BaseDistribution) -> st.SearchStrategy[Any]:
+    if isinstance(distribution, CategoricalDistribution):
+        return st.sampled_from(distribution.choices)
+    if isinstance(distribution, IntDistribution):
+        return st.integers(distribution.low, distribution.high)
+    assert isinstance(distribution, FloatDistribution)
+    return st.floats(distribution.low, distribution.high)
+
+
+SPACES = [
+    space(),
+    space(methods=["random"], keep=[0.3, 0.9]),
+    space(methods=["random", "zero-tprune", "cls-attention"], max_stages=3, blocks=[2, 4]),
+    space(max_stages=1, blocks=[5, 5]),
+    space(keep=[0.7, 0.7], wpr_iterations=[5, 5], partition=[0.5, 0.5], similarity_share=[0.5, 0.5]),
+    space(max_stages=11, wpr_iterations=[1, 100], partition=[0.01, 0.99]),
+]
+
+
+class TestBox:
+    def test_of_the_contracts_space(self) -> None:
+        box = distributions(space(), DEPTH)
+        assert len(box) == 1 + 4 * 5
+        assert box["stages"] == IntDistribution(1, 4)
+        assert box["block_3"] == IntDistribution(0, 10)
+        assert box["keep_0"] == FloatDistribution(0.5, 1.0)
+        assert box["wpr_iterations_1"] == IntDistribution(1, 50)
+        assert box["partition_2"] == FloatDistribution(0.3, 0.7)
+        assert box["similarity_share_3"] == FloatDistribution(0.0, 1.0)
+
+    def test_zero_stages_are_in_it_where_no_stage_can_keep_everything(self) -> None:
+        assert distributions(space(keep=[0.5, 0.99]), DEPTH)["stages"] == IntDistribution(0, 4)
+
+    def test_fields_no_method_reads_are_left_out(self) -> None:
+        assert not [name for name in distributions(space(methods=["random"]), DEPTH) if name.startswith(FIELDS)]
+        both = distributions(space(methods=["random", "zero-tprune"]), DEPTH)
+        assert both["method"] == CategoricalDistribution(("random", "zero-tprune"))
+        assert "partition_0" in both
+
+    def test_fixed_fields_are_constants(self) -> None:
+        fixed = space(max_stages=1, blocks=[5, 5], keep=[0.7, 1.0], wpr_iterations=[9, 9])
+        assert list(distributions(fixed, DEPTH)) == ["keep_0", "partition_0", "similarity_share_0"]
+        params = {"keep_0": 0.8, "partition_0": 0.4, "similarity_share_0": 0.3}
+        assert to_schedule(params, fixed, DEPTH) == Schedule([Stage(5, 0.8, 9, 0.4, 0.3)])
+
+    @pytest.mark.parametrize(
+        ("changes", "depth", "message"),
+        [
+            ({}, 1, "backbone must have at least 2 blocks to be pruned, got 1"),
+            ({"blocks": [0, 11]}, 12, r"space\.blocks must end at 10 or below .* 12 blocks .* got \[0, 11\]; lower it"),
+            ({"max_stages": 12}, 12, r"space\.max_stages must be at most 11, .* got 12; lower it"),
+            ({}, 4, r"space\.max_stages must be at most 3, .* got 4"),
+        ],
+    )
+    def test_space_that_does_not_fit_the_backbone_is_refused(self, changes: Any, depth: int, message: str) -> None:
+        with pytest.raises(InputError, match=message):
+            distributions(space(**changes), depth)
+
+    def test_every_block_but_the_last_by_default(self) -> None:
+        assert block_range(space(), 24) == (0, 22)
+        assert block_range(space(blocks=[3, 7]), 24) == (3, 7)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "meant"),
+    [
+        ((3, 5, 7), (3, 5, 7)),
+        ((3, 3, 7), (3, 4, 7)),
+        ((3, 3, 3), (3, 4, 5)),
+        ((8, 8, 2), (8, 2, 3)),  # above the highest comes the lowest, which is then taken
+        ((7, 8, 8), (7, 8, 2)),
+        ((8, 7, 7), (8, 7, 2)),
+    ],
+)
+def test_taken_block_means_the_next_free_one(wanted: tuple[int, ...], meant: tuple[int, ...]) -> None:
+    box = space(methods=["random"], max_stages=3, blocks=[2, 8])
+    keeps = (0.9, 0.8, 0.7)
+    params = {f"block_{i}": block for i, block in enumerate(wanted)}
+    params |= {f"keep_{i}": keep for i, keep in enumerate(keeps)} | {"stages": 3}
+    expected = Schedule([Stage(block, keep) for block, keep in zip(meant, keeps, strict=True)], "random")
+    assert to_schedule(params, box, DEPTH) == expected
+
+
+def test_only_the_first_slots_are_used_and_stages_that_keep_everything_are_not() -> None:
+    box = space(methods=["random"], max_stages=3)
+    params = {"stages": 2, "block_0": 4, "keep_0": 1.0, "block_1": 6, "keep_1": 0.6, "block_2": 8, "keep_2": 0.5}
+    assert to_schedule(params, box, DEPTH) == Schedule([Stage(6, 0.6)], "random")
+    assert to_schedule({**params, "keep_1": 1.0}, box, DEPTH) == DENSE
+
+
+def test_fields_a_method_does_not_read_take_the_default() -> None:
+    box = space(methods=["random", "zero-tprune"], max_stages=1)
+    params = {"method": "random", "stages": 1, "block_0": 3, "keep_0": 0.7}
+    params |= {"wpr_iterations_0": 30, "partition_0": 0.3, "similarity_share_0": 0.9}
+    assert to_schedule(params, box, DEPTH) == Schedule([Stage(3, 0.7)], "random")
+    read = {**params, "method": "zero-tprune"}
+    assert to_schedule(read, box, DEPTH) == Schedule([Stage(3, 0.7, 30, 0.3, 0.9)])
+
+
+@pytest.mark.parametrize("box", SPACES)
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_any_parameters_mean_a_schedule_that_has_parameters(box: SpaceSpec, data: st.DataObject) -> None:
+    params = {name: data.draw(value(d), name) for name, d in distributions(box, DEPTH).items()}
+    schedule = to_schedule(params, box, DEPTH)
+    low, high = block_range(box, DEPTH)
+    assert all(low <= stage.block <= high for stage in schedule.stages)
+    assert len(schedule.stages) <= box.max_stages
+    back = to_params(schedule, box, DEPTH)
+    assert back.keys() == distributions(box, DEPTH).keys()
+    assert all(d._contains(d.to_internal_repr(back[name])) for name, d in distributions(box, DEPTH).items())
+    assert to_schedule(back, box, DEPTH) == schedule
+
+
+@pytest.mark.parametrize("box", SPACES)
+def test_dense_model_is_in_every_space_whose_keep_is_not_fixed(box: SpaceSpec) -> None:
+    assert to_schedule(to_params(DENSE, box, DEPTH), box, DEPTH) == DENSE
+
+
+@pytest.mark.parametrize(
+    ("changes", "schedule", "message"),
+    [
+        ({}, Schedule([Stage(3, 0.4)]), r"keep_0 must be in \[0\.5, 1\.0\] of the space, got 0\.4"),
+        ({"blocks": [4, 9]}, Schedule([Stage(3, 0.7)]), r"block_0 must be in \[4, 9\]"),
+        ({"wpr_iterations": [9, 9]}, Schedule([Stage(3, 0.7, 8)]), r"wpr_iterations_0 must be in \[9, 9\]"),
+        (
+            {"max_stages": 1},
+            Schedule([Stage(3, 0.7), Stage(4, 0.7)]),
+            r"stages must be in \[1, 1\] of the space, got 2",
+        ),
+        ({}, Schedule([Stage(3, 0.7)], "random"), r"a method of \['zero-tprune'\] without options"),
+        ({}, Schedule([Stage(3, 0.7)], options={"metric": "dot"}), "without options"),
+        ({}, Schedule([Stage(3, 1.0)]), "stages that drop tokens"),
+        ({}, Schedule([], "random"), "must be one that the space can express"),
+        ({"methods": ["random"]}, Schedule([Stage(3, 0.7, 30)], "random"), "defaults where the method does not look"),
+    ],
+)
+def test_schedule_outside_the_space_is_refused(changes: Any, schedule: Schedule, message: str) -> None:
+    with pytest.raises(OutsideSpace, match=message):
+        to_params(schedule, space(**changes), DEPTH)
+
+
+def test_optuna_takes_the_parameters_and_gives_them_back() -> None:
+    box, wanted = space(), Schedule([Stage(2, 0.9, 30), Stage(5, 0.8), Stage(8, 0.7, 1)])
+    study = optuna.create_study(directions=["maximize"] * 2, sampler=optuna.samplers.RandomSampler(seed=0))
+    study.enqueue_trial(to_params(wanted, box, DEPTH))
+    first, second = (study.ask(distributions(box, DEPTH)) for _ in range(2))
+    assert to_schedule(first.params, box, DEPTH) == wanted
+    assert to_schedule(second.params, box, DEPTH) != wanted
+
+
+class TestBaselines:
+    def test_of_the_contracts_space(self) -> None:
+        named = dict(baselines(space(), DEPTH))
+        assert list(named) == ["dense", *(f"uniform 0.{k}" for k in (9, 8, 7, 6, 5)), "paper"]
+        assert named["dense"] == DENSE
+        assert named["uniform 0.8"] == Schedule([Stage(block, 0.8) for block in (2, 5, 8)])
+        assert named["paper"] == Schedule([Stage(2, 0.9, 30), Stage(5, 0.8, 5), Stage(8, 0.7, 1)])
+
+    def test_paper_scales_to_the_depth(self) -> None:
+        assert [stage.block for stage in dict(baselines(space(), 24))["paper"].stages] == [4, 10, 16]
+
+    def test_each_further_method_has_one(self) -> None:
+        named = dict(baselines(space(methods=["random", "cls-attention", "zero-tprune"]), DEPTH))
+        assert named["uniform 0.9"].method == "random"
+        assert named["uniform 0.7 cls-attention"].method == "cls-attention"
+        assert named["uniform 0.7 zero-tprune"].method == named["paper"].method == "zero-tprune"
+        assert len(named) == 1 + 5 + 2 + 1
+
+    def test_values_move_into_the_range(self) -> None:
+        named = dict(
+            baselines(space(wpr_iterations=[10, 20], partition=[0.6, 0.7], similarity_share=[0.1, 0.2]), DEPTH)
+        )
+        assert named["uniform 0.7"].stages[0] == Stage(2, 0.7, 10, 0.6, 0.2)
+        assert [stage.wpr_iterations for stage in named["paper"].stages] == [20, 10, 10]
+
+    @pytest.mark.parametrize(
+        ("changes", "names"),
+        [
+            ({"keep": [0.75, 1.0]}, ["dense", "uniform 0.9", "uniform 0.8"]),
+            ({"keep": [0.7, 0.7]}, ["dense", "uniform 0.7"]),
+            ({"max_stages": 2, "keep": [0.85, 1]}, ["dense", "uniform 0.9"]),
+            ({"blocks": [6, 8], "max_stages": 3, "keep": [0.85, 1]}, ["dense", "uniform 0.9"]),
+            ({"methods": ["random"], "keep": [0.65, 0.95]}, ["dense", "uniform 0.9", "uniform 0.8", "uniform 0.7"]),
+        ],
+    )
+    def test_only_what_the_space_can_express(self, changes: Any, names: list[str]) -> None:
+        assert [name for name, _ in baselines(space(**changes), DEPTH)] == names
+
+    @pytest.mark.parametrize("depth", range(2, 26))
+    def test_are_distinct_and_expressible_at_every_depth(self, depth: int) -> None:
+        box = space(methods=["zero-tprune", "random"], max_stages=min(3, depth - 1))
+        found = [schedule for _, schedule in baselines(box, depth)]
+        assert len({schedule.key for schedule in found}) == len(found)
+        for schedule in found:
+            assert to_schedule(to_params(schedule, box, depth), box, depth) == schedule
+            schedule.plan(196, depth)
+
+
+class TestSmallest:
+    def test_prunes_earliest_most_and_by_the_cheapest_method(self) -> None:
+        box = space(methods=["zero-tprune", "random"], blocks=[2, 9])
+        assert smallest(box, DEPTH) == Schedule([Stage(block, 0.5) for block in (2, 3, 4, 5)], "random")
+
+    @pytest.mark.parametrize("methods", [["zero-tprune"], ["zero-tprune", "random"]])
+    def test_costs_no_more_than_any_schedule_of_a_coarse_grid(self, methods: list[str]) -> None:
+        box = space(methods=methods, max_stages=2, blocks=[0, 3], keep=[0.5, 0.9], wpr_iterations=[1, 50])
+        least = cost(smallest(box, 5, cost))
+        stages = [
+            Stage(block, keep, votes, partition, share)
+            for block, keep in itertools.product(range(4), (0.5, 0.9))
+            for votes, partition, share in itertools.product((1, 50), (0.3, 0.7), (0.0, 0.5, 1.0))
+        ]
+        pairs = ((a, b) for a, b in itertools.product(stages, stages) if a.block < b.block)
+        assert least <= min(cost(Schedule(pair)) for pair in itertools.chain(pairs, ((s,) for s in stages)))
+
+    def test_passes_over_what_leaves_no_token(self) -> None:
+        box = space(methods=["random"], keep=[0.05, 0.5])  # 196 -> 9 -> 0
+        assert smallest(box, DEPTH, cost) == Schedule([Stage(0, 0.05)], "random")
+
+    def test_says_so_if_everything_does(self) -> None:
+        box = space(methods=["random"], keep=[0.001, 0.5])
+        with pytest.raises(InputError, match=r"space\.keep must leave a token after 4 stages, got \[0\.001, 0\.5\]"):
+            smallest(box, DEPTH, cost)
+
+
+def cost(schedule: Schedule, tokens: int = 196, depth: int = 12, width: int = 192, heads: int = 3) -> float:
+    """FLOPs of the blocks and stages in outline, enough to rank schedules."""
+    plans = {plan.block: plan for plan in schedule.plan(tokens, depth)}
+    total, n = 0.0, tokens + 1
+    for block in range(depth):
+        total += 12 * n * width**2 + 2 * n * n * width
+        if block in plans:
+            plan = plans[block]
+            if "similarity_share" in METHODS[schedule.method].stage_fields and plan.similar:
+                total += plan.candidates * (plan.tokens - plan.candidates) * width
+            total += plan.votes * heads * (plan.survivors + 1) ** 2
+            n = plan.kept + 1
+    return total
+
+
+def test_cost_refuses_like_the_real_one() -> None:
+    with pytest.raises(ScheduleError):
+        cost(Schedule([Stage(0, 0.001)]))

@@ -1,0 +1,156 @@
+"""The dependency rule, read from the imports themselves.
+
+cli -> view -> fleet -> evaluation -> store -> study -> pruning, never back up; `pruning` knows nothing of `search`;
+no cycles; what runs no model loads no torch.
+"""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import importlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("cli", "view", "fleet", "evaluation", "store", "study")  # each may import those after it
+GROUND = ("pruning", "search.errors", "studies")  # what every room may import
+SOURCES = sorted([*ROOT.glob("pruning/**/*.py"), *ROOT.glob("search/**/*.py")])
+HEAVY = {"torch", "timm", "fvcore", "torchvision"}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in SOURCES}
+
+
+def is_typing_only(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+
+
+def statements(node: ast.AST, *, typing: bool, late: bool) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Import statements below `node`. typing: those for type checkers too. late: those inside functions too."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import | ast.ImportFrom):
+            yield child
+        elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) and not late:
+            continue
+        elif isinstance(child, ast.If) and is_typing_only(child) and not typing:
+            yield from (each for branch in child.orelse for each in statements(branch, typing=typing, late=late))
+        else:
+            yield from statements(child, typing=typing, late=late)
+
+
+def imported(name: str, source: str, *, typing: bool = True, late: bool = True) -> set[str]:
+    """Full names of what the module imports: `from a import b` is a.b if that is a module of ours, else a."""
+    found: set[str] = set()
+    for node in statements(ast.parse(source), typing=typing, late=late):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+            continue
+        assert node.level == 0, f"{name}: imports must be absolute, got {ast.unparse(node)}"
+        assert node.module is not None
+        for alias in node.names:
+            full = f"{node.module}.{alias.name}"
+            found.add(full if full in MODULES else node.module)
+    return found
+
+
+def is_within(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
+
+
+def broken_rules(name: str, source: str) -> list[str]:
+    """What the module imports and may not."""
+    ours = {each for each in imported(name, source) if each.split(".")[0] in ("search", "pruning", "studies", "tests")}
+    if is_within(name, "pruning"):
+        allowed = ["pruning", "studies"]
+    elif name in ("search", "search.errors"):
+        allowed = [*GROUND]
+    else:
+        room = name.split(".")[1]
+        assert room in ROOMS, f"{name} is in no room; the rooms are {', '.join(ROOMS)}"
+        allowed = [*GROUND, *(f"search.{each}" for each in ROOMS[ROOMS.index(room) :])]
+    return sorted(each for each in ours if not any(is_within(each, package) for package in allowed))
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_go_down_only(name: str) -> None:
+    assert broken_rules(name, MODULES[name].read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "broken"),
+    [
+        ("pruning.model", "from search.errors import InputError", ["search.errors"]),
+        ("search.study.spec", "import search.store.records", ["search.store.records"]),
+        ("search.store.fronts", "def f():\n    from search.view import report", ["search.view.report"]),
+        ("search.study.spec", "if TYPE_CHECKING:\n    from search.view import report", ["search.view.report"]),
+        ("search.fleet.worker", "from search import cli, store", ["search.cli"]),
+        ("search.errors", "from search.study.spec import StudySpec", ["search.study.spec"]),
+        ("search.view.report", "from search.store.records import Front\nimport pruning, rich", []),
+        ("search.cli", "from search.view.report import table", []),
+        ("pruning.flops", "from pruning.model import PrunedViT", []),
+    ],
+)
+def test_the_reader_of_imports_sees_every_kind(name: str, source: str, broken: list[str]) -> None:
+    assert broken_rules(name, source) == broken
+
+
+@pytest.mark.parametrize("typing", [False, True])
+def test_no_cycles(typing: bool) -> None:
+    """Not even late imports escape one; with `typing`, imports for type checkers count as well.
+
+    A package's `__init__` that loads its names on first use is left out: it imports nothing when it is imported.
+    """
+    graph: dict[str, set[str]] = {}
+    for name, path in MODULES.items():
+        names = imported(name, path.read_text(), typing=typing)
+        graph[name] = {each for each in names if each in MODULES and each != name} - {"pruning"}
+    graph.pop("pruning")
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError naming the modules
+
+
+def test_the_library_loads_its_names_on_first_use() -> None:
+    """So `pruning` itself is no part of a cycle: at run time it imports nothing of its own package."""
+    assert imported("pruning", MODULES["pruning"].read_text(), typing=False) <= {"__future__", "importlib", "typing"}
+    package = importlib.import_module("pruning")
+    for name in package.__all__:
+        assert getattr(package, name).__module__.startswith("pruning.")
+    assert dir(package) == package.__all__
+    with pytest.raises(AttributeError, match="module 'pruning' has no attribute 'nothing'"):
+        package.nothing  # noqa: B018
+
+
+LIGHT = sorted(
+    name
+    for name in MODULES
+    if is_within(name, "search.store") or is_within(name, "search.study") or name in ("search", "search.errors")
+    if not is_within(name, "search.store.migrations")  # scripts that Alembic runs, in a context of its own
+)
+
+
+def loaded_by(*names: str) -> set[str]:
+    """Top-level packages that importing the modules loads, in a fresh interpreter."""
+    code = f"import sys, {', '.join(names)}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    return set(result.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["pruning", "pruning.schedule", "pruning.stage", "pruning.documents", "pruning.methods", "pruning.config"],
+        LIGHT,
+    ],
+    ids=["schedules", "store and study"],
+)
+def test_what_runs_no_model_loads_no_torch(names: list[str]) -> None:
+    assert loaded_by(*names) & HEAVY == set()

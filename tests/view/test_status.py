@@ -1,0 +1,67 @@
+"""Studies as a list and one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from search.store.records import Progress, StudyRecord
+from search.view import status
+
+Printed = Callable[..., str]
+MakeProgress = Callable[..., Progress]
+
+
+def test_list_has_a_line_per_study(printed: Printed, study: StudyRecord, progress: MakeProgress) -> None:
+    rows = [(study, progress()), (replace(study, name="other", state="running"), progress(best=None))]
+    lines = printed(status.study_list(rows)).splitlines()
+    first = next(line for line in lines if line.lstrip().startswith("shirts"))
+    for fact in ("done", "demo", "3/8", "2:05 min", "89.70 % at 1.12x", "2026-11-22 16:55"):
+        assert fact in first
+    second = next(line for line in lines if line.lstrip().startswith("other"))
+    assert "running" in second
+    assert " - " in second
+
+
+def test_list_of_nothing_is_a_header(printed: Printed) -> None:
+    assert printed(status.study_list([])).split()[0] == "study"
+
+
+def test_status_shows_state_progress_spec_and_origin(
+    printed: Printed, study: StudyRecord, progress: MakeProgress
+) -> None:
+    text = printed(status.study_status(study, progress(note="time budget used up")))
+    for fact in (
+        "done (time budget used up)",
+        "3 of 8 in 2:05 min",
+        "2 points, 1 confirmed",
+        "0.0498",
+        "89.70 ±0.67 % at 1.12x",
+        "weights: bundled",
+        "methods: [zero-tprune]",
+        "no fast bfloat16",
+        "torch: 2.14.1",
+    ):
+        assert fact in text
+    assert "skipped" not in text
+
+
+def test_status_before_anything_is_known(printed: Printed, study: StudyRecord, progress: MakeProgress) -> None:
+    new = replace(study, state="created", provenance={})
+    lines = printed(status.study_status(new, progress(done=0, front_size=0, best=None))).splitlines()
+    assert [line.split() for line in lines if line.startswith("best")] == [["best", "-"]]
+    assert not any(line.startswith(("hardware", "versions")) for line in lines)
+
+
+def test_status_names_skipped_images(printed: Printed, study: StudyRecord, progress: MakeProgress) -> None:
+    broken = [f"shirt/{i}.png" for i in range(5)]
+    text = printed(status.study_status(replace(study, provenance={"skipped_images": broken}), progress()))
+    assert "5 corrupt images: shirt/0.png, shirt/1.png, shirt/2.png" in text
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_both_fit_narrow_terminals(printed: Printed, study: StudyRecord, progress: MakeProgress, width: int) -> None:
+    for part in (status.study_list([(study, progress())]), status.study_status(study, progress())):
+        assert max(map(len, printed(part, width).splitlines())) <= width
