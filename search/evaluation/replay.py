@@ -5,6 +5,7 @@ Knows configurations and the bench's parts. Ignores studies and SQL.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,8 @@ def replay(path: Path, data_path: str | None = None) -> Replay:
     Raises ConfigError, ScheduleError, WeightsError, UnsupportedBackbone or InputError naming file, field and value.
     """
     config = read_config(path)
+    if not isinstance(config.metrics.get("search") or {}, Mapping):
+        raise InputError(f"{path}: metrics.search must be a mapping, got {config.metrics['search']!r}; export it again")
     spec = _spec(config, path, data_path)
     backbone = load_backbone(spec.backbone.name, spec.backbone.weights)
     expected = config.backbone.get("fingerprint")

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -151,10 +153,17 @@ def _accuracy(measured: Measurement) -> Mapping[str, Any]:
 def next_commands(study: StudyRecord, front: Front, storage: str, default_storage: str) -> list[str]:
     """What to type after a launch, ready to paste."""
     where = "" if storage in (default_storage, os.environ.get("ZTP_STORAGE")) else f" --storage {_quoted(storage)}"
+    ztp = _program()
     return [
-        f"ztp export {study.name}{_worthwhile_speedup(front)} -o {study.name}-best.yaml{where}",
-        f"ztp dashboard{where}",
+        f"{ztp} export {study.name}{_worthwhile_speedup(front)} -o {study.name}-best.yaml{where}",
+        f"{ztp} dashboard{where}",
     ]
+
+
+def _program() -> str:
+    """How this shell can call the command again: by name, or by the path it was called by (.venv/bin/ztp, say)."""
+    called = sys.argv[0]
+    return called if os.path.basename(called) == "ztp" and shutil.which("ztp") is None else "ztp"
 
 
 def _worthwhile_speedup(front: Front) -> str:

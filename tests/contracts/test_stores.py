@@ -287,6 +287,19 @@ class TestSlots:
         assert opened.evaluations(record.id) == []
         assert opened.progress(record.id).done == 0
 
+    def test_slot_taken_over_is_safe_from_its_former_worker(self, opened: Store, record: StudyRecord) -> None:
+        former = opened.reserve(record.id, "a", 1)
+        assert former is not None
+        opened.free(former)
+        taken = opened.reserve(record.id, "b", 1)  # SQLite gives the freed id again
+        assert taken is not None
+        assert not opened.free(former)
+        with pytest.raises(TrialStopped):
+            opened.assign(former, 0)
+        with pytest.raises(TrialStopped):
+            opened.complete(former, measured(0, 0.9, 1.0), True, 0)
+        assert opened.slots(record.id) == [taken]
+
     def test_silent_worker_is_stale_until_it_beats(self, opened: Store, record: StudyRecord) -> None:
         slot = opened.reserve(record.id, "a", TRIALS)
         other = opened.reserve(record.id, "b", TRIALS)

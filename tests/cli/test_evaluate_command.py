@@ -1,0 +1,62 @@
+"""`ztp evaluate` on the real bundled backbone: what is reproduced, what is not, and how each is told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from search.store.records import Throughput
+from search.study.spec import make_spec
+
+Ztp = Callable[..., Any]
+
+DATA = {"source": "demo", "search_images": 8, "confirm_images": 8}
+CONFIGURATION: dict[str, Any] = {
+    "format": 1,
+    "backbone": {"name": "demo", "weights": "bundled"},
+    "schedule": {"method": "zero-tprune", "stages": [{"block": 2, "keep": 0.5}, {"block": 6, "keep": 0.5}]},
+    "runtime": {"dtype": "float32", "batch_size": 4},
+}
+
+
+@pytest.fixture(scope="module")
+def recorded() -> dict[str, Any]:
+    """The configuration with what it measures, as an export records it."""
+    from pruning.schedule import Schedule
+    from search.evaluation.bench import Bench, Facts
+
+    spec = make_spec(
+        {"name": "x", "backbone": {"name": "demo"}, "data": DATA, "runtime": CONFIGURATION["runtime"]}, "test"
+    )
+    bench = Bench.open(spec)
+    weights, images = bench.backbone.fingerprint, bench.images.fingerprint
+    bench.use(Facts("float32", "recorded", "cpu", weights, images, 1.0, None))
+    schedule = Schedule.from_dict(CONFIGURATION["schedule"])
+    measured = bench.measure(schedule, Throughput(1.0, 1.0, "measured"))
+    metrics = {"search": {"accuracy": measured.accuracy.value}, "flops": measured.flops}
+    return {**CONFIGURATION, "data": {**DATA, "fingerprint": images}, "metrics": metrics}
+
+
+def test_the_same_accuracy_and_flops_come_out(ztp: Ztp, recorded: dict[str, Any]) -> None:
+    Path("best.yaml").write_text(yaml.safe_dump(recorded))
+    ran = ztp("evaluate", "best.yaml", "--json")
+    assert (ran.code, ran.err) == (0, "")
+    document = json.loads(ran.out)
+    assert document["reproduced"] is True
+    assert (document["images"], document["flops"]) == (8, recorded["metrics"]["flops"])
+    assert document["accuracy"] == recorded["metrics"]["search"]["accuracy"]
+
+
+def test_another_number_is_a_failure(ztp: Ztp, recorded: dict[str, Any]) -> None:
+    wrong = {**recorded["metrics"], "flops": recorded["metrics"]["flops"] + 1}
+    Path("best.yaml").write_text(yaml.safe_dump({**recorded, "metrics": wrong}))
+    ran = ztp("evaluate", "best.yaml")
+    assert ran.code == 1
+    assert f"{recorded['metrics']['flops']:,}" in ran.out
+    assert f"{wrong['flops']:,}" in ran.out
+    assert ran.err == "ztp: best.yaml: NOT reproduced: accuracy or FLOPs differ from those recorded\n"

@@ -1,0 +1,97 @@
+"""The latency profile against a naive sum over blocks, and a real one of the demo backbone."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from pruning.backbones import Backbone
+from pruning.errors import ScheduleError
+from pruning.model import PrunedViT
+from pruning.schedule import Schedule
+from pruning.stage import Stage
+from search.evaluation import profile as latency
+from search.evaluation.data import Split
+from search.evaluation.profile import LatencyProfile, StageCost, measure_profile
+
+# linear in tokens, so that every value between the grid's is known
+ZERO = StageCost(opened=(1.0, 10.0), vote=(0.1, 1.0), similarity=(0.2, 2.0))
+RANDOM = StageCost(opened=(0.5, 5.0), vote=(0.0, 0.0), similarity=(0.0, 0.0))
+PROFILE = LatencyProfile(
+    batch_size=8,
+    depth=12,
+    tokens=(10, 100),
+    block=(2.0, 20.0),
+    rest=3.0,
+    stages={"zero-tprune": ZERO, "random": RANDOM},
+)
+
+
+def naive_ms(schedule: Schedule) -> float:
+    """Block by block: 0.2 ms a token, and behind a pruning block what its stage costs at the tokens entering it."""
+    plans = {plan.block: plan for plan in schedule.plan(100, 12)}
+    total, tokens = 3.0, 100
+    for block in range(12):
+        total += 0.2 * tokens
+        plan = plans.get(block)
+        if plan is None:
+            continue
+        if schedule.method == "random":
+            total += 0.05 * tokens
+        else:
+            total += 0.1 * tokens + plan.votes * 0.01 * tokens + (0.02 * tokens if plan.similar else 0.0)
+        tokens = plan.kept
+    return total
+
+
+SCHEDULES = [
+    Schedule(),
+    Schedule([Stage(0, 0.5)]),
+    Schedule([Stage(10, 0.5, 30)]),
+    Schedule([Stage(2, 0.9, 30), Stage(5, 0.8, 5), Stage(8, 0.7, 1)]),
+    Schedule([Stage(2, 0.9, 30, 0.5, 0.0), Stage(3, 0.3, 7, 0.5, 1.0)]),  # without and with the similarity step
+    Schedule([Stage(4, 0.5), Stage(5, 0.5)], "random"),
+]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_is_a_sum_over_blocks(schedule: Schedule) -> None:
+    assert PROFILE.latency_ms(schedule) == pytest.approx(naive_ms(schedule))
+    predicted = PROFILE.predict(schedule)
+    assert predicted.speedup == pytest.approx(naive_ms(Schedule()) / naive_ms(schedule))
+    assert predicted.images_per_s == pytest.approx(8 * 1000 / naive_ms(schedule))
+    assert predicted.how == "profiled"
+
+
+def test_below_the_grid_it_stays_at_its_lowest() -> None:
+    # 5 tokens after block 0, fewer than the grid's 10: each of 11 blocks takes 2 ms
+    assert PROFILE.latency_ms(Schedule([Stage(0, 0.05)], "random")) == pytest.approx(3 + 20 + 5 + 11 * 2)
+
+
+def test_schedule_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(ScheduleError, match="at most 10 for a backbone of 12 blocks"):
+        PROFILE.latency_ms(Schedule([Stage(11, 0.5)]))
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_survives_json(schedule: Schedule) -> None:
+    again = LatencyProfile.from_dict(json.loads(json.dumps(PROFILE.to_dict())))
+    assert again == PROFILE
+    assert again.latency_ms(schedule) == PROFILE.latency_ms(schedule)
+
+
+def test_of_a_real_backbone(backbone: Backbone, split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency, "ROUNDS", (2, 2))
+    methods = ("zero-tprune", "random", "cls-attention")
+    found = measure_profile(PrunedViT(backbone.model).eval(), split.batch(0, 4), methods, fewest=20)
+    assert (found.batch_size, found.depth, found.tokens[0], found.tokens[-1]) == (4, 12, 20, 196)
+    assert list(found.tokens) == sorted(set(found.tokens))
+    assert found.block[-1] > found.block[0] > 0
+    assert tuple(found.stages) == methods
+    for cost in found.stages.values():
+        assert min(*cost.opened, *cost.vote, *cost.similarity) >= 0
+    assert max(found.stages["random"].vote) == 0
+    assert found.predict(Schedule()).speedup == 1.0
+    assert found.predict(Schedule([Stage(0, 0.15)], "random")).speedup > 1.5
+    assert LatencyProfile.from_dict(json.loads(json.dumps(found.to_dict()))) == found

@@ -1,0 +1,235 @@
+"""One worker: exact budgets, interruptions at every step, and what happens to one that was taken for dead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from optuna.trial import TrialState
+
+from pruning.schedule import Schedule
+from search.errors import SearchError
+from search.evaluation.bench import Facts
+from search.fleet import worker as fleet_worker
+from search.fleet.worker import FACTS, join
+
+Start = Callable[..., Any]
+Spec = Callable[..., Any]
+
+
+def ignore(progress: object) -> None:
+    pass
+
+
+def raise_once(target: Any, name: str, error: BaseException, monkeypatch: pytest.MonkeyPatch, after: bool) -> None:
+    """Make a method raise at its first call, before or after it has done its work."""
+    original = getattr(target, name)
+    calls = []
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        calls.append(name)
+        if len(calls) > 1:
+            return original(*args, **kwargs)
+        if after:
+            original(*args, **kwargs)
+        raise error
+
+    monkeypatch.setattr(target, name, wrapped)
+
+
+STEPS = [
+    ("trials", "ask"),
+    ("store", "assign"),
+    ("bench", "measure"),
+    ("trials", "describe"),
+    ("store", "complete"),
+    ("trials", "tell"),
+]
+
+
+class TestInterrupted:
+    @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+    @pytest.mark.parametrize(("room", "step"), STEPS, ids=[step for _, step in STEPS])
+    def test_at_every_step_nothing_is_lost_or_doubled(
+        self,
+        start: Start,
+        tiny_spec: Spec,
+        monkeypatch: pytest.MonkeyPatch,
+        check_sound: Callable[..., None],
+        room: str,
+        step: str,
+        after: bool,
+    ) -> None:
+        started = start(tiny_spec(budget={"trials": 2}))
+        worker = started.worker()
+        worker.trials.enqueue_baselines()
+        with monkeypatch.context() as patch:
+            target = {"trials": worker.trials, "store": started.store, "bench": started.bench}[room]
+            raise_once(target, step, KeyboardInterrupt(), patch, after)
+            with pytest.raises(KeyboardInterrupt):
+                worker.run(ignore)
+        assert not started.store.slots(started.record.id, "reserved")
+        again = started.worker()
+        again.trials.mend()
+        again.run(ignore)
+        check_sound(started.store, "tiny", 2)
+        first, second = started.trials(TrialState.COMPLETE)
+        assert (first.number, second.number) == (0, 1)  # the queue went on where it was
+        assert first.user_attrs["baseline"] == "dense"
+
+    def test_failing_measurement_stops_the_study_and_frees_the_slot(
+        self, start: Start, tiny_spec: Spec, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        started = start(tiny_spec())
+        raise_once(started.bench, "measure", RuntimeError("out of memory"), monkeypatch, after=False)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            started.worker().run(ignore)
+        assert not started.store.slots(started.record.id)
+        assert not started.trials(TrialState.RUNNING)
+
+
+class TestTakenForDead:
+    @pytest.mark.parametrize("finished", [False, True], ids=["still measured", "finished"])
+    def test_a_slow_workers_result_counts_once(
+        self,
+        start: Start,
+        tiny_spec: Spec,
+        monkeypatch: pytest.MonkeyPatch,
+        check_sound: Callable[..., None],
+        finished: bool,
+    ) -> None:
+        """While the first worker measures, its slot is given away; SQLite hands out the same slot id again."""
+        started = start(tiny_spec(budget={"trials": 2}))
+        slow, other = started.worker(), started.worker(1)
+        slow.trials.enqueue_baselines()
+        measure = started.bench.measure
+        begun: list[Any] = []
+
+        def interfere(schedule: Schedule, throughput: Any) -> Any:
+            if not begun:
+                (slot,) = started.store.slots(started.record.id, "reserved")
+                begun.append(slot)
+                assert started.store.free(slot)
+                other.trials.abandon(slot.trial)
+                if finished:
+                    other.run(ignore, at_most=1)
+                else:
+                    begun.append(started.store.reserve(started.record.id, other.name, 2))
+                    assert begun[1].id == slot.id
+            return measure(schedule, throughput)
+
+        monkeypatch.setattr(started.bench, "measure", interfere)
+        slow.run(ignore, at_most=1)
+        if not finished:
+            assert [s.worker for s in started.store.slots(started.record.id, "reserved")] == [other.name]
+            assert started.store.free(begun[1])
+        started.worker().run(ignore)
+        check_sound(started.store, "tiny", 2)
+
+    def test_before_the_trial_was_noted_it_goes_back(
+        self, start: Start, tiny_spec: Spec, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        started = start(tiny_spec())
+        worker = started.worker()
+        ask = worker.trials.ask
+
+        def slow_ask() -> Any:
+            proposal = ask()
+            (slot,) = started.store.slots(started.record.id, "reserved")
+            started.store.free(slot)
+            return proposal
+
+        monkeypatch.setattr(worker.trials, "ask", slow_ask)
+        worker.run(ignore, at_most=1)
+        assert [trial.state for trial in started.trials()] == [TrialState.WAITING]
+
+
+class TestBudget:
+    def test_time_is_counted_and_ends_the_run(self, start: Start, tiny_spec: Spec) -> None:
+        started = start(tiny_spec(budget={"trials": 100, "time": "1s"}))
+        started.store.add_seconds(started.record.id, 0.9)
+        started.worker().run(ignore)
+        progress = started.store.progress(started.record.id)
+        assert progress.seconds >= 1
+        assert 1 <= progress.done < 100
+
+    def test_a_worker_that_does_not_keep_time_adds_none(self, start: Start, tiny_spec: Spec) -> None:
+        started = start(tiny_spec())
+        fleet_worker.Worker(started.store, started.record, started.bench, 1, keeps_time=False).run(ignore, at_most=1)
+        assert started.store.progress(started.record.id).seconds == 0
+
+    def test_known_schedule_takes_a_trial_but_no_image(self, start: Start, tiny_spec: Spec) -> None:
+        space = {"max_stages": 1, "keep": [0.5, 0.5], "blocks": [3, 3], "wpr_iterations": [5, 5]}
+        space |= {"partition": [0.5, 0.5], "similarity_share": [0.5, 0.5]}
+        started = start(tiny_spec(budget={"trials": 6}, space=space))  # two schedules in all
+        seen: list[Schedule] = []
+        measure = started.bench.measure
+        started.bench.measure = lambda schedule, throughput: (seen.append(schedule), measure(schedule, throughput))[1]
+        started.worker().run(ignore)
+        assert len(started.trials(TrialState.COMPLETE)) == 6
+        assert len(seen) == len(set(seen)) == 2
+        assert len(started.store.evaluations(started.record.id)) == 2
+
+
+def test_accuracy_drop_makes_a_point_infeasible(start: Start, tiny_spec: Spec) -> None:
+    spec = tiny_spec(budget={"trials": 3, "max_accuracy_drop": 0.0}, space={"max_stages": 3, "keep": [0.1, 0.12]})
+    started = start(spec)
+    worker = started.worker()
+    worker.trials.enqueue_baselines()
+    worker.run(ignore)
+    rows = started.store.evaluations(started.record.id)
+    dense = rows[0].search.accuracy.value
+    assert len(rows) == 3
+    assert [row.feasible for row in rows] == [row.search.accuracy.value >= dense for row in rows]
+    assert not all(row.feasible for row in rows)
+
+
+class TestHeartbeat:
+    def test_beats_while_a_trial_is_measured(
+        self, start: Start, tiny_spec: Spec, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(fleet_worker, "BEAT_S", 0.001)
+        started = start(tiny_spec())
+        beats: list[str] = []
+
+        def beat(name: str) -> int:
+            beats.append(name)
+            if len(beats) == 1:
+                raise SearchError("storage: database is locked")  # must not end the thread
+            return 1
+
+        monkeypatch.setattr(started.store, "beat", beat)
+        worker = started.worker()
+        worker.run(ignore, at_most=1)
+        assert len(beats) > 1
+        assert set(beats) == {worker.name}
+
+
+class TestJoin:
+    def test_needs_a_launched_study(self, fresh_store: Any, tiny_spec: Spec) -> None:
+        fresh_store.add_study(tiny_spec())
+        with pytest.raises(SearchError, match="tiny must have been launched before workers join it; run ztp launch"):
+            join("tiny", fresh_store.url)
+
+    @pytest.mark.parametrize("state", ["done", "confirming"])
+    def test_finds_no_work_when_the_budget_is_spent(self, start: Start, tiny_spec: Spec, state: str) -> None:
+        started = start(tiny_spec())
+        started.store.set_state(started.record.id, state)
+        with pytest.raises(SearchError, match="tiny has spent its budget; see ztp front tiny"):
+            join("tiny", started.store.url)
+
+    def test_refuses_other_images_than_the_studys(self, start: Start, tiny_spec: Spec) -> None:
+        started = start(tiny_spec())
+        facts = {**Facts(**started.record.provenance[FACTS]).to_dict(), "images": "0" * 16}
+        started.store.set_provenance(started.record.id, {FACTS: facts})
+        with pytest.raises(SearchError, match="tiny: images must be those it was launched with"):
+            join("tiny", started.store.url)
+
+    def test_works_until_the_budget_is_spent(
+        self, start: Start, tiny_spec: Spec, check_sound: Callable[..., None]
+    ) -> None:
+        started = start(tiny_spec(budget={"trials": 2}))
+        started.worker().trials.enqueue_baselines()
+        join("tiny", started.store.url)
+        check_sound(started.store, "tiny", 2)
