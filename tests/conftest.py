@@ -34,6 +34,14 @@ PROVENANCE = {
 SETTING = Setting(device="cpu: AMD EPYC 7B13, 2 threads", dtype="float32", batch_size=64)
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Decoded images of a test are its own."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder
+
+
 def measurement(
     schedule: Schedule, flops: int, accuracy: float, speedup: float, images: int = 2000, **throughput: Any
 ) -> Measurement:

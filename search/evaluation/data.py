@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,11 +17,10 @@ from torch import Tensor
 
 from pruning.backbones import Backbone
 from search.errors import InputError
+from search.evaluation.decoded import decode_once
 from search.evaluation.sources import DemoImages, FolderImages, Pixels, Source
 from search.study.sections import FOLDER_SPLIT
 from search.study.spec import DataSpec, ObjectivesSpec
-
-DECODERS = 4  # threads; PIL gives the interpreter lock back while it decodes
 
 
 @dataclass(frozen=True)
@@ -80,20 +78,19 @@ class Images:
         return self._decode("confirm", self.confirm_indices)
 
     def _decode(self, name: str, indices: NDArray[np.int64]) -> Split:
-        with ThreadPoolExecutor(DECODERS) as pool:
-            decoded = list(pool.map(self._pixels, indices))
-        good = [place for place, pixels in enumerate(decoded) if pixels is not None]
-        skipped = tuple(self.source.name(indices[p]) for p, pixels in enumerate(decoded) if pixels is None)
-        if not good:
-            raise InputError(f"data.path: no image of the {name} split can be decoded; first: {skipped[0]}")
+        if isinstance(self.source, DemoImages):
+            pixels, good = self.source.images[indices], np.arange(len(indices))
+        else:
+            digest = hashlib.sha256(self.source.cache_key.encode() + indices.tobytes()).hexdigest()[:32]
+            pixels, good = decode_once(digest, indices, self._pixels)
         labels = self.source.labels
         return Split(
             name=name,
-            pixels=np.stack([pixels for pixels in decoded if pixels is not None]),
+            pixels=pixels,
             labels=None if labels is None else labels[indices[good]],
             mean=self.mean,
             std=self.std,
-            skipped=skipped,
+            skipped=tuple(self.source.name(int(index)) for index in np.delete(indices, good)),
         )
 
     def _pixels(self, index: int) -> Pixels | None:

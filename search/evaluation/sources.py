@@ -29,10 +29,15 @@ Pixels = NDArray[np.uint8]
 
 
 class Source(Protocol):
-    """A list of images. labels: class indices, or None if there are none. fingerprint: identity of the content."""
+    """A list of images. labels: class indices, or None if there are none.
+
+    fingerprint: identity of the images, the same for a copy. cache_key: the same, but changed by any change of a file.
+    """
 
     @property
     def fingerprint(self) -> str: ...
+    @property
+    def cache_key(self) -> str: ...
     @property
     def labels(self) -> NDArray[np.int64] | None: ...
     def __len__(self) -> int: ...
@@ -54,7 +59,7 @@ class DemoImages:
         raw = (folder / "t10k-images-idx3-ubyte.gz").read_bytes()
         self.images = _idx(raw, 16).reshape(-1, 1, 28, 28)
         self.labels = _idx((folder / "t10k-labels-idx1-ubyte.gz").read_bytes(), 8).astype(np.int64)
-        self.fingerprint = hashlib.sha256(raw).hexdigest()[:16]
+        self.fingerprint = self.cache_key = hashlib.sha256(raw).hexdigest()[:16]
 
     def __len__(self) -> int:
         return len(self.images)
@@ -89,7 +94,12 @@ class FolderImages:
         self.class_names = tuple(sorted(set(listing.classes)))
         self.labels = _labels(listing, self.class_names, backbone) if listing.classes else None
         config = {key: backbone.data_config[key] for key in ("input_size", "interpolation", "crop_pct", "crop_mode")}
-        self.fingerprint = _fingerprint(root, listing.paths, config)
+        stats = [path.stat() for path in listing.paths]
+        names = [f"{path.relative_to(root)} {stat.st_size}" for path, stat in zip(listing.paths, stats, strict=True)]
+        self.fingerprint = _digest(names, config)
+        self.cache_key = _digest(
+            [str(root.resolve()), *(str(stat.st_mtime_ns) for stat in stats)], {**config, "": names}
+        )
         self._mode = {1: "L", 3: "RGB"}[config["input_size"][0]]
         # use_prefetcher leaves timm's own evaluation transform at uint8, before normalisation
         self._transform: Callable[[Image.Image], Tensor] = create_transform(**config, use_prefetcher=True)
@@ -149,9 +159,7 @@ def _labels(listing: _Listing, names: Sequence[str], backbone: Backbone) -> NDAr
     return np.array([index[name] for name in listing.classes], dtype=np.int64)
 
 
-def _fingerprint(root: Path, paths: Sequence[Path], config: dict[str, Any]) -> str:
-    """Identity of a folder's images under a preprocessing: names and sizes, so that a copied folder is the same."""
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
-    for path in paths:
-        digest.update(f"{path.relative_to(root)} {path.stat().st_size}\n".encode())
-    return digest.hexdigest()[:16]
+def _digest(lines: Sequence[str], config: dict[str, Any]) -> str:
+    """Identity of images under a preprocessing."""
+    text = "\n".join((json.dumps(config, sort_keys=True, default=str), *lines))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

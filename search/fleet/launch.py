@@ -18,6 +18,7 @@ from search.errors import InputError
 from search.evaluation.bench import Bench, Facts
 from search.fleet.engines import ENGINES, POLL_S
 from search.fleet.worker import FACTS, Observer, Worker
+from search.store.database import exists, parse_url
 from search.store.fronts import Store
 from search.store.records import Evaluation, StudyRecord
 from search.study.space import smallest
@@ -34,9 +35,12 @@ def launch(spec: StudySpec, url: str, observe: Observer, workers: int = 1, engin
     name with another spec is refused. KeyboardInterrupt leaves the study in state "stopped".
     """
     check_files(spec)
+    finished = _finished(spec, url)
+    if finished is not None:
+        return finished
     bench = Bench.open(spec)
-    check_budget(spec, bench)
     check_methods(spec, bench)
+    check_budget(spec, bench)
     _ = bench.search_split, bench.confirm_split  # a corrupt image is found here, before anything is written
     store = Store.open(url)
     try:
@@ -44,6 +48,20 @@ def launch(spec: StudySpec, url: str, observe: Observer, workers: int = 1, engin
         if record.state != "done":
             _run(store, record, bench, observe, workers, engine)
         return store.study(spec.name)
+    finally:
+        store.close()
+
+
+def _finished(spec: StudySpec, url: str) -> StudyRecord | None:
+    """The study, if it is done already: nothing needs to be loaded then. Raises InputError for another spec."""
+    if not exists(parse_url(url)):
+        return None
+    store = Store.open(url)
+    try:
+        if spec.name not in {record.name for record in store.studies()}:
+            return None
+        record = store.add_study(spec)
+        return record if record.state == "done" else None
     finally:
         store.close()
 

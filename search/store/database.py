@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,26 @@ def _check_sqlite_url(url: URL) -> None:
         raise InputError(f"storage {shown(url)}: cannot be read: {error.strerror}") from None
     if start and start != SQLITE_HEADER:
         raise InputError(f"storage {shown(url)}: file is not a SQLite database; choose another file")
+    if start:
+        _refuse_foreign(_tables_of_file(url, path), url)
+
+
+def _tables_of_file(url: URL, path: Path) -> set[str]:
+    """Read-only, because the first connection of an engine would switch somebody else's file to WAL."""
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    except sqlite3.Error as error:
+        raise InputError(f"storage {shown(url)}: cannot be read: {error}; check the file") from None
+
+
+def _refuse_foreign(tables: set[str], url: URL) -> None:
+    if tables and VERSION_TABLE not in tables and not tables & OPTUNA_TABLES:
+        strange = sorted(name for name in tables if not name.startswith(PREFIX))
+        raise InputError(
+            f"storage {shown(url)}: must be empty or hold studies, got other tables ({', '.join(strange[:3])}); "
+            "choose another database"
+        )
 
 
 def _first_bytes(path: Path) -> bytes:
@@ -184,12 +204,7 @@ def schema_version(engine: Engine) -> str | None:
     with engine.connect() as connection:
         tables = set(inspect(connection).get_table_names())
         if VERSION_TABLE not in tables:
-            strange = {t for t in tables if not t.startswith(PREFIX)} - OPTUNA_TABLES
-            if tables and not tables & OPTUNA_TABLES:
-                raise InputError(
-                    f"storage {shown(engine.url)}: must be empty or hold studies, got other tables "
-                    f"({', '.join(sorted(strange)[:3])}); choose another database"
-                )
+            _refuse_foreign(tables, engine.url)
             return None
         version: str | None = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))
     if version is not None and version > HEAD:

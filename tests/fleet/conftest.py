@@ -13,6 +13,7 @@ import torch
 from optuna.trial import FrozenTrial, TrialState
 
 from pruning.backbones import Backbone, load_backbone
+from pruning.schedule import Schedule
 from search.evaluation.bench import Bench, Facts
 from search.evaluation.data import Images, open_images
 from search.evaluation.profile import LatencyProfile, StageCost
@@ -24,7 +25,7 @@ from search.study.spec import StudySpec, make_spec
 
 IMAGES = 24
 COST = StageCost(opened=(0.1, 2.0), vote=(0.01, 0.1), similarity=(0.2, 3.0))
-PROFILE = LatencyProfile(24, 12, (5, 196), (0.5, 7.0), 0.7, {"zero-tprune": COST})
+PROFILE = LatencyProfile(8, 12, (5, 196), (0.5, 7.0), 0.7, {"zero-tprune": COST})
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -49,7 +50,7 @@ def tiny_document(**sections: Any) -> dict[str, Any]:
         "budget": {"trials": 4},
         "space": {"max_stages": 3, "keep": [0.3, 1.0], "wpr_iterations": [1, 30]},
         "sampler": {"name": "random"},
-        "runtime": {"batch_size": IMAGES, "dtype": "float32", "device": "cpu"},
+        "runtime": {"batch_size": 8, "dtype": "float32", "device": "cpu"},
     }
     for name, fields in sections.items():
         document[name] = {**document[name], **fields} if isinstance(fields, dict) and name in document else fields
@@ -94,16 +95,13 @@ def fresh_store(tmp_path: Any) -> Iterator[Store]:
 
 
 def facts_for(backbone: Backbone, images: Images) -> Facts:
-    dense = PROFILE.latency_ms
-    from pruning.schedule import Schedule
-
     return Facts(
         dtype="float32",
         dtype_reason="asked for",
         hardware="cpu: of the tests",
         weights=backbone.fingerprint,
         images=images.fingerprint,
-        dense_images_per_s=1e3 * PROFILE.batch_size / dense(Schedule()),
+        dense_images_per_s=PROFILE.predict(Schedule()).images_per_s,
         profile=PROFILE.to_dict(),
     )
 

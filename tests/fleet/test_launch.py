@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 import subprocess
 import sys
@@ -15,6 +16,8 @@ import yaml
 
 from pruning.errors import ScheduleError
 from search.errors import InputError, SearchError
+from search.evaluation import bench as benches
+from search.evaluation.throughput import time_pairs
 from search.fleet import engines
 from search.fleet.launch import launch
 from search.store.fronts import Store
@@ -31,6 +34,12 @@ def ignore(progress: Progress) -> None:
 @pytest.fixture
 def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/launch.db"
+
+
+@pytest.fixture(autouse=True)
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Finalists are timed three times instead of seven: the numbers are of no interest here."""
+    monkeypatch.setattr(benches, "time_pairs", functools.partial(time_pairs, repeats=3))
 
 
 @pytest.mark.slow
