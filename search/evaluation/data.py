@@ -42,7 +42,7 @@ class Split:
 
     def batch(self, start: int, stop: int) -> Tensor:
         """Normalised images [stop - start, C, H, W] float32."""
-        raw = torch.from_numpy(np.ascontiguousarray(self.pixels[start:stop])).float()
+        raw = torch.from_numpy(np.array(self.pixels[start:stop])).float()  # a copy: the file is read-only
         return (raw / 255 - self.mean) / self.std
 
     def batches(self, size: int) -> Iterator[Tensor]:
@@ -83,6 +83,9 @@ class Images:
         else:
             digest = hashlib.sha256(self.source.cache_key.encode() + indices.tobytes()).hexdigest()[:32]
             pixels, good = decode_once(digest, indices, self._pixels)
+        if not len(good):
+            first = self.source.name(int(indices[0]))
+            raise InputError(f"data.path: no image of the {name} split can be decoded; first: {first}")
         labels = self.source.labels
         return Split(
             name=name,

@@ -32,7 +32,7 @@ def decode_once(key: str, indices: NDArray[np.int64], decode: Decode) -> tuple[P
     """Pixels [images, C, H, W] of `indices`, and which places of `indices` they are: all but the skipped.
 
     key: identity of images, preprocessing and order. Raises what `decode` raises, and InputError if the cache
-    cannot be written or every image was skipped; nothing half-written stays.
+    cannot be written; nothing half-written stays. If every image is skipped, pixels are empty.
     """
     path = cache_folder() / f"{key}.npy"
     if path.exists():
@@ -41,7 +41,7 @@ def decode_once(key: str, indices: NDArray[np.int64], decode: Decode) -> tuple[P
             return pixels, np.arange(len(indices))
     first = next((pixels for index in indices if (pixels := decode(index)) is not None), None)
     if first is None:
-        raise InputError(f"data.path: none of {len(indices)} images can be decoded; check the folder")
+        return np.empty((0, 1, 1, 1), np.uint8), np.arange(0)
     try:
         return _write(path, indices, decode, first.shape)
     except OSError as error:

@@ -17,6 +17,8 @@ from search.evaluation.intervals import wilson
 from search.evaluation.prefix import PrefixCache
 from search.store.records import Accuracy
 
+NO_CLASS = -1  # never right, whatever the label
+
 
 class Evaluator:
     """Evaluates schedules of one backbone on one split, batch by batch in a fixed order, so that results repeat."""
@@ -39,17 +41,18 @@ class Evaluator:
     def correct(self, schedule: Schedule) -> NDArray[np.bool_]:
         """One truth value an image of the split, in split order."""
         answers = self._dense_predictions() if self._kind == "agreement" else self._split.labels
-        correct: NDArray[np.bool_] = self.predictions(schedule) == answers
+        predictions = self.predictions(schedule)
+        correct: NDArray[np.bool_] = (predictions == answers) & (predictions != NO_CLASS)
         return correct
 
     @torch.inference_mode()
     def predictions(self, schedule: Schedule) -> NDArray[np.int64]:
-        """The most likely class of each image; ties go to the lower class."""
+        """The most likely class of each image, ties to the lower one; NO_CLASS where logits are not numbers."""
         self._model.schedule = schedule
         size, images = self._batch_size, len(self._split)
         batches = [(start, min(start + size, images)) for start in range(0, images, size)]
         logits = (self._logits(number, *batch) for number, batch in enumerate(batches))
-        return torch.cat([batch.float().argmax(-1).cpu() for batch in logits]).numpy()
+        return torch.cat([_classes(batch) for batch in logits]).numpy()
 
     def _logits(self, number: int, start: int, stop: int) -> Tensor:
         """Logits of one batch, from the tokens entering the first stage if they are kept."""
@@ -69,6 +72,11 @@ class Evaluator:
         if self._dense is None:
             self._dense = self.predictions(Schedule())
         return self._dense
+
+
+def _classes(logits: Tensor) -> Tensor:
+    """[B] from logits [B, classes]; overflow in a narrow number format must not count as an answer."""
+    return logits.float().argmax(-1).where(logits.isfinite().all(-1), NO_CLASS).cpu()
 
 
 def accuracy_of(correct: NDArray[np.bool_], kind: str) -> Accuracy:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -142,7 +143,13 @@ def _list(root: Path) -> _Listing:
 
 
 def _images(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
+    """Images at any depth. Raises OSError for a folder that cannot be read, which Path.rglob passes over."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    found = [Path(root) / name for root, _, names in os.walk(folder, onerror=refuse) for name in names]
+    return sorted(path for path in found if path.suffix.lower() in ENDINGS)
 
 
 def _labels(listing: _Listing, names: Sequence[str], backbone: Backbone) -> NDArray[np.int64] | None:

@@ -18,7 +18,6 @@ from search.errors import InputError
 from search.evaluation.bench import Bench, Facts
 from search.fleet.engines import ENGINES, POLL_S
 from search.fleet.worker import FACTS, Observer, Worker
-from search.store.database import exists, parse_url
 from search.store.fronts import Store
 from search.store.records import Evaluation, StudyRecord
 from search.study.space import smallest
@@ -54,9 +53,10 @@ def launch(spec: StudySpec, url: str, observe: Observer, workers: int = 1, engin
 
 def _finished(spec: StudySpec, url: str) -> StudyRecord | None:
     """The study, if it is done already: nothing needs to be loaded then. Raises InputError for another spec."""
-    if not exists(parse_url(url)):
+    try:
+        store = Store.open(url, create=False)
+    except InputError:  # nothing there yet, or nothing usable: opening it to write will say so
         return None
-    store = Store.open(url)
     try:
         if spec.name not in {record.name for record in store.studies()}:
             return None

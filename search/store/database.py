@@ -79,11 +79,11 @@ def _check_sqlite_url(url: URL) -> None:
             f"storage must be a file that several processes can share, got {shown(url)}; use sqlite:///ztp.db"
         )
     path = Path(name)
-    if not path.parent.is_dir():
-        raise InputError(f"storage {shown(url)}: folder {path.parent} must exist; create it first")
-    if path.is_dir():
-        raise InputError(f"storage {shown(url)}: must be a file, got a folder; add a file name")
     try:
+        if not path.parent.is_dir():
+            raise InputError(f"storage {shown(url)}: folder {path.parent} must exist; create it first")
+        if path.is_dir():
+            raise InputError(f"storage {shown(url)}: must be a file, got a folder; add a file name")
         start = _first_bytes(path)
     except FileNotFoundError:
         return
@@ -101,7 +101,7 @@ def _tables_of_file(url: URL, path: Path) -> set[str]:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
             return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     except sqlite3.Error as error:
-        raise InputError(f"storage {shown(url)}: cannot be read: {error}; check the file") from None
+        raise InputError(f"storage {shown(url)}: cannot be opened: {error}; check that it is whole") from None
 
 
 def _refuse_foreign(tables: set[str], url: URL) -> None:

@@ -15,6 +15,8 @@ FLOP_CONVENTION = (
     "fvcore: one multiply-add = one FLOP, LayerNorm counted, patch embedding, head, page rank and matching included"
 )
 
+WORTHWHILE_DROP = 0.01  # of accuracy: a percentage point, what the field calls a negligible loss
+
 
 @dataclass(frozen=True)
 class Accuracy:
@@ -127,7 +129,8 @@ class Progress:
     """How far a study is; what the live display shows.
 
     seconds: evaluation time used so far, over all launches (the time budget counts it).
-    best: the most accurate feasible point of the front, ties to the faster.
+    best: the fastest point of the front that is at most WORTHWHILE_DROP below its most accurate one. (The most
+        accurate one alone is, without a limit on cost, the dense model.)
     """
 
     state: str

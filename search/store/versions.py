@@ -17,12 +17,13 @@ from sqlalchemy import Connection, Row, func, insert, select
 from pruning.schedule import Schedule
 from search.errors import InputError
 from search.store import pareto, slots
-from search.store.records import Evaluation, Front, Measurement, Progress
+from search.store.records import WORTHWHILE_DROP, Evaluation, Front, Measurement, Progress
 from search.store.tables import EVALUATION, FRONT, FRONT_POINT, STUDY
 
 DENSE_KEY = Schedule().key  # the same for every backbone
 ACCURACY_BELOW_DENSE = 0.10  # the reference point: a point this far below the dense model is of no use
 REFERENCE_SPEEDUP = 1.0
+ROUNDING = 1e-9  # shares of images are exact to this
 
 
 def utc_now() -> str:
@@ -197,8 +198,12 @@ def read_progress(connection: Connection, study_id: int) -> Progress:
 
 
 def _best(connection: Connection, study_id: int, version: int) -> Evaluation | None:
-    """The most accurate evaluation on a front version, ties to the faster."""
-    ranked = point_rows(study_id, version).order_by(None)
-    ranked = ranked.order_by(EVALUATION.c.accuracy.desc(), EVALUATION.c.throughput.desc()).limit(1)
+    """The fastest evaluation on a front version that is WORTHWHILE_DROP or less below its most accurate one."""
+    points = (FRONT_POINT.c.study_id == study_id) & (FRONT_POINT.c.version == version)
+    most = connection.scalar(select(func.max(FRONT_POINT.c.accuracy)).where(points))
+    if most is None:
+        return None
+    worthwhile = point_rows(study_id, version).where(EVALUATION.c.accuracy >= most - WORTHWHILE_DROP - ROUNDING)
+    ranked = worthwhile.order_by(None).order_by(EVALUATION.c.throughput.desc()).limit(1)
     row = connection.execute(ranked).one_or_none()
     return None if row is None else to_evaluation(row)

@@ -16,10 +16,8 @@ from typing import Any
 
 from pruning.config import Config
 from search.errors import InputError
-from search.store.records import FLOP_CONVENTION, Evaluation, Front, Measurement, StudyRecord
+from search.store.records import FLOP_CONVENTION, WORTHWHILE_DROP, Evaluation, Front, Measurement, StudyRecord
 from search.view import wording
-
-WORTHWHILE_DROP = 0.01  # of accuracy: what the paper calls a negligible loss
 
 
 @dataclass(frozen=True)

@@ -131,4 +131,4 @@ class LiveProgress:
 
 def _front(progress: Progress) -> list[str]:
     front = [f"front {progress.front_size}"]
-    return [*front, f"best within the budget {wording.point(progress.best)}"] if progress.best else front
+    return [*front, f"fastest within 1 point of the best {wording.point(progress.best)}"] if progress.best else front

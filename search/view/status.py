@@ -26,7 +26,7 @@ def study_list(rows: Iterable[tuple[StudyRecord, Progress]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name in ("study", "state", "backbone"):
         table.add_column(name, overflow="fold")
-    for name in ("trials", "front", "time used", "best within the budget", "created (UTC)"):
+    for name in ("trials", "front", "time used", "fastest within 1 point", "created (UTC)"):
         table.add_column(name, justify="right")
     for study, progress in rows:
         table.add_row(
@@ -70,7 +70,7 @@ def _facts(study: StudyRecord, progress: Progress) -> list[tuple[str, Renderable
         ("trials", f"{progress.done} of {progress.total} in {wording.duration(progress.seconds)} of evaluation"),
         ("front", f"{progress.front_size} points, {progress.confirmed} confirmed"),
         ("hypervolume", f"{progress.hypervolume:.4g}"),
-        ("best", wording.point(progress.best) if progress.best else "-"),
+        ("fastest within 1 point", wording.point(progress.best) if progress.best else "-"),
     ]
     facts += [(section, _one_line(study.spec[section])) for section in SHOWN_SECTIONS]
     known = {name: study.provenance.get(name) for name in SHOWN_ORIGIN}

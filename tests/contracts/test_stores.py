@@ -427,9 +427,11 @@ class TestFronts:
         run(opened, record, 1, measured(60, 0.9, 1.3))
         run(opened, record, 2, measured(90, 0.85, 1.5))
         run(opened, record, 3, measured(91, 0.95, 0.9), feasible=False)
+        run(opened, record, 4, measured(70, 0.89, 1.4))
         progress = opened.progress(record.id)
         assert progress.best is not None
-        assert (progress.done, progress.front_size, progress.best.trial) == (4, 2, 1)
+        # trial 4 is one point below trial 1, the most accurate; trial 2 is further off, trial 3 breaks a limit
+        assert (progress.done, progress.front_size, progress.best.trial) == (5, 3, 4)
 
     def test_points_are_one_select_away(self, opened: Store, record: StudyRecord) -> None:
         run(opened, record, 0, measured(0, 0.9, 1.0))

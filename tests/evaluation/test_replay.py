@@ -79,7 +79,7 @@ def test_other_images_claim_nothing(config: Config, tmp_path: Path, folder: Path
 def test_recorded_without_images_claims_nothing(config: Config, tmp_path: Path, folder: Path) -> None:
     data = {"path": str(folder), "search_images": 10, "confirm_images": 5}
     found = replay(write(config, tmp_path, data=data))
-    assert (found.same_images, found.reproduced, found.measured.accuracy.images) == (False, None, 30)
+    assert (found.same_images, found.reproduced, found.measured.accuracy.images) == (False, None, 10)
 
 
 @pytest.mark.parametrize(

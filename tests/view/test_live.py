@@ -51,7 +51,7 @@ def test_a_line_says_all_there_is(clock: Clock, file: io.StringIO, progress: Mak
     line = file.getvalue().splitlines()[-1]
     assert line == (
         "shirts: 3/8 trials, 6 trials/min, about 50 s left, front 2, "
-        "best within the budget 89.70 ±0.67 % at 1.12x ±1.2%, 0.22 GFLOPs (trial 2)"
+        "fastest within 1 point of the best 89.70 ±0.67 % at 1.12x ±1.2%, 0.22 GFLOPs (trial 2)"
     )
 
 
@@ -130,7 +130,11 @@ def test_a_terminal_is_redrawn_not_scrolled(clock: Clock, file: io.StringIO, pro
         clock.now += 30
         observe(progress(done=3, note="worker 2 joined"))
     last = file.getvalue().rpartition("\x1b[2K")[2]
-    for fact in ("3/8 trials · 6 trials/min · about 50 s left", "front 2 · best within the budget 89.70", "worker 2"):
+    for fact in (
+        "3/8 trials · 6 trials/min · about 50 s left",
+        "front 2 · fastest within 1 point of the best 89.70",
+        "worker 2",
+    ):
         assert fact in re.sub(r"\x1b\[[0-9;]*m", "", last)
 
 

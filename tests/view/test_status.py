@@ -51,7 +51,7 @@ def test_status_shows_state_progress_spec_and_origin(
 def test_status_before_anything_is_known(printed: Printed, study: StudyRecord, progress: MakeProgress) -> None:
     new = replace(study, state="created", provenance={})
     lines = printed(status.study_status(new, progress(done=0, front_size=0, best=None))).splitlines()
-    assert [line.split() for line in lines if line.startswith("best")] == [["best", "-"]]
+    assert [line.split()[-1] for line in lines if line.startswith("fastest within")] == ["-"]
     assert not any(line.startswith(("hardware", "versions")) for line in lines)
 
 
