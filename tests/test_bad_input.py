@@ -5,6 +5,7 @@ Each row is one mistake and the words that the message must hold. To add one: a 
 
 from __future__ import annotations
 
+import pickle
 import sqlite3
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -97,6 +98,7 @@ STUDIES: list[Row] = [
     ({"space.partition": [0.0, 0.5]}, "space.partition must hold numbers in (0, 1)", "got [0.0, 0.5]"),
     ({"space.similarity_share": [0.0, 1.5]}, "space.similarity_share must hold numbers in [0, 1]", "got [0.0, 1.5]"),
     ({"budget.trials": 0}, "budget.trials must be at least 1", "got 0", "default is 200"),
+    ({"budget.trials": 10**400}, "budget.trials must be at most 1000000", "default is 200"),
     ({"budget.trials": "many"}, "budget.trials", "got 'many'"),
     ({"budget.trials": True}, "budget.trials", "got True"),
     ({"budget.time": "3 minutes"}, "budget.time must be a duration above zero such as 90s", "got '3 minutes'"),
@@ -113,6 +115,8 @@ STUDIES: list[Row] = [
     ({"runtime.device": "gpu"}, "runtime.device must be auto, cpu", "got 'gpu'"),
     ({"runtime.dtype": "int8"}, "runtime.dtype", "'float32'", "got 'int8'"),
     ({"runtime.batch_size": 0}, "runtime.batch_size", "got 0"),
+    ({"runtime.batch_size": 10**30}, "runtime.batch_size must be at most 65536", f"got {10**30}"),
+    ({"runtime.workers": 10**6}, "runtime.workers must be at most 1024", "got 1000000"),
     ({"runtime.workers": 0}, "runtime.workers", "got 0"),
     ({"data.path": "images"}, "data must have either path", "got both"),
     ({"data.search_images": 0}, "data.search_images", "got 0"),
@@ -196,6 +200,10 @@ def text_as_weights(images: Path) -> None:
     Path("weights.safetensors").write_text("no weights")
 
 
+def code_as_weights(images: Path) -> None:
+    Path("weights.pth").write_bytes(pickle.dumps(Path))
+
+
 def small_weights(images: Path) -> None:
     from safetensors.numpy import save_file
 
@@ -225,6 +233,7 @@ BACKBONES_AND_IMAGES: list[Row] = [
     ),
     (text_as_weights, WEIGHTS, "weights.safetensors"),
     (small_weights, WEIGHTS, "weights.safetensors", "fit"),
+    (code_as_weights, {"backbone.weights": "weights.pth"}, "weights.pth must hold tensors only"),
     (
         nothing,
         {"backbone.weights": "bundled"},
@@ -283,6 +292,12 @@ COMMANDS: list[Row] = [
         "loosen",
     ),
     (["export", "shirts", "--trial", "99"], "--trial must be an evaluated trial of shirts, got 99; on the front: 0, 2"),
+    (
+        ["export", "shirts", "--trial", str(10**30)],
+        "--trial must be an evaluated trial of shirts",
+        "on the front: 0, 2",
+    ),
+    (["export", "shirts", "--trial", "-1"], "--trial must be an evaluated trial of shirts, got -1"),
     (
         ["export", "shirts", "--trial", "3", "--max-gflops", "1"],
         "limits are refused beside it, got --trial 3; drop one",
@@ -408,6 +423,15 @@ CONFIGURATIONS: list[Row] = [
     ({"schedule.stages": [{"block": 2, "keep": 0}]}, "stages[0].keep must be in (0, 1], got 0"),
     ({"schedule.stages": [{"blok": 2, "keep": 0.9}]}, "stages[0].blok is not a known key; known: block"),
     ({"schedule.stages": [{"block": 2}]}, "stages[0].keep is required"),
+    (
+        {"schedule.stages": [{"block": 11, "keep": 0.9}]},
+        "best.yaml: schedule: stages[0].block must be at most 10",
+        "got 11",
+    ),
+    ({"schedule.stages": [{"block": 2, "keep": 1e-5}]}, "best.yaml: schedule: stages[0].keep must leave at least one"),
+    ({"metrics": {"search": 5}}, "best.yaml: metrics.search must be a mapping, got 5"),
+    ({"metrics": {"search": {"accuracy": "high"}}}, "best.yaml: metrics.search.accuracy must be a number, got 'high'"),
+    ({"metrics": {"flops": "few"}}, "best.yaml: metrics.flops must be a number, got 'few'"),
     ({"schedule.options": {"feature": "keys"}}, "options.feature must be one of key", "got 'keys'"),
     ({"runtime.dtype": "float8"}, "best.yaml: runtime.dtype", "got 'float8'"),
     ({"data": {"path": "no"}}, "data.path must be a folder", "got no", "check the path"),

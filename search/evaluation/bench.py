@@ -79,7 +79,9 @@ class Bench:
     # What is found out once
 
     def find_facts(self) -> Facts:
-        """Choose the number format, check the FLOP counter, and take the profile."""
+        """Choose the number format, check the FLOP counter, and take the profile; once, however often it is asked."""
+        if self._facts is not None:
+            return self._facts
         dtype, reason = self._choose_dtype()
         self._model = self.cast(dtype)
         closed, traced = count_flops(self.backbone.model), trace_flops(self.backbone.model)

@@ -12,7 +12,7 @@ from typing import Any
 
 from pruning.backbones import Backbone, load_backbone
 from pruning.config import Config, read_config
-from pruning.errors import WeightsError
+from pruning.errors import ScheduleError, WeightsError
 from pruning.schedule import Schedule
 from search.errors import InputError
 from search.evaluation.bench import Bench, Facts
@@ -45,8 +45,7 @@ def replay(path: Path, data_path: str | None = None) -> Replay:
     Raises ConfigError, ScheduleError, WeightsError, UnsupportedBackbone or InputError naming file, field and value.
     """
     config = read_config(path)
-    if not isinstance(config.metrics.get("search") or {}, Mapping):
-        raise InputError(f"{path}: metrics.search must be a mapping, got {config.metrics['search']!r}; export it again")
+    recorded = _recorded(config, path)
     spec = _spec(config, path, data_path)
     backbone = load_backbone(spec.backbone.name, spec.backbone.weights)
     expected = config.backbone.get("fingerprint")
@@ -55,7 +54,10 @@ def replay(path: Path, data_path: str | None = None) -> Replay:
             f"{path}: backbone.fingerprint must be that of the weights exported, {expected}, got "
             f"{backbone.fingerprint}; point backbone.weights at the same file"
         )
-    config.schedule.plan(backbone.family.tokens, backbone.family.depth)  # refuse what does not fit before timing
+    try:
+        config.schedule.plan(backbone.family.tokens, backbone.family.depth)  # refuse what does not fit before timing
+    except ScheduleError as error:
+        raise ScheduleError(f"{path}: schedule: {error}") from None
     images, same = _images(spec, config, backbone)
     device = choose_device(spec.runtime.device)
     bench = Bench(spec, backbone, images, device)
@@ -71,7 +73,19 @@ def replay(path: Path, data_path: str | None = None) -> Replay:
             profile=None,
         )
     )
-    return _compare(config, bench, same)
+    return _compare(config, bench, same, *recorded)
+
+
+def _recorded(config: Config, path: Path) -> tuple[float | None, int | None]:
+    """Accuracy and FLOPs as the file has them; None for what a file written by hand leaves out. Raises InputError."""
+    search = config.metrics.get("search") or {}
+    if not isinstance(search, Mapping):
+        raise InputError(f"{path}: metrics.search must be a mapping, got {search!r}; export it again")
+    accuracy, flops = search.get("accuracy"), config.metrics.get("flops")
+    for name, value in (("metrics.search.accuracy", accuracy), ("metrics.flops", flops)):
+        if value is not None and type(value) not in (int, float):
+            raise InputError(f"{path}: {name} must be a number, got {value!r}; export it again")
+    return accuracy, flops
 
 
 def _spec(config: Config, path: Path, data_path: str | None) -> StudySpec:
@@ -103,9 +117,7 @@ def _images(spec: StudySpec, config: Config, backbone: Backbone) -> tuple[Images
     return open_all(spec.data, spec.objectives, backbone), False
 
 
-def _compare(config: Config, bench: Bench, same: bool) -> Replay:
+def _compare(config: Config, bench: Bench, same: bool, accuracy: float | None, flops: int | None) -> Replay:
     measured = bench.measure(config.schedule, bench.time(config.schedule))
-    recorded = config.metrics.get("search") or {}
-    accuracy, flops = recorded.get("accuracy"), config.metrics.get("flops")
     equal = measured.accuracy.value == accuracy and measured.flops == flops
     return Replay(measured, accuracy, flops, same, equal if same else None)

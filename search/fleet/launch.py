@@ -34,13 +34,15 @@ def launch(spec: StudySpec, url: str, observe: Observer, workers: int = 1, engin
     name with another spec is refused. KeyboardInterrupt leaves the study in state "stopped".
     """
     check_files(spec)
-    finished = _finished(spec, url)
-    if finished is not None:
-        return finished
+    known = _existing(spec, url)
+    if known is not None and known.state == "done":
+        return known  # nothing needs to be loaded
     bench = Bench.open(spec)
     check_methods(spec, bench)
     check_budget(spec, bench)
     _ = bench.search_split, bench.confirm_split  # a corrupt image is found here, before anything is written
+    if known is None or FACTS not in known.provenance:
+        check_speedup(spec, bench)
     store = Store.open(url)
     try:
         record = store.add_study(spec)
@@ -51,8 +53,8 @@ def launch(spec: StudySpec, url: str, observe: Observer, workers: int = 1, engin
         store.close()
 
 
-def _finished(spec: StudySpec, url: str) -> StudyRecord | None:
-    """The study, if it is done already: nothing needs to be loaded then. Raises InputError for another spec."""
+def _existing(spec: StudySpec, url: str) -> StudyRecord | None:
+    """The study, if it was launched before. Raises InputError for another spec."""
     try:
         store = Store.open(url, create=False)
     except InputError:  # nothing there yet, or nothing usable: opening it to write will say so
@@ -60,8 +62,7 @@ def _finished(spec: StudySpec, url: str) -> StudyRecord | None:
     try:
         if spec.name not in {record.name for record in store.studies()}:
             return None
-        record = store.add_study(spec)
-        return record if record.state == "done" else None
+        return store.add_study(spec)
     finally:
         store.close()
 
@@ -74,6 +75,25 @@ def check_budget(spec: StudySpec, bench: Bench) -> None:
         raise InputError(
             f"{spec.name}: budget.max_gflops must be at least {least:.4g}, the cost of the cheapest schedule of the "
             f"space, got {limit}; raise it, or widen space.keep, space.blocks or space.max_stages"
+        )
+
+
+def check_speedup(spec: StudySpec, bench: Bench) -> None:
+    """Raise InputError if not even the fastest schedule of the space is predicted to reach budget.min_speedup.
+
+    Takes the latency profile, which the study then keeps. Where throughput is measured, nothing is known before.
+    """
+    limit = spec.budget.min_speedup
+    if limit is None or spec.objectives.throughput != "profiled":
+        return
+    bench.find_facts()
+    depth = bench.backbone.family.depth
+    fastest = smallest(spec.space, depth, lambda schedule: 1 / bench.throughput(schedule).speedup)
+    most = bench.throughput(fastest).speedup
+    if most < limit:
+        raise InputError(
+            f"{spec.name}: budget.min_speedup must be at most {most:.3g}, what the fastest schedule of the space is "
+            f"predicted to reach, got {limit:g}; lower it, or widen space.keep, space.blocks or space.max_stages"
         )
 
 

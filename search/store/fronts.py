@@ -43,6 +43,8 @@ from search.study.spec import StudySpec, differences, make_spec
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
 
+MOST_TRIAL = 2**31 - 1  # what an INTEGER column holds; a database fails on more instead of finding nothing
+
 
 class Store:
     """All studies in one database. Make one by `Store.open`."""
@@ -229,6 +231,8 @@ class Store:
 
     def evaluation_of_trial(self, study_id: int, trial: int) -> Evaluation | None:
         """The evaluation of a trial's schedule, also if an earlier trial had the same schedule."""
+        if not 0 <= trial <= MOST_TRIAL:
+            return None
         own = select(SLOT.c.schedule_key).where(SLOT.c.study_id == study_id, SLOT.c.trial == trial)
         first = select(EVALUATION.c.schedule_key).where(EVALUATION.c.study_id == study_id, EVALUATION.c.trial == trial)
         with reading(self._engine) as connection:

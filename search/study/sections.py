@@ -22,6 +22,11 @@ BUNDLED = "bundled"
 WEIGHTS = ("pretrained", "random", BUNDLED)  # anything else is a path
 UNIT_S = {"s": 1, "m": 60, "h": 3600}
 
+# beyond these a number is a slip of the hand: it would exhaust the memory, or the machine, instead of being refused
+MOST_TRIALS = 1_000_000
+MOST_IMAGES_AT_ONCE = 65_536
+MOST_WORKERS = 1024
+
 
 class Section(BaseModel):
     """Frozen; unknown keys and inexact types are refused ("3" is not 3, and true is not 1)."""
@@ -165,7 +170,7 @@ class BudgetSpec(Section):
     as a fraction.
     """
 
-    trials: int = Field(default=200, ge=1)
+    trials: int = Field(default=200, ge=1, le=MOST_TRIALS)
     time: Duration | None = None
     max_gflops: float | None = Field(default=None, gt=0)
     min_speedup: float | None = Field(default=None, gt=0)
@@ -238,6 +243,6 @@ class RuntimeSpec(Section):
 
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    batch_size: int = Field(default=64, ge=1)
-    workers: int = Field(default=1, ge=1)
+    batch_size: int = Field(default=64, ge=1, le=MOST_IMAGES_AT_ONCE)
+    workers: int = Field(default=1, ge=1, le=MOST_WORKERS)
     prefix_cache_gib: float = Field(default=2.0, ge=0)

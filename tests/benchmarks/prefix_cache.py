@@ -56,9 +56,8 @@ def main() -> None:
             seconds[name] += time.perf_counter() - began
         assert np.array_equal(answers["off"], answers["on"]), f"{schedule}: the cache changed a result"
     print(f"{arguments.images} images, {len(schedules)} random schedules, {arguments.dtype}, {hardware_line(cpu)}")
-    print(
-        f"without {seconds['off']:.1f} s, with {seconds['on']:.1f} s: {seconds['off'] / seconds['on']:.2f} times as fast"
-    )
+    off, on = seconds.values()
+    print(f"without {off:.1f} s, with {on:.1f} s: {off / on:.2f} times as fast")
 
 
 if __name__ == "__main__":

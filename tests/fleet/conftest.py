@@ -36,6 +36,11 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture
+def profile() -> LatencyProfile:
+    return PROFILE
+
+
 @pytest.fixture(scope="session")
 def backbone() -> Backbone:
     return load_backbone("demo", "bundled")

@@ -17,6 +17,7 @@ import yaml
 from pruning.errors import ScheduleError
 from search.errors import InputError, SearchError
 from search.evaluation import bench as benches
+from search.evaluation.profile import LatencyProfile
 from search.evaluation.throughput import time_pairs
 from search.fleet import engines
 from search.fleet.launch import launch
@@ -122,6 +123,21 @@ class TestEnded:
 
 
 class TestRefused:
+    def test_an_unreachable_speedup_before_anything_is_written(
+        self, url: str, tiny_spec: Spec, profile: LatencyProfile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(benches, "measure_profile", lambda *given: profile)
+        with pytest.raises(InputError, match=r"tiny: budget\.min_speedup must be at most \d\.\d+, .* got 50; lower it"):
+            launch(tiny_spec(budget={"min_speedup": 50.0}), url, ignore)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_no_speedup_of_a_study_that_has_its_profile(
+        self, start: Start, tiny_spec: Spec, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(benches, "measure_profile", lambda *given: pytest.fail("taken a second time"))
+        started = start(tiny_spec(budget={"trials": 1, "min_speedup": 1.2}))
+        assert launch(started.bench.spec, started.store.url, ignore).state == "done"
+
     def test_another_spec_with_the_difference(self, start: Start, tiny_spec: Spec) -> None:
         started = start(tiny_spec())
         with pytest.raises(InputError, match=r"exists with another spec \(budget\.trials: 4 -> 5\)"):

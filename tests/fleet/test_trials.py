@@ -49,6 +49,7 @@ def arithmetic(bench: Any) -> Callable[[Schedule, Throughput], Measurement]:
         ({"min_speedup": 1.25}, (3.0, 1.0, 0.0), {"min_speedup": 0.2}),  # 1 - 1 / 1.25
         ({"max_accuracy_drop": 0.02}, (3.0, 1.0, 0.05), {"max_accuracy_drop": 0.03}),
         ({"max_accuracy_drop": 0.02}, (3.0, 1.0, None), {}),
+        ({"max_accuracy_drop": 0.01}, (3.0, 1.0, 0.90 - 0.89), {"max_accuracy_drop": 0.0}),  # 0.010000000000000009
         ({"max_accuracy_drop": 0.0}, (3.0, 1.0, 0.0), {"max_accuracy_drop": 0.0}),  # at the limit is within it
     ],
 )
