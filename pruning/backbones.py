@@ -148,9 +148,10 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # torch warns of the very bytes that are refused below
                 loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
+    except UnpicklingError:  # torch's own words advise to load it unsafely
         raise WeightsError(
-            f"backbone.weights: {path} must hold tensors only (weights_only): {_first_line(error)}"
+            f"backbone.weights: {path} must hold tensors only, got a pickle of other objects or a broken file; save "
+            "the model's state_dict, best as .safetensors"
         ) from None
     except Exception as error:  # broken bytes make torch's unpickler raise anything: IndexError, struct.error, ...
         raise WeightsError(f"backbone.weights: {path} cannot be read: {_first_line(error)}") from None

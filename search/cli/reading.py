@@ -107,10 +107,11 @@ def export(
 
 
 def _choose(store: Store, study: StudyRecord, limits: Any, trial: int | None) -> Evaluation:
-    from search.view.export import choose
+    from search.view.export import budget_limits, choose
 
     if trial is None:
-        return choose(_front(store, study), limits)
+        front = _front(store, study)
+        return choose(front, limits, budget_limits(study, front))
     if limits.given():
         raise InputError(f"--trial names one schedule, so limits are refused beside it, got --trial {trial}; drop one")
     found = store.evaluation_of_trial(study.id, trial)

@@ -45,25 +45,54 @@ class Limits:
     def given(self) -> dict[str, float]:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
+    def tightened(self, other: Limits) -> Limits:
+        """The stricter of each limit."""
+        both = {
+            name: [v for v in (getattr(self, name), getattr(other, name)) if v is not None] for name in asdict(self)
+        }
+        strictest = {"max_gflops": min}  # the others are lower bounds
+        return Limits(**{name: strictest.get(name, max)(values) for name, values in both.items() if values})
 
-def choose(front: Front, limits: Limits) -> Evaluation:
-    """The most accurate point within the limits, the faster of equals.
 
+NO_LIMITS = Limits()
+
+
+def budget_limits(study: StudyRecord, front: Front) -> Limits:
+    """What the study's budget asks of a point, for measurements of a finalist that the search had not seen yet."""
+    budget = study.spec["budget"]
+    drop, dense = budget["max_accuracy_drop"], front.dense
+    floor = None if drop is None or dense is None else max(0.0, wording.best_known(dense).accuracy.value - drop)
+    return Limits(budget["max_gflops"], budget["min_speedup"], floor)
+
+
+def choose(front: Front, asked: Limits, budget: Limits = NO_LIMITS) -> Evaluation:
+    """The most accurate point within what the user asked for and the study's budget, the faster of equals.
+
+    Without anything asked for, the fastest point that is at most WORTHWHILE_DROP below the most accurate one: the most
+    accurate one alone is, as a rule, the dense model.
     A point counts with its confirm measurement if it has one: the search chose its winners partly by luck.
     Raises InputError if no point fits, naming the nearest: the one whose worst relative miss is smallest.
     """
+    limits = asked.tightened(budget)
     if not front.points:
         raise InputError("the front must hold a point to export, got none: every schedule broke the budget's limits")
     fitting = [point for point in front.points if not _misses(point, limits)]
+    if fitting and not asked.given():
+        return _fastest_worthwhile(fitting)
     if fitting:
         return max(fitting, key=_rank)
     nearest = min(front.points, key=lambda point: max(_misses(point, limits).values()))
-    asked = ", ".join(f"{_flag(name)} {value:g}" for name, value in limits.given().items())
+    given = ", ".join(f"{_flag(name)} {value:g}" for name, value in limits.given().items())
     missed = " and ".join(_flag(name) for name in _misses(nearest, limits))
     raise InputError(
-        f"no point of the front is within {asked}; the nearest misses {missed}: {wording.point(nearest)}; "
+        f"no point of the front is within {given}; the nearest misses {missed}: {wording.point(nearest)}; "
         "loosen the limits, or launch a study whose budget has them"
     )
+
+
+def _fastest_worthwhile(points: list[Evaluation]) -> Evaluation:
+    most = max(_rank(point) for point in points)[0]
+    return max((p for p in points if _rank(p)[0] >= most - WORTHWHILE_DROP), key=lambda p: _rank(p)[::-1])
 
 
 def _rank(point: Evaluation) -> tuple[float, float]:
@@ -97,7 +126,7 @@ def to_config(study: StudyRecord, evaluation: Evaluation) -> Config:
         backbone=_backbone(study),
         schedule=search.schedule,
         data=_data(study),
-        runtime={"dtype": search.setting.dtype, "batch_size": search.setting.batch_size},
+        runtime=_runtime(study, search),
         metrics=_metrics(evaluation),
         provenance={
             "study": study.name,
@@ -112,6 +141,13 @@ def _backbone(study: StudyRecord) -> dict[str, str]:
     backbone = {name: str(study.spec["backbone"][name]) for name in ("name", "weights")}
     fingerprint = study.provenance.get("fingerprint")
     return backbone if fingerprint is None else {**backbone, "fingerprint": str(fingerprint)}
+
+
+def _runtime(study: StudyRecord, search: Measurement) -> dict[str, Any]:
+    """What the numbers depend on beside the images; the device only if the study asked for one."""
+    runtime = {"dtype": search.setting.dtype, "batch_size": search.setting.batch_size}
+    device = study.spec["runtime"]["device"]
+    return runtime if device == "auto" else {**runtime, "device": device}
 
 
 def _data(study: StudyRecord) -> dict[str, Any]:

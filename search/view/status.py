@@ -68,7 +68,7 @@ def _facts(study: StudyRecord, progress: Progress) -> list[tuple[str, Renderable
         ("state", state),
         ("created", f"{study.created_at[:19].replace('T', ' ')} UTC"),
         ("trials", f"{progress.done} of {progress.total} in {wording.duration(progress.seconds)} of evaluation"),
-        ("front", f"{progress.front_size} points, {progress.confirmed} confirmed"),
+        ("front", f"{wording.count(progress.front_size, 'point')}, {progress.confirmed} confirmed"),
         ("hypervolume", f"{progress.hypervolume:.4g}"),
         ("fastest within 1 point", wording.point(progress.best) if progress.best else "-"),
     ]

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+import pruning
 from pruning.backbones import Backbone
 from pruning.config import Config
 from pruning.errors import ScheduleError, WeightsError
@@ -60,6 +62,18 @@ def test_reproduces_accuracy_exactly_and_flops_to_the_integer(config: Config, tm
     assert found.measured.flops == found.recorded_flops == config.metrics["flops"]
 
 
+@torch.inference_mode()
+def test_the_loaded_model_answers_as_the_search_found(
+    config: Config, tmp_path: Path, make_bench: Maker, backbone: Backbone, small_spec: Maker
+) -> None:
+    """`pruning.load` alone, without anything of the search, gets the same images right."""
+    model = pruning.load(write(config, tmp_path))
+    split = make_bench(backbone, small_spec()).search_split
+    answers = torch.cat([model(batch).argmax(-1) for batch in split.batches(4)]).numpy()
+    assert (answers == split.labels).mean() == config.metrics["search"]["accuracy"]
+    assert pruning.count_flops(model) == config.metrics["flops"]
+
+
 @pytest.mark.parametrize(
     "metrics",
     [{"search": {"accuracy": 0.5}}, {"flops": 1}, {"search": {"accuracy": None}}],
@@ -91,7 +105,17 @@ def test_recorded_without_images_claims_nothing(config: Config, tmp_path: Path, 
         ({"data": {"path": "nowhere"}}, InputError, r"data\.path must be a folder"),
         ({"data": {"source": "demo", "images": 5}}, InputError, r"data\.images is not a known key"),
         ({"runtime": {"dtype": "int4"}}, InputError, r"runtime\.dtype must be"),
-        ({"schedule": Schedule([Stage(11, 0.5)])}, ScheduleError, r"at most 10 for a backbone of 12 blocks"),
+        (
+            {"metrics": {"search": {"accuracy": "high"}}},
+            InputError,
+            r"metrics\.search\.accuracy must be a number, got 'h",
+        ),
+        ({"metrics": {"flops": True}}, InputError, r"best\.yaml: metrics\.flops must be a number, got True"),
+        (
+            {"schedule": Schedule([Stage(11, 0.5)])},
+            ScheduleError,
+            r"best\.yaml: schedule: .* at most 10 for a backbone of 12 blocks",
+        ),
     ],
 )
 def test_bad_configurations_are_refused(

@@ -13,13 +13,13 @@ import pytest
 from pruning.config import read_config
 from search.errors import InputError
 from search.store.records import FLOP_CONVENTION, Evaluation, Front, StudyRecord
-from search.view.export import Limits, choose, next_commands, to_config
+from search.view.export import Limits, budget_limits, choose, next_commands, to_config
 
 
 @pytest.mark.parametrize(
     ("limits", "trial"),
     [
-        ({}, 0),  # no limit: the most accurate of all
+        ({}, 3),  # the fastest within a point of the dense model's 0.899  # no limit: the most accurate of all
         ({"max_gflops": 0.2}, 3),  # 0.251 / 1.31 = 0.192 is the first at most 0.2
         ({"max_gflops": 0.122439024}, 7),  # exactly its cost: a limit includes its value
         ({"min_speedup": 1.2}, 3),
@@ -31,6 +31,22 @@ from search.view.export import Limits, choose, next_commands, to_config
 )
 def test_the_most_accurate_point_within_the_limits(front: Front, limits: dict[str, float], trial: int) -> None:
     assert choose(front, Limits(**limits)).trial == trial
+
+
+@pytest.mark.parametrize(
+    ("budget", "trial"),
+    [({"max_accuracy_drop": 0.003}, 2), ({"min_speedup": 1.3}, 5), ({"max_gflops": 0.16}, 5), ({}, 3)],
+)
+def test_the_budget_holds_for_what_was_confirmed(
+    front: Front, study: StudyRecord, budget: dict[str, float], trial: int
+) -> None:
+    asked = replace(study, spec={**study.spec, "budget": {**study.spec["budget"], **budget}})
+    assert choose(front, Limits(), budget_limits(asked, front)).trial == trial
+
+
+def test_the_stricter_limit_counts(front: Front) -> None:
+    assert choose(front, Limits(min_speedup=1.1), Limits(min_speedup=1.3)).trial == 5
+    assert choose(front, Limits(min_speedup=1.3), Limits(min_speedup=1.1)).trial == 5
 
 
 def test_confirm_numbers_overrule_search_numbers(front: Front, make_evaluation: Callable[..., Evaluation]) -> None:
@@ -105,6 +121,11 @@ def test_configuration_says_what_was_measured_where(study: StudyRecord, front: F
     assert metrics["hardware"] == "cpu: AMD EPYC 7B13, 2 threads"
     provenance = {"study": "shirts", "trial": 3, "created": study.created_at, "versions": {"torch": "2.14.1"}}
     assert config.provenance == provenance
+
+
+def test_configuration_keeps_a_device_that_was_asked_for(study: StudyRecord, front: Front) -> None:
+    asked = replace(study, spec={**study.spec, "runtime": {**study.spec["runtime"], "device": "cpu"}})
+    assert to_config(asked, front.points[2]).runtime == {"dtype": "float32", "batch_size": 64, "device": "cpu"}
 
 
 def test_configuration_of_an_unconfirmed_point(study: StudyRecord, make_evaluation: Callable[..., Evaluation]) -> None:

@@ -65,3 +65,7 @@ def test_status_names_skipped_images(printed: Printed, study: StudyRecord, progr
 def test_both_fit_narrow_terminals(printed: Printed, study: StudyRecord, progress: MakeProgress, width: int) -> None:
     for part in (status.study_list([(study, progress())]), status.study_status(study, progress())):
         assert max(map(len, printed(part, width).splitlines())) <= width
+
+
+def test_status_counts_one_point_as_one(printed: Printed, study: StudyRecord, progress: MakeProgress) -> None:
+    assert "1 point, 0 confirmed" in printed(status.study_status(study, progress(front_size=1, confirmed=0)))
