@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from pruning.errors import UncountedOperator
+from pruning.families import describe
 from pruning.methods import load_method
 from pruning.methods.base import GraphShape
 from pruning.model import PrunedViT
@@ -42,19 +43,35 @@ def count_flops(model: nn.Module, schedule: Schedule | None = None, *, stage_cos
     module without a rule.
     """
     pruned = _pruned(model, schedule)
-    backbone: Any = pruned.backbone
-    family, plans = pruned.family, {plan.block: plan for plan in pruned.plans}
-    method = load_method(pruned.schedule.method, pruned.schedule.options)
-    tokens = family.tokens + family.prefix
-    total = _patch_embedding(backbone) + _tokenwise(backbone.norm_pre, tokens)
-    for index, block in enumerate(backbone.blocks):
-        total += _block(block, tokens)
-        plan = plans.get(index)
-        if plan is not None:
-            shape = GraphShape(tokens, family.prefix, family.heads, family.head_width, family.width)
-            total += method.flops(plan, shape) if stage_costs else 0
-            tokens = plan.kept + family.prefix
-    return int(total + _tokenwise(backbone.norm, tokens) + _head(backbone, tokens))
+    return FlopCounter(pruned.backbone).count(pruned.schedule, stage_costs=stage_costs)
+
+
+class FlopCounter:
+    """The closed form of one backbone, its modules looked at once: a further schedule takes microseconds."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        """Raises UnsupportedBackbone, or UncountedOperator for a module without a rule."""
+        self._family = describe(backbone)
+        self._backbone: Any = backbone
+        self._blocks = [_block(block) for block in self._backbone.blocks]
+        self._embedding = _patch_embedding(self._backbone)
+        self._norms = _tokenwise(self._backbone.norm_pre, 1), _tokenwise(self._backbone.norm, 1)
+
+    def count(self, schedule: Schedule, *, stage_costs: bool = True) -> int:
+        """Multiply-adds for one image; see `count_flops`. Raises ScheduleError."""
+        family = self._family
+        plans = {plan.block: plan for plan in schedule.plan(family.tokens, family.depth)}
+        method = load_method(schedule.method, schedule.options)
+        tokens = family.tokens + family.prefix
+        total = self._embedding + self._norms[0] * tokens
+        for index, (each, pairs) in enumerate(self._blocks):
+            total += each * tokens + pairs * tokens**2
+            plan = plans.get(index)
+            if plan is not None:
+                shape = GraphShape(tokens, family.prefix, family.heads, family.head_width, family.width)
+                total += method.flops(plan, shape) if stage_costs else 0
+                tokens = plan.kept + family.prefix
+        return int(total + self._norms[1] * tokens + _head(self._backbone, tokens))
 
 
 def trace_flops(model: nn.Module, schedule: Schedule | None = None) -> int:
@@ -121,15 +138,15 @@ def _patch_embedding(backbone: Any) -> int:
     return int(tokens) * per_token + _tokenwise(backbone.patch_embed.norm, tokens)
 
 
-def _block(block: Any, tokens: int) -> int:
-    """A block on N tokens: 2 N^2 D for the two products of attention, the rest token by token."""
+def _block(block: Any) -> tuple[int, int]:
+    """A block's multiply-adds a token, and a pair of tokens: 2 D for the two products of attention."""
     attention = block.attn
     norms = _tokenwise(attention.q_norm, 1) + _tokenwise(attention.k_norm, 1)  # on [H, N, d]: H N times
     parts: list[nn.Module] = [block.norm1, attention.qkv, attention.norm, attention.proj, block.norm2, block.mlp]
     if attention.gate is not None:
         parts.append(attention.gate)
-    linear = sum(_tokenwise(part, tokens) for part in parts)
-    return linear + norms * int(attention.num_heads) * tokens + 2 * tokens**2 * int(attention.attn_dim)
+    linear = sum(_tokenwise(part, 1) for part in parts)
+    return linear + norms * int(attention.num_heads), 2 * int(attention.attn_dim)
 
 
 def _head(backbone: Any, tokens: int) -> int:

@@ -7,6 +7,7 @@ kept with it. Knows the rest of this room. Ignores Optuna and SQL.
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -14,9 +15,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from pruning.backbones import Backbone, load_backbone
-from pruning.flops import count_flops, trace_flops
+from pruning.flops import FlopCounter, trace_flops
 from pruning.model import PrunedViT
 from pruning.schedule import Schedule
 from search.errors import SearchError
@@ -29,10 +31,12 @@ from search.evaluation.device import (
     describe_device,
     seconds_per_batch,
 )
-from search.evaluation.evaluator import Evaluator, accuracy_of
+from search.evaluation.evaluator import NO_CLASS, Bits, Evaluator, accuracy_of
+from search.evaluation.order import ImageOrder, draw_order, pack_strata, stratify, unpack_strata
 from search.evaluation.profile import LatencyProfile, measure_profile
+from search.evaluation.racing import Lap, Race, estimate
 from search.evaluation.throughput import measured, time_pairs
-from search.store.records import Measurement, Setting, Throughput
+from search.store.records import Accuracy, Measurement, Setting, Throughput
 from search.study.space import smallest
 from search.study.spec import StudySpec
 
@@ -44,6 +48,7 @@ class Facts:
     """What is found out once a study and then fixed. Plain data by `to_dict`.
 
     dtype_reason: why this format. dense_images_per_s: the reference that speedups are multiplied with.
+    strata: which images pruning is likely to change, and so are seen first.
     """
 
     dtype: str
@@ -53,6 +58,7 @@ class Facts:
     images: str  # fingerprint
     dense_images_per_s: float
     profile: Mapping[str, Any] | None
+    strata: str = ""  # of the search images, by `pack_strata`; "" in studies from before there were any
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -65,6 +71,7 @@ class Bench:
         self.spec, self.backbone, self.images, self.device = spec, backbone, images, device
         self._facts: Facts | None = None
         self._model: PrunedViT | None = None
+        self._dense_correct: Bits | None = None
 
     @classmethod
     def open(cls, spec: StudySpec) -> Bench:
@@ -84,7 +91,7 @@ class Bench:
             return self._facts
         dtype, reason = self._choose_dtype()
         self._model = self.cast(dtype)
-        closed, traced = count_flops(self.backbone.model), trace_flops(self.backbone.model)
+        closed, traced = self.flops(Schedule()), trace_flops(self.backbone.model)
         if closed != traced:
             raise SearchError(
                 f"backbone {self.backbone.name}: closed form {closed} FLOPs, fvcore {traced}; report this"
@@ -104,6 +111,7 @@ class Bench:
                 images=self.images.fingerprint,
                 dense_images_per_s=dense,
                 profile=profile.to_dict() if profile else None,
+                strata=pack_strata(self._stratify()),
             )
         )
         return self.facts
@@ -121,6 +129,15 @@ class Bench:
                 )
         self._facts = facts
         self._model = self.cast(facts.dtype)
+
+    def _stratify(self) -> NDArray[np.uint8]:
+        """Run the dense model over the search split; its answers are kept, since it is the first trial too."""
+        evaluator = self._evaluator(self.model, self.search_split)
+        classes, margins = evaluator.dense()
+        agreement = self.spec.objectives.accuracy == "agreement"
+        right = np.ones(len(classes), dtype=bool) if agreement else classes == self.search_split.labels
+        self._dense_correct = right & (classes != NO_CLASS)
+        return stratify(margins, ~self._dense_correct, self.spec.racing.strata)
 
     @property
     def facts(self) -> Facts:
@@ -166,8 +183,9 @@ class Bench:
         labels = None if split.labels is None else split.labels[:images]
         return Split(split.name, split.pixels[:images], labels, split.mean, split.std)
 
-    def _evaluator(self, model: PrunedViT, split: Split, kind: str, cache_bytes: int = 0) -> Evaluator:
-        return Evaluator(model, split, kind, self.spec.runtime.batch_size, self.device, cache_bytes)
+    def _evaluator(self, model: PrunedViT, split: Split, kind: str = "", **options: Any) -> Evaluator:
+        kind = kind or self.spec.objectives.accuracy
+        return Evaluator(model, split, kind, self.spec.runtime.batch_size, self.device, **options)
 
     def timing_images(self) -> torch.Tensor:
         """One full batch [B, C, H, W] on the device."""
@@ -193,13 +211,20 @@ class Bench:
         return self.images.confirm()
 
     @cached_property
+    def order(self) -> ImageOrder:
+        """In which order schedules see the search split."""
+        packed, images = self.facts.strata, len(self.search_split)
+        stratum = unpack_strata(packed) if packed else np.zeros(images, dtype=np.uint8)
+        return draw_order(stratum, self.spec.racing.strata, self.spec.data.seed)
+
+    @cached_property
     def _searcher(self) -> Evaluator:
         cache_bytes = int(self.spec.runtime.prefix_cache_gib * 2**30)
-        return self._evaluator(self.model, self.search_split, self.spec.objectives.accuracy, cache_bytes)
+        return self._evaluator(self.model, self.search_split, cache_bytes=cache_bytes, order=self.order.positions)
 
     @cached_property
     def _confirmer(self) -> Evaluator:
-        return self._evaluator(self.model, self.confirm_split, self.spec.objectives.accuracy)
+        return self._evaluator(self.model, self.confirm_split)
 
     @cached_property
     def _profile(self) -> LatencyProfile | None:
@@ -210,7 +235,11 @@ class Bench:
 
     def flops(self, schedule: Schedule) -> int:
         """Of one image, fvcore convention; microseconds."""
-        return count_flops(self.backbone.model, schedule)
+        return self._flops.count(schedule)
+
+    @cached_property
+    def _flops(self) -> FlopCounter:
+        return FlopCounter(self.backbone.model)
 
     def throughput(self, schedule: Schedule) -> Throughput:
         """Predicted from the profile, or measured, as the study asks."""
@@ -225,23 +254,54 @@ class Bench:
         # the dense model against itself: its speedup is 1, and the spread tells how well this clock can tell
         return replace(throughput, images_per_s=self.facts.dense_images_per_s, speedup=1.0)
 
-    def measure(self, schedule: Schedule, throughput: Throughput) -> Measurement:
-        """Accuracy on the whole search split."""
-        return self._measurement(schedule, throughput, self._searcher)
+    def identity(self, schedule: Schedule) -> str:
+        """Of what accuracy was measured on, whatever the study: weights, images, number format, schedule."""
+        facts = self.facts
+        parts = (facts.weights, facts.images, facts.dtype, self.spec.objectives.accuracy, self.key(schedule))
+        return hashlib.sha256("|".join(parts).encode()).hexdigest()
+
+    def measure(self, schedule: Schedule, throughput: Throughput, race: Race | None = None) -> Measurement:
+        """Accuracy on the search split: on all of it, or until `race` says that it cannot reach the front."""
+        if self._dense_correct is not None and not schedule.plan(self.backbone.family.tokens):
+            return self._measurement(schedule, throughput, self._dense_correct)
+        order = self.order
+        lap = Lap(order, race)
+        seen = self._searcher.correct_until(schedule, lap.may_go_on)
+        correct = np.zeros(len(order), dtype=bool)
+        correct[order.positions[: len(seen)]] = seen
+        if len(seen) == len(order):
+            return self._measurement(schedule, throughput, correct)
+        assert race is not None
+        value, low, high = estimate(order, seen, race.dense[order.positions])
+        kind = self.spec.objectives.accuracy
+        partial = Accuracy(value=value, low=low, high=high, images=len(seen), kind=kind)
+        return self._measurement(schedule, throughput, correct, partial)
+
+    def bits(self, measurement: Measurement) -> Bits:
+        """[images] correctness in split order, of a measurement on the whole search split."""
+        packed = np.frombuffer(measurement.correct, dtype=np.uint8)
+        return np.unpackbits(packed, count=len(self.search_split)).astype(bool)
 
     def confirm(self, schedule: Schedule) -> Measurement:
         """Accuracy on the whole confirm split, and measured throughput."""
-        return self._measurement(schedule, self.time(schedule), self._confirmer)
+        return self._measurement(schedule, self.time(schedule), self._confirmer.correct(schedule))
 
-    def _measurement(self, schedule: Schedule, throughput: Throughput, evaluator: Evaluator) -> Measurement:
-        correct = evaluator.correct(schedule)
-        runtime = self.spec.runtime
+    def _measurement(
+        self, schedule: Schedule, throughput: Throughput, correct: Bits, partial: Accuracy | None = None
+    ) -> Measurement:
+        """partial: the accuracy if not all images were seen; those not seen are False in `correct`."""
         return Measurement(
             schedule=schedule,
             key=self.key(schedule),
-            accuracy=accuracy_of(correct, self.spec.objectives.accuracy),
+            accuracy=partial or accuracy_of(correct, self.spec.objectives.accuracy),
             throughput=throughput,
             flops=self.flops(schedule),
-            setting=Setting(describe_device(self.device), self.facts.dtype, runtime.batch_size),
+            setting=self.setting,
             correct=np.packbits(correct).tobytes(),
+            complete=partial is None,
+            identity=self.identity(schedule),
         )
+
+    @property
+    def setting(self) -> Setting:
+        return Setting(describe_device(self.device), self.facts.dtype, self.spec.runtime.batch_size)

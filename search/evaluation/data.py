@@ -42,8 +42,12 @@ class Split:
 
     def batch(self, start: int, stop: int) -> Tensor:
         """Normalised images [stop - start, C, H, W] float32."""
-        raw = torch.from_numpy(np.array(self.pixels[start:stop])).float()  # a copy: the file is read-only
-        return (raw / 255 - self.mean) / self.std
+        return self.take(slice(start, stop))
+
+    def take(self, positions: slice | NDArray[np.int64]) -> Tensor:
+        """Normalised images [positions, C, H, W] float32."""
+        raw = torch.from_numpy(np.array(self.pixels[positions])).float()  # a copy: the file is read-only
+        return raw.div_(255).sub_(self.mean).div_(self.std)
 
     def batches(self, size: int) -> Iterator[Tensor]:
         """All images in order, `size` at a time, the last batch shorter."""

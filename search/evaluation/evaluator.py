@@ -5,6 +5,9 @@ Knows PrunedViT and splits. Ignores studies, clocks and SQL.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from functools import cached_property
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -17,50 +20,96 @@ from search.evaluation.intervals import wilson
 from search.evaluation.prefix import PrefixCache
 from search.store.records import Accuracy
 
+Bits = NDArray[np.bool_]
+Positions = NDArray[np.int64]
 NO_CLASS = -1  # never right, whatever the label
+
+
+GoOn = Callable[[Bits], bool]
 
 
 class Evaluator:
     """Evaluates schedules of one backbone on one split, batch by batch in a fixed order, so that results repeat."""
 
     def __init__(
-        self, model: PrunedViT, split: Split, kind: str, batch_size: int, device: torch.device, cache_bytes: int = 0
+        self,
+        model: PrunedViT,
+        split: Split,
+        kind: str,
+        batch_size: int,
+        device: torch.device,
+        cache_bytes: int = 0,
+        order: Positions | None = None,
     ) -> None:
         """kind: "top1" (needs labels) or "agreement" (with the dense model, which is run when first needed).
 
-        cache_bytes: what the prefix cache may hold on the device.
+        cache_bytes: what the prefix cache may hold on the device. order: a permutation of the split's images;
+        None for the split's own order.
         """
         if kind == "top1" and split.labels is None:
             raise ValueError(f"kind top1 needs labels; split {split.name} has none")
         self._model = PrunedViT(model.backbone).eval()
         self._split, self._kind = split, kind
-        self._batch_size, self._device = batch_size, device
-        self._dense: NDArray[np.int64] | None = None
+        self._device = device
+        order = np.arange(len(split)) if order is None else order
+        self._batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+        self._order = order
         self._cache = PrefixCache(cache_bytes)
 
-    def correct(self, schedule: Schedule) -> NDArray[np.bool_]:
+    def correct(self, schedule: Schedule) -> Bits:
         """One truth value an image of the split, in split order."""
-        answers = self._dense_predictions() if self._kind == "agreement" else self._split.labels
-        predictions = self.predictions(schedule)
-        correct: NDArray[np.bool_] = (predictions == answers) & (predictions != NO_CLASS)
+        correct = np.empty(len(self._order), dtype=bool)
+        correct[self._order] = self.correct_until(schedule, lambda seen: True)
         return correct
 
-    @torch.inference_mode()
-    def predictions(self, schedule: Schedule) -> NDArray[np.int64]:
-        """The most likely class of each image, ties to the lower one; NO_CLASS where logits are not numbers."""
-        self._model.schedule = schedule
-        size, images = self._batch_size, len(self._split)
-        batches = [(start, min(start + size, images)) for start in range(0, images, size)]
-        logits = (self._logits(number, *batch) for number, batch in enumerate(batches))
-        return torch.cat([_classes(batch) for batch in logits]).numpy()
+    def correct_until(self, schedule: Schedule, go_on: GoOn) -> Bits:
+        """One truth value an image, in the evaluator's order, until all are seen or `go_on` says no.
 
-    def _logits(self, number: int, start: int, stop: int) -> Tensor:
+        go_on: called after every batch but the last with the truth values so far.
+        """
+        answers = self._answers
+        seen = np.zeros(0, dtype=bool)
+        for positions, predictions in zip(self._batches, self._run(schedule), strict=True):
+            right = (predictions == answers[positions]) & (predictions != NO_CLASS)
+            seen = np.concatenate([seen, right])
+            if len(seen) < len(self._order) and not go_on(seen):
+                break
+        return seen
+
+    def predictions(self, schedule: Schedule) -> NDArray[np.int64]:
+        """The most likely class of each image, in split order; ties go to the lower class; NO_CLASS where logits
+        are not numbers."""
+        predictions = np.empty(len(self._order), dtype=np.int64)
+        predictions[self._order] = np.concatenate(list(self._run(schedule)))
+        return predictions
+
+    @torch.inference_mode()
+    def dense(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """The dense model's predictions and margins (top-1 minus top-2 probability), in split order."""
+        self._model.schedule = Schedule()
+        classes, margins = np.empty(len(self._order), dtype=np.int64), np.empty(len(self._order))
+        for number, positions in enumerate(self._batches):
+            logits = self._logits(number, positions)
+            classes[positions] = _classes(logits).numpy()
+            best = logits.float().softmax(-1).topk(min(2, logits.shape[-1])).values.cpu().double().numpy()
+            margins[positions] = np.nan_to_num(best[:, 0] - best[:, -1])
+        return classes, margins
+
+    def _run(self, schedule: Schedule) -> Iterator[NDArray[np.int64]]:
+        """Predictions batch by batch."""
+        self._model.schedule = schedule
+        for number, positions in enumerate(self._batches):
+            with torch.inference_mode():
+                classes = _classes(self._logits(number, positions)).numpy()
+            yield classes
+
+    def _logits(self, number: int, positions: Positions) -> Tensor:
         """Logits of one batch, from the tokens entering the first stage if they are kept."""
         model, first = self._model, self._model.first_stage
         kept = self._cache.deepest(number, first)
         seeds = None
         if kept is None or model.draws:
-            images = self._split.batch(start, stop).to(self._device)
+            images = self._split.take(positions).to(self._device)
             seeds = model.seeds(images)
             kept = kept or (0, model.embed(images))
         tokens = model.run_blocks(kept[1], kept[0], first)
@@ -68,10 +117,13 @@ class Evaluator:
             self._cache.keep(number, first, tokens)
         return model.head(model.run_blocks(tokens, first, seeds=seeds))
 
-    def _dense_predictions(self) -> NDArray[np.int64]:
-        if self._dense is None:
-            self._dense = self.predictions(Schedule())
-        return self._dense
+    @cached_property
+    def _answers(self) -> NDArray[np.int64]:
+        """What counts as right, in split order."""
+        if self._kind == "agreement":
+            return self.predictions(Schedule())
+        assert self._split.labels is not None
+        return self._split.labels
 
 
 def _classes(logits: Tensor) -> Tensor:

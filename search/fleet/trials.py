@@ -21,6 +21,8 @@ from search.errors import SearchError, TrialStopped
 from search.evaluation.bench import Bench
 from search.store.fronts import Store
 from search.store.records import Measurement, StudyRecord, Throughput
+from search.store.versions import ACCURACY_BELOW_DENSE
+from search.study.problem import Problem, Result
 from search.study.samplers import make_sampler
 from search.study.sections import BudgetSpec
 from search.study.space import baselines, distributions, to_params, to_schedule
@@ -28,6 +30,7 @@ from search.study.spec import StudySpec
 
 MAX_REFUSALS = 1000  # suggestions in a row over the limits; a refusal costs 10 to 40 ms
 MEASUREMENT = "measurement"  # the one attribute of a trial that holds all there is to know
+INTERVAL_WIDTHS = 3.0  # half a confidence sequence, in standard deviations: it is valid at every look, so wider than 2
 REFUSED = "refused"
 BASELINE = "baseline"
 
@@ -66,11 +69,25 @@ class Trials:
         storage = store.optuna_storage()
         existing = optuna.load_study(study_name=record.name, storage=storage, sampler=optuna.samplers.RandomSampler())
         asked = len(existing.get_trials(deepcopy=False))
-        self.study = optuna.load_study(
-            study_name=record.name, storage=storage, sampler=make_sampler(spec.sampler, asked, worker)
-        )
         self._depth = bench.backbone.family.depth
+        sampler = make_sampler(spec.sampler, self._problem(), asked, worker)
+        self.study = optuna.load_study(study_name=record.name, storage=storage, sampler=sampler)
         self._box = distributions(spec.space, self._depth)
+
+    def _problem(self) -> Problem:
+        """The study as samplers see it. Where speed is measured, the ratio of FLOPs stands for it beforehand."""
+        bench, drop = self._bench, self._spec.budget.max_accuracy_drop
+        dense_flops = bench.flops(Schedule())
+        profiled = bench.facts.profile is not None
+        return Problem(
+            space=self._spec.space,
+            depth=self._depth,
+            tokens=bench.backbone.family.tokens,
+            speedup=lambda s: bench.throughput(s).speedup if profiled else dense_flops / bench.flops(s),
+            within_limits=lambda s: not self._over_known_limits(s),
+            result=result_of,
+            below_dense=ACCURACY_BELOW_DENSE if drop is None else min(drop, ACCURACY_BELOW_DENSE),
+        )
 
     # Before the first trial
 
@@ -152,7 +169,10 @@ class Trials:
             raise TrialStopped(f"trial {trial.number} was finished by another worker") from None
 
     def tell(self, number: int, measurement: Measurement) -> None:
-        """Both objectives to Optuna. Does nothing if the trial has ended already."""
+        """Both objectives to Optuna, or that the trial was stopped. Does nothing if it has ended already."""
+        if not measurement.complete:
+            self.study.tell(number, state=TrialState.PRUNED, skip_if_finished=True)
+            return
         values = [measurement.accuracy.value, measurement.throughput.images_per_s]
         self.study.tell(number, values, skip_if_finished=True)
 
@@ -194,6 +214,16 @@ class Trials:
     def _frozen(self, number: int) -> FrozenTrial | None:
         trials = self.study.get_trials(deepcopy=False)
         return trials[number] if number < len(trials) else None
+
+
+def result_of(trial: FrozenTrial) -> Result | None:
+    """What an ended trial measured, as samplers learn from it; None if it was refused or failed."""
+    document = trial.user_attrs.get(MEASUREMENT)
+    if document is None:
+        return None
+    accuracy, complete = document["accuracy"], document.get("complete", True)
+    error = 0.0 if complete else (accuracy["high"] - accuracy["low"]) / (2 * INTERVAL_WIDTHS)
+    return Result(accuracy["value"], error, complete, is_feasible(trial.constraints))
 
 
 def _constrain(trial: optuna.Trial, over: Mapping[str, float]) -> None:

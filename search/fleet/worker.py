@@ -13,13 +13,15 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 from pruning.schedule import Schedule
 from search.errors import InputError, SearchError, TrialStopped
 from search.evaluation.bench import Bench, Facts
+from search.evaluation.racing import Hurdle, Race
 from search.fleet.trials import Proposal, Trials, is_feasible, violations
 from search.store.fronts import Store
-from search.store.records import Measurement, Progress, Slot, StudyRecord
+from search.store.records import Measurement, Progress, Slot, StudyRecord, Throughput
 from search.study.spec import make_spec
 
 BEAT_S = 10.0  # a worker is taken for dead after 60 s without a beat
@@ -101,14 +103,35 @@ class Worker:
         self.trials.tell(proposal.trial.number, measurement)
 
     def _measure(self, proposal: Proposal) -> Measurement:
-        """A schedule of equal effect that was measured before is not measured again."""
-        key = self._bench.key(proposal.schedule)
+        """A schedule of equal effect that was measured before, in whatever study, is not measured again."""
+        schedule = proposal.schedule
+        key = self._bench.key(schedule)
         known = self._store.evaluation(self._record.id, key)
         if known is not None:
             return known.search
+        elsewhere = self._store.reusable(self._bench.identity(schedule))
+        if elsewhere is not None:
+            # what was measured is accuracy; speed is this study's own
+            return replace(elsewhere, schedule=schedule, key=key, throughput=proposal.throughput)
         if key == self._bench.key(Schedule()):
             return self._measure_dense()
-        return self._bench.measure(proposal.schedule, proposal.throughput)
+        return self._bench.measure(schedule, proposal.throughput, self._race(proposal.throughput))
+
+    def _race(self, throughput: Throughput) -> Race | None:
+        """What a schedule of this speed has to be better than: the front where it is as fast, and the budget."""
+        racing, budget = self._bench.spec.racing, self._bench.spec.budget
+        front = self._store.front(self._record.id)
+        if not racing.alpha or front is None or front.dense is None:
+            return None
+        as_fast = [e for e in front.points if e.search.throughput.images_per_s >= throughput.images_per_s]
+        hurdles = []
+        if as_fast:
+            best = max(as_fast, key=lambda evaluation: evaluation.search.accuracy.value)
+            hurdles.append(Hurdle(self._bench.bits(best.search), racing.tolerance))
+        dense = self._bench.bits(front.dense.search)
+        if budget.max_accuracy_drop is not None:
+            hurdles.append(Hurdle(dense, -budget.max_accuracy_drop))
+        return Race(tuple(hurdles), racing.alpha, dense)
 
     def _dense_accuracy(self) -> float:
         if self._dense is None:

@@ -1,28 +1,29 @@
 """The store: studies, their trial budget, what was evaluated and the versions of the front.
 
-Knows our tables through `slots` and `versions`, and Optuna's through `trials`. Ignores how anything is measured.
+Knows our tables through `studies`, `slots`, `evaluations` and `versions`, and Optuna's through `trials`. Ignores
+how anything is measured.
 
 Laws, on every database:
 - a method that writes is one transaction: all of it happened or nothing did, also after a kill;
 - a study never has more slots than its budget, nor two evaluations of one schedule;
-- a front version, once written, never changes.
+- an evaluation never changes but once: a complete one takes the place of one that was stopped early;
+- a front version, once written, never changes, and every evaluation on it is complete.
 A failing database raises SearchError; what the caller got wrong raises InputError. A store may be used by many
 threads; another process opens its own.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Engine, Row, insert, select, text, update
+from sqlalchemy import Engine
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import IntegrityError
 
 from search.errors import InputError, SearchError
-from search.store import slots, versions
+from search.store import evaluations, slots, studies, versions
 from search.store.database import (
     exists,
     explained,
@@ -35,15 +36,12 @@ from search.store.database import (
     writing,
 )
 from search.store.migrations import HEAD
-from search.store.records import STUDY_STATES, Evaluation, Front, Measurement, Progress, Slot, StudyRecord
+from search.store.records import Evaluation, Front, Measurement, Progress, Slot, StudyRecord
 from search.store.slots import STALE_AFTER_S
-from search.store.tables import EVALUATION, FRONT, SLOT, STUDY
 from search.study.spec import StudySpec, differences, make_spec
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
-
-MOST_TRIAL = 2**31 - 1  # what an INTEGER column holds; a database fails on more instead of finding nothing
 
 
 class Store:
@@ -116,9 +114,9 @@ class Store:
         """
         storage = self.optuna_storage()
         try:
-            record = self._find_or_insert(spec)
+            record = self._find_or_add(spec)
         except IntegrityError:  # another process was faster
-            record = self._find_or_insert(spec)
+            record = self._find_or_add(spec)
         # through make_spec: fields that a later release added have their defaults in an older study
         stored = make_spec(record.spec, f"study {spec.name} at {shown(self._url)}")
         changed = differences(stored.to_dict(), spec.to_dict())
@@ -132,58 +130,34 @@ class Store:
         trials.create_optuna_study(storage, spec.name)
         return record
 
-    def _find_or_insert(self, spec: StudySpec) -> StudyRecord:
+    def _find_or_add(self, spec: StudySpec) -> StudyRecord:
         with writing(self._engine) as connection:
-            row = _study_row(connection, spec.name)
-            if row is None:
-                taken = text("SELECT study_id FROM studies WHERE study_name = :name")
-                if connection.execute(taken, {"name": spec.name}).first() is not None:
-                    raise InputError(
-                        f"study {spec.name}: an Optuna study of this name exists at {shown(self._url)} that was not "
-                        "launched by ztp; choose another name"
-                    )
-                values = {"state": "created", "note": "", "provenance": {}, "seconds": 0.0}
-                values |= {"name": spec.name, "spec": spec.to_dict(), "created_at": versions.utc_now()}
-                connection.execute(insert(STUDY).values(values))
-                row = _study_row(connection, spec.name)
-            assert row is not None
-            return _to_study(row)
+            return studies.find_or_add(connection, spec, shown(self._url))
 
     def study(self, name: str) -> StudyRecord:
         """Look a study up by name. Raises InputError listing near or known names."""
         with reading(self._engine) as connection:
-            row = _study_row(connection, name)
-            known = list(connection.scalars(select(STUDY.c.name).order_by(STUDY.c.id)))
-        if row is not None:
-            return _to_study(row)
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known[-10:]) or 'none; launch one first'}"
-        raise InputError(f"study must be one at {shown(self._url)}, got {name!r}; {hint}")
+            return studies.get(connection, name, shown(self._url))
 
     def studies(self) -> list[StudyRecord]:
         """All studies, oldest first."""
         with reading(self._engine) as connection:
-            return [_to_study(row) for row in connection.execute(select(STUDY).order_by(STUDY.c.id))]
+            return studies.find_all(connection)
 
     def set_state(self, study_id: int, state: str, note: str = "") -> None:
-        if state not in STUDY_STATES:
-            raise ValueError(f"state must be one of {', '.join(STUDY_STATES)}, got {state!r}")
-        self._change(study_id, state=state, note=note)
+        """state: one of STUDY_STATES; another is a ValueError."""
+        with writing(self._engine) as connection:
+            studies.set_state(connection, study_id, state, note)
 
     def set_provenance(self, study_id: int, provenance: Mapping[str, Any]) -> None:
         """Merge plain data into what is known of the study's origin."""
         with writing(self._engine) as connection:
-            query = select(STUDY.c.provenance).where(STUDY.c.id == study_id).with_for_update()
-            merged = {**(connection.scalar(query) or {}), **provenance}
-            connection.execute(update(STUDY).where(STUDY.c.id == study_id).values(provenance=merged))
+            studies.merge_provenance(connection, study_id, provenance)
 
     def add_seconds(self, study_id: int, seconds: float) -> None:
         """Count evaluation time against the time budget."""
-        self._change(study_id, seconds=STUDY.c.seconds + seconds)
-
-    def _change(self, study_id: int, **values: Any) -> None:
         with writing(self._engine) as connection:
-            connection.execute(update(STUDY).where(STUDY.c.id == study_id).values(**values))
+            studies.add_seconds(connection, study_id, seconds)
 
     # Slots: the trial budget
 
@@ -220,48 +194,49 @@ class Store:
     # Evaluations
 
     def evaluation(self, study_id: int, key: str) -> Evaluation | None:
+        """What was measured of a schedule in this study, also if it was stopped before the last image."""
         with reading(self._engine) as connection:
-            return versions.find_evaluation(connection, study_id, key)
+            return evaluations.find(connection, study_id, key)
 
     def evaluations(self, study_id: int) -> list[Evaluation]:
-        """All evaluations in the order they were made."""
-        query = select(EVALUATION).where(EVALUATION.c.study_id == study_id).order_by(EVALUATION.c.id)
+        """All evaluations in the order in which their schedules were first evaluated."""
         with reading(self._engine) as connection:
-            return [versions.to_evaluation(row) for row in connection.execute(query)]
+            return evaluations.find_all(connection, study_id)
 
     def evaluation_of_trial(self, study_id: int, trial: int) -> Evaluation | None:
         """The evaluation of a trial's schedule, also if an earlier trial had the same schedule."""
-        if not 0 <= trial <= MOST_TRIAL:
-            return None
-        own = select(SLOT.c.schedule_key).where(SLOT.c.study_id == study_id, SLOT.c.trial == trial)
-        first = select(EVALUATION.c.schedule_key).where(EVALUATION.c.study_id == study_id, EVALUATION.c.trial == trial)
         with reading(self._engine) as connection:
-            key = connection.scalar(own.where(SLOT.c.schedule_key.is_not(None))) or connection.scalar(first)
-            return None if key is None else versions.find_evaluation(connection, study_id, key)
+            return evaluations.find_of_trial(connection, study_id, trial)
+
+    def reusable(self, identity: str) -> Measurement | None:
+        """The oldest complete search measurement of this identity in any study; "" never matches.
+
+        What the identity covers is the caller's to know; whatever it leaves out (throughput, setting, key) is
+        that of the study it was measured in.
+        """
+        with reading(self._engine) as connection:
+            return evaluations.find_reusable(connection, identity)
 
     def complete(self, slot: Slot, measurement: Measurement, feasible: bool, trial: int) -> Front | None:
         """Keep a trial's result: evaluation, slot and front version, in one transaction.
 
         Returns the new front version, or None if the front stayed as it was. If the schedule was evaluated
-        before, the first evaluation stays. Raises TrialStopped, writing nothing, if the slot was freed meanwhile;
-        a second call for the same slot and result does nothing.
+        before, the first evaluation stays; only if that one was stopped and this one is complete, this one takes
+        its place, under the first one's trial. Raises TrialStopped, writing nothing, if the slot was freed
+        meanwhile; a second call for the same slot and result does nothing.
         """
         with writing(self._engine) as connection:
             slots.lock_study(connection, slot.study_id)
             if not slots.finish(connection, slot, trial, measurement.key):
                 return None
-            versions.add_evaluation(connection, slot.study_id, trial, measurement, feasible)
+            evaluations.add(connection, slot.study_id, trial, measurement, feasible)
             version = versions.update_front(connection, slot.study_id)
             return None if version is None else versions.read_front(connection, slot.study_id, version)
 
     def save_confirm(self, study_id: int, key: str, measurement: Measurement) -> None:
         """Keep a finalist's measurement on the confirm split. Raises SearchError if there is no such evaluation."""
-        document = measurement.to_dict()
-        del document["schedule"]  # that of the row
-        row = (EVALUATION.c.study_id == study_id) & (EVALUATION.c.schedule_key == key)
-        change = update(EVALUATION).where(row).values(confirm=document, confirm_correct=measurement.correct)
         with writing(self._engine) as connection:
-            if connection.execute(change).rowcount == 0:
+            if not evaluations.set_confirm(connection, study_id, key, measurement):
                 raise SearchError(f"confirm: schedule must have been evaluated in study {study_id}, got key {key}")
 
     # Fronts
@@ -273,20 +248,10 @@ class Store:
 
     def front_history(self, study_id: int) -> list[tuple[int, int, str, float]]:
         """(version, trials, created_at, hypervolume) of every version, oldest first."""
-        columns = (FRONT.c.version, FRONT.c.trials, FRONT.c.created_at, FRONT.c.hypervolume)
-        query = select(*columns).where(FRONT.c.study_id == study_id).order_by(FRONT.c.version)
         with reading(self._engine) as connection:
-            return [(row[0], row[1], row[2], row[3]) for row in connection.execute(query)]
+            return versions.read_history(connection, study_id)
 
     def progress(self, study_id: int) -> Progress:
         """How far a study is; cheap enough to be asked every second."""
         with reading(self._engine) as connection:
             return versions.read_progress(connection, study_id)
-
-
-def _study_row(connection: Connection, name: str) -> Row[Any] | None:
-    return connection.execute(select(STUDY).where(STUDY.c.name == name)).one_or_none()
-
-
-def _to_study(row: Row[Any]) -> StudyRecord:
-    return StudyRecord(row.id, row.name, row.state, row.spec, row.provenance, row.created_at)

@@ -62,6 +62,9 @@ class Measurement:
     """One schedule, measured on one split.
 
     flops: fvcore convention, of one image. correct: one bit per image in split order, by numpy.packbits.
+    complete: whether every image of the split was seen; if not, accuracy and correctness are of those that were.
+    identity: what was measured, the same in every study (sha256, hex); "" if that is not known. It is no part of
+        the document: a search measurement has it in a column of the store, a confirm measurement keeps none.
     """
 
     schedule: Schedule
@@ -71,18 +74,22 @@ class Measurement:
     flops: int
     setting: Setting
     correct: bytes = b""
+    complete: bool = True
+    identity: str = ""
 
     @property
     def gflops(self) -> float:
         return self.flops / 1e9
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data without the correctness bits, for JSON columns, YAML and trial attributes."""
+        """Plain data without the correctness bits and the identity, for JSON columns, YAML and trial attributes."""
         data = {name: asdict(getattr(self, name)) for name in ("accuracy", "throughput", "setting")}
-        return {"schedule": self.schedule.to_dict(), "key": self.key, "flops": self.flops, **data}
+        head = {"schedule": self.schedule.to_dict(), "key": self.key, "flops": self.flops, "complete": self.complete}
+        return {**head, **data}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any], correct: bytes = b"") -> Measurement:
+    def from_dict(cls, data: Mapping[str, Any], correct: bytes = b"", identity: str = "") -> Measurement:
+        """Inverse of `to_dict`. Documents from before evaluations could be stopped are complete."""
         return cls(
             schedule=Schedule.from_dict(data["schedule"]),
             key=data["key"],
@@ -91,6 +98,8 @@ class Measurement:
             flops=data["flops"],
             setting=Setting(**data["setting"]),
             correct=correct,
+            complete=data.get("complete", True),
+            identity=identity,
         )
 
 
@@ -99,7 +108,7 @@ class Evaluation:
     """A row of `ztp_evaluation`: the search measurement, and the confirm one once there is one.
 
     trial: number of the first Optuna trial that had this schedule. feasible: within every limit of the budget;
-    only feasible evaluations can stand on a front.
+    only feasible evaluations whose search measurement is complete can stand on a front.
     """
 
     trial: int
@@ -131,6 +140,10 @@ class Progress:
     seconds: evaluation time used so far, over all launches (the time budget counts it).
     best: the fastest point of the front that is at most WORTHWHILE_DROP below its most accurate one. (The most
         accurate one alone is, without a limit on cost, the dense model.)
+    stopped: evaluations that are not complete; one that was completed later counts no more.
+    images: images that the study's evaluations rest on, each as it now stands in the store. Against the images of
+        the split times the evaluations, what stopping early saved; images of results taken over from another study
+        count as well.
     """
 
     state: str
@@ -142,6 +155,8 @@ class Progress:
     best: Evaluation | None
     confirmed: int = 0  # finalists measured on the confirm split
     note: str = ""
+    stopped: int = 0
+    images: int = 0
 
 
 STUDY_STATES = ("created", "running", "confirming", "done", "stopped")

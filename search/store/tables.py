@@ -23,6 +23,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    true,
 )
 
 METADATA = MetaData()
@@ -60,8 +61,12 @@ EVALUATION = Table(
     Column("confirm", JSON),  # the measurement on the confirm split, of finalists
     Column("confirm_correct", LargeBinary),
     Column("created_at", String(32), nullable=False),
+    Column("complete", Boolean, nullable=False, server_default=true()),  # every image of the split was seen
+    Column("identity", String(64)),  # what was measured, the same in every study; NULL: not known
     UniqueConstraint("study_id", "schedule_key", name="ztp_evaluation_once"),
     Index("ztp_evaluation_by_trial", "study_id", "trial"),
+    Index("ztp_evaluation_by_complete", "study_id", "complete", "images"),  # progress without reading the rows
+    Index("ztp_evaluation_by_identity", "identity"),
 )
 
 FRONT = Table(

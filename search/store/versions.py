@@ -1,23 +1,23 @@
-"""Evaluations as rows, and the front versions that follow from them.
+"""Versions of the front, and how far a study is: what follows from its evaluations.
 
 Knows the evaluation and front tables. Ignores who calls and when a transaction ends.
-Laws: a study has one evaluation per schedule key, the first; a front version is never changed once written; the
-latest version is the front of all feasible evaluations.
+Laws: a front version is never changed once written; the latest version is the front of all feasible evaluations
+that are complete. One that was stopped before the last image stands on no front: its accuracy is of the images
+seen, and those on a front are never replaced (see `search.store.evaluations`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, Row, func, insert, select
+from sqlalchemy import Connection, func, insert, select
 
 from pruning.schedule import Schedule
 from search.errors import InputError
-from search.store import pareto, slots
-from search.store.records import WORTHWHILE_DROP, Evaluation, Front, Measurement, Progress
+from search.store import evaluations, pareto, slots
+from search.store.records import WORTHWHILE_DROP, Evaluation, Front, Progress
 from search.store.tables import EVALUATION, FRONT, FRONT_POINT, STUDY
 
 DENSE_KEY = Schedule().key  # the same for every backbone
@@ -26,66 +26,18 @@ REFERENCE_SPEEDUP = 1.0
 ROUNDING = 1e-9  # shares of images are exact to this
 
 
-def utc_now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def evaluation_values(study_id: int, trial: int, measurement: Measurement, feasible: bool) -> dict[str, Any]:
-    """The row of one evaluation."""
-    document = measurement.to_dict()
-    return {
-        "study_id": study_id,
-        "schedule_key": measurement.key,
-        "trial": trial,
-        "feasible": feasible,
-        "accuracy": measurement.accuracy.value,
-        "images": measurement.accuracy.images,
-        "throughput": measurement.throughput.images_per_s,
-        "speedup": measurement.throughput.speedup,
-        "gflops": measurement.gflops,
-        "schedule": document.pop("schedule"),
-        "measurement": document,
-        "correct": measurement.correct,
-        "created_at": utc_now(),
-    }
-
-
-def to_evaluation(row: Row[Any]) -> Evaluation:
-    """Inverse of `evaluation_values`, with the confirm measurement if there is one."""
-    search = Measurement.from_dict({**row.measurement, "schedule": row.schedule}, row.correct)
-    confirm = None
-    if row.confirm is not None:
-        confirm = Measurement.from_dict({**row.confirm, "schedule": row.schedule}, row.confirm_correct)
-    return Evaluation(trial=row.trial, search=search, feasible=row.feasible, confirm=confirm)
-
-
-def find_evaluation(connection: Connection, study_id: int, key: str) -> Evaluation | None:
-    query = select(EVALUATION).where(EVALUATION.c.study_id == study_id, EVALUATION.c.schedule_key == key)
-    row = connection.execute(query).one_or_none()
-    return None if row is None else to_evaluation(row)
-
-
-def add_evaluation(connection: Connection, study_id: int, trial: int, measurement: Measurement, feasible: bool) -> None:
-    """Keep the evaluation unless its schedule has one. The caller holds the study's lock."""
-    query = select(EVALUATION.c.id).where(
-        EVALUATION.c.study_id == study_id, EVALUATION.c.schedule_key == measurement.key
-    )
-    if connection.execute(query).one_or_none() is None:
-        connection.execute(insert(EVALUATION).values(evaluation_values(study_id, trial, measurement, feasible)))
-
-
 def update_front(connection: Connection, study_id: int) -> int | None:
     """Write a new version if the front has other members than the last one; return its number.
 
-    None as long as the dense model is not evaluated: the reference point rests on it. The caller holds the
-    study's lock.
+    None as long as the dense model is not evaluated completely: the reference point rests on it. The caller holds
+    the study's lock.
     """
     reference = _reference(connection, study_id)
     if reference is None:
         return None
     query = (
         select(EVALUATION.c.id, EVALUATION.c.accuracy, EVALUATION.c.throughput, EVALUATION.c.speedup)
-        .where(EVALUATION.c.study_id == study_id, EVALUATION.c.feasible.is_(True))
+        .where(EVALUATION.c.study_id == study_id, EVALUATION.c.feasible.is_(True), EVALUATION.c.complete.is_(True))
         .order_by(EVALUATION.c.id)
     )
     table = np.asarray([tuple(row) for row in connection.execute(query)], dtype=float).reshape(-1, 4)
@@ -102,7 +54,7 @@ def update_front(connection: Connection, study_id: int) -> int | None:
         "hypervolume": pareto.hypervolume(members[:, [1, 3]], reference),
         "reference_accuracy": reference[0],
         "reference_speedup": reference[1],
-        "created_at": utc_now(),
+        "created_at": evaluations.utc_now(),
     }
     connection.execute(insert(FRONT).values(values))
     _copy_points(connection, study_id, version, ids)
@@ -110,10 +62,8 @@ def update_front(connection: Connection, study_id: int) -> int | None:
 
 
 def _reference(connection: Connection, study_id: int) -> tuple[float, float] | None:
-    query = select(EVALUATION.c.accuracy).where(
-        EVALUATION.c.study_id == study_id, EVALUATION.c.schedule_key == DENSE_KEY
-    )
-    accuracy = connection.scalar(query)
+    dense = (EVALUATION.c.study_id == study_id) & (EVALUATION.c.schedule_key == DENSE_KEY)
+    accuracy = connection.scalar(select(EVALUATION.c.accuracy).where(dense, EVALUATION.c.complete.is_(True)))
     return None if accuracy is None else (accuracy - ACCURACY_BELOW_DENSE, REFERENCE_SPEEDUP)
 
 
@@ -157,9 +107,16 @@ def read_front(connection: Connection, study_id: int, version: int | None) -> Fr
         created_at=row.created_at,
         hypervolume=row.hypervolume,
         reference=(row.reference_accuracy, row.reference_speedup),
-        points=tuple(to_evaluation(point) for point in connection.execute(point_rows(study_id, wanted))),
-        dense=find_evaluation(connection, study_id, DENSE_KEY),
+        points=tuple(evaluations.to_evaluation(point) for point in connection.execute(point_rows(study_id, wanted))),
+        dense=evaluations.find(connection, study_id, DENSE_KEY),
     )
+
+
+def read_history(connection: Connection, study_id: int) -> list[tuple[int, int, str, float]]:
+    """(version, trials, created_at, hypervolume) of every version, oldest first."""
+    columns = (FRONT.c.version, FRONT.c.trials, FRONT.c.created_at, FRONT.c.hypervolume)
+    query = select(*columns).where(FRONT.c.study_id == study_id).order_by(FRONT.c.version)
+    return [(row[0], row[1], row[2], row[3]) for row in connection.execute(query)]
 
 
 def point_rows(study_id: int, version: int) -> Any:
@@ -184,6 +141,7 @@ def read_progress(connection: Connection, study_id: int) -> Progress:
         .where(FRONT_POINT.c.study_id == study_id, FRONT_POINT.c.version == version)
     )
     size, confirmed = connection.execute(counts).one()
+    stopped, images = _seen(connection, study_id)
     return Progress(
         state=study.state,
         done=slots.count_done(connection, study_id),
@@ -194,7 +152,20 @@ def read_progress(connection: Connection, study_id: int) -> Progress:
         best=_best(connection, study_id, version),
         confirmed=confirmed,
         note=study.note,
+        stopped=stopped,
+        images=images,
     )
+
+
+def _seen(connection: Connection, study_id: int) -> tuple[int, int]:
+    """How many evaluations were stopped, and how many images all of them saw. Read from an index alone."""
+    query = (
+        select(EVALUATION.c.complete, func.count(), func.sum(EVALUATION.c.images))
+        .where(EVALUATION.c.study_id == study_id)
+        .group_by(EVALUATION.c.complete)
+    )
+    rows = [tuple(row) for row in connection.execute(query)]
+    return sum(count for complete, count, _ in rows if not complete), sum(int(images) for *_, images in rows)
 
 
 def _best(connection: Connection, study_id: int, version: int) -> Evaluation | None:
@@ -206,4 +177,4 @@ def _best(connection: Connection, study_id: int, version: int) -> Evaluation | N
     worthwhile = point_rows(study_id, version).where(EVALUATION.c.accuracy >= most - WORTHWHILE_DROP - ROUNDING)
     ranked = worthwhile.order_by(None).order_by(EVALUATION.c.throughput.desc()).limit(1)
     row = connection.execute(ranked).one_or_none()
-    return None if row is None else to_evaluation(row)
+    return None if row is None else evaluations.to_evaluation(row)

@@ -1,7 +1,7 @@
 """The sections of a study's YAML, one frozen model each, with the rules that need no model and no file.
 
 Knows fields, defaults and ranges. Ignores files, Optuna and backbones: a rule that needs the number of blocks
-stands in `search.study.space`.
+stands in `search.study.space`. The section `sampler` stands with its table in `search.study.samplers`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from pruning.methods import METHODS
 from pruning.stage import MAX_WPR_ITERATIONS
-from search.study.samplers import SAMPLERS
 
 DEMO = "demo"
 BUNDLED = "bundled"
@@ -221,18 +220,17 @@ class SpaceSpec(Section):
         return self
 
 
-class SamplerSpec(Section):
-    """How the next schedule is chosen; see `search.study.samplers`."""
+class RacingSpec(Section):
+    """When a trial is stopped before it has seen every image of the search split.
 
-    name: str = "auto"
-    seed: int = Field(default=0, ge=0, lt=2**32)
+    alpha: chance at most that a schedule is stopped although it belongs on the front; 0 never stops any.
+    tolerance: accuracy, as a fraction, below which a gain over the front does not count.
+    strata: groups of images by dense margin, the uncertain ones seen first; 1 sees all in a uniform order.
+    """
 
-    @field_validator("name")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        if name not in SAMPLERS:
-            raise ValueError(f"must be one of {', '.join(SAMPLERS)}")
-        return name
+    alpha: float = Field(default=0.05, ge=0, lt=1)
+    tolerance: float = Field(default=0.0025, ge=0, le=1)
+    strata: int = Field(default=10, ge=1, le=100)
 
 
 class RuntimeSpec(Section):

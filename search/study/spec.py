@@ -17,6 +17,7 @@ from pydantic_core import ErrorDetails
 
 from pruning.documents import parse_yaml, read_yaml
 from search.errors import InputError
+from search.study.samplers import SamplerSpec
 from search.study.sections import (
     DEMO,
     WEIGHTS,
@@ -24,8 +25,8 @@ from search.study.sections import (
     BudgetSpec,
     DataSpec,
     ObjectivesSpec,
+    RacingSpec,
     RuntimeSpec,
-    SamplerSpec,
     Section,
     SpaceSpec,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "BudgetSpec",
     "DataSpec",
     "ObjectivesSpec",
+    "RacingSpec",
     "RuntimeSpec",
     "SamplerSpec",
     "SpaceSpec",
@@ -60,6 +62,7 @@ class StudySpec(Section):
     budget: BudgetSpec = BudgetSpec()
     space: SpaceSpec = SpaceSpec()
     sampler: SamplerSpec = SamplerSpec()
+    racing: RacingSpec = RacingSpec()
     runtime: RuntimeSpec = RuntimeSpec()
 
     @model_validator(mode="before")

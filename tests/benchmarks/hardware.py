@@ -1,4 +1,4 @@
-"""The line of hardware and versions that every measured table carries."""
+"""The line of hardware and versions that every measured table carries. Ignores what is measured."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,13 @@ from pruning.backbones import Backbone, load_backbone
 from pruning.schedule import Schedule
 from search.evaluation.bench import Bench, Facts
 from search.evaluation.data import Images, open_images
+from search.evaluation.evaluator import Bits, GoOn
 from search.evaluation.profile import LatencyProfile, StageCost
 from search.fleet.worker import FACTS, Worker
 from search.store import pareto
 from search.store.fronts import Store
 from search.store.records import StudyRecord
+from search.study.space import to_params
 from search.study.spec import StudySpec, make_spec
 
 IMAGES = 24
@@ -86,6 +88,64 @@ class Started:
     def trials(self, state: TrialState | None = None) -> list[FrozenTrial]:
         return optuna_trials(self.store, self.record.name, state)
 
+    def queue(self, *schedules: Schedule) -> None:
+        """These are asked for next, in this order."""
+        study = self.worker().trials.study
+        for schedule in schedules:
+            study.enqueue_trial(to_params(schedule, self.bench.spec.space, self.bench.backbone.family.depth))
+
+    def run(self, *schedules: Schedule) -> None:
+        """A trial for each."""
+        self.queue(*schedules)
+        self.worker().run(lambda progress: None, at_most=len(schedules))
+
+
+class Oracle:
+    """Stands in for the evaluator: an image is right if its difficulty is below the schedule's accuracy.
+
+    The rest of a measurement is the bench's own. asked: the schedules that were run, in order.
+    """
+
+    def __init__(self, bench: Bench, accuracy: Callable[[Schedule], float]) -> None:
+        self.asked: list[Schedule] = []
+        self._accuracy, self._size = accuracy, bench.spec.runtime.batch_size
+        images = len(bench.search_split)
+        self.difficulty = np.random.default_rng(0).permutation(images) / images  # in the evaluator's order
+
+    def correct(self, schedule: Schedule) -> Bits:
+        """Of all images, in the evaluator's order."""
+        return np.asarray(self.difficulty < self._accuracy(schedule) - 1e-9)
+
+    def correct_until(self, schedule: Schedule, go_on: GoOn) -> Bits:
+        self.asked.append(schedule)
+        correct = self.correct(schedule)
+        ends = range(self._size, len(correct), self._size)
+        stop = next((end for end in ends if not go_on(correct[:end])), len(correct))
+        return correct[:stop]
+
+
+def by_flops(bench: Bench) -> Callable[[Schedule], float]:
+    """Accuracy falls with the FLOPs saved, and jumps, so that some schedules are beaten by cheaper ones."""
+
+    def accuracy(schedule: Schedule) -> float:
+        luck = int(bench.key(schedule)[:4], 16) / 0xFFFF if schedule.stages else 1.0
+        return 0.35 + bench.flops(schedule) / 1e9 + 0.2 * luck  # the dense demo model: 0.35 GFLOPs
+
+    return accuracy
+
+
+@pytest.fixture
+def oracle() -> Callable[..., Oracle]:
+    """Puts an oracle in the place of a bench's evaluator; accuracy: by schedule, or a rule."""
+
+    def install(bench: Bench, accuracy: dict[Schedule, float] | Callable[[Schedule], float] | None = None) -> Oracle:
+        rule = accuracy.__getitem__ if isinstance(accuracy, dict) else accuracy or by_flops(bench)
+        made = Oracle(bench, rule)
+        bench.__dict__["_searcher"] = made
+        return made
+
+    return install
+
 
 def optuna_trials(store: Store, name: str, state: TrialState | None = None) -> list[FrozenTrial]:
     study = optuna.load_study(study_name=name, storage=store.optuna_storage(), sampler=optuna.samplers.RandomSampler())
@@ -99,9 +159,9 @@ def fresh_store(tmp_path: Any) -> Iterator[Store]:
     store.close()
 
 
-def facts_for(backbone: Backbone, images: Images) -> Facts:
+def facts_for(spec: StudySpec, backbone: Backbone, images: Images) -> Facts:
     return Facts(
-        dtype="float32",
+        dtype=spec.runtime.dtype,
         dtype_reason="asked for",
         hardware="cpu: of the tests",
         weights=backbone.fingerprint,
@@ -115,10 +175,11 @@ def facts_for(backbone: Backbone, images: Images) -> Facts:
 def start(fresh_store: Store, backbone: Backbone) -> Callable[[StudySpec], Started]:
     """Starts a study; its record holds the facts, as if a launch had been ended right after finding them."""
 
-    def make(spec: StudySpec, store: Store | None = None) -> Started:
+    def make(spec: StudySpec, store: Store | None = None, **found: Any) -> Started:
+        """found: facts that are others than usual."""
         store = store or fresh_store
         images = open_images(spec.data, spec.objectives, backbone)
-        facts = facts_for(backbone, images)
+        facts = replace(facts_for(spec, backbone, images), **found)
         store.set_provenance(store.add_study(spec).id, {FACTS: facts.to_dict(), "hardware": facts.hardware})
         bench = Bench(spec, backbone, images, torch.device("cpu"))
         bench.use(facts)
@@ -131,27 +192,31 @@ def check_sound(store: Store, name: str, total: int) -> None:
     """What must hold of a finished study, however it came to its end."""
     record = store.study(name)
     slots = store.slots(record.id)
-    complete = optuna_trials(store, name, TrialState.COMPLETE)
+    trials = {trial.number: trial for trial in optuna_trials(store, name)}
+    measured = {number: trial for number, trial in trials.items() if "refused" not in trial.user_attrs}
+    measured = {number: trial for number, trial in measured.items() if trial.state.is_finished()}
     evaluations = store.evaluations(record.id)
     assert [slot.state for slot in slots] == ["done"] * total
-    assert sorted(slot.trial for slot in slots if slot.trial is not None) == [trial.number for trial in complete]
-    assert len(complete) == total
+    assert sorted(slot.trial for slot in slots if slot.trial is not None) == sorted(measured)
+    assert len(measured) == total
     assert not optuna_trials(store, name, TrialState.RUNNING)
     # one evaluation a schedule, and each trial tells what its schedule measured
     by_key = {evaluation.search.key: evaluation.search for evaluation in evaluations}
     assert len(by_key) == len(evaluations)
     assert set(by_key) == {slot.key for slot in slots}
     for slot in slots:
-        measured = by_key[str(slot.key)]
-        (trial,) = [trial for trial in complete if trial.number == slot.trial]
-        assert trial.values == [measured.accuracy.value, measured.throughput.images_per_s]
-        assert trial.user_attrs["measurement"]["key"] == slot.key
+        trial, kept = measured[slot.trial or 0], by_key[str(slot.key)]
+        assert trial.user_attrs["measurement"] == kept.to_dict()
+        assert trial.intermediate_values == {}
+        told = [kept.accuracy.value, kept.throughput.images_per_s] if kept.complete else None
+        assert (trial.values, trial.state) == (told, TrialState.COMPLETE if kept.complete else TrialState.PRUNED)
+        assert kept.complete == (kept.accuracy.images == record.spec["data"]["search_images"])
     check_front(store, record)
 
 
 def check_front(store: Store, record: StudyRecord) -> None:
-    """The latest front is what a naive loop over all feasible rows finds, and covers the area it says."""
-    rows = [e for e in store.evaluations(record.id) if e.feasible]
+    """The latest front is what a naive loop over all feasible, complete rows finds, and covers the area it says."""
+    rows = [e for e in store.evaluations(record.id) if e.feasible and e.search.complete]
     numbers = [(e.search.accuracy.value, e.search.throughput.images_per_s) for e in rows]
     unbeaten = [
         evaluation.search.key
@@ -166,6 +231,10 @@ def check_front(store: Store, record: StudyRecord) -> None:
     assert [point.search.key for point in front.points] == sorted(
         unbeaten, key=lambda key: next(e.search.throughput.images_per_s for e in rows if e.search.key == key)
     )
+    for version, *_ in store.front_history(record.id):
+        one = store.front(record.id, version)
+        assert one is not None
+        assert all(point.search.complete and point.feasible for point in one.points)
     area = np.array([(e.search.accuracy.value, e.search.throughput.speedup) for e in front.points]).reshape(-1, 2)
     reference = (front.dense.search.accuracy.value - 0.10, 1.0)
     assert front.reference == pytest.approx(reference)

@@ -9,6 +9,7 @@ import pytest
 from optuna.trial import TrialState
 
 from pruning.schedule import Schedule
+from pruning.stage import Stage
 from search.errors import SearchError
 from search.evaluation.bench import Facts
 from search.fleet import worker as fleet_worker
@@ -49,6 +50,7 @@ STEPS = [
 
 
 class TestInterrupted:
+    @pytest.mark.parametrize("stopped", [False, True], ids=["whole", "stopped"])
     @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
     @pytest.mark.parametrize(("room", "step"), STEPS, ids=[step for _, step in STEPS])
     def test_at_every_step_nothing_is_lost_or_doubled(
@@ -57,13 +59,21 @@ class TestInterrupted:
         tiny_spec: Spec,
         monkeypatch: pytest.MonkeyPatch,
         check_sound: Callable[..., None],
+        oracle: Callable[..., Any],
         room: str,
         step: str,
         after: bool,
+        stopped: bool,
     ) -> None:
-        started = start(tiny_spec(budget={"trials": 2}))
+        """stopped: the trial that is interrupted is one that racing ends before its last image."""
+        limits = {"max_accuracy_drop": 0.0} if stopped else {}
+        started = start(tiny_spec(budget={"trials": 2, **limits}, racing={"alpha": 0.05 if stopped else 0.0}))
+        hopeless = Schedule([Stage(5, 0.5)])
+        oracle(started.bench, {Schedule(): 0.9, hopeless: 0.1})
         worker = started.worker()
-        worker.trials.enqueue_baselines()
+        if stopped:
+            started.run(Schedule())
+        started.queue(*([hopeless] if stopped else [Schedule(), hopeless]))
         with monkeypatch.context() as patch:
             target = {"trials": worker.trials, "store": started.store, "bench": started.bench}[room]
             raise_once(target, step, KeyboardInterrupt(), patch, after)
@@ -74,9 +84,10 @@ class TestInterrupted:
         again.trials.mend()
         again.run(ignore)
         check_sound(started.store, "tiny", 2)
-        first, second = started.trials(TrialState.COMPLETE)
-        assert (first.number, second.number) == (0, 1)  # the queue went on where it was
-        assert first.user_attrs["baseline"] == "dense"
+        assert [trial.number for trial in started.trials()] == [0, 1]  # the queue went on where it was
+        dense, second = started.store.evaluations(started.record.id)
+        assert (dense.search.schedule, second.search.schedule) == (Schedule(), hopeless)
+        assert (dense.search.complete, second.search.complete) == (True, not stopped)
 
     def test_failing_measurement_stops_the_study_and_frees_the_slot(
         self, start: Start, tiny_spec: Spec, monkeypatch: pytest.MonkeyPatch
@@ -106,7 +117,7 @@ class TestTakenForDead:
         measure = started.bench.measure
         begun: list[Any] = []
 
-        def interfere(schedule: Schedule, throughput: Any) -> Any:
+        def interfere(schedule: Schedule, *given: Any) -> Any:
             if not begun:
                 (slot,) = started.store.slots(started.record.id, "reserved")
                 begun.append(slot)
@@ -117,7 +128,7 @@ class TestTakenForDead:
                 else:
                     begun.append(started.store.reserve(started.record.id, other.name, 2))
                     assert begun[1].id == slot.id
-            return measure(schedule, throughput)
+            return measure(schedule, *given)
 
         monkeypatch.setattr(started.bench, "measure", interfere)
         slow.run(ignore, at_most=1)
@@ -159,16 +170,16 @@ class TestBudget:
         fleet_worker.Worker(started.store, started.record, started.bench, 1, keeps_time=False).run(ignore, at_most=1)
         assert started.store.progress(started.record.id).seconds == 0
 
-    def test_known_schedule_takes_a_trial_but_no_image(self, start: Start, tiny_spec: Spec) -> None:
+    def test_known_schedule_takes_a_trial_but_no_image(
+        self, start: Start, tiny_spec: Spec, oracle: Callable[..., Any]
+    ) -> None:
         space = {"max_stages": 1, "keep": [0.5, 0.5], "blocks": [3, 3], "wpr_iterations": [5, 5]}
         space |= {"partition": [0.5, 0.5], "similarity_share": [0.5, 0.5]}
         started = start(tiny_spec(budget={"trials": 6}, space=space))  # two schedules in all
-        seen: list[Schedule] = []
-        measure = started.bench.measure
-        started.bench.measure = lambda schedule, throughput: (seen.append(schedule), measure(schedule, throughput))[1]
+        asked = oracle(started.bench).asked
         started.worker().run(ignore)
-        assert len(started.trials(TrialState.COMPLETE)) == 6
-        assert len(seen) == len(set(seen)) == 2
+        assert len(started.store.slots(started.record.id, "done")) == 6
+        assert len(asked) == len(set(asked)) == 2
         assert len(started.store.evaluations(started.record.id)) == 2
 
 

@@ -1,5 +1,5 @@
 """The store under load: many processes, kills at any moment, ten thousand evaluations. Its laws on every database
-are in tests/contracts/test_stores.py."""
+are in tests/contracts/stores."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from pruning.schedule import Schedule
 from pruning.stage import Stage
 from search.store import versions
 from search.store.database import writing
+from search.store.evaluations import evaluation_values
 from search.store.fronts import Store
 from search.store.records import Evaluation, Slot
 from search.store.tables import EVALUATION
@@ -43,9 +44,10 @@ def work(worker, completed=lambda: None, ready=lambda: None):
         number = rng.randrange(120)
         schedule = Schedule([Stage(3, 1 - number / 196)] if number else [])
         accuracy, speedup = (0.9, 1.0) if number == 0 else (0.7 + 0.2 * rng.random(), 1 + rng.random())
+        complete = rng.random() < 0.5  # the others are stopped early, and may be completed by any worker
         measurement = Measurement(
-            schedule, schedule.key, Accuracy(accuracy, accuracy, accuracy, 100),
-            Throughput(100 * speedup, speedup, "measured"), 1, Setting("cpu", "float32", 1), bytes(250),
+            schedule, schedule.key, Accuracy(accuracy, accuracy, accuracy, 100 if complete else 7),
+            Throughput(100 * speedup, speedup, "measured"), 1, Setting("cpu", "float32", 1), bytes(250), complete,
         )
         store.complete(slot, measurement, rng.random() < 0.9, slot.id)
         completed()
@@ -113,11 +115,15 @@ def check_laws(store: Store, study_id: int, total: int) -> list[Slot]:
     assert {slot.key for slot in done} == set(keys)
     front = store.front(study_id)
     assert front is not None
-    feasible = [(e.search.accuracy.value, e.search.throughput.images_per_s) for e in evaluations if e.feasible]
+    fit = [e.search for e in evaluations if e.feasible and e.search.complete]
+    feasible = [(search.accuracy.value, search.throughput.images_per_s) for search in fit]
     best = {p for p in feasible if not any(q != p and q[0] >= p[0] and q[1] >= p[1] for q in feasible)}
     assert [(p.search.accuracy.value, p.search.throughput.images_per_s) for p in front.points] == sorted(
         best, key=lambda point: point[1]
     )
+    progress = store.progress(study_id)
+    assert progress.stopped == sum(not e.search.complete for e in evaluations)
+    assert progress.images == sum(e.search.accuracy.images for e in evaluations)
     history = store.front_history(study_id)
     assert [version for version, *_ in history] == list(range(1, len(history) + 1))
     hypervolumes = [hypervolume for *_, hypervolume in history]
@@ -134,6 +140,7 @@ def test_many_processes_share_a_budget_exactly(opened: Store, study_id: int) -> 
     done = check_laws(opened, study_id, 100)
     assert len(done) == 100
     assert len({slot.worker for slot in done} - {"first"}) >= 2  # else nothing was shared
+    assert 0 < opened.progress(study_id).stopped < 50
 
 
 def test_kills_at_any_moment_leave_whole_trials_only(opened: Store, study_id: int) -> None:
@@ -157,7 +164,10 @@ class TestTenThousandEvaluations:
             angle, radius = rng.uniform(0, 1.2), 1.0 if trial % 20 == 0 else rng.uniform(0.8, 0.99)
             accuracy, speedup = 0.9 * radius * np.cos(angle), 1 + 0.5 * radius * np.sin(angle)
             made = make_evaluation(1, float(accuracy), float(speedup)).search
-            rows.append(versions.evaluation_values(study_id, trial, replace(made, key=str(trial)), True))
+            made = replace(made, key=str(trial), identity=f"{trial:064x}")
+            if trial % 7 == 0:  # stopped while it looked better than all others
+                made = replace(made, complete=False, accuracy=replace(made.accuracy, value=0.999, images=100))
+            rows.append(evaluation_values(study_id, trial, made, True))
         with writing(opened._engine) as connection:
             connection.execute(insert(EVALUATION), rows)
             assert versions.update_front(connection, study_id) == 2
@@ -168,7 +178,9 @@ class TestTenThousandEvaluations:
     ) -> None:
         front = big.front(study_id)
         assert front is not None
-        assert len(front.points) > 450  # far longer than a real one
+        assert len(front.points) > 400  # far longer than a real one
+        progress = big.progress(study_id)
+        assert (progress.stopped, progress.images) == (1428, 1428 * 100 + 8572 * 2000)
         slot = big.reserve(study_id, "last", 10_001)
         assert slot is not None
         last = make_evaluation(7, 0.99, 2.0, stages=[Stage(5, 0.123)]).search
@@ -176,6 +188,7 @@ class TestTenThousandEvaluations:
             "open": (lambda: Store.open(big.url, create=False).close(), 0.3),
             "front": (lambda: big.front(study_id), 0.5),
             "progress": (lambda: big.progress(study_id), 0.1),
+            "reusable": (lambda: big.reusable(f"{9_998:064x}"), 0.1),
             "evaluation": (lambda: big.evaluation(study_id, Schedule().key), 0.1),
             "complete": (lambda: big.complete(slot, last, True, 10_000), 0.5),
         }

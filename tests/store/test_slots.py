@@ -1,4 +1,4 @@
-"""Who lives: process identities of this machine. The budget's laws are in tests/contracts/test_stores.py."""
+"""Who lives: process identities of this machine. The budget's laws are in tests/contracts/stores."""
 
 from __future__ import annotations
 

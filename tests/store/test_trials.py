@@ -10,6 +10,7 @@ import optuna
 import pytest
 
 from search.store.fronts import Store
+from search.study.problem import Problem
 from search.study.samplers import make_sampler
 from search.study.space import baselines, distributions, to_params, to_schedule
 from search.study.spec import StudySpec, make_spec
@@ -28,7 +29,8 @@ def asked() -> StudySpec:
 
 
 def load(store: Store, spec: StudySpec, worker: int = 0) -> optuna.Study:
-    sampler = make_sampler(spec.sampler, 0, worker)
+    problem = Problem(spec.space, 12, 196, speedup=lambda s: 1.0, within_limits=lambda s: True, result=lambda t: None)
+    sampler = make_sampler(spec.sampler, problem, 0, worker)
     return optuna.load_study(study_name=spec.name, storage=store.optuna_storage(), sampler=sampler)
 
 

@@ -127,6 +127,18 @@ def test_duration_in_its_largest_unit(seconds: float, text: str) -> None:
             "sampler.name must be one of auto, tpe, nsga2, random, got 'gp'; the default is auto",
         ),
         ("sampler", {"seed": 2**32}, "sampler.seed must be below 4294967296"),
+        # racing
+        ("racing", {"alpha": -0.01}, "racing.alpha must be at least 0, got -0.01; the default is 0.05"),
+        ("racing", {"alpha": 1}, "racing.alpha must be below 1, got 1"),
+        ("racing", {"alpha": NAN}, "racing.alpha must be a finite number, got nan"),
+        ("racing", {"alpha": False}, "racing.alpha must be a number, got False"),
+        ("racing", {"alpha": None}, "racing.alpha must be a number, got None"),
+        ("racing", {"tolerance": -0.001}, "racing.tolerance must be at least 0, got -0.001; the default is 0.0025"),
+        ("racing", {"tolerance": 1.1}, "racing.tolerance must be at most 1, got 1.1"),
+        ("racing", {"strata": 0}, "racing.strata must be at least 1, got 0; the default is 10"),
+        ("racing", {"strata": 101}, "racing.strata must be at most 100, got 101"),
+        ("racing", {"strata": 2.0}, "racing.strata must be a whole number, got 2.0"),
+        ("racing", {"tolerence": 0}, "racing.tolerence is not a known key, got 0; did you mean tolerance?"),
         # runtime
         (
             "runtime",
@@ -153,6 +165,8 @@ def test_message_names_place_field_rule_and_value(section: str, value: Any, mess
         ("space", {"methods": ["random", "zero-tprune"], "max_stages": 1, "blocks": [3, 3], "keep": [0.7, 0.7]}),
         ("space", {"blocks": None, "wpr_iterations": [1, 100], "partition": [0.01, 0.99]}),
         ("sampler", {"name": "nsga2", "seed": 2**32 - 1}),
+        ("racing", {"alpha": 0, "tolerance": 0, "strata": 1}),
+        ("racing", {"alpha": 0.999, "tolerance": 1, "strata": 100}),
         ("runtime", {"device": "cuda:1", "dtype": "bfloat16", "batch_size": 1, "workers": 16}),
     ],
 )
@@ -173,3 +187,8 @@ def test_splits_follow_the_source() -> None:
     folder = make_spec(study("data", {"path": "images"}), "test").data
     assert (demo.search_images, demo.confirm_images) == tuple(DEMO_SPLIT.values()) == (2000, 8000)
     assert (folder.search_images, folder.confirm_images) == (5000, 45000)
+
+
+def test_racing_by_default() -> None:
+    spec = make_spec({"name": "shirts", "backbone": {"name": "demo"}}, "test")
+    assert spec.to_dict()["racing"] == {"alpha": 0.05, "tolerance": 0.0025, "strata": 10}

@@ -1,0 +1,158 @@
+"""Racing: when a schedule can no longer reach the front, from the images seen so far.
+
+FLOPs and speed are known before the first image; accuracy alone is uncertain. So a schedule is compared, image by
+image, with the rival it would have to beat: the most accurate point of the front that is at least as fast. It is
+stopped as soon as the images seen make a worthwhile gain over the rival implausible.
+
+Images are seen in one order, drawn with unequal chances (`search.evaluation.order`). Step t draws image I among
+those left with probability q(I) = w(I) / (sum of w left). With x(I) the difference of correctness, schedule minus
+rival, in {-1, 0, 1}, and S its sum over the images seen before,
+
+    Z_t = (S + x(I) / q(I)) / M
+
+has, given the past, the mean difference over all M images as its expectation. Hence, if that mean is `gain` or
+more, the wealth prod_t (1 + bet_t (gain - Z_t)) is a non-negative supermartingale for bets fixed before each step,
+and by Ville's inequality it ever exceeds 1 / alpha with probability alpha at most: one may look after every image.
+
+Sources: Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting", JRSS-B 86 (2024);
+Shekhar, Xu, Lipton, Liang and Ramdas, "Risk-limiting financial audits via weighted sampling without replacement",
+UAI 2023.
+
+Knows arrays. Ignores models, studies and SQL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search.evaluation.order import Floats, ImageOrder
+
+BETS = np.geomspace(1.0, 32.0, 4)  # times the gain that they suit best; most are capped by CAUTION anyway
+CAUTION = 0.75  # a bet risks at most this share of its wealth on one image
+LEVEL = 0.05  # of the intervals
+PRECISION = 1e-4  # of the intervals' ends
+ROUNDING = 1e-6  # images: 0.07 * 100 is more than 7 in floating point
+
+RUNG = 1.05  # each look is at this many times the images of the look before; looking costs time, not certainty
+
+Bits = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Hurdle:
+    """A schedule is to be more accurate than `rival` ([M] correctness in split order) by `gain` or more."""
+
+    rival: Bits
+    gain: float
+
+
+@dataclass(frozen=True)
+class Race:
+    """What a schedule must reach to be of use. alpha: chance at most to stop it although it would reach it all.
+
+    dense: [M] correctness of the dense model in split order, with which a stopped schedule's images are paired.
+    """
+
+    hurdles: tuple[Hurdle, ...]
+    alpha: float
+    dense: Bits
+
+
+class Lap:
+    """One schedule in a race, batch after batch."""
+
+    def __init__(self, order: ImageOrder, race: Race | None) -> None:
+        self._order = order
+        hurdles = race.hurdles if race and race.alpha else ()
+        self._hurdles = [(hurdle.rival[order.positions], hurdle.gain) for hurdle in hurdles]
+        self._alpha = race.alpha / len(hurdles) if race and hurdles else 0.0
+        self._next_look = 0.0
+
+    def may_go_on(self, seen: Bits) -> bool:
+        """Whether all hurdles may still be taken. seen: correctness of the images so far, in the race's order."""
+        if len(seen) < self._next_look:
+            return True
+        self._next_look = RUNG * len(seen)
+        return not any(cannot_gain(self._order, seen, rival, gain, self._alpha) for rival, gain in self._hurdles)
+
+
+def cannot_gain(order: ImageOrder, correct: Bits, rival: Bits, gain: float, alpha: float) -> bool:
+    """Whether a schedule's accuracy over all images is below its rival's plus `gain`, with error `alpha` at most.
+
+    correct: [images seen] of the schedule; rival: [M] of all images; both in the order of `order`.
+    gain: as a fraction, may be negative. alpha: 0 means never to stop.
+    """
+    seen = len(correct)
+    if not seen or not alpha:
+        return False
+    difference = correct.astype(float) - rival[:seen]
+    if difference.sum() + (~rival[seen:]).sum() < gain * len(order) - ROUNDING:
+        return True  # even if it were right on every image left that the rival gets wrong
+    return bool((log_wealth(order, difference, ~rival, gain) >= -np.log(alpha)).any())
+
+
+def log_wealth(order: ImageOrder, difference: Floats, can_gain: Bits, gain: float) -> Floats:
+    """[images seen] logarithm of the e-process against "the mean difference is `gain` or more".
+
+    difference: [images seen] in {-1, 0, 1}. can_gain: [M] where a difference of 1 is possible.
+    """
+    seen, images = len(difference), len(order)
+    before = np.cumsum(difference) - difference
+    left, weights = order.left[:seen], order.weights[:seen]
+    estimates = (before + difference * left / weights) / images  # Z_t
+    # the most that Z_t can be: a gain on the rarest image left on which a gain is possible
+    rarest = np.maximum.accumulate(np.where(can_gain, 1 / order.weights, 0.0)[::-1])[::-1][:seen]
+    most = (before + left * rarest) / images
+    with np.errstate(divide="ignore"):
+        limit = np.where(most > gain, CAUTION / (most - gain), np.inf)
+    bets = np.minimum(BETS[:, None] * (images / left) ** 2, limit)  # the variance of a step falls with left squared
+    wealths = np.cumsum(np.log1p(bets * (gain - estimates)), axis=1)
+    highest = wealths.max(axis=0)
+    return np.asarray(highest + np.log(np.exp(wealths - highest).mean(axis=0)))
+
+
+def estimate(order: ImageOrder, correct: Bits, reference: Bits) -> tuple[float, float, float]:
+    """A schedule's accuracy over all images from those seen: (value, low, high), with its 95% interval.
+
+    reference: [M] correctness of the dense model, with which the images are paired. The value is all but unbiased
+    for a number of images fixed beforehand (how steps are trusted depends on the images drawn); the interval holds
+    at whatever moment one stops (a confidence sequence).
+    """
+    seen, images = len(correct), len(order)
+    difference = correct.astype(float) - reference[:seen]
+    before, left = np.cumsum(difference) - difference, order.left[:seen]
+    steps = (before + difference * left / order.weights[:seen]) / images
+    trust = 1 / left**2  # the inverse of a step's variance, up to a constant
+    base = float(reference.mean())
+    low, high = _interval(order, difference, reference)
+    value = min(max(float((steps * trust).sum() / trust.sum()), low), high)
+    return base + value, base + low, base + high
+
+
+def _interval(order: ImageOrder, difference: Floats, reference: Bits) -> tuple[float, float]:
+    """The mean differences that the images seen leave plausible: certain bounds, narrowed by two e-processes."""
+    seen, images, side = len(difference), len(order), -np.log(LEVEL / 2)
+    least = (difference.sum() - reference[seen:].sum()) / images
+    most = (difference.sum() + (~reference[seen:]).sum()) / images
+
+    def at_most(gain: float) -> bool:  # the mean is implausible at `gain` and above
+        return bool((log_wealth(order, difference, ~reference, gain) >= side).any())
+
+    def at_least(gain: float) -> bool:  # the mean is implausible at `gain` and below
+        return bool((log_wealth(order, -difference, reference, -gain) >= side).any())
+
+    return _bisect(at_least, least, most), -_bisect(lambda x: at_most(-x), -most, -least)
+
+
+def _bisect(implausible: Callable[[float], bool], low: float, high: float) -> float:
+    """The end of the implausible range that begins at `low`."""
+    if high - low < PRECISION or not implausible(low):
+        return low
+    while high - low > PRECISION:
+        middle = (low + high) / 2
+        low, high = (middle, high) if implausible(middle) else (low, middle)
+    return low

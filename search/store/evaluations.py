@@ -1,0 +1,115 @@
+"""Evaluations as rows: what was measured of each schedule, once per study.
+
+Knows the evaluation table, and which slot stands for which schedule. Ignores fronts, and when a transaction ends.
+Laws:
+- a study has one evaluation per schedule key: the first, but for its completion;
+- an evaluation that was stopped before the last image is replaced by the first complete one of its schedule, in
+  place: id and trial stay those of the first. A complete evaluation is never replaced.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, insert, select, update
+
+from search.store.records import Evaluation, Measurement
+from search.store.tables import EVALUATION, SLOT
+
+MOST_TRIAL = 2**31 - 1  # what an INTEGER column holds; a database fails on more instead of finding nothing
+
+
+def utc_now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def evaluation_values(study_id: int, trial: int, measurement: Measurement, feasible: bool) -> dict[str, Any]:
+    """The row of one evaluation."""
+    document = measurement.to_dict()
+    return {
+        "study_id": study_id,
+        "schedule_key": measurement.key,
+        "trial": trial,
+        "feasible": feasible,
+        "accuracy": measurement.accuracy.value,
+        "images": measurement.accuracy.images,
+        "throughput": measurement.throughput.images_per_s,
+        "speedup": measurement.throughput.speedup,
+        "gflops": measurement.gflops,
+        "schedule": document.pop("schedule"),
+        "measurement": document,
+        "correct": measurement.correct,
+        "created_at": utc_now(),
+        "complete": measurement.complete,
+        "identity": measurement.identity or None,
+    }
+
+
+def to_evaluation(row: Row[Any]) -> Evaluation:
+    """Inverse of `evaluation_values`, with the confirm measurement if there is one."""
+    confirm = None
+    if row.confirm is not None:
+        confirm = Measurement.from_dict({**row.confirm, "schedule": row.schedule}, row.confirm_correct)
+    return Evaluation(trial=row.trial, search=_search(row), feasible=row.feasible, confirm=confirm)
+
+
+def _search(row: Row[Any]) -> Measurement:
+    return Measurement.from_dict({**row.measurement, "schedule": row.schedule}, row.correct, row.identity or "")
+
+
+def find(connection: Connection, study_id: int, key: str) -> Evaluation | None:
+    query = select(EVALUATION).where(EVALUATION.c.study_id == study_id, EVALUATION.c.schedule_key == key)
+    row = connection.execute(query).one_or_none()
+    return None if row is None else to_evaluation(row)
+
+
+def find_of_trial(connection: Connection, study_id: int, trial: int) -> Evaluation | None:
+    """The evaluation of a trial's schedule, also if an earlier trial had the same schedule."""
+    if not 0 <= trial <= MOST_TRIAL:
+        return None
+    own = select(SLOT.c.schedule_key).where(SLOT.c.study_id == study_id, SLOT.c.trial == trial)
+    first = select(EVALUATION.c.schedule_key).where(EVALUATION.c.study_id == study_id, EVALUATION.c.trial == trial)
+    key = connection.scalar(own.where(SLOT.c.schedule_key.is_not(None))) or connection.scalar(first)
+    return None if key is None else find(connection, study_id, key)
+
+
+def find_all(connection: Connection, study_id: int) -> list[Evaluation]:
+    """In the order in which their schedules were evaluated first."""
+    query = select(EVALUATION).where(EVALUATION.c.study_id == study_id).order_by(EVALUATION.c.id)
+    return [to_evaluation(row) for row in connection.execute(query)]
+
+
+def find_reusable(connection: Connection, identity: str) -> Measurement | None:
+    """The oldest complete search measurement of this identity in any study; none has the identity ""."""
+    if not identity:
+        return None
+    query = select(EVALUATION).where(EVALUATION.c.identity == identity, EVALUATION.c.complete.is_(True))
+    row = connection.execute(query.order_by(EVALUATION.c.id).limit(1)).one_or_none()
+    return None if row is None else _search(row)
+
+
+def add(connection: Connection, study_id: int, trial: int, measurement: Measurement, feasible: bool) -> None:
+    """Keep the evaluation if its schedule has none, or if it completes a stopped one.
+
+    The caller holds the study's lock.
+    """
+    known = select(EVALUATION.c.id, EVALUATION.c.complete).where(
+        EVALUATION.c.study_id == study_id, EVALUATION.c.schedule_key == measurement.key
+    )
+    row = connection.execute(known).one_or_none()
+    values = evaluation_values(study_id, trial, measurement, feasible)
+    if row is None:
+        connection.execute(insert(EVALUATION).values(values))
+    elif measurement.complete and not row.complete:
+        del values["trial"]
+        connection.execute(update(EVALUATION).where(EVALUATION.c.id == row.id).values(values))
+
+
+def set_confirm(connection: Connection, study_id: int, key: str, measurement: Measurement) -> bool:
+    """Put a measurement on the confirm split beside the search one. False if the schedule was never evaluated."""
+    document = measurement.to_dict()
+    del document["schedule"]  # that of the row
+    row = (EVALUATION.c.study_id == study_id) & (EVALUATION.c.schedule_key == key)
+    change = update(EVALUATION).where(row).values(confirm=document, confirm_correct=measurement.correct)
+    return connection.execute(change).rowcount > 0

@@ -1,0 +1,80 @@
+"""Studies as rows: their spec, state, origin, and the evaluation time they used.
+
+Knows the study table, and that Optuna has studies of its own in the same database. Ignores slots, evaluations and
+when a transaction ends.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, Row, insert, select, text, update
+
+from search.errors import InputError
+from search.store.evaluations import utc_now
+from search.store.records import STUDY_STATES, StudyRecord
+from search.store.tables import STUDY
+from search.study.spec import StudySpec
+
+
+def find_or_add(connection: Connection, spec: StudySpec, place: str) -> StudyRecord:
+    """The study of this name, made if there is none. Raises InputError if Optuna has one that is not ours.
+
+    place: the database, as error messages name it.
+    """
+    row = _find(connection, spec.name)
+    if row is None:
+        taken = text("SELECT study_id FROM studies WHERE study_name = :name")
+        if connection.execute(taken, {"name": spec.name}).first() is not None:
+            raise InputError(
+                f"study {spec.name}: an Optuna study of this name exists at {place} that was not launched by ztp; "
+                "choose another name"
+            )
+        values = {"state": "created", "note": "", "provenance": {}, "seconds": 0.0}
+        values |= {"name": spec.name, "spec": spec.to_dict(), "created_at": utc_now()}
+        connection.execute(insert(STUDY).values(values))
+        row = _find(connection, spec.name)
+    assert row is not None
+    return _to_study(row)
+
+
+def get(connection: Connection, name: str, place: str) -> StudyRecord:
+    """Look a study up by name. Raises InputError listing near or known names."""
+    row = _find(connection, name)
+    if row is not None:
+        return _to_study(row)
+    known = list(connection.scalars(select(STUDY.c.name).order_by(STUDY.c.id)))
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known[-10:]) or 'none; launch one first'}"
+    raise InputError(f"study must be one at {place}, got {name!r}; {hint}")
+
+
+def find_all(connection: Connection) -> list[StudyRecord]:
+    """All studies, oldest first."""
+    return [_to_study(row) for row in connection.execute(select(STUDY).order_by(STUDY.c.id))]
+
+
+def set_state(connection: Connection, study_id: int, state: str, note: str) -> None:
+    if state not in STUDY_STATES:
+        raise ValueError(f"state must be one of {', '.join(STUDY_STATES)}, got {state!r}")
+    connection.execute(update(STUDY).where(STUDY.c.id == study_id).values(state=state, note=note))
+
+
+def merge_provenance(connection: Connection, study_id: int, provenance: Mapping[str, Any]) -> None:
+    query = select(STUDY.c.provenance).where(STUDY.c.id == study_id).with_for_update()
+    merged = {**(connection.scalar(query) or {}), **provenance}
+    connection.execute(update(STUDY).where(STUDY.c.id == study_id).values(provenance=merged))
+
+
+def add_seconds(connection: Connection, study_id: int, seconds: float) -> None:
+    connection.execute(update(STUDY).where(STUDY.c.id == study_id).values(seconds=STUDY.c.seconds + seconds))
+
+
+def _find(connection: Connection, name: str) -> Row[Any] | None:
+    return connection.execute(select(STUDY).where(STUDY.c.name == name)).one_or_none()
+
+
+def _to_study(row: Row[Any]) -> StudyRecord:
+    return StudyRecord(row.id, row.name, row.state, row.spec, row.provenance, row.created_at)

@@ -1,0 +1,197 @@
+"""The sampler of this project: it proposes the schedule from which the front is expected to gain the most area.
+
+What a schedule costs is known before it is measured; only its accuracy has to be guessed, from what similar
+schedules had. So of many candidates the one is proposed with the highest expected growth of the dominated area,
+where the expectation is over accuracy alone and has a closed form. Candidates over a limit of the budget are never
+proposed, nor are those of equal effect to an earlier trial.
+
+Source of the criterion: Emmerich, Giannakoglou and Naujoks, "Single- and multiobjective evolutionary optimization
+assisted by Gaussian random field metamodels", IEEE TEVC 10 (2006), with one objective certain.
+
+Knows Optuna's sampler interface, spaces and a cost function. Ignores models and images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+from scipy.special import ndtr
+
+from pruning.errors import ScheduleError
+from pruning.schedule import Schedule
+from search.study import surrogate
+from search.study.candidates import Candidates
+from search.study.features import describe
+from search.study.problem import Problem, Result
+from search.study.space import distributions, to_params, to_schedule
+
+SPREAD, NEAR = 60, 100  # candidates a trial: new ones, and changes of members of the front
+ENOUGH, MOST_DRAWN = 50, 3000  # where limits are tight, more are drawn until so many are within them
+MOST_TRIALS = 150  # that the surrogate is fitted to: its cost grows with the cube
+FEWEST = 4  # measured trials before the surrogate says anything
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Known:
+    """A schedule and what is known of it. result: None for a candidate, and while a trial runs."""
+
+    schedule: Schedule
+    key: str
+    features: Floats
+    speedup: float
+    result: Result | None = None
+
+
+class FrontierSampler(BaseSampler):
+    """Expected growth of the front's area, over a Gaussian process on accuracy and known speeds."""
+
+    def __init__(self, problem: Problem, seed: int) -> None:
+        self._problem = problem
+        self._random = np.random.default_rng(seed)
+        self._candidates = Candidates(problem.space, problem.depth, self._random)
+        self._independent = RandomSampler(seed=seed)
+        self._box = distributions(problem.space, problem.depth)
+        self._ended: dict[int, Known | None] = {}  # by trial number: each ended trial is read once
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return self._box
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Only where no candidate is within the limits: the study then says so."""
+        return self._independent.sample_independent(study, trial, param_name, param_distribution)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        proposed = self._propose(self._earlier(study))
+        return {} if proposed is None else to_params(proposed, self._problem.space, self._problem.depth)
+
+    # What was tried
+
+    def _earlier(self, study: Study) -> list[Known]:
+        states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+        found = []
+        for trial in study.get_trials(deepcopy=False, states=states):
+            if trial.number not in self._ended:
+                known = self._read(trial)
+                if trial.state.is_finished():
+                    self._ended[trial.number] = known
+            else:
+                known = self._ended[trial.number]
+            if known is not None:
+                found.append(known)
+        return found
+
+    def _read(self, trial: FrozenTrial) -> Known | None:
+        """None for a trial that was refused, or that is being asked for now."""
+        result = self._problem.result(trial) if trial.state.is_finished() else None
+        if (trial.state.is_finished() and result is None) or any(name not in trial.params for name in self._box):
+            return None
+        return self._known(to_schedule(trial.params, self._problem.space, self._problem.depth), result)
+
+    def _known(self, schedule: Schedule, result: Result | None = None) -> Known | None:
+        """None for a schedule that does not fit the backbone."""
+        problem = self._problem
+        try:
+            features, key = describe(schedule, problem), schedule.key_for(problem.tokens)
+            return Known(schedule, key, features, problem.speedup(schedule), result)
+        except ScheduleError:
+            return None
+
+    # What to try next
+
+    def _propose(self, earlier: Sequence[Known]) -> Schedule | None:
+        """The most promising candidate, any one if nothing is known yet; None if none is within the limits."""
+        measured = [one for one in earlier if one.result is not None]
+        front = _front(measured)
+        pool = self._pool(front, {one.key for one in earlier})
+        dense = next((one for one in measured if not one.schedule.stages), None)
+        if not pool or dense is None or dense.result is None or len(measured) < FEWEST:
+            return pool[int(self._random.integers(len(pool)))].schedule if pool else None
+        fitted = surrogate.fit(*_table(dense, measured, front))
+        points = [(one.speedup, _accuracy(one)) for one in front]
+        running = [one for one in earlier if one.result is None]
+        if running:  # another worker's trial counts as what it is expected to measure
+            expected, _ = fitted.predict(np.stack([one.features for one in running]))
+            points += zip((one.speedup for one in running), map(float, expected), strict=True)
+        mean, deviation = fitted.predict(np.stack([one.features for one in pool]))
+        speeds = np.array([one.speedup for one in pool])
+        least = dense.result.accuracy - self._problem.below_dense
+        return pool[int(np.argmax(expected_growth(points, least, speeds, mean, deviation)))].schedule
+
+    def _pool(self, front: Sequence[Known], known: set[str]) -> list[Known]:
+        """Candidates within the limits, none of equal effect to an earlier trial or to another candidate."""
+        parents = [one.schedule for one in front if one.schedule.stages]
+        pool: dict[str, Known] = {}
+        for turn in range(MOST_DRAWN):
+            near = parents and turn % (SPREAD + NEAR) >= SPREAD
+            parent = parents[int(self._random.integers(len(parents)))] if near else None
+            schedule = self._candidates.near(parent) if parent else self._candidates.spread()
+            if schedule.stages and self._is_allowed(schedule):
+                one = self._known(schedule)
+                if one is not None and one.key not in known:
+                    pool[one.key] = one
+            if turn + 1 >= SPREAD + NEAR and len(pool) >= ENOUGH:
+                break
+        return list(pool.values())
+
+    def _is_allowed(self, schedule: Schedule) -> bool:
+        try:
+            return self._problem.within_limits(schedule)
+        except ScheduleError:
+            return False
+
+
+def _accuracy(one: Known) -> float:
+    assert one.result is not None
+    return one.result.accuracy
+
+
+def _front(measured: Sequence[Known]) -> list[Known]:
+    """Those on all images and within all limits that no other beats, fastest first."""
+    whole = [one for one in measured if one.result is not None and one.result.complete and one.result.feasible]
+    members: list[Known] = []
+    for one in sorted(whole, key=lambda one: (-one.speedup, -_accuracy(one))):
+        if not members or _accuracy(one) > _accuracy(members[-1]):
+            members.append(one)
+    return members
+
+
+def _table(dense: Known, measured: Sequence[Known], front: Sequence[Known]) -> tuple[Floats, Floats, Floats]:
+    """Features, accuracies and errors to fit to: the dense model, the front, and the latest others."""
+    unique = {one.key: one for one in [dense, *front, *reversed(measured)]}
+    rows = list(unique.values())[:MOST_TRIALS]
+    errors = np.array([one.result.error if one.result else 0.0 for one in rows])
+    return np.stack([one.features for one in rows]), np.array([_accuracy(one) for one in rows]), errors
+
+
+def expected_growth(
+    front: Sequence[tuple[float, float]], least_accuracy: float, speedup: Floats, mean: Floats, deviation: Floats
+) -> Floats:
+    """[candidates] expected area that each adds to the front, in accuracy times speed-up.
+
+    front: (speed-up, accuracy) of its points, in any order. A point at speed v with accuracy a adds, at each speed s
+    from 1 to v, what a is above the best accuracy at speed s or more. For a normal a, what it is expected to be above
+    a level is (mean - level) Phi(z) + deviation phi(z) with z = (mean - level) / deviation.
+    """
+    points = sorted((v, a) for v, a in front if v > 1 and a > least_accuracy)
+    edges = np.array([1.0, *(v for v, _ in points), np.inf])
+    # between edges[i] and edges[i + 1] the level is the best accuracy of points i and after
+    accuracies = np.array([*(a for _, a in points), least_accuracy])
+    levels = np.maximum.accumulate(accuracies[::-1])[::-1]
+    widths = np.clip(speedup[:, None], edges[:-1], edges[1:]) - edges[:-1]
+    z = (mean[:, None] - levels) / deviation[:, None]
+    above = (mean[:, None] - levels) * ndtr(z) + deviation[:, None] * np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
+    return np.asarray((widths * above).sum(axis=1))

@@ -1,0 +1,65 @@
+"""One scale for searches that measured differently: speed from one latency profile, area from one reference point.
+
+Knows the bench and `pareto`. Ignores who found a schedule, and when.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from pruning.schedule import Schedule
+from search.evaluation.bench import Bench, Facts
+from search.evaluation.evaluator import Evaluator
+from search.store import pareto
+from search.store.versions import ACCURACY_BELOW_DENSE, REFERENCE_SPEEDUP
+from search.study.spec import StudySpec
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A schedule and its accuracy over the whole search split, in the number format of whoever measured it."""
+
+    schedule: Schedule
+    accuracy: float
+
+
+class Yardstick:
+    """Takes the latency profile and the dense accuracy of a study's bench once, when it is made."""
+
+    def __init__(self, spec: StudySpec) -> None:
+        """spec: objectives.throughput must be "profiled". Raises InputError or PruningError like `Bench.open`."""
+        bench = self._bench = Bench.open(spec)
+        bench.find_facts()
+        evaluator = Evaluator(
+            bench.model, bench.search_split, spec.objectives.accuracy, spec.runtime.batch_size, bench.device
+        )
+        self.dense_accuracy = float(evaluator.correct(Schedule()).mean())
+        self.reference = (self.dense_accuracy - ACCURACY_BELOW_DENSE, REFERENCE_SPEEDUP)
+
+    @property
+    def device(self) -> torch.device:
+        return self._bench.device
+
+    @property
+    def facts(self) -> Facts:
+        return self._bench.facts
+
+    @property
+    def depth(self) -> int:
+        """Number of the backbone's blocks."""
+        return self._bench.backbone.family.depth
+
+    @property
+    def dtype(self) -> str:
+        """The number format of the profile and of `dense_accuracy`."""
+        return self.facts.dtype
+
+    def speedup(self, schedule: Schedule) -> float:
+        return self._bench.throughput(schedule).speedup
+
+    def hypervolume(self, points: Sequence[Scored]) -> float:
+        """Area of (accuracy, speed-up) that the points cover above 10 points of accuracy below the dense model."""
+        return pareto.hypervolume([(each.accuracy, self.speedup(each.schedule)) for each in points], self.reference)

@@ -1,0 +1,148 @@
+"""Front versions of a store, on every database: what stands on them, and that they never change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+
+from search.errors import InputError
+from search.store.fronts import Store
+from search.store.records import Front, Measurement, StudyRecord
+
+Measure = Callable[..., Measurement]
+Run = Callable[..., Front | None]
+
+
+class TestFronts:
+    def test_none_before_the_dense_model_is_known(
+        self, opened: Store, record: StudyRecord, run: Run, measured: Measure
+    ) -> None:
+        assert opened.front(record.id) is None
+        assert run(0, measured(60, 0.88, 1.3)) is None
+        assert opened.front(record.id) is None
+        front = run(1, measured(0, 0.9, 1.0))
+        assert front is not None
+        assert (front.version, front.trials, [p.trial for p in front.points]) == (1, 2, [1, 0])
+
+    def test_hypervolume_is_the_area_above_the_reference(
+        self, opened: Store, record: StudyRecord, run: Run, measured: Measure
+    ) -> None:
+        run(0, measured(0, 0.9, 1.0))
+        run(1, measured(60, 0.88, 1.3))
+        front = run(2, measured(90, 0.85, 1.5))
+        assert front is not None
+        assert front.reference == pytest.approx((0.8, 1.0))
+        # (0.88 - 0.8) * (1.3 - 1) + (0.85 - 0.8) * (1.5 - 1.3)
+        assert front.hypervolume == pytest.approx(0.024 + 0.01)
+        assert opened.progress(record.id).hypervolume == front.hypervolume
+
+    def test_new_version_only_when_members_change(
+        self, opened: Store, record: StudyRecord, run: Run, measured: Measure
+    ) -> None:
+        run(0, measured(0, 0.9, 1.0))
+        assert run(1, measured(60, 0.88, 1.3)) is not None
+        assert run(2, measured(61, 0.87, 1.2)) is None  # beaten
+        assert run(3, measured(62, 0.88, 1.3)) is None  # equal: the earlier stays
+        assert run(4, measured(63, 0.99, 9.0), feasible=False) is None
+        history = opened.front_history(record.id)
+        assert [(version, trials) for version, trials, _, _ in history] == [(1, 1), (2, 2)]
+        assert [hypervolume for *_, hypervolume in history] == pytest.approx([0.0, 0.024])
+
+    def test_versions_never_change(self, opened: Store, record: StudyRecord, run: Run, measured: Measure) -> None:
+        first = run(0, measured(0, 0.9, 1.0))
+        second = run(1, measured(60, 0.88, 1.3))
+        third = run(2, measured(90, 0.92, 1.5))  # beats both
+        assert third is not None
+        assert [p.trial for p in third.points] == [2]
+        assert [opened.front(record.id, version) for version in (1, 2, 3)] == [first, second, third]
+        assert opened.front(record.id) == third
+
+    def test_unknown_version_is_refused(self, opened: Store, record: StudyRecord, run: Run, measured: Measure) -> None:
+        run(0, measured(0, 0.9, 1.0))
+        with pytest.raises(InputError, match=r"version must be in 1\.\.1, got 2"):
+            opened.front(record.id, 2)
+
+    def test_infeasible_dense_model_still_is_the_reference(
+        self, opened: Store, record: StudyRecord, run: Run, measured: Measure
+    ) -> None:
+        run(0, measured(0, 0.9, 1.0), feasible=False)
+        assert opened.front(record.id) is None  # nothing feasible: nothing to show
+        front = run(1, measured(60, 0.88, 1.3))
+        assert front is not None
+        assert front.dense is not None
+        assert ([p.trial for p in front.points], front.dense.trial) == ([1], 0)
+
+    def test_stopped_evaluation_stands_on_no_front_until_it_is_completed(
+        self, opened: Store, record: StudyRecord, run: Run, measured: Measure
+    ) -> None:
+        first = run(0, measured(0, 0.9, 1.0))
+        assert run(1, measured(60, 0.99, 2.0, 50, complete=False)) is None
+        assert run(2, measured(61, 0.99, 2.0, 50, complete=False), feasible=False) is None
+        assert run(3, measured(61, 0.88, 1.3), feasible=False) is None  # complete, but over a limit
+        assert opened.front(record.id) == first
+        front = run(4, measured(60, 0.88, 1.3))
+        assert front is not None
+        assert (front.version, front.trials, [p.trial for p in front.points]) == (2, 5, [0, 1])
+        assert front.points[1].search == measured(60, 0.88, 1.3)
+        assert opened.front(record.id, 1) == first
+
+    def test_stopped_dense_model_is_no_reference(
+        self, opened: Store, record: StudyRecord, run: Run, measured: Measure
+    ) -> None:
+        assert run(0, measured(0, 0.95, 1.0, 50, complete=False)) is None
+        assert run(1, measured(60, 0.88, 1.3)) is None
+        assert opened.front(record.id) is None
+        front = run(2, measured(0, 0.9, 1.0))
+        assert front is not None
+        assert front.reference == pytest.approx((0.8, 1.0))
+        assert front.dense is not None
+        assert (front.dense.trial, front.dense.search) == (0, measured(0, 0.9, 1.0))
+
+    def test_progress_shows_the_most_accurate_point_ties_to_the_faster(
+        self, opened: Store, record: StudyRecord, run: Run, measured: Measure
+    ) -> None:
+        before = opened.progress(record.id)
+        assert (before.done, before.total, before.front_size, before.best) == (0, 12, 0, None)
+        run(0, measured(0, 0.9, 1.0))
+        run(1, measured(60, 0.9, 1.3))
+        run(2, measured(90, 0.85, 1.5))
+        run(3, measured(91, 0.95, 0.9), feasible=False)
+        run(4, measured(70, 0.89, 1.4))
+        progress = opened.progress(record.id)
+        assert progress.best is not None
+        # trial 4 is one point below trial 1, the most accurate; trial 2 is further off, trial 3 breaks a limit
+        assert (progress.done, progress.front_size, progress.best.trial) == (5, 3, 4)
+
+    def test_points_are_one_select_away(self, opened: Store, record: StudyRecord, run: Run, measured: Measure) -> None:
+        run(0, measured(0, 0.9, 1.0))
+        run(1, measured(60, 0.88, 1.3))
+        query = "SELECT trial, accuracy, throughput, gflops FROM ztp_front_point WHERE version = 2 ORDER BY throughput"
+        with opened._engine.connect() as connection:
+            rows = [tuple(row) for row in connection.execute(sa.text(query))]
+        assert rows == [(0, 0.9, 180.0, 0.251), (1, 0.88, pytest.approx(234.0), pytest.approx(0.193077))]
+
+    def test_many_threads_end_with_the_front_of_all_evaluations(
+        self, opened: Store, record: StudyRecord, run: Run, measured: Measure
+    ) -> None:
+        rng = np.random.default_rng(0)
+        run(0, measured(0, 0.9, 1.0))
+        results = [measured(n, *rng.uniform((0.7, 1.0), (0.9, 2.0)).round(2)) for n in range(1, 31)]
+
+        def work(item: tuple[int, Measurement]) -> None:
+            slot = opened.reserve(record.id, f"w{item[0]}", 31)
+            assert slot is not None
+            opened.complete(slot, item[1], True, item[0])
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(work, enumerate(results, start=1)))
+        front = opened.front(record.id)
+        assert front is not None
+        numbers = [(e.search.accuracy.value, e.search.throughput.images_per_s) for e in opened.evaluations(record.id)]
+        best = {a for a in numbers if not any(b != a and b[0] >= a[0] and b[1] >= a[1] for b in numbers)}
+        assert {(p.search.accuracy.value, p.search.throughput.images_per_s) for p in front.points} == best
+        versions = [version for version, *_ in opened.front_history(record.id)]
+        assert versions == list(range(1, len(versions) + 1))

@@ -1,0 +1,227 @@
+"""The tables of a store, on every database: made, and changed by a later release with everything in them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+
+import search.store.migrations as migrations
+from pruning.schedule import Schedule
+from search.store.database import open_engine, parse_url, reading, writing
+from search.store.fronts import Store
+from search.store.migrations import HEAD, VERSION_TABLE
+from search.store.records import Front, Measurement
+from search.store.tables import METADATA
+from search.store.trials import create_optuna_tables
+from search.study.spec import StudySpec
+
+Measure = Callable[..., Measurement]
+Rows = dict[str, list[dict[str, Any]]]
+
+CREATED = "2026-11-22T16:55:00.000+00:00"
+KEYS = ("study_id", "version", "id", "evaluation_id")  # rows are sorted by those their table has
+
+
+def alembic_on(connection: sa.Connection) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    config.attributes["connection"] = connection
+    return config
+
+
+def all_rows(connection: sa.Connection) -> Rows:
+    """Everything in our tables, by column, as the database describes them itself."""
+    found = sa.MetaData()
+    found.reflect(connection, only=list(METADATA.tables))
+    rows = {}
+    for name, table in found.tables.items():
+        order = [table.c[key] for key in KEYS if key in table.c]
+        rows[name] = [dict(row._mapping) for row in connection.execute(sa.select(table).order_by(*order))]
+    return rows
+
+
+class TestTables:
+    def test_migrations_make_exactly_the_tables_of_the_code(self, opened: Store) -> None:
+        def ours(name: str | None, kind: str, _parents: Any) -> bool:
+            return kind != "table" or str(name).startswith("ztp_")
+
+        with opened._engine.connect() as connection:
+            context = MigrationContext.configure(
+                connection, opts={"include_name": ours, "version_table": VERSION_TABLE, "compare_type": True}
+            )
+            assert compare_metadata(context, METADATA) == []
+
+    def test_down_and_up_again(self, empty: str) -> None:
+        opened = Store.open(empty)
+        with writing(opened._engine) as connection:
+            command.downgrade(alembic_on(connection), "base")
+            assert not {t for t in sa.inspect(connection).get_table_names() if t.startswith("ztp_")} - {VERSION_TABLE}
+            command.upgrade(alembic_on(connection), "head")
+            assert set(METADATA.tables) <= set(sa.inspect(connection).get_table_names())
+        opened.close()
+
+    def test_two_version_tables_live_side_by_side(self, opened: Store) -> None:
+        with opened._engine.connect() as connection:
+            ours = connection.scalar(sa.text(f"SELECT version_num FROM {VERSION_TABLE}"))
+            optunas = connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
+        assert (ours, optunas[0]) == (HEAD, "v")
+
+
+def old_evaluation(trial: int, schedule: Schedule, accuracy: float, speedup: float, **more: Any) -> dict[str, Any]:
+    """A row as the release of schema 0001 wrote it."""
+    document = {
+        "key": schedule.key,
+        "flops": 251_000_000,
+        "accuracy": {"value": accuracy, "low": 0.5, "high": 1.0, "images": 2000, "kind": "top1"},
+        "throughput": {
+            "images_per_s": 180.0 * speedup,
+            "speedup": speedup,
+            "how": "measured",
+            "spread": 0.02,
+            "repeats": 5,
+        },
+        "setting": {"device": "cpu", "dtype": "float32", "batch_size": 64},
+    }
+    numbers = {"accuracy": accuracy, "images": 2000, "throughput": 180.0 * speedup, "speedup": speedup, "gflops": 0.251}
+    whose = {"study_id": 1, "schedule_key": schedule.key, "trial": trial, "feasible": True, "created_at": CREATED}
+    return {
+        **whose,
+        **numbers,
+        "schedule": schedule.to_dict(),
+        "measurement": document,
+        "correct": bytes([trial, 255]),
+        "confirm": sa.null(),
+        "confirm_correct": None,
+        **more,
+    }
+
+
+def old_rows(spec: StudySpec, schedule: Callable[[int], Schedule]) -> Rows:
+    """A study of three trials, two of them on its front, one of these confirmed."""
+    study = {"name": spec.name, "state": "stopped", "note": "time", "spec": spec.to_dict(), "provenance": {"a": 1}}
+    confirm = old_evaluation(1, schedule(60), 0.87, 1.29)["measurement"]
+    evaluations = [
+        old_evaluation(0, schedule(0), 0.9, 1.0),
+        old_evaluation(1, schedule(60), 0.88, 1.3, confirm=confirm, confirm_correct=b"\x07"),
+        old_evaluation(2, schedule(61), 0.95, 1.4, feasible=False),
+    ]
+    reference = {"reference_accuracy": 0.8, "reference_speedup": 1.0, "created_at": CREATED, "study_id": 1}
+    copied = ("trial", "accuracy", "throughput", "gflops", "schedule")
+    points = [
+        {"study_id": 1, "version": version, "evaluation_id": at + 1, **{name: evaluations[at][name] for name in copied}}
+        for version, at in ((1, 0), (2, 0), (2, 1))
+    ]
+    worker = {"study_id": 1, "worker": "a", "state": "done", "host": "h", "process": "1:", "heartbeat_at": 0.0}
+    return {
+        "ztp_study": [{**study, "seconds": 12.5, "created_at": CREATED}],
+        "ztp_evaluation": evaluations,
+        "ztp_front": [
+            {**reference, "version": 1, "trials": 1, "hypervolume": 0.0},
+            {**reference, "version": 2, "trials": 2, "hypervolume": 0.024},
+        ],
+        "ztp_front_point": points,
+        "ztp_slot": [{**worker, "trial": row["trial"], "schedule_key": row["schedule_key"]} for row in evaluations],
+    }
+
+
+class TestFromTheFirstSchema:
+    @pytest.fixture
+    def old(self, empty: str, asked: StudySpec, schedule: Callable[[int], Schedule]) -> str:
+        """URL of a database that the release of schema 0001 left."""
+        url = parse_url(empty)
+        create_optuna_tables(url)
+        engine = open_engine(url)
+        with writing(engine) as connection:
+            command.upgrade(alembic_on(connection), "0001")
+            found = sa.MetaData()
+            found.reflect(connection, only=list(METADATA.tables))
+            for name, rows in old_rows(asked, schedule).items():
+                for row in rows:
+                    connection.execute(found.tables[name].insert().values(row))
+        engine.dispose()
+        return empty
+
+    def test_every_row_is_kept(self, old: str) -> None:
+        engine = open_engine(parse_url(old))
+        with reading(engine) as connection:
+            before = all_rows(connection)
+        assert {name: len(rows) for name, rows in before.items()} == {
+            "ztp_study": 1,
+            "ztp_evaluation": 3,
+            "ztp_front": 2,
+            "ztp_front_point": 3,
+            "ztp_slot": 3,
+        }
+        Store.open(old, create=False).close()
+        for row in before["ztp_evaluation"]:
+            row.update(complete=True, identity=None)
+        with reading(engine) as connection:
+            assert all_rows(connection) == before
+            assert connection.scalar(sa.text(f"SELECT version_num FROM {VERSION_TABLE}")) == HEAD
+        engine.dispose()
+
+    def test_old_evaluations_are_complete_and_of_no_known_identity(self, old: str) -> None:
+        store = Store.open(old, create=False)
+        evaluations = store.evaluations(1)
+        assert [(e.trial, e.search.complete, e.search.identity) for e in evaluations] == [
+            (trial, True, "") for trial in (0, 1, 2)
+        ]
+        confirm = evaluations[1].confirm
+        assert confirm is not None
+        assert (confirm.accuracy.value, confirm.complete, confirm.correct) == (0.87, True, b"\x07")
+        progress = store.progress(1)
+        assert (progress.stopped, progress.images, progress.done, progress.confirmed) == (0, 6000, 3, 1)
+        fronts = [store.front(1, version) for version in (1, 2)]
+        assert [[p.trial for p in front.points] for front in fronts if front] == [[0], [0, 1]]
+        store.close()
+
+    def test_study_goes_on(
+        self, old: str, asked: StudySpec, run_in: Callable[..., Front | None], measured: Measure
+    ) -> None:
+        store = Store.open(old)
+        study_id = store.add_study(asked).id
+        assert study_id == 1
+        assert run_in(store, 1, 3, measured(60, 0.99, 9.0, identity="ab" * 32)) is None  # the old one stays
+        assert run_in(store, 1, 4, measured(70, 0.99, 9.0, 50, complete=False)) is None
+        front = run_in(store, 1, 5, measured(90, 0.85, 1.5))
+        assert front is not None
+        assert (front.version, [p.trial for p in front.points]) == (3, [0, 1, 5])
+        assert store.progress(1).stopped == 1
+        store.close()
+
+    def test_two_that_open_it_at_once_both_succeed(self, old: str) -> None:
+        start = threading.Barrier(2)
+
+        def open_and_count(_: int) -> int:
+            start.wait()
+            store = Store.open(old)
+            found = len(store.evaluations(1))
+            store.close()
+            return found
+
+        with ThreadPoolExecutor(2) as pool:
+            assert list(pool.map(open_and_count, range(2))) == [3, 3]
+
+    def test_back_again_keeps_all_but_the_stopped(
+        self, old: str, run_in: Callable[..., Front | None], measured: Measure
+    ) -> None:
+        store = Store.open(old)
+        with reading(store._engine) as connection:
+            kept = all_rows(connection)["ztp_evaluation"]
+        run_in(store, 1, 3, measured(70, 0.8, 1.2, 50, complete=False))
+        with writing(store._engine) as connection:
+            command.downgrade(alembic_on(connection), "0001")
+            rows = all_rows(connection)["ztp_evaluation"]
+        new = {"complete", "identity"}
+        assert rows == [{name: row[name] for name in row if name not in new} for row in kept]
+        store.close()

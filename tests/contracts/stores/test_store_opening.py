@@ -1,0 +1,95 @@
+"""Opening a store, on every database: everything in place again, and what is refused before anything is written."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from search.errors import InputError
+from search.store.fronts import Store
+from search.store.migrations import HEAD, VERSION_TABLE
+from search.store.records import Front, Measurement, StudyRecord
+
+Measure = Callable[..., Measurement]
+Run = Callable[..., Front | None]
+
+
+class TestOpening:
+    def test_opens_again_with_everything_in_place(
+        self, opened: Store, record: StudyRecord, run: Run, measured: Measure
+    ) -> None:
+        run(0, measured(0, 0.9, 1.0))
+        again = Store.open(opened.url, create=False)
+        assert again.studies() == opened.studies()
+        assert again.front(record.id) == opened.front(record.id)
+        again.close()
+
+    def test_newer_schema_is_refused(self, empty: str) -> None:
+        opened = Store.open(empty)
+        with opened._engine.begin() as connection:
+            connection.execute(sa.text(f"UPDATE {VERSION_TABLE} SET version_num = '0999'"))
+        with pytest.raises(InputError, match=rf"schema version must be at most {HEAD}, got 0999.*upgrade"):
+            Store.open(empty)
+        opened.close()
+
+    def test_other_peoples_tables_are_refused(self, empty: str) -> None:
+        url = sa.make_url(empty.replace("postgresql:", "postgresql+psycopg:"))
+        engine = sa.create_engine(url)
+        with engine.begin() as connection:
+            connection.execute(sa.text("CREATE TABLE invoices (id INTEGER)"))
+        for create in (True, False):
+            with pytest.raises(InputError, match=r"got other tables \(invoices\); choose another database"):
+                Store.open(empty, create=create)
+        assert sa.inspect(engine).get_table_names() == ["invoices"]
+        engine.dispose()
+
+    def test_another_optunas_schema_is_refused_before_we_write(self, empty: str) -> None:
+        import optuna
+
+        url = empty.replace("postgresql:", "postgresql+psycopg:")
+        storage = optuna.storages.RDBStorage(url)
+        with storage.engine.begin() as connection:
+            connection.execute(sa.text("UPDATE alembic_version SET version_num = 'v2.6.0.a'"))
+        with pytest.raises(InputError, match="optuna storage upgrade"):
+            Store.open(empty)
+        assert not [t for t in sa.inspect(storage.engine).get_table_names() if t.startswith("ztp_")]
+        storage.engine.dispose()
+
+    def test_optunas_own_database_becomes_a_store_and_keeps_its_studies(self, empty: str) -> None:
+        import optuna
+
+        storage = optuna.storages.RDBStorage(empty.replace("postgresql:", "postgresql+psycopg:"))
+        optuna.create_study(storage=storage, study_name="mine")
+        with pytest.raises(InputError, match=r"no studies at .*; launch one first"):
+            Store.open(empty, create=False)
+        store = Store.open(empty)
+        assert store.studies() == []
+        assert store.optuna_storage().get_study_id_from_name("mine") is not None
+        store.close()
+        storage.engine.dispose()
+
+    def test_reading_an_empty_database_makes_no_table(self, server: Any) -> None:
+        url = server.new_database()
+        with pytest.raises(InputError, match=r"no studies at .*; launch one first"):
+            Store.open(url, create=False)
+        engine = sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+        assert sa.inspect(engine).get_table_names() == []
+        engine.dispose()
+
+    def test_two_that_open_an_empty_database_at_once_both_succeed(self, empty: str) -> None:
+        start = threading.Barrier(2)
+
+        def open_and_list(_: int) -> list[StudyRecord]:
+            start.wait()
+            store = Store.open(empty)
+            found = store.studies()
+            store.close()
+            return found
+
+        with ThreadPoolExecutor(2) as pool:
+            assert list(pool.map(open_and_list, range(2))) == [[], []]

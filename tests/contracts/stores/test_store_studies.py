@@ -1,0 +1,107 @@
+"""Studies of a store, on every database: found by name and spec, refused when they differ, their state kept."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from search.errors import InputError
+from search.store.fronts import Store
+from search.store.records import StudyRecord
+from search.store.tables import METADATA
+from search.study.spec import StudySpec, make_spec
+
+
+class TestStudies:
+    def test_is_found_by_name_with_its_spec(self, opened: Store, asked: StudySpec) -> None:
+        made = opened.add_study(asked)
+        assert opened.study("shirts") == made
+        assert (made.state, make_spec(made.spec, "stored")) == ("created", asked)
+        assert opened.studies() == [made]
+
+    def test_same_spec_finds_the_same_study(self, opened: Store, record: StudyRecord, asked: StudySpec) -> None:
+        assert opened.add_study(asked) == record
+        assert len(opened.studies()) == 1
+
+    def test_number_of_workers_may_change(self, opened: Store, record: StudyRecord, asked: StudySpec) -> None:
+        more = asked.model_copy(update={"runtime": asked.runtime.model_copy(update={"workers": 4})})
+        assert opened.add_study(more).id == record.id
+
+    def test_other_spec_is_refused_with_the_difference(
+        self, opened: Store, record: StudyRecord, asked: StudySpec
+    ) -> None:
+        other = asked.model_copy(update={"budget": asked.budget.model_copy(update={"trials": 60, "max_gflops": 0.2})})
+        with pytest.raises(InputError, match=r"budget\.trials: 12 -> 60; budget\.max_gflops: null -> 0\.2"):
+            opened.add_study(other)
+        assert opened.study("shirts") == record
+
+    def test_study_of_an_older_release_lacks_new_fields_and_still_continues(
+        self, opened: Store, record: StudyRecord, asked: StudySpec
+    ) -> None:
+        older = asked.to_dict()
+        del older["data"]["skip_corrupt"]
+        with opened._engine.begin() as connection:
+            connection.execute(METADATA.tables["ztp_study"].update().values(spec=older))
+        assert opened.add_study(asked).id == record.id
+
+    def test_has_an_optuna_study_with_named_directions(self, opened: Store, record: StudyRecord) -> None:
+        import optuna
+
+        study = optuna.load_study(
+            study_name="shirts", storage=opened.optuna_storage(), sampler=optuna.samplers.RandomSampler()
+        )
+        assert study.directions == [optuna.study.StudyDirection.MAXIMIZE] * 2
+        assert study.metric_names == ["accuracy", "throughput"]
+
+    def test_optuna_study_lost_to_a_kill_is_made_again(
+        self, opened: Store, record: StudyRecord, asked: StudySpec
+    ) -> None:
+        storage = opened.optuna_storage()
+        storage.delete_study(storage.get_study_id_from_name("shirts"))
+        opened.add_study(asked)
+        assert storage.get_study_id_from_name("shirts") is not None
+
+    def test_foreign_optuna_study_of_that_name_is_left_alone(self, opened: Store, asked: StudySpec) -> None:
+        import optuna
+
+        optuna.create_study(storage=opened.optuna_storage(), study_name="shirts")
+        with pytest.raises(InputError, match=r"Optuna study of this name exists.*choose another name"):
+            opened.add_study(asked)
+        assert opened.studies() == []
+
+    @pytest.mark.parametrize(("name", "hint"), [("shirt", r"did you mean shirts\?"), ("zzz", "known: shirts")])
+    def test_unknown_name_is_refused_with_a_hint(
+        self, opened: Store, record: StudyRecord, name: str, hint: str
+    ) -> None:
+        with pytest.raises(InputError, match=f"got '{name}'; {hint}"):
+            opened.study(name)
+
+    def test_state_provenance_and_seconds_are_kept(self, opened: Store, record: StudyRecord) -> None:
+        opened.set_state(record.id, "stopped", "time budget used up")
+        opened.set_provenance(record.id, {"dtype": "float32", "versions": {"torch": "2.6"}})
+        opened.set_provenance(record.id, {"dtype": "bfloat16"})
+        opened.add_seconds(record.id, 1.5)
+        opened.add_seconds(record.id, 2.25)
+        progress = opened.progress(record.id)
+        assert (progress.state, progress.note, progress.seconds) == ("stopped", "time budget used up", 3.75)
+        assert opened.study("shirts").provenance == {"dtype": "bfloat16", "versions": {"torch": "2.6"}}
+
+    def test_unknown_state_is_a_mistake_in_the_program(self, opened: Store, record: StudyRecord) -> None:
+        with pytest.raises(ValueError, match=r"state must be one of .* got 'paused'"):
+            opened.set_state(record.id, "paused")
+
+    def test_many_threads_that_add_one_study_get_one(self, opened: Store, asked: StudySpec) -> None:
+        with ThreadPoolExecutor(4) as pool:
+            ids = {made.id for made in pool.map(opened.add_study, [asked] * 8)}
+        assert len(ids) == 1
+
+    def test_many_threads_lose_no_second_and_no_provenance(self, opened: Store, record: StudyRecord) -> None:
+        def note(number: int) -> None:
+            opened.add_seconds(record.id, 1.0)
+            opened.set_provenance(record.id, {str(number): number})
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(note, range(20)))
+        assert opened.progress(record.id).seconds == 20.0
+        assert opened.study("shirts").provenance == {str(n): n for n in range(20)}

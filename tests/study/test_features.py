@@ -1,0 +1,97 @@
+"""Schedules as points: what they lose first, then how; equal effect, equal point."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pruning.errors import ScheduleError
+from pruning.methods import METHODS
+from pruning.schedule import Schedule
+from pruning.stage import Stage
+from search.study.features import describe
+from search.study.problem import Problem
+from search.study.space import METHOD_FIELDS
+
+Maker = Callable[..., Any]
+GONE, HOW = slice(0, 11), slice(11, 11 + len(METHOD_FIELDS))
+
+
+@pytest.fixture
+def problem(make_toy: Maker) -> Problem:
+    made: Problem = make_toy(methods=list(METHODS), wpr_iterations=[1, 49]).problem
+    return made
+
+
+def test_dense_is_the_origin(problem: Problem) -> None:
+    assert not describe(Schedule(), problem).any()
+    assert describe(Schedule(), problem).shape == (11 + 3 + len(METHODS),)
+
+
+def test_share_of_tokens_gone_behind_each_block(problem: Problem) -> None:
+    found = describe(Schedule([Stage(2, 0.5), Stage(5, 0.5)]), problem)[GONE]
+    assert found.tolist() == [0, 0, 0.5, 0.5, 0.5, 0.75, 0.75, 0.75, 0.75, 0.75, 0.75]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "position"),
+    [
+        ("wpr_iterations", 1, -0.5),
+        ("wpr_iterations", 7, 0.0),  # the middle by logarithm
+        ("wpr_iterations", 49, 0.5),
+        ("wpr_iterations", 100, 0.5),  # outside the range: its end
+        ("partition", 0.3, -0.5),
+        ("partition", 0.6, 0.25),
+        ("similarity_share", 0.5, 0.0),
+        ("similarity_share", 1.0, 0.5),
+    ],
+)
+def test_fields_by_where_they_lie_times_what_the_stage_drops(
+    problem: Problem, field: str, value: float, position: float
+) -> None:
+    middle = {"wpr_iterations": 7, "partition": 0.5, "similarity_share": 0.5}
+    for keep in (0.75, 0.5):
+        found = describe(Schedule([Stage(3, keep, **{**middle, field: value})]), problem)[HOW]
+        expected = np.where(np.array(METHOD_FIELDS) == field, (1 - keep) * position, 0.0)
+        assert found == pytest.approx(expected)
+
+
+def test_fields_of_several_stages_add_up(problem: Problem) -> None:
+    stages = [Stage(2, 0.5, 49, 0.5, 0.5), Stage(6, 0.5, 1, 0.5, 0.5)]  # drops of 0.5 and 0.25 of all tokens
+    assert describe(Schedule(stages), problem)[HOW] == pytest.approx([0.5 * 0.5 - 0.25 * 0.5, 0, 0])
+
+
+def test_field_that_cannot_vary_says_nothing(make_toy: Maker) -> None:
+    fixed = make_toy(wpr_iterations=[5, 5], partition=[0.4, 0.4], similarity_share=[0.2, 0.2]).problem
+    assert not describe(Schedule([Stage(2, 0.5, 5, 0.4, 0.2)]), fixed)[HOW].any()
+
+
+def test_methods_are_told_apart_by_what_is_gone_at_the_end(problem: Problem, make_toy: Maker) -> None:
+    for index, method in enumerate(METHODS):
+        found = describe(Schedule([Stage(2, 0.5)], method), problem)[HOW.stop :]
+        assert found.tolist() == [0.5 if i == index else 0 for i in range(len(METHODS))]
+    assert not describe(Schedule([Stage(2, 0.5, 7)]), make_toy(wpr_iterations=[1, 49]).problem)[HOW.stop :].any()
+
+
+def test_stage_that_drops_nothing_changes_nothing(problem: Problem) -> None:
+    with_idle = Schedule([Stage(2, 0.5), Stage(7, 1.0, 49, 0.7, 1.0)])
+    assert describe(with_idle, problem).tolist() == describe(Schedule([Stage(2, 0.5)]), problem).tolist()
+
+
+def test_small_changes_are_small_steps(problem: Problem) -> None:
+    base = [Stage(2, 0.8, 10, 0.5, 0.5), Stage(6, 0.7, 10, 0.5, 0.5)]
+
+    def distance(*stages: Stage) -> float:
+        return float(np.linalg.norm(describe(Schedule(stages), problem) - describe(Schedule(base), problem)))
+
+    assert distance(base[0], Stage(6, 0.68, 10, 0.5, 0.5)) < distance(base[0], Stage(6, 0.5, 10, 0.5, 0.5))
+    assert distance(base[0], Stage(6, 0.7, 12, 0.5, 0.5)) < 0.1 * distance(base[0])
+
+
+@pytest.mark.parametrize("schedule", [Schedule([Stage(11, 0.5)]), Schedule([Stage(2, 0.001)])])
+def test_schedule_that_does_not_fit_is_refused(problem: Problem, schedule: Schedule) -> None:
+    with pytest.raises(ScheduleError):
+        describe(schedule, problem)

@@ -1,0 +1,225 @@
+"""Our sampler: its criterion against brute force, what it never proposes, and that it beats guessing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import FrozenTrial, TrialState
+
+from pruning.schedule import Schedule
+from pruning.stage import Stage
+from search.store.pareto import hypervolume
+from search.study import frontier
+from search.study.frontier import FrontierSampler, expected_growth
+from search.study.problem import Problem, Result
+from search.study.samplers import SamplerSpec, make_sampler
+from search.study.space import to_params
+
+Maker = Callable[..., Any]
+LEAST = 0.8
+
+
+def sampled(toy: Any, name: str = "auto", seed: int = 0) -> optuna.Study:
+    study: optuna.Study = toy.study(make_sampler(SamplerSpec(name=name, seed=seed), toy.problem, 0, 0))
+    return study
+
+
+class TestExpectedGrowth:
+    def area(self, front: Any) -> float:
+        return hypervolume([(v, a) for v, a in front], (1.0, LEAST))
+
+    @pytest.mark.parametrize("points", [0, 1, 2, 5, 12])
+    def test_is_the_mean_growth_of_the_area(self, points: int) -> None:
+        """Some points lie below the reference or behind others, which must not matter."""
+        random = np.random.default_rng(points)
+        front = list(zip(random.uniform(0.9, 2, points), random.uniform(LEAST - 0.02, 0.9, points), strict=True))
+        speed, mean, deviation = random.uniform(0.95, 2.2, 6), random.uniform(0.78, 0.92, 6), random.uniform(0, 0.03, 6)
+        found = expected_growth(front, LEAST, speed, mean, deviation)
+        for i in range(6):
+            draws = random.normal(mean[i], deviation[i], 3000)
+            grown = np.array([self.area([*front, (speed[i], a)]) for a in draws]) - self.area(front)
+            assert found[i] == pytest.approx(grown.mean(), abs=5 * grown.std() / np.sqrt(len(draws)) + 1e-6)
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_of_a_sure_point_is_the_growth_of_the_area(self, seed: int) -> None:
+        random = np.random.default_rng(seed)
+        front = list(zip(random.uniform(1, 2, 6), random.uniform(LEAST, 0.9, 6), strict=True))
+        speed, accuracy = random.uniform(1, 2.5, 50), random.uniform(0.75, 0.95, 50)
+        found = expected_growth(front, LEAST, speed, accuracy, np.full(50, 1e-9))
+        grown = [self.area([*front, point]) - self.area(front) for point in zip(speed, accuracy, strict=True)]
+        assert found == pytest.approx(np.array(grown), abs=1e-8)
+        assert max(grown) > 0.01
+
+    def test_is_nothing_for_a_point_that_is_not_faster_than_dense(self) -> None:
+        found = expected_growth([], LEAST, np.array([0.9, 1.0, 1.1]), np.full(3, 0.9), np.full(3, 0.01))
+        assert found[:2].tolist() == [0, 0]
+        assert found[2] == pytest.approx(0.1 * 0.1)
+
+    def test_prefers_the_unsure_of_two_hopeless_ones(self) -> None:
+        found = expected_growth(
+            [(1.5, 0.9)], LEAST, np.array([1.4, 1.4]), np.array([0.85, 0.85]), np.array([0.01, 0.04])
+        )
+        assert 0 <= found[0] < 0.01 * found[1]
+
+
+class TestNeverProposes:
+    @pytest.fixture(autouse=True)
+    def _soon_tired(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(frontier, "MOST_DRAWN", 400)
+
+    @pytest.mark.parametrize("space", [{}, {"max_stages": 1, "blocks": [4, 6], "methods": ["random"]}])
+    def test_equal_effects_twice(self, make_toy: Maker, space: dict[str, Any]) -> None:
+        toy = make_toy(**space)
+        keys = [schedule.key for schedule, _, _ in toy.run(sampled(toy), 25)]
+        assert len(set(keys)) == len(keys)
+
+    def test_what_is_over_a_limit(self, make_toy: Maker) -> None:
+        toy = make_toy(min_speedup=1.6)
+        free = [speedup for _, _, speedup in toy.run(sampled(make_toy()), 15)]
+        found = [speedup for _, _, speedup in toy.run(sampled(toy), 15)]
+        assert min(found[1:]) >= 1.6 > np.median(free)
+
+    def test_schedules_that_leave_no_token(self, make_toy: Maker) -> None:
+        toy = make_toy(keep=[0.004, 1.0])  # the first stage alone may be too much for 196 tokens
+        assert len(toy.run(sampled(toy), 12)) == 12  # `run` raises for those
+
+    def test_what_another_worker_runs(self, make_toy: Maker) -> None:
+        """All are asked before any is told, so only the running trials tell the sampler what is taken."""
+        toy = make_toy(max_stages=1, blocks=[4, 4], keep=[0.96, 1.0], methods=["random"])  # 8 different ones
+        study = sampled(toy)
+        toy.run(study, 1)
+        running = [toy.schedule(study.ask(toy.box).params).key for _ in range(6)]
+        assert len(set(running)) == 6
+
+    def test_anything_else_once_all_is_known(self, make_toy: Maker) -> None:
+        """Then chance decides, inside the box, and the study is to notice that nothing new comes."""
+        toy = make_toy(max_stages=1, blocks=[4, 4], keep=[0.98, 1.0], methods=["random"])  # 4 different ones
+        study = sampled(toy)
+        found = [schedule.key for schedule, _, _ in toy.run(study, 7)]
+        assert len(set(found[:5])) == len(set(found)) == 5  # with the dense model
+
+    def test_anything_where_no_schedule_is_within_the_limits(self, make_toy: Maker) -> None:
+        toy = make_toy(min_speedup=100.0)
+        study = sampled(toy)
+        toy.run(study, 1)
+        params = [study.ask(toy.box).params for _ in range(2)]
+        assert params[0] != params[1]
+        assert all(d._contains(d.to_internal_repr(params[0][name])) for name, d in toy.box.items())
+
+
+@pytest.mark.parametrize("measured", [1, 12])
+def test_is_deterministic_by_seed(make_toy: Maker, measured: int) -> None:
+    """Two fresh samplers over one history: a worker that starts in the middle proposes by it and its seed alone."""
+    toy = make_toy()
+    study = sampled(toy)
+    toy.run(study, measured)
+
+    def next_by(seed: int) -> Any:
+        return FrontierSampler(toy.problem, seed).sample_relative(study, study.trials[-1], toy.box)
+
+    assert next_by(1) == next_by(1) != next_by(2)
+
+
+class TestLearns:
+    @staticmethod
+    def propose(toy: Any, trials: list[FrozenTrial], problem: Problem | None = None, seeds: int = 8) -> list[Schedule]:
+        study = sampled(toy)
+        study.add_trials(trials)
+        samplers = [FrontierSampler(problem or toy.problem, seed) for seed in range(seeds)]
+        return [toy.schedule(s.sample_relative(study, study.trials[0], toy.box)) for s in samplers]
+
+    @staticmethod
+    def ended(toy: Any, schedule: Schedule, accuracy: float | None = None, **fields: Any) -> FrozenTrial:
+        value = toy.accuracy(schedule) if accuracy is None else accuracy
+        attributes = {**fields, "accuracy": value}
+        params = to_params(schedule, toy.space, 12)
+        return optuna.trial.create_trial(
+            params=params, distributions=toy.box, values=[value, toy.speedup(schedule)], user_attrs=attributes
+        )
+
+    def test_covers_more_than_random_and_tpe(self, make_toy: Maker) -> None:
+        """Area summed over seeds: they do not reach with 40 trials what ours reaches with 25."""
+        toy = make_toy(max_stages=2)
+
+        def covered(name: str, trials: int) -> float:
+            areas = [toy.run(sampled(toy, name, seed), trials) for seed in range(3)]
+            return sum(hypervolume([(a, v) for _, a, v in found], (LEAST, 1.0)) for found in areas)
+
+        assert covered("auto", 25) > max(covered("random", 40), covered("tpe", 40))
+
+    def schedules(self) -> list[Schedule]:
+        return [Schedule(), *(Schedule([Stage(b, k)]) for b in (2, 8) for k in (0.6, 0.7, 0.8, 0.9))]
+
+    @pytest.mark.parametrize(("slope", "better"), [(0.05, 0.9), (-0.05, 0.1)])
+    def test_goes_where_accuracy_was_kept(self, make_toy: Maker, slope: float, better: float) -> None:
+        """All are equally fast, and accuracy rises or falls with the share that goes for similarity."""
+        toy = make_toy(max_stages=1, blocks=[4, 4], keep=[0.6, 0.6], wpr_iterations=[5, 5], partition=[0.6, 0.6])
+        shares = (0.1, 0.3, 0.5, 0.7, 0.9)
+        tried = [Schedule([Stage(4, 0.6, 5, 0.6, share)]) for share in shares]
+        trials = [self.ended(toy, s, 0.85 + slope * share) for s, share in zip(tried, shares, strict=True)]
+        proposals = self.propose(toy, [self.ended(toy, Schedule()), *trials], seeds=4)
+        assert max(abs(schedule.stages[0].similarity_share - better) for schedule in proposals) < 0.2
+
+    def test_a_refused_trial_teaches_nothing(self, make_toy: Maker) -> None:
+        toy = make_toy()
+        known = [self.ended(toy, schedule) for schedule in self.schedules()]
+        refused = optuna.trial.create_trial(
+            params=to_params(Schedule([Stage(3, 0.5)]), toy.space, 12), distributions=toy.box, state=TrialState.PRUNED
+        )
+        assert self.propose(toy, [*known, refused], seeds=3) == self.propose(toy, known, seeds=3)
+
+    def test_only_whole_and_feasible_trials_make_the_front(self, make_toy: Maker) -> None:
+        """A superb point that was stopped, or over a limit, is learnt from but blocks no place on the front."""
+        toy = make_toy(max_stages=1)
+        superb = Schedule([Stage(0, 0.5)])
+        members: dict[str, Any] = {}
+
+        def note(which: str) -> Problem:
+            fields = {"complete": which != "stopped", "feasible": which != "over"}
+            return replace(
+                toy.problem, result=lambda t: Result(t.user_attrs["accuracy"], **(fields if t.number == 9 else {}))
+            )
+
+        for which in ("whole", "stopped", "over"):
+            trials = [*(self.ended(toy, s) for s in self.schedules()), self.ended(toy, superb, 0.95)]
+            study = optuna.create_study(directions=["maximize"] * 2)
+            study.add_trials(trials)
+            earlier = FrontierSampler(note(which), 0)._earlier(study)
+            members[which] = [one.schedule for one in frontier._front(earlier)]
+            assert len(earlier) == 10
+        assert members["whole"] == [superb]
+        assert members["stopped"] == members["over"]
+        assert superb not in members["stopped"]
+        assert len(members["stopped"]) > 2
+
+    def test_a_running_trial_is_expected_to_hold_its_place(self, make_toy: Maker) -> None:
+        """With it the expected growth beside it shrinks, so proposals move away from its speed."""
+        toy = make_toy(max_stages=1)
+        known = [self.ended(toy, schedule) for schedule in self.schedules()]
+        before = self.propose(toy, known)
+        params = to_params(before[0], toy.space, 12)
+        running = optuna.trial.create_trial(params=params, distributions=toy.box, state=TrialState.RUNNING)
+        after = self.propose(toy, [*known, running])
+
+        def closeness(proposals: list[Schedule]) -> float:
+            return float(np.mean([abs(toy.speedup(s) - toy.speedup(before[0])) < 0.02 for s in proposals]))
+
+        assert before[0] not in after
+        assert closeness(after) < closeness(before)
+
+
+def test_many_trials_cost_no_more_rows_than_the_limit(make_toy: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    toy = make_toy()
+    study = sampled(toy)
+    toy.run(study, 14)
+    rows: list[int] = []
+    real = frontier.surrogate.fit
+    monkeypatch.setattr(frontier, "MOST_TRIALS", 9)
+    monkeypatch.setattr(frontier.surrogate, "fit", lambda f, v, e: rows.append(len(v)) or real(f, v, e))
+    toy.run(study, 2)
+    assert rows == [9, 9]
