@@ -52,10 +52,11 @@ class FlopCounter:
     def __init__(self, backbone: nn.Module) -> None:
         """Raises UnsupportedBackbone, or UncountedOperator for a module without a rule."""
         self._family = describe(backbone)
-        self._backbone: Any = backbone
-        self._blocks = [_block(block) for block in self._backbone.blocks]
-        self._embedding = _patch_embedding(self._backbone)
-        self._norms = _tokenwise(self._backbone.norm_pre, 1), _tokenwise(self._backbone.norm, 1)
+        vit: Any = backbone
+        self._vit = vit
+        self._blocks = [_block(block) for block in vit.blocks]
+        self._embedding = _patch_embedding(vit)
+        self._norms = _tokenwise(vit.norm_pre, 1), _tokenwise(vit.norm, 1)
 
     def count(self, schedule: Schedule, *, stage_costs: bool = True) -> int:
         """Multiply-adds for one image; see `count_flops`. Raises ScheduleError."""
@@ -71,7 +72,7 @@ class FlopCounter:
                 shape = GraphShape(tokens, family.prefix, family.heads, family.head_width, family.width)
                 total += method.flops(plan, shape) if stage_costs else 0
                 tokens = plan.kept + family.prefix
-        return int(total + self._norms[1] * tokens + _head(self._backbone, tokens))
+        return int(total + self._norms[1] * tokens + _head(self._vit, tokens))
 
 
 def trace_flops(model: nn.Module, schedule: Schedule | None = None) -> int:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -23,15 +22,9 @@ from pruning.model import PrunedViT
 from pruning.schedule import Schedule
 from search.errors import SearchError
 from search.evaluation.data import Images, Split, open_images
-from search.evaluation.device import (
-    DTYPES,
-    WORTH_IT,
-    bfloat16_is_fast,
-    choose_device,
-    describe_device,
-    seconds_per_batch,
-)
+from search.evaluation.device import DTYPES, choose_device, describe_device
 from search.evaluation.evaluator import NO_CLASS, Bits, Evaluator, accuracy_of
+from search.evaluation.facts import Facts, choose_dtype
 from search.evaluation.order import ImageOrder, draw_order, pack_strata, stratify, unpack_strata
 from search.evaluation.profile import LatencyProfile, measure_profile
 from search.evaluation.racing import Lap, Race, estimate
@@ -39,29 +32,6 @@ from search.evaluation.throughput import measured, time_pairs
 from search.store.records import Accuracy, Measurement, Setting, Throughput
 from search.study.space import smallest
 from search.study.spec import StudySpec
-
-CHECKED_IMAGES = 512  # of the search split, for the choice of the number format
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What is found out once a study and then fixed. Plain data by `to_dict`.
-
-    dtype_reason: why this format. dense_images_per_s: the reference that speedups are multiplied with.
-    strata: which images pruning is likely to change, and so are seen first.
-    """
-
-    dtype: str
-    dtype_reason: str
-    hardware: str
-    weights: str  # fingerprint
-    images: str  # fingerprint
-    dense_images_per_s: float
-    profile: Mapping[str, Any] | None
-    strata: str = ""  # of the search images, by `pack_strata`; "" in studies from before there were any
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 class Bench:
@@ -89,7 +59,7 @@ class Bench:
         """Choose the number format, check the FLOP counter, and take the profile; once, however often it is asked."""
         if self._facts is not None:
             return self._facts
-        dtype, reason = self._choose_dtype()
+        dtype, reason = choose_dtype(self.spec.runtime, self.cast, self.search_split, self.device)
         self._model = self.cast(dtype)
         closed, traced = self.flops(Schedule()), trace_flops(self.backbone.model)
         if closed != traced:
@@ -154,34 +124,6 @@ class Bench:
         if self._model is not None and next(self._model.parameters()).dtype == DTYPES[dtype]:
             return self._model
         return PrunedViT(copy.deepcopy(self.backbone.model).to(self.device, DTYPES[dtype])).eval()
-
-    def _choose_dtype(self) -> tuple[str, str]:
-        """bfloat16 where the hardware is fast at it and the dense accuracy stays within its interval."""
-        wanted = self.spec.runtime.dtype
-        if wanted != "auto":
-            return wanted, "asked for"
-        if not bfloat16_is_fast(self.device):
-            return "float32", "this hardware has no fast bfloat16"
-        full, narrow = self.cast("float32"), self.cast("bfloat16")
-        batch = self.timing_images()
-        gain = seconds_per_batch(full, batch) / seconds_per_batch(narrow, batch)
-        if gain < WORTH_IT:
-            return "float32", f"bfloat16 is only {gain:.2f} times as fast"
-        kind = self.spec.objectives.accuracy
-        few = self._first(CHECKED_IMAGES)
-        truth = few.labels if kind == "top1" else self._evaluator(full, few, "agreement").predictions(Schedule())
-        exact, rounded = (
-            accuracy_of(self._evaluator(model, few, "agreement").predictions(Schedule()) == truth, kind)
-            for model in (full, narrow)
-        )
-        if not exact.low <= rounded.value <= exact.high:
-            return "float32", f"bfloat16 moves the dense accuracy from {exact.value:.4f} to {rounded.value:.4f}"
-        return "bfloat16", f"{gain:.2f} times as fast; dense accuracy {rounded.value:.4f}, float32 {exact.value:.4f}"
-
-    def _first(self, images: int) -> Split:
-        split = self.search_split
-        labels = None if split.labels is None else split.labels[:images]
-        return Split(split.name, split.pixels[:images], labels, split.mean, split.std)
 
     def _evaluator(self, model: PrunedViT, split: Split, kind: str = "", **options: Any) -> Evaluator:
         kind = kind or self.spec.objectives.accuracy

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import platform
 import re
-import time
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from search.errors import InputError
 
@@ -58,19 +56,6 @@ def _cpu_flags() -> set[str]:
     info = Path("/proc/cpuinfo")
     found = re.search(r"(?:flags|Features)\s*:\s*(.+)", info.read_text()) if info.exists() else None
     return set(found.group(1).split()) if found else set()
-
-
-@torch.inference_mode()
-def seconds_per_batch(model: nn.Module, images: torch.Tensor, repeats: int = 3) -> float:
-    """The fastest of `repeats` forward passes after one to warm up."""
-    best = float("inf")
-    for repeat in range(repeats + 1):
-        began = time.perf_counter()
-        model(images)
-        synchronize(images.device)
-        if repeat:
-            best = min(best, time.perf_counter() - began)
-    return best
 
 
 def synchronize(device: torch.device) -> None:

@@ -15,9 +15,10 @@ from pruning.config import Config, read_config
 from pruning.errors import ScheduleError, WeightsError
 from pruning.schedule import Schedule
 from search.errors import InputError
-from search.evaluation.bench import Bench, Facts
+from search.evaluation.bench import Bench
 from search.evaluation.data import Images, open_all, open_images
 from search.evaluation.device import choose_device, describe_device
+from search.evaluation.facts import Facts
 from search.evaluation.throughput import time_pairs
 from search.store.records import Measurement
 from search.study.spec import StudySpec, make_spec

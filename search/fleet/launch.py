@@ -15,7 +15,8 @@ from pruning.model import PrunedViT
 from pruning.schedule import Schedule
 from pruning.stage import Stage
 from search.errors import InputError
-from search.evaluation.bench import Bench, Facts
+from search.evaluation.bench import Bench
+from search.evaluation.facts import Facts
 from search.fleet.engines import ENGINES, POLL_S
 from search.fleet.worker import FACTS, Observer, Worker
 from search.store.fronts import Store

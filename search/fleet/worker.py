@@ -17,7 +17,8 @@ from dataclasses import replace
 
 from pruning.schedule import Schedule
 from search.errors import InputError, SearchError, TrialStopped
-from search.evaluation.bench import Bench, Facts
+from search.evaluation.bench import Bench
+from search.evaluation.facts import Facts
 from search.evaluation.racing import Hurdle, Race
 from search.fleet.trials import Proposal, Trials, is_feasible, violations
 from search.store.fronts import Store
@@ -104,34 +105,40 @@ class Worker:
 
     def _measure(self, proposal: Proposal) -> Measurement:
         """A schedule of equal effect that was measured before, in whatever study, is not measured again."""
-        schedule = proposal.schedule
+        schedule, throughput = proposal.schedule, proposal.throughput
         key = self._bench.key(schedule)
         known = self._store.evaluation(self._record.id, key)
         if known is not None:
             return known.search
-        elsewhere = self._store.reusable(self._bench.identity(schedule))
-        if elsewhere is not None:
-            # what was measured is accuracy; speed is this study's own
-            return replace(elsewhere, schedule=schedule, key=key, throughput=proposal.throughput)
         if key == self._bench.key(Schedule()):
             return self._measure_dense()
-        return self._bench.measure(schedule, proposal.throughput, self._race(proposal.throughput))
+        return self._reused(schedule, throughput) or self._bench.measure(schedule, throughput, self._race(throughput))
+
+    def _reused(self, schedule: Schedule, throughput: Throughput) -> Measurement | None:
+        """Accuracy as another study measured it on the same weights and images; the rest is this study's own."""
+        found = self._store.reusable(self._bench.identity(schedule))
+        if found is None:
+            return None
+        key, setting = self._bench.key(schedule), self._bench.setting
+        return replace(found, schedule=schedule, key=key, throughput=throughput, setting=setting)
 
     def _race(self, throughput: Throughput) -> Race | None:
         """What a schedule of this speed has to be better than: the front where it is as fast, and the budget."""
         racing, budget = self._bench.spec.racing, self._bench.spec.budget
-        front = self._store.front(self._record.id)
-        if not racing.alpha or front is None or front.dense is None:
+        dense = self._store.evaluation(self._record.id, self._bench.key(Schedule()))
+        if not racing.alpha or dense is None:
             return None
-        as_fast = [e for e in front.points if e.search.throughput.images_per_s >= throughput.images_per_s]
+        reference = self._bench.bits(dense.search)
         hurdles = []
+        front = self._store.front(self._record.id)
+        points = front.points if front else ()
+        as_fast = [e for e in points if e.search.throughput.images_per_s >= throughput.images_per_s]
         if as_fast:
             best = max(as_fast, key=lambda evaluation: evaluation.search.accuracy.value)
             hurdles.append(Hurdle(self._bench.bits(best.search), racing.tolerance))
-        dense = self._bench.bits(front.dense.search)
         if budget.max_accuracy_drop is not None:
-            hurdles.append(Hurdle(dense, -budget.max_accuracy_drop))
-        return Race(tuple(hurdles), racing.alpha, dense)
+            hurdles.append(Hurdle(reference, -budget.max_accuracy_drop))
+        return Race(tuple(hurdles), racing.alpha, reference)
 
     def _dense_accuracy(self) -> float:
         if self._dense is None:
@@ -142,7 +149,8 @@ class Worker:
     def _measure_dense(self) -> Measurement:
         if self._dense is None:
             dense = Schedule()
-            self._dense = self._bench.measure(dense, self._bench.throughput(dense))
+            throughput = self._bench.throughput(dense)
+            self._dense = self._reused(dense, throughput) or self._bench.measure(dense, throughput)
         return self._dense
 
     @contextmanager

@@ -13,7 +13,7 @@ Knows Optuna's sampler interface, spaces and a cost function. Ignores models and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,9 +33,11 @@ from search.study.features import describe
 from search.study.problem import Problem, Result
 from search.study.space import distributions, to_params, to_schedule
 
-SPREAD, NEAR = 60, 100  # candidates a trial: new ones, and changes of members of the front
-ENOUGH, MOST_DRAWN = 50, 3000  # where limits are tight, more are drawn until so many are within them
+SPREAD, NEAR = 50, 50  # candidates a trial: new ones, and changes of members of the front; of these ...
+ROUNDS, PARENTS, CHILDREN = 2, 8, 8  # ... the best are changed a little, so many times, and that again
+ENOUGH, MOST_DRAWN = 40, 2000  # where limits are tight, more are drawn until so many are within them
 MOST_TRIALS = 150  # that the surrogate is fitted to: its cost grows with the cube
+SLACK = 0.01  # accuracy above the dense model's that is thought possible; losses are modelled by their logarithm
 FEWEST = 4  # measured trials before the surrogate says anything
 
 Floats = NDArray[np.float64]
@@ -62,6 +64,7 @@ class FrontierSampler(BaseSampler):
         self._independent = RandomSampler(seed=seed)
         self._box = distributions(problem.space, problem.depth)
         self._ended: dict[int, Known | None] = {}  # by trial number: each ended trial is read once
+        self._nothing_fits = False  # as far as the candidates tell
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return self._box
@@ -120,32 +123,60 @@ class FrontierSampler(BaseSampler):
         dense = next((one for one in measured if not one.schedule.stages), None)
         if not pool or dense is None or dense.result is None or len(measured) < FEWEST:
             return pool[int(self._random.integers(len(pool)))].schedule if pool else None
+        judge = self._judge(dense, measured, front, earlier)
+        known = {one.key for one in earlier} | {one.key for one in pool}
+        growth = judge(pool)
+        for _ in range(ROUNDS):
+            best = [pool[i].schedule for i in np.argsort(-growth)[:PARENTS]]
+            children = self._collect([self._candidates.near(parent) for parent in best * CHILDREN], known)
+            if children:
+                pool, growth = pool + children, np.concatenate([growth, judge(children)])
+        return pool[int(np.argmax(growth))].schedule
+
+    def _judge(
+        self, dense: Known, measured: Sequence[Known], front: Sequence[Known], earlier: Sequence[Known]
+    ) -> Callable[[Sequence[Known]], Floats]:
+        """A function from candidates to the area that each is expected to add to the front."""
+        ceiling = _accuracy(dense) + SLACK
         fitted = surrogate.fit(*_table(dense, measured, front))
         points = [(one.speedup, _accuracy(one)) for one in front]
         running = [one for one in earlier if one.result is None]
         if running:  # another worker's trial counts as what it is expected to measure
-            expected, _ = fitted.predict(np.stack([one.features for one in running]))
-            points += zip((one.speedup for one in running), map(float, expected), strict=True)
-        mean, deviation = fitted.predict(np.stack([one.features for one in pool]))
-        speeds = np.array([one.speedup for one in pool])
-        least = dense.result.accuracy - self._problem.below_dense
-        return pool[int(np.argmax(expected_growth(points, least, speeds, mean, deviation)))].schedule
+            logarithm, _ = fitted.predict(np.stack([one.features for one in running]))
+            points += zip((one.speedup for one in running), map(float, ceiling - np.exp(logarithm)), strict=True)
+        least = _accuracy(dense) - self._problem.below_dense
+
+        def judge(pool: Sequence[Known]) -> Floats:
+            mean, deviation = fitted.predict(np.stack([one.features for one in pool]))
+            speedup = np.array([one.speedup for one in pool])
+            return expected_growth(points, least, speedup, ceiling, mean, deviation)
+
+        return judge
 
     def _pool(self, front: Sequence[Known], known: set[str]) -> list[Known]:
-        """Candidates within the limits, none of equal effect to an earlier trial or to another candidate."""
+        """New candidates and changes of the front's members, more of the new where limits are tight."""
+        known = set(known)
         parents = [one.schedule for one in front if one.schedule.stages]
-        pool: dict[str, Known] = {}
-        for turn in range(MOST_DRAWN):
-            near = parents and turn % (SPREAD + NEAR) >= SPREAD
-            parent = parents[int(self._random.integers(len(parents)))] if near else None
-            schedule = self._candidates.near(parent) if parent else self._candidates.spread()
-            if schedule.stages and self._is_allowed(schedule):
-                one = self._known(schedule)
-                if one is not None and one.key not in known:
-                    pool[one.key] = one
-            if turn + 1 >= SPREAD + NEAR and len(pool) >= ENOUGH:
+        if self._nothing_fits and not parents:  # limits do not change: looking again would be in vain
+            return []
+        picks = self._random.integers(len(parents), size=NEAR) if parents else ()
+        pool = self._collect([self._candidates.near(parents[pick]) for pick in picks], known)
+        for _ in range(MOST_DRAWN // SPREAD):
+            pool += self._collect([self._candidates.spread() for _ in range(SPREAD)], known)
+            if len(pool) >= ENOUGH:
                 break
-        return list(pool.values())
+        self._nothing_fits = not pool
+        return pool
+
+    def _collect(self, drawn: Sequence[Schedule], known: set[str]) -> list[Known]:
+        """Those within the limits, none of equal effect to one in `known`, to which their keys are added."""
+        found = []
+        for schedule in drawn:
+            one = self._known(schedule) if schedule.stages and self._is_allowed(schedule) else None
+            if one is not None and one.key not in known:
+                known.add(one.key)
+                found.append(one)
+        return found
 
     def _is_allowed(self, schedule: Schedule) -> bool:
         try:
@@ -170,28 +201,35 @@ def _front(measured: Sequence[Known]) -> list[Known]:
 
 
 def _table(dense: Known, measured: Sequence[Known], front: Sequence[Known]) -> tuple[Floats, Floats, Floats]:
-    """Features, accuracies and errors to fit to: the dense model, the front, and the latest others."""
+    """Features, logarithms of losses and their errors: of the dense model, the front, and the latest others."""
     unique = {one.key: one for one in [dense, *front, *reversed(measured)]}
     rows = list(unique.values())[:MOST_TRIALS]
+    losses = np.maximum(_accuracy(dense) + SLACK - np.array([_accuracy(one) for one in rows]), SLACK / 4)
     errors = np.array([one.result.error if one.result else 0.0 for one in rows])
-    return np.stack([one.features for one in rows]), np.array([_accuracy(one) for one in rows]), errors
+    return np.stack([one.features for one in rows]), np.log(losses), errors / losses
 
 
 def expected_growth(
-    front: Sequence[tuple[float, float]], least_accuracy: float, speedup: Floats, mean: Floats, deviation: Floats
+    front: Sequence[tuple[float, float]],
+    least_accuracy: float,
+    speedup: Floats,
+    ceiling: float,
+    mean: Floats,
+    deviation: Floats,
 ) -> Floats:
     """[candidates] expected area that each adds to the front, in accuracy times speed-up.
 
-    front: (speed-up, accuracy) of its points, in any order. A point at speed v with accuracy a adds, at each speed s
-    from 1 to v, what a is above the best accuracy at speed s or more. For a normal a, what it is expected to be above
-    a level is (mean - level) Phi(z) + deviation phi(z) with z = (mean - level) / deviation.
+    front: (speed-up, accuracy) of its points, in any order. mean, deviation: [candidates] of log(ceiling - accuracy),
+    taken for normal. A point at speed v with accuracy a adds, at each speed s from 1 to v, what a is above the best
+    accuracy at speed s or more. What it is expected to be above a level is, with k = ceiling - level and
+    z = (log k - mean) / deviation,  k Phi(z) - exp(mean + deviation^2 / 2) Phi(z - deviation).
     """
     points = sorted((v, a) for v, a in front if v > 1 and a > least_accuracy)
     edges = np.array([1.0, *(v for v, _ in points), np.inf])
     # between edges[i] and edges[i + 1] the level is the best accuracy of points i and after
     accuracies = np.array([*(a for _, a in points), least_accuracy])
-    levels = np.maximum.accumulate(accuracies[::-1])[::-1]
+    room = np.maximum(ceiling - np.maximum.accumulate(accuracies[::-1])[::-1], 1e-9)
     widths = np.clip(speedup[:, None], edges[:-1], edges[1:]) - edges[:-1]
-    z = (mean[:, None] - levels) / deviation[:, None]
-    above = (mean[:, None] - levels) * ndtr(z) + deviation[:, None] * np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
-    return np.asarray((widths * above).sum(axis=1))
+    z = (np.log(room) - mean[:, None]) / deviation[:, None]
+    loss = np.exp(mean + deviation**2 / 2)[:, None]
+    return np.asarray((widths * (room * ndtr(z) - loss * ndtr(z - deviation[:, None]))).sum(axis=1))

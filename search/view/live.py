@@ -88,7 +88,8 @@ class LiveProgress:
                 f"{progress.done}/{progress.total} trials",
                 f"confirming the front: {progress.confirmed}/{progress.front_size} measured",
             ]
-        counts = [f"{progress.done}/{progress.total} trials"]
+        stopped = f" ({progress.stopped} stopped early)" if progress.stopped else ""
+        counts = [f"{progress.done}/{progress.total} trials{stopped}"]
         if progress.state != "running":
             return [*counts, progress.state]
         per_s = self._per_second(progress)

@@ -24,7 +24,12 @@ if TYPE_CHECKING:
 
 FRONT, CONFIRM, DENSE, OTHER = "#1f5fa8", "#d1662c", "#222222", "#9aa5b1"
 Y_MARGIN = 0.08  # of the shown accuracy range, above and below
-OTHERS_NAME, OVER_NAME = "evaluated", "over the budget"
+# everything not on the front, by what became of it: name, matplotlib's marker, plotly's symbol
+FAINT = {
+    "others": ("evaluated", "o", "circle"),
+    "stopped": ("stopped early", "1", "y-down-open"),
+    "over": ("over the budget", "x", "x-thin-open"),
+}
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,7 @@ class Picture:
     confirm: Series
     dense: Series
     others: Series
+    stopped: Series
     over: Series
 
 
@@ -81,7 +87,8 @@ def picture(study: StudyRecord, front: Front, evaluations: Iterable[Evaluation] 
         front=Series.of((p, p.search) for p in front.points),
         confirm=Series.of((p, p.confirm) for p in front.points if p.confirm),
         dense=Series.of((p, p.search) for p in dense),
-        others=Series.of((e, e.search) for e in rest if e.feasible),
+        others=Series.of((e, e.search) for e in rest if e.feasible and e.search.complete),
+        stopped=Series.of((e, e.search) for e in rest if e.feasible and not e.search.complete),
         over=Series.of((e, e.search) for e in rest if not e.feasible),
     )
 
@@ -93,7 +100,8 @@ def _words(evaluation: Evaluation, measured: Measurement) -> str:
     )
     return (
         f"<b>trial {evaluation.trial}</b>: {measured.schedule.method if stages else 'dense'}<br>"
-        f"{wording.percent(measured.accuracy)} %, {measured.accuracy.images:,} images<br>"
+        f"{wording.percent(measured.accuracy)} %, {measured.accuracy.images:,} images"
+        f"{'' if measured.complete else ', then stopped'}<br>"
         f"{wording.speedup(measured.throughput)}, {wording.rate(measured.throughput.images_per_s)} images/s<br>"
         f"{wording.gflops(measured)} GFLOPs<br>{stages}"
     )
@@ -155,11 +163,10 @@ def matplotlib_figure(shown: Picture) -> Figure:
 
 
 def _draw_points(axes: Axes, shown: Picture) -> None:
-    axes.scatter(shown.others.x, shown.others.y, s=22, color=OTHER, alpha=0.45, linewidths=0, label=OTHERS_NAME)
-    if shown.over.x:
-        axes.scatter(
-            shown.over.x, shown.over.y, s=22, marker="x", color=OTHER, alpha=0.6, linewidths=1.2, label=OVER_NAME
-        )
+    for field, (name, marker, _) in FAINT.items():
+        series = getattr(shown, field)
+        if series.x:
+            axes.scatter(series.x, series.y, s=22, marker=marker, color=OTHER, alpha=0.5, linewidths=1.0, label=name)
     axes.step(shown.front.x, shown.front.y, where="pre", color=FRONT, alpha=0.55, linewidth=1.4)
     _bars(axes, shown.front, FRONT, fmt="o", markersize=7, label="front, search images")
     if shown.confirm.x:
@@ -217,13 +224,11 @@ def plotly_figure(shown: Picture) -> PlotlyFigure:
 
     figure = go.Figure()
     hover = {"hoverinfo": "text", "mode": "markers"}
-    figure.add_scatter(
-        **_xy(shown.others), **hover, name=OTHERS_NAME, marker={"color": OTHER, "size": 6, "opacity": 0.45}
-    )
-    if shown.over.x:
-        figure.add_scatter(
-            **_xy(shown.over), **hover, name=OVER_NAME, marker={"color": OTHER, "symbol": "x-thin-open", "size": 7}
-        )
+    for field, (name, _, symbol) in FAINT.items():
+        series = getattr(shown, field)
+        if series.x:
+            marker = {"color": OTHER, "symbol": symbol, "size": 6, "opacity": 0.5}
+            figure.add_scatter(**_xy(series), **hover, name=name, marker=marker)
     figure.add_scatter(
         **_xy(shown.front),
         **{**hover, "mode": "lines+markers"},

@@ -17,7 +17,7 @@ from search.store.records import Evaluation, Progress, StudyRecord
 from search.view import wording
 
 STATE_STYLE = {"done": "green", "running": "cyan", "confirming": "cyan", "stopped": "yellow"}
-SHOWN_SECTIONS = ("backbone", "data", "objectives", "budget", "space", "sampler")
+SHOWN_SECTIONS = ("backbone", "data", "objectives", "budget", "space", "sampler", "racing")
 SHOWN_ORIGIN = ("hardware", "dtype", "dtype_reason", "profile_error", "versions")  # the rest is for programs
 
 
@@ -68,15 +68,24 @@ def _facts(study: StudyRecord, progress: Progress) -> list[tuple[str, Renderable
         ("state", state),
         ("created", f"{study.created_at[:19].replace('T', ' ')} UTC"),
         ("trials", f"{progress.done} of {progress.total} in {wording.duration(progress.seconds)} of evaluation"),
+        ("stopped early", _stopped(study, progress)),
         ("front", f"{wording.count(progress.front_size, 'point')}, {progress.confirmed} confirmed"),
         ("hypervolume", f"{progress.hypervolume:.4g}"),
         ("fastest within 1 point", wording.point(progress.best) if progress.best else "-"),
     ]
-    facts += [(section, _one_line(study.spec[section])) for section in SHOWN_SECTIONS]
+    facts += [(name, _one_line(study.spec[name])) for name in SHOWN_SECTIONS if name in study.spec]
     known = {name: study.provenance.get(name) for name in SHOWN_ORIGIN}
     skipped = study.provenance.get("skipped_images")
     known["skipped"] = f"{len(skipped)} corrupt images: {', '.join(skipped[:3])}" if skipped else None
     return facts + [(name, _one_line(value)) for name, value in known.items() if value is not None]
+
+
+def _stopped(study: StudyRecord, progress: Progress) -> str:
+    """How many trials the race stopped, and what that saved."""
+    if not progress.stopped:
+        return "none"
+    whole = progress.done * int(study.spec["data"]["search_images"])
+    return f"{progress.stopped} trials; {progress.images / whole:.0%} of all images seen"
 
 
 def _one_line(value: Any) -> str:

@@ -56,7 +56,7 @@ def small_spec(**sections: dict[str, Any]) -> StudySpec:
     return make_spec(document, "test")
 
 
-@pytest.fixture(name="small_spec")
+@pytest.fixture(name="small_spec", scope="session")
 def _small_spec() -> Callable[..., StudySpec]:
     return small_spec
 
@@ -65,12 +65,12 @@ def make_bench(backbone: Backbone, spec: StudySpec) -> Bench:
     return Bench(spec, backbone, open_images(spec.data, spec.objectives, backbone), torch.device("cpu"))
 
 
-@pytest.fixture(name="make_bench")
+@pytest.fixture(name="make_bench", scope="session")
 def _make_bench() -> Callable[..., Bench]:
     return make_bench
 
 
-@pytest.fixture(name="facts_of")
+@pytest.fixture(name="facts_of", scope="session")
 def _facts_of() -> Callable[..., Facts]:
     """What a launch would have found out, its profile and clock left out."""
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -12,14 +15,18 @@ from pruning.model import PrunedViT, prune
 from pruning.schedule import Schedule
 from pruning.stage import Stage
 from search.evaluation.data import Split
-from search.evaluation.evaluator import Evaluator, accuracy_of
+from search.evaluation.evaluator import NO_CLASS, Evaluator, accuracy_of
 
 CPU = torch.device("cpu")
 CACHE_BYTES = 10_000_000
 
 
-def make(backbone: Backbone, split: Split, kind: str = "top1", size: int = 4, cache: int = 0) -> Evaluator:
-    return Evaluator(PrunedViT(backbone.model).eval(), split, kind, size, CPU, cache)
+def make(
+    backbone: Backbone, split: Split, kind: str = "top1", size: int = 4, cache: int = 0, **options: Any
+) -> Evaluator:
+    """options: order, and dtype."""
+    model = copy.deepcopy(backbone.model).to(options.pop("dtype", torch.float32))
+    return Evaluator(PrunedViT(model).eval(), split, kind, size, CPU, cache, **options)
 
 
 def one_at_a_time(backbone: Backbone, split: Split, schedule: Schedule) -> list[int]:
@@ -49,6 +56,91 @@ def test_earlier_schedules_leave_no_trace(backbone: Backbone, split: Split, prun
 
 def test_demo_is_mostly_right(backbone: Backbone, split: Split) -> None:
     assert make(backbone, split).correct(Schedule()).sum() >= 9  # of 13, with 86% or more over all
+
+
+ORDERS = [np.arange(13)[::-1].copy(), *(np.random.default_rng(seed).permutation(13) for seed in range(2))]
+
+
+class TestOrder:
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    @pytest.mark.parametrize("cache", [0, CACHE_BYTES])
+    def test_changes_no_answer_nor_its_place(
+        self, backbone: Backbone, split: Split, pruning_schedule: Schedule, dtype: torch.dtype, cache: int
+    ) -> None:
+        schedules = (pruning_schedule, Schedule([Stage(6, 0.5)], "random"))
+        plain = make(backbone, split, dtype=dtype)
+        expected = [plain.correct(schedule).tolist() for schedule in schedules]
+        dense, margins = plain.dense()
+        for order in ORDERS[:2]:
+            evaluator = make(backbone, split, cache=cache, order=order, dtype=dtype)
+            for turn in (0, 1, 0):
+                assert evaluator.correct(schedules[turn]).tolist() == expected[turn]
+            predictions = evaluator.predictions(pruning_schedule)
+            assert ((predictions == split.labels) == expected[0]).all()
+            assert evaluator.dense()[0].tolist() == dense.tolist()
+            assert evaluator.dense()[1] == pytest.approx(margins, abs=1e-5 if dtype == torch.float32 else 0.02)
+
+    def test_agreement_is_with_the_same_image(self, backbone: Backbone, split: Split) -> None:
+        drastic = Schedule([Stage(0, 0.05)])
+        expected = make(backbone, split, "agreement").correct(drastic)
+        assert 0 < expected.sum() < 13
+        for order in ORDERS:
+            assert make(backbone, split, "agreement", order=order).correct(drastic).tolist() == expected.tolist()
+
+
+class TestUntil:
+    ORDER = ORDERS[1]
+
+    @pytest.mark.parametrize(("stop_at", "seen"), [(0, 4), (4, 4), (5, 8), (12, 12), (99, 13)])
+    def test_stops_after_a_batch_in_the_order(
+        self, backbone: Backbone, split: Split, pruning_schedule: Schedule, stop_at: int, seen: int
+    ) -> None:
+        evaluator = make(backbone, split, order=self.ORDER, cache=CACHE_BYTES)
+        found = evaluator.correct_until(pruning_schedule, lambda so_far: len(so_far) < stop_at)
+        assert found.tolist() == make(backbone, split).correct(pruning_schedule)[self.ORDER[:seen]].tolist()
+        assert len(found) == seen
+        assert len(evaluator.correct(pruning_schedule)) == 13  # half a cache is no trace either
+
+    def test_asks_after_every_batch_but_the_last_with_all_so_far(self, backbone: Backbone, split: Split) -> None:
+        asked: list[list[bool]] = []
+
+        def go_on(so_far: np.ndarray) -> bool:
+            asked.append(so_far.tolist())
+            return True
+
+        whole = make(backbone, split, order=self.ORDER).correct_until(Schedule(), go_on).tolist()
+        assert asked == [whole[:4], whole[:8], whole[:12]]
+
+    def test_runs_no_batch_after_the_stop(
+        self, backbone: Backbone, split: Split, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        evaluator = make(backbone, split)
+        ran: list[int] = []
+        real = evaluator._logits
+        monkeypatch.setattr(evaluator, "_logits", lambda number, at: ran.append(number) or real(number, at))
+        evaluator.correct_until(Schedule(), lambda so_far: len(so_far) < 8)
+        assert ran == [0, 1]
+
+
+class TestDense:
+    @pytest.mark.parametrize("order", [None, ORDERS[0]])
+    def test_margins_are_those_of_a_naive_softmax(
+        self, backbone: Backbone, split: Split, order: np.ndarray | None
+    ) -> None:
+        classes, margins = make(backbone, split, order=order).dense()
+        with torch.inference_mode():
+            logits = backbone.model(split.batch(0, 13)).double().numpy()
+        shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        ranked = np.sort(shares, axis=1)
+        assert margins == pytest.approx(ranked[:, -1] - ranked[:, -2], abs=1e-5)
+        assert classes.tolist() == shares.argmax(axis=1).tolist()
+
+    def test_overflow_is_no_answer_and_the_least_margin(self, backbone: Backbone, split: Split) -> None:
+        evaluator = make(backbone, split)
+        torch.nn.init.constant_(evaluator._model.backbone.head.bias, float("nan"))
+        classes, margins = evaluator.dense()
+        assert classes.tolist() == [NO_CLASS] * 13
+        assert margins.tolist() == [0] * 13
 
 
 class TestAgreement:

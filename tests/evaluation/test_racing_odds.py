@@ -119,8 +119,7 @@ def test_a_better_one_is_stopped_less_often(flips: str) -> None:
         sum(ever_stopped(order, case.correct, case.rival, gain, 0.3) for order in each_order(500))
         for gain in (case.gain, case.gain - 0.02)
     )
-    assert better <= exactly
-    assert better <= most(500, 0.05)
+    assert better < 0.9 * exactly
 
 
 def test_with_a_race_of_batches_and_two_hurdles() -> None:
@@ -135,10 +134,11 @@ def test_with_a_race_of_batches_and_two_hurdles() -> None:
 @pytest.mark.parametrize(
     ("losses", "where", "least_stopped", "most_seen"),
     [  # images out of 400: what dominated schedules of a study look like, from hopeless to hardly worse
-        (80, LOW, 0.99, 0.20),
-        (40, LOW, 0.99, 0.35),
-        (20, LOW, 0.95, 0.60),
-        (40, ANYWHERE, 0.95, 0.70),
+        (80, LOW, 0.99, 0.08),
+        (40, LOW, 0.99, 0.13),
+        (20, LOW, 0.99, 0.20),
+        (10, LOW, 0.95, 0.32),
+        (20, ANYWHERE, 0.95, 0.27),
     ],
 )
 def test_a_schedule_that_is_worse_is_stopped_early(

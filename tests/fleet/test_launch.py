@@ -232,6 +232,7 @@ def test_kill_9_at_any_moment_loses_and_doubles_nothing(
     assert launch(started.bench.spec, started.store.url, ignore).state == "done"
     check_sound(started.store, "tiny", total)
     assert started.store.slots(started.record.id)[0].trial == 0
+    assert started.store.progress(started.record.id).stopped > 0  # racing was on, and had something to stop
 
 
 @pytest.mark.slow

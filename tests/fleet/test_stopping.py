@@ -54,7 +54,7 @@ class TestStopped:
         assert kept.search.accuracy.images in range(BATCH, IMAGES, BATCH)
         accuracy = kept.search.accuracy
         assert accuracy.low <= 0.3 <= accuracy.high
-        assert accuracy.low <= accuracy.value <= accuracy.high < 0.8
+        assert accuracy.low <= accuracy.value <= accuracy.high
         seen = started.bench.order.positions[: accuracy.images]
         unseen = np.setdiff1d(np.arange(IMAGES), seen)
         assert not started.bench.bits(kept.search)[unseen].any()

@@ -30,18 +30,26 @@ def sampled(toy: Any, name: str = "auto", seed: int = 0) -> optuna.Study:
 
 
 class TestExpectedGrowth:
+    CEILING = 0.92
+
     def area(self, front: Any) -> float:
         return hypervolume([(v, a) for v, a in front], (1.0, LEAST))
 
+    def growth(self, front: Any, speedup: Any, accuracy: Any, deviation: Any) -> Any:
+        """Of candidates whose loss below the ceiling is log-normal about that of `accuracy`."""
+        mean = np.log(self.CEILING - np.asarray(accuracy))
+        return expected_growth(front, LEAST, np.asarray(speedup), self.CEILING, mean, np.asarray(deviation))
+
     @pytest.mark.parametrize("points", [0, 1, 2, 5, 12])
     def test_is_the_mean_growth_of_the_area(self, points: int) -> None:
-        """Some points lie below the reference or behind others, which must not matter."""
+        """Some points lie below the reference, behind others or above the ceiling, which must not matter."""
         random = np.random.default_rng(points)
-        front = list(zip(random.uniform(0.9, 2, points), random.uniform(LEAST - 0.02, 0.9, points), strict=True))
-        speed, mean, deviation = random.uniform(0.95, 2.2, 6), random.uniform(0.78, 0.92, 6), random.uniform(0, 0.03, 6)
-        found = expected_growth(front, LEAST, speed, mean, deviation)
+        front = list(zip(random.uniform(0.9, 2, points), random.uniform(LEAST - 0.02, 0.93, points), strict=True))
+        speed, middle, deviation = random.uniform(0.95, 2.2, 6), random.uniform(0.78, 0.91, 6), random.uniform(0, 1, 6)
+        found = self.growth(front, speed, middle, deviation)
+        assert found.max() > 1e-4
         for i in range(6):
-            draws = random.normal(mean[i], deviation[i], 3000)
+            draws = self.CEILING - (self.CEILING - middle[i]) * np.exp(random.normal(0, deviation[i], 3000))
             grown = np.array([self.area([*front, (speed[i], a)]) for a in draws]) - self.area(front)
             assert found[i] == pytest.approx(grown.mean(), abs=5 * grown.std() / np.sqrt(len(draws)) + 1e-6)
 
@@ -49,28 +57,26 @@ class TestExpectedGrowth:
     def test_of_a_sure_point_is_the_growth_of_the_area(self, seed: int) -> None:
         random = np.random.default_rng(seed)
         front = list(zip(random.uniform(1, 2, 6), random.uniform(LEAST, 0.9, 6), strict=True))
-        speed, accuracy = random.uniform(1, 2.5, 50), random.uniform(0.75, 0.95, 50)
-        found = expected_growth(front, LEAST, speed, accuracy, np.full(50, 1e-9))
+        speed, accuracy = random.uniform(1, 2.5, 50), random.uniform(0.75, 0.915, 50)
+        found = self.growth(front, speed, accuracy, np.full(50, 1e-9))
         grown = [self.area([*front, point]) - self.area(front) for point in zip(speed, accuracy, strict=True)]
         assert found == pytest.approx(np.array(grown), abs=1e-8)
         assert max(grown) > 0.01
 
     def test_is_nothing_for_a_point_that_is_not_faster_than_dense(self) -> None:
-        found = expected_growth([], LEAST, np.array([0.9, 1.0, 1.1]), np.full(3, 0.9), np.full(3, 0.01))
+        found = self.growth([], [0.9, 1.0, 1.1], np.full(3, 0.9), np.full(3, 1e-6))
         assert found[:2].tolist() == [0, 0]
         assert found[2] == pytest.approx(0.1 * 0.1)
 
     def test_prefers_the_unsure_of_two_hopeless_ones(self) -> None:
-        found = expected_growth(
-            [(1.5, 0.9)], LEAST, np.array([1.4, 1.4]), np.array([0.85, 0.85]), np.array([0.01, 0.04])
-        )
-        assert 0 <= found[0] < 0.01 * found[1]
+        sure, unsure = self.growth([(1.5, 0.9)], [1.4, 1.4], [0.85, 0.85], [0.2, 0.8])
+        assert abs(sure) < 0.01 * unsure
 
 
 class TestNeverProposes:
     @pytest.fixture(autouse=True)
     def _soon_tired(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(frontier, "MOST_DRAWN", 400)
+        monkeypatch.setattr(frontier, "MOST_DRAWN", 400)  # where a pool stays small
 
     @pytest.mark.parametrize("space", [{}, {"max_stages": 1, "blocks": [4, 6], "methods": ["random"]}])
     def test_equal_effects_twice(self, make_toy: Maker, space: dict[str, Any]) -> None:
@@ -198,19 +204,23 @@ class TestLearns:
         assert len(members["stopped"]) > 2
 
     def test_a_running_trial_is_expected_to_hold_its_place(self, make_toy: Maker) -> None:
-        """With it the expected growth beside it shrinks, so proposals move away from its speed."""
+        """As if it had measured what is expected of it: the growth of what it stands for is nearly gone."""
         toy = make_toy(max_stages=1)
         known = [self.ended(toy, schedule) for schedule in self.schedules()]
-        before = self.propose(toy, known)
-        params = to_params(before[0], toy.space, 12)
-        running = optuna.trial.create_trial(params=params, distributions=toy.box, state=TrialState.RUNNING)
-        after = self.propose(toy, [*known, running])
-
-        def closeness(proposals: list[Schedule]) -> float:
-            return float(np.mean([abs(toy.speedup(s) - toy.speedup(before[0])) < 0.02 for s in proposals]))
-
-        assert before[0] not in after
-        assert closeness(after) < closeness(before)
+        chosen = Schedule([Stage(8, 0.65)])  # between two that were measured
+        running = optuna.trial.create_trial(
+            params=to_params(chosen, toy.space, 12), distributions=toy.box, state=TrialState.RUNNING
+        )
+        growths = []
+        for trials in (known, [*known, running]):
+            study = optuna.create_study(directions=["maximize"] * 2)
+            study.add_trials(trials)
+            sampler = FrontierSampler(toy.problem, 0)
+            earlier = sampler._earlier(study)
+            measured = [one for one in earlier if one.result is not None]
+            candidate = sampler._known(chosen)
+            growths.append(sampler._judge(measured[0], measured, frontier._front(measured), earlier)([candidate])[0])
+        assert growths[1] < 0.5 * growths[0]
 
 
 def test_many_trials_cost_no_more_rows_than_the_limit(make_toy: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
