@@ -21,59 +21,6 @@ from search.evaluation.device import choose_device, describe_device
 Maker = Callable[..., Any]
 
 
-class TestDtype:
-    def choose(
-        self, bench: Bench, monkeypatch: pytest.MonkeyPatch, fast: bool = True, gain: float = 2.0
-    ) -> tuple[str, str]:
-        monkeypatch.setattr(benches, "bfloat16_is_fast", lambda device: fast)
-        seconds = {torch.float32: gain, torch.bfloat16: 1.0}
-        monkeypatch.setattr(benches, "seconds_per_batch", lambda model, images: seconds[next(model.parameters()).dtype])
-        return bench._choose_dtype()
-
-    @pytest.fixture
-    def bench(self, make_bench: Maker, backbone: Backbone, small_spec: Maker) -> Bench:
-        made: Bench = make_bench(backbone, small_spec(runtime={"dtype": "auto"}))
-        return made
-
-    def test_asked_for(self, make_bench: Maker, backbone: Backbone, small_spec: Maker) -> None:
-        bench = make_bench(backbone, small_spec(runtime={"dtype": "bfloat16"}))
-        assert bench._choose_dtype() == ("bfloat16", "asked for")
-
-    def test_hardware_without_it(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-        assert self.choose(bench, monkeypatch, fast=False) == ("float32", "this hardware has no fast bfloat16")
-
-    def test_not_worth_it(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-        assert self.choose(bench, monkeypatch, gain=1.05) == ("float32", "bfloat16 is only 1.05 times as fast")
-
-    @pytest.mark.parametrize("kind", ["top1", "agreement"])
-    def test_fast_and_as_accurate(
-        self, make_bench: Maker, backbone: Backbone, small_spec: Maker, monkeypatch: pytest.MonkeyPatch, kind: str
-    ) -> None:
-        bench = make_bench(backbone, small_spec(runtime={"dtype": "auto"}, objectives={"accuracy": kind}))
-        dtype, reason = self.choose(bench, monkeypatch)
-        assert dtype == "bfloat16"
-        assert reason.startswith("2.00 times as fast; dense accuracy")
-
-    def test_fast_but_less_accurate(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-        cast = bench.cast
-
-        def broken(dtype: str) -> Any:
-            model = cast(dtype)
-            if dtype == "bfloat16":
-                torch.nn.init.zeros_(model.backbone.head.weight)
-                torch.nn.init.zeros_(model.backbone.head.bias)  # always class 0
-            return model
-
-        monkeypatch.setattr(bench, "cast", broken)
-        dtype, reason = self.choose(bench, monkeypatch)
-        assert dtype == "float32"
-        assert reason.startswith("bfloat16 moves the dense accuracy from")
-
-    def test_the_loaded_backbone_stays_float32(self, bench: Bench) -> None:
-        assert next(bench.cast("bfloat16").parameters()).dtype == torch.bfloat16
-        assert next(bench.backbone.model.parameters()).dtype == torch.float32
-
-
 class TestFacts:
     @pytest.fixture
     def bench(self, make_bench: Maker, backbone: Backbone, small_spec: Maker) -> Bench:
