@@ -14,6 +14,9 @@ has, given the past, the mean difference over all M images as its expectation. H
 more, the wealth prod_t (1 + bet_t (gain - Z_t)) is a non-negative supermartingale for bets fixed before each step,
 and by Ville's inequality it ever exceeds 1 / alpha with probability alpha at most: one may look after every image.
 
+That holds for a schedule chosen without regard to the order of the images. The sampler learns from stopped trials,
+which saw the first images alone, so it depends on the order a little; complete trials do not.
+
 Sources: Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting", JRSS-B 86 (2024);
 Shekhar, Xu, Lipton, Liang and Ramdas, "Risk-limiting financial audits via weighted sampling without replacement",
 UAI 2023.

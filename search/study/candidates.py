@@ -30,7 +30,7 @@ class Candidates:
     random: np.random.Generator
 
     def spread(self) -> Schedule:
-        """A schedule whose whole drop is drawn first, then spread over blocks: all speeds are about as likely.
+        """A schedule whose whole drop is drawn first, then spread over blocks: any share of tokens gone is as likely.
 
         Stages drawn one by one would multiply up: of three stages most drop half the tokens or more.
         """

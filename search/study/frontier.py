@@ -138,12 +138,16 @@ class FrontierSampler(BaseSampler):
     ) -> Callable[[Sequence[Known]], Floats]:
         """A function from candidates to the area that each is expected to add to the front."""
         ceiling = _accuracy(dense) + SLACK
-        fitted = surrogate.fit(*_table(dense, measured, front))
+        features, logarithms, errors = _table(dense, measured, front)
+        fitted = surrogate.fit(features, logarithms, errors)
         points = [(one.speedup, _accuracy(one)) for one in front]
         running = [one for one in earlier if one.result is None]
-        if running:  # another worker's trial counts as what it is expected to measure
-            logarithm, _ = fitted.predict(np.stack([one.features for one in running]))
-            points += zip((one.speedup for one in running), map(float, ceiling - np.exp(logarithm)), strict=True)
+        if running:  # another worker's trial counts as what it is expected to measure: nothing is to be learnt there
+            others = np.stack([one.features for one in running])
+            expected, _ = fitted.predict(others)
+            points += zip((one.speedup for one in running), map(float, ceiling - np.exp(expected)), strict=True)
+            told = np.concatenate([logarithms, expected]), np.concatenate([errors, np.zeros(len(running))])
+            fitted = surrogate.fit(np.concatenate([features, others]), *told)
         least = _accuracy(dense) - self._problem.below_dense
 
         def judge(pool: Sequence[Known]) -> Floats:

@@ -5,7 +5,8 @@
 Each run has a process of its own, plain and ours taking turns; `timed_runs` says what the clock covers. All are
 judged by one yardstick: accuracy over the whole search split, speed-up by one latency profile taken at the start, and
 the area covered above (dense accuracy - 0.10, speed-up 1). The goal is 95% of the area of all that any run found, a
-long run of ours included whose time does not count. A run that never gets there counts as long as it lasted, marked
+long run of ours included whose time does not count; a second goal is the area that plain Optuna had at its end (the
+median of its runs). A run that never gets there counts as long as it lasted, marked
 ">=". --json holds every run's points and how its share grew, and is written anew after each run.
 """
 
@@ -45,6 +46,9 @@ COLUMNS = {
     "median s to 95%": "",
     "min..max": "",
     "ratio to ours": "",
+    "s to plain's best": "",
+    "ratio there": "",
+    "share of the best area": ".0%",
     "trials until then": ".0f",
     "share of images seen": ".0%",
 }
@@ -100,9 +104,22 @@ def judge(runs: Sequence[Run], reference: Run, yardstick: Yardstick) -> list[dic
         variant: [arrival(each, yardstick, GOAL * best) for each in group] for variant, group in by_variant.items()
     }
     ours = median(arrivals[OURS]) if OURS in arrivals else (0.0, False)
+    plains = [yardstick.hypervolume([point.scored for point in each.points]) for each in by_variant.get(PLAIN, ())]
+    par = statistics.median(plains) if plains else GOAL * best
+    early = {
+        variant: median([arrival(each, yardstick, par) for each in group]) for variant, group in by_variant.items()
+    }
     rows = []
     for variant, group in by_variant.items():
         row = summarise(arrivals[variant], ours)
+        row["s to plain's best"] = bounded(*early[variant], ".0f")
+        ours_there = early.get(OURS, (0.0, False))
+        row["ratio there"] = (
+            bounded(early[variant][0] / ours_there[0], early[variant][1], ".2f") if ours_there[1] else None
+        )
+        row["share of the best area"] = statistics.median(
+            yardstick.hypervolume([point.scored for point in each.points]) / best for each in group
+        )
         details = [
             detail(each, reached, best, yardstick) for each, reached in zip(group, arrivals[variant], strict=True)
         ]

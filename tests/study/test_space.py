@@ -182,7 +182,7 @@ def test_optuna_takes_the_parameters_and_gives_them_back() -> None:
 class TestBaselines:
     def test_of_the_contracts_space(self) -> None:
         named = dict(baselines(space(), DEPTH))
-        assert list(named) == ["dense", *(f"uniform 0.{k}" for k in (9, 8, 7, 6, 5)), "paper"]
+        assert list(named) == ["dense", *(f"uniform 0.{k}" for k in (5, 6, 7, 8, 9)), "paper"]
         assert named["dense"] == DENSE
         assert named["uniform 0.8"] == Schedule([Stage(block, 0.8) for block in (2, 5, 8)])
         assert named["paper"] == Schedule([Stage(2, 0.9, 30), Stage(5, 0.8, 5), Stage(8, 0.7, 1)])
@@ -207,11 +207,11 @@ class TestBaselines:
     @pytest.mark.parametrize(
         ("changes", "names"),
         [
-            ({"keep": [0.75, 1.0]}, ["dense", "uniform 0.9", "uniform 0.8"]),
+            ({"keep": [0.75, 1.0]}, ["dense", "uniform 0.8", "uniform 0.9"]),
             ({"keep": [0.7, 0.7]}, ["dense", "uniform 0.7"]),
             ({"max_stages": 2, "keep": [0.85, 1]}, ["dense", "uniform 0.9"]),
             ({"blocks": [6, 8], "max_stages": 3, "keep": [0.85, 1]}, ["dense", "uniform 0.9"]),
-            ({"methods": ["random"], "keep": [0.65, 0.95]}, ["dense", "uniform 0.9", "uniform 0.8", "uniform 0.7"]),
+            ({"methods": ["random"], "keep": [0.65, 0.95]}, ["dense", "uniform 0.7", "uniform 0.8", "uniform 0.9"]),
         ],
     )
     def test_only_what_the_space_can_express(self, changes: Any, names: list[str]) -> None:
