@@ -1,18 +1,21 @@
 """The latency profile: what a block costs at each token count, so that a schedule's speed is known in microseconds.
 
 Measured once a study. A schedule's time is the sum over blocks of the time at their token counts, plus what each
-stage adds: opening attention, votes, matching. Knows PrunedViT and clocks.
+stage adds: opening attention, votes, matching. A block that runs again and again finds its weights and tokens in the
+cache, which it does not in the midst of a model; so both parts are then scaled to what whole models take, the dense one
+and, for each method, one typical schedule. Knows PrunedViT and clocks.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pruning.methods import METHODS
@@ -23,10 +26,14 @@ from search.evaluation.device import synchronize
 from search.evaluation.throughput import exclusive
 from search.store.records import Throughput
 
+Case = tuple[Any, ...]
+
 GRID = 6  # token counts measured; latency is close to linear between them
 MANY_VOTES = 41  # against 1 vote: the difference over 40 is the cost of one
-ROUNDS = (3, 9)  # of the whole grid, at least and at most ...
-ENOUGH_S = 15.0  # ... and no new round after this time
+TYPICAL_KEEP, TYPICAL_VOTES = 0.7, 5  # of the schedule that the stages' cost is scaled to
+DENSE = "dense"
+ROUNDS = (3, 6)  # of the whole grid, at least and at most ...
+ENOUGH_S = 8.0  # ... and no new round after this time
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,10 @@ class StageCost:
     opened: tuple[float, ...]  # opened attention, selection and gathering, without any vote
     vote: tuple[float, ...]  # each vote of the page rank
     similarity: tuple[float, ...]  # pre-ranking and matching
+
+    def times(self, scale: float) -> StageCost:
+        """All of it, `scale` times as much."""
+        return StageCost(*(tuple(scale * value for value in values) for values in astuple(self)))
 
 
 @dataclass(frozen=True)
@@ -61,7 +72,8 @@ class LatencyProfile:
 
     def predict(self, schedule: Schedule) -> Throughput:
         """The schedule's throughput, its speedup relative to the profile's own dense model."""
-        dense, pruned = self.latency_ms(Schedule()), self.latency_ms(schedule)
+        pruned = self.latency_ms(schedule)
+        dense = self.rest + self.depth * self.block[-1]
         return Throughput(images_per_s=1e3 * self.batch_size / pruned, speedup=dense / pruned, how="profiled")
 
     def _stage_ms(self, cost: StageCost, plan: StagePlan) -> float:
@@ -96,24 +108,45 @@ def measure_profile(model: PrunedViT, images: Tensor, methods: Sequence[str], fe
     cases = _cases(model, images, methods, grid)
     with exclusive(images.device):
         took = _take_turns(cases, images.device)
-    block = tuple(took["block", count] for count in grid)
-    stages = {}
-    for method in methods:
-        bare = np.array([took[method, "bare", count] for count in grid])
-        many = np.array([took.get((method, "many", count), took[method, "bare", count]) for count in grid])
-        similar = np.array([took.get((method, "similar", count), took[method, "bare", count]) for count in grid])
-        vote = np.maximum(many - bare, 0) / (MANY_VOTES - 1)
-        votes_taken = 1 if "wpr_iterations" in METHODS[method].stage_fields else 0
-        stages[method] = StageCost(
-            opened=tuple(np.maximum(bare - np.array(block) - votes_taken * vote, 0)),
-            vote=tuple(vote),
-            similarity=tuple(np.maximum(similar - bare, 0)),
-        )
+    block = np.array([took["block", count] for count in grid])
+    stages = {method: _stage_cost(method, grid, block, took) for method in methods}
     rest = took["rest", 0]
-    return LatencyProfile(len(images), family.depth, tuple(grid), block, rest, stages)
+    measured = LatencyProfile(len(images), family.depth, tuple(grid), tuple(block), rest, stages)
+    return _scaled_to_whole_models(measured, took)
 
 
-Case = tuple[Any, ...]
+def _stage_cost(method: str, grid: Sequence[int], block: NDArray[np.float64], took: Mapping[Case, float]) -> StageCost:
+    bare = np.array([took[method, "bare", count] for count in grid])
+    many = np.array([took.get((method, "many", count), took[method, "bare", count]) for count in grid])
+    similar = np.array([took.get((method, "similar", count), took[method, "bare", count]) for count in grid])
+    vote = np.maximum(many - bare, 0) / (MANY_VOTES - 1)
+    votes_taken = 1 if "wpr_iterations" in METHODS[method].stage_fields else 0
+    return StageCost(
+        opened=tuple(np.maximum(bare - block - votes_taken * vote, 0)),
+        vote=tuple(vote),
+        similarity=tuple(np.maximum(similar - bare, 0)),
+    )
+
+
+def _scaled_to_whole_models(profile: LatencyProfile, took: Mapping[Case, float]) -> LatencyProfile:
+    """Blocks scaled so that the dense model comes out as measured, then stages so that a typical schedule does."""
+    in_blocks = profile.latency_ms(Schedule()) - profile.rest
+    by_block = max(took["whole", DENSE] - profile.rest, 0) / in_blocks
+    profile = replace(profile, block=tuple(by_block * value for value in profile.block))
+    stages = {}
+    for method, cost in profile.stages.items():
+        typical = _typical(method, profile.depth)
+        without = replace(profile, stages={method: cost.times(0)}).latency_ms(typical)
+        in_stages = profile.latency_ms(typical) - without
+        by_stage = max(took["whole", method] - without, 0) / in_stages if in_stages else 1.0
+        stages[method] = cost.times(by_stage)
+    return replace(profile, stages=stages)
+
+
+def _typical(method: str, depth: int) -> Schedule:
+    """Three stages, or as many as there is room for, evenly spread."""
+    blocks = sorted({max(0, (i + 1) * (depth - 1) // 4) for i in range(3)} - {depth - 1})
+    return Schedule([Stage(block, TYPICAL_KEEP, TYPICAL_VOTES) for block in blocks], method)
 
 
 def _cases(
@@ -124,7 +157,13 @@ def _cases(
     everything = model.embed(images)
     prefix = model.family.prefix
     dense = PrunedViT(model.backbone)
-    cases: dict[Case, Callable[[], object]] = {("rest", 0): lambda: dense.head(dense.embed(images))}
+    cases: dict[Case, Callable[[], object]] = {
+        ("rest", 0): lambda: dense.head(dense.embed(images)),
+        ("whole", DENSE): lambda: dense(images),
+    }
+    for method in methods:
+        whole = PrunedViT(model.backbone, _typical(method, model.family.depth))
+        cases["whole", method] = lambda whole=whole: whole(images)  # type: ignore[misc]
     for count in grid:
         tokens = everything[:, : prefix + count].contiguous()
         cases["block", count] = lambda tokens=tokens: block(tokens)  # type: ignore[misc]

@@ -18,6 +18,7 @@ from search.study.sections import SpaceSpec
 from search.study.space import METHOD_FIELDS, block_range
 
 MOVE = 0.15  # standard deviation of a small change, relative to a field's range
+STEPS = (-1, 0, 0, 0, 1)  # of a stage's block, as likely as they stand here
 NEW_STAGE, LOST_STAGE = 0.15, 0.15  # chances that a small change adds or takes away a stage
 
 
@@ -36,10 +37,11 @@ class Candidates:
         """
         count = int(self.random.integers(1, self.space.max_stages + 1))
         low, high = block_range(self.space, self.depth)
-        blocks = self.random.choice(np.arange(low, high + 1), size=count, replace=False)
+        blocks = (low + self.random.permutation(high - low + 1)[:count]).tolist()
         drops = -np.log(self.space.keep[0]) * self.random.random() * self._shares(count)
         keeps = np.exp(-np.minimum(drops, -np.log(self.space.keep[0])))
-        return self._schedule(str(self.random.choice(self.space.methods)), sorted(blocks), keeps)
+        method = self.space.methods[int(self.random.integers(len(self.space.methods)))]
+        return self._schedule(method, sorted(blocks), keeps)
 
     def _shares(self, count: int) -> NDArray[np.float64]:
         """How a drop is spread over stages; `count` times as much drop as one stage may have at most."""
@@ -77,7 +79,7 @@ class Candidates:
 
     def _moved(self, stage: Stage, method: str) -> Stage:
         low, high = block_range(self.space, self.depth)
-        block = min(max(stage.block + int(self.random.choice((-1, 0, 0, 0, 1))), low), high)
+        block = min(max(stage.block + STEPS[int(self.random.integers(len(STEPS)))], low), high)
         changes: dict[str, Any] = {}
         for field in ("keep", *_fields_of(method)):
             if self.random.random() < 0.5:
