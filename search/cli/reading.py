@@ -115,9 +115,11 @@ def _choose(store: Store, study: StudyRecord, limits: Any, trial: int | None) ->
     if limits.given():
         raise InputError(f"--trial names one schedule, so limits are refused beside it, got --trial {trial}; drop one")
     found = store.evaluation_of_trial(study.id, trial)
-    if found is None:
+    if found is None or not found.search.complete:
         points = ", ".join(str(point.trial) for point in _front(store, study).points)
-        raise InputError(f"--trial must be an evaluated trial of {study.name}, got {trial}; on the front: {points}")
+        why = f", which was stopped after {found.search.accuracy.images} images" if found else ""
+        rule = f"--trial must be an evaluated trial of {study.name}"
+        raise InputError(f"{rule}, got {trial}{why}; on the front: {points}")
     return found
 
 

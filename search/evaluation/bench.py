@@ -81,9 +81,14 @@ class Bench:
                 images=self.images.fingerprint,
                 dense_images_per_s=dense,
                 profile=profile.to_dict() if profile else None,
-                strata=pack_strata(self._stratify()),
             )
         )
+        return self.facts
+
+    def find_strata(self) -> Facts:
+        """The facts, with what only the dense model's answers on the whole search split can tell."""
+        if not self.facts.strata:
+            self._facts = replace(self.facts, strata=pack_strata(self._stratify()))
         return self.facts
 
     def use(self, facts: Facts) -> None:
@@ -157,6 +162,11 @@ class Bench:
         """In which order schedules see the search split."""
         packed, images = self.facts.strata, len(self.search_split)
         stratum = unpack_strata(packed) if packed else np.zeros(images, dtype=np.uint8)
+        if len(stratum) != images:
+            raise SearchError(
+                f"study {self.spec.name}: the search split must hold the {len(stratum)} images it was launched with, "
+                f"got {images}; some could not be decoded here, or then"
+            )
         return draw_order(stratum, self.spec.racing.strata, self.spec.data.seed)
 
     @cached_property
@@ -199,7 +209,8 @@ class Bench:
     def identity(self, schedule: Schedule) -> str:
         """Of what accuracy was measured on, whatever the study: weights, images, number format, schedule."""
         facts = self.facts
-        parts = (facts.weights, facts.images, facts.dtype, self.spec.objectives.accuracy, self.key(schedule))
+        kind, name = self.spec.objectives.accuracy, self.backbone.name
+        parts = (name, facts.weights, facts.images, facts.dtype, kind, self.key(schedule))
         return hashlib.sha256("|".join(parts).encode()).hexdigest()
 
     def measure(self, schedule: Schedule, throughput: Throughput, race: Race | None = None) -> Measurement:

@@ -6,16 +6,18 @@ Knows models, splits and clocks. Ignores schedules, studies' limits and SQL.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from pruning.model import PrunedViT
 from search.evaluation.data import Split
 from search.evaluation.device import WORTH_IT, bfloat16_is_fast, synchronize
+from search.evaluation.throughput import exclusive
 from search.study.spec import RuntimeSpec
 
 CHECKED_IMAGES = 128  # of the search split, at least, for the choice of the number format ...
@@ -55,31 +57,37 @@ def choose_dtype(
         return runtime.dtype, "asked for"
     if not bfloat16_is_fast(device):
         return "float32", "this hardware has no fast bfloat16"
-    full, full_s = _answers(cast("float32"), split, runtime.batch_size, device)
-    narrow, narrow_s = _answers(cast("bfloat16"), split, runtime.batch_size, device)
-    gain, same = full_s / narrow_s, float((full == narrow).mean())
+    full, narrow = _answers((cast("float32"), cast("bfloat16")), split, runtime.batch_size, device)
+    gain, same = full.seconds / narrow.seconds, float((full.classes == narrow.classes).mean())
+    images = min(len(full.classes), len(split))
     if gain < WORTH_IT:
         return "float32", f"bfloat16 is only {gain:.2f} times as fast"
     if same < SAME_ANSWERS:
-        return "float32", f"bfloat16 changes {1 - same:.1%} of the dense model's answers, of {len(full)} images"
-    return (
-        "bfloat16",
-        f"{gain:.2f} times as fast; {same:.1%} of the dense model's answers as in float32, of {len(full)}",
-    )
+        return "float32", f"bfloat16 changes {1 - same:.1%} of the dense model's answers, of {images} images"
+    return "bfloat16", f"{gain:.2f} times as fast; {same:.1%} of {images} dense answers as in float32"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The dense model's classes on the first images, and the seconds of its fastest batch after the first."""
+
+    classes: NDArray[np.int64]
+    seconds: float
 
 
 @torch.inference_mode()
-def _answers(
-    model: PrunedViT, split: Split, batch_size: int, device: torch.device
-) -> tuple[np.ndarray[Any, np.dtype[np.int64]], float]:
-    """The dense model's classes on the first images, and the seconds of the fastest batch after the first."""
-    classes, seconds = [], []
-    for images in _first_batches(split, batch_size):
-        began = time.perf_counter()
-        classes.append(model(images.to(device)).argmax(-1).cpu().numpy())
-        synchronize(device)
-        seconds.append(time.perf_counter() - began)
-    return np.concatenate(classes), min(seconds[1:])
+def _answers(models: Sequence[PrunedViT], split: Split, batch_size: int, device: torch.device) -> list[Answers]:
+    """Of each model; they take turns, so that a drift of the machine's speed favours none."""
+    classes: list[list[NDArray[np.int64]]] = [[] for _ in models]
+    seconds: list[list[float]] = [[] for _ in models]
+    with exclusive(device):
+        for images in _first_batches(split, batch_size):
+            for number, model in enumerate(models):
+                began = time.perf_counter()
+                classes[number].append(model(images.to(device)).argmax(-1).cpu().numpy())
+                synchronize(device)
+                seconds[number].append(time.perf_counter() - began)
+    return [Answers(np.concatenate(c), min(s[1:])) for c, s in zip(classes, seconds, strict=True)]
 
 
 def _first_batches(split: Split, size: int) -> Iterator[torch.Tensor]:

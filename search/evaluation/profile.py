@@ -104,7 +104,8 @@ def measure_profile(model: PrunedViT, images: Tensor, methods: Sequence[str], fe
     what else the machine does can only add time.
     """
     family = model.family
-    grid = sorted({int(count) for count in np.linspace(max(2, fewest), family.tokens, GRID)})
+    typical = [_typical(method, family.depth).plan(family.tokens, family.depth)[-1].kept for method in methods]
+    grid = sorted({int(count) for count in np.linspace(max(2, min(fewest, *typical)), family.tokens, GRID)})
     cases = _cases(model, images, methods, grid)
     with exclusive(images.device):
         took = _take_turns(cases, images.device)

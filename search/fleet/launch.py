@@ -133,7 +133,8 @@ def _prepare(store: Store, record: StudyRecord, bench: Bench) -> None:
         store.set_state(record.id, "running")
         return
     began = time.monotonic()
-    facts = bench.find_facts()
+    bench.find_facts()
+    facts = bench.find_strata()
     versions = {name: version(name) for name in RECORDED_VERSIONS} | {"python": platform.python_version()}
     skipped = [*bench.search_split.skipped, *bench.confirm_split.skipped]
     store.set_provenance(

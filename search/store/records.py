@@ -141,9 +141,9 @@ class Progress:
     best: the fastest point of the front that is at most WORTHWHILE_DROP below its most accurate one. (The most
         accurate one alone is, without a limit on cost, the dense model.)
     stopped: evaluations that are not complete; one that was completed later counts no more.
-    images: images that the study's evaluations rest on, each as it now stands in the store. Against the images of
-        the split times the evaluations, what stopping early saved; images of results taken over from another study
-        count as well.
+    images: images that the study's evaluations rest on, each as it now stands in the store; those of results taken
+        over from another study count as well.
+    images_whole: what `images` would be if no evaluation had been stopped.
     """
 
     state: str
@@ -157,6 +157,7 @@ class Progress:
     note: str = ""
     stopped: int = 0
     images: int = 0
+    images_whole: int = 0
 
 
 STUDY_STATES = ("created", "running", "confirming", "done", "stopped")

@@ -141,7 +141,7 @@ def read_progress(connection: Connection, study_id: int) -> Progress:
         .where(FRONT_POINT.c.study_id == study_id, FRONT_POINT.c.version == version)
     )
     size, confirmed = connection.execute(counts).one()
-    stopped, images = _seen(connection, study_id)
+    stopped, images, images_whole = _seen(connection, study_id)
     return Progress(
         state=study.state,
         done=slots.count_done(connection, study_id),
@@ -154,18 +154,24 @@ def read_progress(connection: Connection, study_id: int) -> Progress:
         note=study.note,
         stopped=stopped,
         images=images,
+        images_whole=images_whole,
     )
 
 
-def _seen(connection: Connection, study_id: int) -> tuple[int, int]:
-    """How many evaluations were stopped, and how many images all of them saw. Read from an index alone."""
+def _seen(connection: Connection, study_id: int) -> tuple[int, int, int]:
+    """How many evaluations were stopped, how many images all of them saw, and would have seen had none been stopped.
+
+    Read from an index alone. The dense model is never stopped, so the most images of any are those of the split.
+    """
     query = (
-        select(EVALUATION.c.complete, func.count(), func.sum(EVALUATION.c.images))
+        select(EVALUATION.c.complete, func.count(), func.sum(EVALUATION.c.images), func.max(EVALUATION.c.images))
         .where(EVALUATION.c.study_id == study_id)
         .group_by(EVALUATION.c.complete)
     )
     rows = [tuple(row) for row in connection.execute(query)]
-    return sum(count for complete, count, _ in rows if not complete), sum(int(images) for *_, images in rows)
+    stopped = sum(count for complete, count, *_ in rows if not complete)
+    whole = sum(count for _, count, *_ in rows) * max((most for *_, most in rows), default=0)
+    return stopped, sum(int(images) for _, _, images, _ in rows), whole
 
 
 def _best(connection: Connection, study_id: int, version: int) -> Evaluation | None:

@@ -31,7 +31,7 @@ class Candidates:
     random: np.random.Generator
 
     def spread(self) -> Schedule:
-        """A schedule whose whole drop is drawn first, then spread over blocks: any share of tokens gone is as likely.
+        """A schedule whose whole drop is drawn first, by the logarithm of what is kept, then spread over blocks.
 
         Stages drawn one by one would multiply up: of three stages most drop half the tokens or more.
         """

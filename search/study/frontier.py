@@ -14,7 +14,7 @@ Knows Optuna's sampler interface, spaces and a cost function. Ignores models and
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -45,13 +45,14 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Known:
-    """A schedule and what is known of it. result: None for a candidate, and while a trial runs."""
+    """A schedule and what is known of it. result: None for a candidate, while a trial runs, and if it was refused."""
 
     schedule: Schedule
     key: str
     features: Floats
     speedup: float
     result: Result | None = None
+    refused: bool = False
 
 
 class FrontierSampler(BaseSampler):
@@ -64,7 +65,7 @@ class FrontierSampler(BaseSampler):
         self._independent = RandomSampler(seed=seed)
         self._box = distributions(problem.space, problem.depth)
         self._ended: dict[int, Known | None] = {}  # by trial number: each ended trial is read once
-        self._nothing_fits = False  # as far as the candidates tell
+        self._nothing_fits = False  # all candidates within the limits have been tried, or there are none
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return self._box
@@ -72,7 +73,7 @@ class FrontierSampler(BaseSampler):
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """Only where no candidate is within the limits: the study then says so."""
+        """Only where no candidate is within the limits and none was measured: the study then says so."""
         return self._independent.sample_independent(study, trial, param_name, param_distribution)
 
     def sample_relative(
@@ -98,11 +99,13 @@ class FrontierSampler(BaseSampler):
         return found
 
     def _read(self, trial: FrozenTrial) -> Known | None:
-        """None for a trial that was refused, or that is being asked for now."""
-        result = self._problem.result(trial) if trial.state.is_finished() else None
-        if (trial.state.is_finished() and result is None) or any(name not in trial.params for name in self._box):
+        """None for a trial that is being asked for now, or that does not fit the backbone."""
+        if any(name not in trial.params for name in self._box):
             return None
-        return self._known(to_schedule(trial.params, self._problem.space, self._problem.depth), result)
+        result = self._problem.result(trial) if trial.state.is_finished() else None
+        known = self._known(to_schedule(trial.params, self._problem.space, self._problem.depth), result)
+        is_refused = trial.state.is_finished() and result is None
+        return replace(known, refused=True) if known and is_refused else known
 
     def _known(self, schedule: Schedule, result: Result | None = None) -> Known | None:
         """None for a schedule that does not fit the backbone."""
@@ -121,8 +124,11 @@ class FrontierSampler(BaseSampler):
         front = _front(measured)
         pool = self._pool(front, {one.key for one in earlier})
         dense = next((one for one in measured if not one.schedule.stages), None)
-        if not pool or dense is None or dense.result is None or len(measured) < FEWEST:
+        if not pool:  # a small space, all of it measured: once more costs a trial, but no image
+            pool = [one for one in measured if one.schedule.stages]
             return pool[int(self._random.integers(len(pool)))].schedule if pool else None
+        if dense is None or len(measured) < FEWEST:
+            return pool[int(self._random.integers(len(pool)))].schedule
         judge = self._judge(dense, measured, front, earlier)
         known = {one.key for one in earlier} | {one.key for one in pool}
         growth = judge(pool)
@@ -141,7 +147,7 @@ class FrontierSampler(BaseSampler):
         features, logarithms, errors = _table(dense, measured, front)
         fitted = surrogate.fit(features, logarithms, errors)
         points = [(one.speedup, _accuracy(one)) for one in front]
-        running = [one for one in earlier if one.result is None]
+        running = [one for one in earlier if one.result is None and not one.refused]
         if running:  # another worker's trial counts as what it is expected to measure: nothing is to be learnt there
             others = np.stack([one.features for one in running])
             expected, _ = fitted.predict(others)
@@ -161,7 +167,7 @@ class FrontierSampler(BaseSampler):
         """New candidates and changes of the front's members, more of the new where limits are tight."""
         known = set(known)
         parents = [one.schedule for one in front if one.schedule.stages]
-        if self._nothing_fits and not parents:  # limits do not change: looking again would be in vain
+        if self._nothing_fits:  # neither limits nor the space change: looking again would be in vain
             return []
         picks = self._random.integers(len(parents), size=NEAR) if parents else ()
         pool = self._collect([self._candidates.near(parents[pick]) for pick in picks], known)
@@ -206,7 +212,9 @@ def _front(measured: Sequence[Known]) -> list[Known]:
 
 def _table(dense: Known, measured: Sequence[Known], front: Sequence[Known]) -> tuple[Floats, Floats, Floats]:
     """Features, logarithms of losses and their errors: of the dense model, the front, and the latest others."""
-    unique = {one.key: one for one in [dense, *front, *reversed(measured)]}
+    unique: dict[str, Known] = {}
+    for one in [dense, *front, *reversed(measured)]:
+        unique.setdefault(one.key, one)
     rows = list(unique.values())[:MOST_TRIALS]
     losses = np.maximum(_accuracy(dense) + SLACK - np.array([_accuracy(one) for one in rows]), SLACK / 4)
     errors = np.array([one.result.error if one.result else 0.0 for one in rows])

@@ -68,7 +68,7 @@ def _facts(study: StudyRecord, progress: Progress) -> list[tuple[str, Renderable
         ("state", state),
         ("created", f"{study.created_at[:19].replace('T', ' ')} UTC"),
         ("trials", f"{progress.done} of {progress.total} in {wording.duration(progress.seconds)} of evaluation"),
-        ("stopped early", _stopped(study, progress)),
+        ("stopped early", _stopped(progress)),
         ("front", f"{wording.count(progress.front_size, 'point')}, {progress.confirmed} confirmed"),
         ("hypervolume", f"{progress.hypervolume:.4g}"),
         ("fastest within 1 point", wording.point(progress.best) if progress.best else "-"),
@@ -80,12 +80,11 @@ def _facts(study: StudyRecord, progress: Progress) -> list[tuple[str, Renderable
     return facts + [(name, _one_line(value)) for name, value in known.items() if value is not None]
 
 
-def _stopped(study: StudyRecord, progress: Progress) -> str:
+def _stopped(progress: Progress) -> str:
     """How many trials the race stopped, and what that saved."""
     if not progress.stopped:
         return "none"
-    whole = progress.done * int(study.spec["data"]["search_images"])
-    return f"{progress.stopped} trials; {progress.images / whole:.0%} of all images seen"
+    return f"{progress.stopped} schedules; {progress.images / progress.images_whole:.0%} of the images seen"
 
 
 def _one_line(value: Any) -> str:

@@ -21,17 +21,17 @@ BENCHMARKS = {  # name of the file of results -> module of this folder and its o
     "stage-deit": "stage",
     "stage-demo": f"stage {DEMO}",
     "prefix-cache": "prefix_cache",
+    "overhead": "overhead",
+    "workers": "workers",
     "methods": "methods --ablation",
     "samplers": "samplers",
     "time-to-front": "time_to_front --plain-known",
 }
-PRINTS_ONLY = {"prefix-cache"}
 
 
 def command(name: str, results: Path) -> list[str]:
     module, *options = shlex.split(BENCHMARKS[name])
-    if name not in PRINTS_ONLY:
-        options += ["--json", str(results / f"{name}.json")]
+    options += ["--json", str(results / f"{name}.json")]
     if name == "time-to-front":  # a second run of the benchmark need not repeat its long run
         options += ["--reference", str(results / "reference.json")]
     return [sys.executable, "-m", f"tests.benchmarks.{module}", *options]

@@ -1,13 +1,12 @@
 """What the prefix cache saves: the same schedules on the same images, with and without it, alternating.
 
-    python -m tests.benchmarks.prefix_cache [--images 300] [--schedules 12] [--threads 1]
+    python -m tests.benchmarks.prefix_cache [--images 300] [--schedules 12] [--threads 1] [--json FILE]
 
 Schedules are drawn at random from the demo study's space, as the paper's search draws them.
 """
 
 from __future__ import annotations
 
-import argparse
 import time
 
 import numpy as np
@@ -21,7 +20,7 @@ from search.evaluation.device import DTYPES
 from search.evaluation.evaluator import Evaluator
 from search.study.space import distributions, to_schedule
 from search.study.spec import StudySpec, read_spec
-from tests.benchmarks.hardware import hardware_line
+from tests.benchmarks.table import Table, make_parser
 
 
 def draw(spec: StudySpec, depth: int, count: int) -> list[Schedule]:
@@ -34,7 +33,7 @@ def draw(spec: StudySpec, depth: int, count: int) -> list[Schedule]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--images", type=int, default=300)
     parser.add_argument("--schedules", type=int, default=12)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -46,18 +45,18 @@ def main() -> None:
     split = open_images(spec.data, spec.objectives, backbone).search()
     model, cpu = PrunedViT(backbone.model.to(DTYPES[arguments.dtype])), torch.device("cpu")
     evaluators = {name: Evaluator(model, split, "top1", 50, cpu, size) for name, size in (("off", 0), ("on", 2**31))}
-    schedules = draw(spec, backbone.family.depth, arguments.schedules)
     seconds = dict.fromkeys(evaluators, 0.0)
-    for schedule in schedules:
+    for schedule in draw(spec, backbone.family.depth, arguments.schedules):
         answers = {}
         for name, evaluator in evaluators.items():
             began = time.perf_counter()
             answers[name] = evaluator.predictions(schedule)
             seconds[name] += time.perf_counter() - began
         assert np.array_equal(answers["off"], answers["on"]), f"{schedule}: the cache changed a result"
-    print(f"{arguments.images} images, {len(schedules)} random schedules, {arguments.dtype}, {hardware_line(cpu)}")
-    off, on = seconds.values()
-    print(f"without {off:.1f} s, with {on:.1f} s: {off / on:.2f} times as fast")
+    table = Table("prefix_cache", arguments, cpu, {"cache": "", "seconds": ".1f"})
+    for name, value in seconds.items():
+        table.add({"cache": name, "seconds": value})
+    table.finish({"with the cache": f"{seconds['off'] / seconds['on']:.2f} times as fast, results bit-identical"})
 
 
 if __name__ == "__main__":

@@ -119,3 +119,16 @@ def test_a_front_without_points_or_dense_model_is_drawn_too(
     study: StudyRecord, front: Front, render: Callable[[plots.Picture], bytes]
 ) -> None:
     assert render(plots.picture(study, replace(front, points=(), dense=None)))
+
+
+def test_stopped_trials_are_drawn_apart(study: StudyRecord, front: Front, evaluations: list[Evaluation]) -> None:
+    moved = next(e for e in evaluations if e.search.throughput.speedup == 1.4)
+    stopped = replace(moved, search=replace(moved.search, complete=False))
+    shown = plots.picture(study, front, [stopped if e is moved else e for e in evaluations])
+    assert shown.stopped.x == [1.4]
+    assert 1.4 not in shown.others.x
+    assert "then stopped" in shown.stopped.words[0]
+    traces = {trace.name: trace for trace in plots.plotly_figure(shown).data}
+    assert list(traces["stopped early"].x) == [1.4]
+    names = [text.get_text() for text in plots.matplotlib_figure(shown).axes[0].get_legend().get_texts()]
+    assert "stopped early" in names

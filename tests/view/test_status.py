@@ -69,3 +69,9 @@ def test_both_fit_narrow_terminals(printed: Printed, study: StudyRecord, progres
 
 def test_status_counts_one_point_as_one(printed: Printed, study: StudyRecord, progress: MakeProgress) -> None:
     assert "1 point, 0 confirmed" in printed(status.study_status(study, progress(front_size=1, confirmed=0)))
+
+
+def test_status_says_what_racing_saved(printed: Printed, study: StudyRecord, progress: MakeProgress) -> None:
+    text = printed(status.study_status(study, progress(stopped=2, images=300, images_whole=400)))
+    assert "stopped early           2 schedules; 75% of the images seen" in text
+    assert "stopped early           none" in printed(status.study_status(study, progress(stopped=0)))
