@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock
-from torch import Tensor
+from torch import Tensor, nn
 
 from pruning.model import PrunedViT
 from pruning.schedule import Schedule
@@ -62,21 +62,26 @@ class PairedTiming:
         return [dense / pruned for dense, pruned in zip(self.dense, self.pruned, strict=True)]
 
 
-@torch.inference_mode()
 def time_pairs(model: PrunedViT, schedule: Schedule, images: Tensor, repeats: int = REPEATS) -> PairedTiming:
     """Time `schedule` against the dense model on `images` [B, C, H, W], after a warm-up of both."""
     dense, pruned = PrunedViT(model.backbone).eval(), PrunedViT(model.backbone, schedule).eval()
-    seconds: dict[PrunedViT, list[float]] = {dense: [], pruned: []}
+    return time_against(dense, pruned, images, repeats)
+
+
+@torch.inference_mode()
+def time_against(dense: nn.Module, other: nn.Module, images: Tensor, repeats: int = REPEATS) -> PairedTiming:
+    """Time any two models on `images`, after a warm-up of both: `repeats` neighbouring pairs, at least 2."""
+    seconds: dict[nn.Module, list[float]] = {dense: [], other: []}
     with exclusive(images.device):
         for turn in range(repeats + 1):
             # who goes first alternates: a slow drift then favours neither
-            for vit in (dense, pruned) if turn % 2 else (pruned, dense):
+            for model in (dense, other) if turn % 2 else (other, dense):
                 began = time.perf_counter()
-                vit(images)
+                model(images)
                 synchronize(images.device)
                 if turn:
-                    seconds[vit].append(time.perf_counter() - began)
-    return PairedTiming(len(images), tuple(seconds[dense]), tuple(seconds[pruned]))
+                    seconds[model].append(time.perf_counter() - began)
+    return PairedTiming(len(images), tuple(seconds[dense]), tuple(seconds[other]))
 
 
 def measured(timing: PairedTiming, dense_images_per_s: float) -> Throughput:

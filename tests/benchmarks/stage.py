@@ -10,7 +10,6 @@ drop at blocks 2, 5 and 8; ToMe merges in every block, as many tokens as come cl
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import torch
@@ -20,8 +19,8 @@ import pruning.model
 from pruning import Schedule, Stage, count_flops
 from pruning.backbones import load_backbone
 from pruning.model import PrunedViT
-from search.evaluation.device import DTYPES, choose_device, synchronize
-from search.evaluation.throughput import REPEATS, PairedTiming, exclusive
+from search.evaluation.device import DTYPES, choose_device
+from search.evaluation.throughput import REPEATS, PairedTiming, time_against
 from tests.benchmarks.table import Table, make_parser
 from tests.benchmarks.tome import ToMe, closest_merges, tome_flops
 
@@ -53,22 +52,6 @@ def rivals(backbone: nn.Module, keep: float) -> dict[str, tuple[nn.Module, int]]
     merges = closest_merges(backbone, found["zero-tprune"][1])
     found["ToMe"] = ToMe(backbone, merges).eval(), tome_flops(backbone, merges)
     return found
-
-
-@torch.inference_mode()
-def time_against(dense: nn.Module, other: nn.Module, images: Tensor, repeats: int) -> PairedTiming:
-    """`search.evaluation.throughput.time_pairs` for any two models: a warm-up, then `repeats` interleaved pairs."""
-    seconds: dict[nn.Module, list[float]] = {dense: [], other: []}
-    with exclusive(images.device):
-        for turn in range(repeats + 1):
-            # who goes first alternates: a slow drift then favours neither
-            for model in (dense, other) if turn % 2 else (other, dense):
-                began = time.perf_counter()
-                model(images)
-                synchronize(images.device)
-                if turn:
-                    seconds[model].append(time.perf_counter() - began)
-    return PairedTiming(len(images), tuple(seconds[dense]), tuple(seconds[other]))
 
 
 def time_unchunked(dense: nn.Module, other: nn.Module, images: Tensor, repeats: int) -> PairedTiming | None:
