@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from pruning.stage import StagePlan
 
 
+DROPS = ("block-end", "before-mlp")
+
+
 def _always(options: Mapping[str, Any], plans: Sequence[StagePlan]) -> bool:
     return True
 
@@ -77,7 +80,7 @@ class Method:
         """Return the options that differ from the defaults, sorted by name. Raises ScheduleError."""
         for key in given:
             if key not in self.options:
-                known = ", ".join(sorted(self.options)) or "none"
+                known = ", ".join(sorted(self.options))
                 raise ScheduleError(f"options.{key} is not an option of method {name}; its options: {known}")
         checked = {key: self.options[key].check(key, value) for key, value in sorted(given.items())}
         everything = self.all_options(checked)
@@ -121,12 +124,18 @@ def _if_filtered(options: Mapping[str, Any], plans: Sequence[StagePlan]) -> bool
     return options["head_filter"] and _if_ranked(options, plans)
 
 
+def _drop(default: str = DROPS[0]) -> dict[str, Option]:
+    """The option that every method has."""
+    return {"drop": Option(default, "where tokens leave: after the block, or before its MLP", choices=DROPS)}
+
+
 METHODS: dict[str, Method] = {
     "zero-tprune": Method(
         implementation="pruning.methods.zero_tprune:ZeroTPrune",
         summary="weighted page rank and similarity on the attention graph (Wang et al., CVPR 2024)",
         stage_fields=frozenset({"wpr_iterations", "partition", "similarity_share"}),
-        options={
+        options=_drop()
+        | {
             "similarity": Option(True, "take the similarity step S", matters=_in_counts),
             "importance": Option(True, "take the importance step I", matters=_in_counts),
             "feature": Option(
@@ -161,11 +170,12 @@ METHODS: dict[str, Method] = {
     "cls-attention": Method(
         implementation="pruning.methods.cls_attention:ClassAttention",
         summary="keeps what the class token attends to (Top-K; EViT without training)",
+        options=_drop(),
     ),
     "random": Method(
         implementation="pruning.methods.random:RandomDrop",
         summary="keeps tokens uniformly at random; the baseline",
-        options={"seed": Option(0, "seed of the draw", low=0, high=2**31 - 1)},
+        options=_drop() | {"seed": Option(0, "seed of the draw", low=0, high=2**31 - 1)},
     ),
 }
 
@@ -181,5 +191,8 @@ def load_method(name: str, options: Mapping[str, Any]) -> TokenMethod:
     """The tensor code of a method, with its options filled in. Loads torch."""
     row = method_row(name)
     module, _, cls = row.implementation.partition(":")
-    method: TokenMethod = getattr(import_module(module), cls)(**row.all_options(options))
+    everything = row.all_options(options)
+    drop = everything.pop("drop")
+    method: TokenMethod = getattr(import_module(module), cls)(**everything)
+    method.drop = drop
     return method

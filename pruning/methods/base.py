@@ -10,19 +10,22 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from pruning.selection import gather_tokens
+from pruning.families.base import Reads
+from pruning.selection import keep_tokens
 from pruning.stage import StagePlan
+from pruning.tokens import Tokens
 
 
 @dataclass(frozen=True)
 class Signals:
-    """What a block knows of its tokens when it has run. Notation (B H N n P D d): see `pruning`.
+    """What a block knows of its tokens when its attention has run. Notation (B H N n P D d): see `pruning`.
 
-    attention: [B, H, N, N] float32, rows sum to 1. query, key, value: [B, H, N, d]. entering: [B, N, D], the
-    tokens before the block. seeds: [B] int64 for methods that draw at random, else None.
+    attention: [B, H, N, N] float32, rows sum to 1; there for methods that read it. class_row: its first row
+    [B, H, N]; there for methods that read either. query, key, value: [B, H, N, d]. entering: [B, N, D], the tokens
+    before the block. seeds: [B] int64 for methods that draw at random, else None.
     """
 
-    attention: Tensor
+    attention: Tensor | None
     query: Tensor
     key: Tensor
     value: Tensor
@@ -30,6 +33,7 @@ class Signals:
     prefix: int
     class_token: bool
     seeds: Tensor | None = None
+    class_row: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -49,19 +53,22 @@ class TokenMethod(ABC):
     Laws, checked by tests/contracts/test_methods.py on every row of METHODS:
     - prefix tokens are neither ranked nor dropped, and token order is preserved;
     - the same image gives the same tokens in any batch;
+    - nothing but what it `reads` of the attention is looked at;
     - `flops` equals what fvcore traces for one image, to the integer.
     """
 
     needs_class_token = False
     draws = False  # whether Signals.seeds is needed
+    reads: Reads = "attention"  # what it looks at of the attention; the less, the faster the block
+    drop = "block-end"  # or "before-mlp", which saves the block's own MLP; the option that every method has
 
     @abstractmethod
     def select(self, signals: Signals, plan: StagePlan) -> Tensor:
         """Indices [B, K] into the n patch tokens, ascending, of the tokens that stay."""
 
-    def reduce(self, tokens: Tensor, signals: Signals, plan: StagePlan) -> Tensor:
-        """tokens [B, N, D], as the block leaves them -> [B, P + K, D]."""
-        return gather_tokens(tokens, self.select(signals, plan), signals.prefix)
+    def reduce(self, tokens: Tokens, signals: Signals, plan: StagePlan) -> Tokens:
+        """Tokens [B, N, D], as the block (or, before the MLP, its attention) leaves them -> [B, P + K, D]."""
+        return keep_tokens(tokens, self.select(signals, plan), signals.prefix)
 
     def flops(self, plan: StagePlan, shape: GraphShape) -> int:
         """Multiply-adds of the stage itself for one image, by fvcore's convention (module `pruning.flops`)."""

@@ -8,16 +8,22 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pruning.methods.base import Signals, TokenMethod
+from pruning.methods.base import GraphShape, Signals, TokenMethod
 from pruning.selection import keep_highest
 from pruning.stage import StagePlan
 
 
 class ClassAttention(TokenMethod):
-    """Importance of patch x is mean_h A_h(class, x). Costs no multiply-add: the row is there."""
+    """Importance of patch x is mean_h A_h(class, x). Only that row of the attention is computed a second time."""
 
     needs_class_token = True
+    reads = "class_row"
 
     def select(self, signals: Signals, plan: StagePlan) -> Tensor:
-        row = signals.attention[:, :, 0, signals.prefix :]  # [B, H, n]
+        assert signals.class_row is not None
+        row = signals.class_row[:, :, signals.prefix :]  # [B, H, n]
         return keep_highest(row.mean(1), plan.kept)
+
+    def flops(self, plan: StagePlan, shape: GraphShape) -> int:
+        """H N d, the class row's logits beside the fused attention."""
+        return shape.heads * shape.tokens * shape.head_width

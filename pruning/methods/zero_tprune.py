@@ -56,6 +56,7 @@ class ZeroTPrune(TokenMethod):
     def _rank(self, signals: Signals, votes: int, alive: Tensor | None, patches: int) -> Tensor:
         """Importance [B, n] of the patch tokens on the graph of the alive ones (prefix tokens always are)."""
         attention, prefix = signals.attention, signals.prefix
+        assert attention is not None
         start = None
         if self.class_start and signals.class_token:
             start = class_start(attention.shape[-1], patches + prefix, attention.device)

@@ -22,6 +22,7 @@ from pruning.methods import METHODS
 from pruning.model import PrunedViT
 from pruning.schedule import Schedule
 from pruning.stage import Stage, StagePlan, plan_stage
+from pruning.tokens import Tokens
 from search.evaluation.device import synchronize
 from search.evaluation.throughput import exclusive
 from search.store.records import Throughput
@@ -154,7 +155,6 @@ def _cases(
     model: PrunedViT, images: Tensor, methods: Sequence[str], grid: Sequence[int]
 ) -> dict[Case, Callable[[], object]]:
     middle = model.family.depth // 2
-    block = model.backbone.get_submodule(f"blocks.{middle}")
     everything = model.embed(images)
     prefix = model.family.prefix
     dense = PrunedViT(model.backbone)
@@ -166,11 +166,12 @@ def _cases(
         whole = PrunedViT(model.backbone, _typical(method, model.family.depth))
         cases["whole", method] = lambda whole=whole: whole(images)  # type: ignore[misc]
     for count in grid:
-        tokens = everything[:, : prefix + count].contiguous()
-        cases["block", count] = lambda tokens=tokens: block(tokens)  # type: ignore[misc]
+        tokens = Tokens(everything[:, : prefix + count].contiguous())
+        tokens = replace(tokens, index=tokens.places(prefix))
+        cases["block", count] = lambda tokens=tokens: model.architecture.run(middle, tokens)  # type: ignore[misc]
         for method in methods:
             for name, plan in _plans(method, middle, count).items():
-                cases[method, name, count] = _stage_case(model, method, block, tokens, plan, images)
+                cases[method, name, count] = _stage_case(model, method, middle, tokens, plan, images)
     return cases
 
 
@@ -190,11 +191,11 @@ def _plans(method: str, block: int, count: int) -> dict[str, StagePlan]:
 
 
 def _stage_case(
-    model: PrunedViT, method: str, block: torch.nn.Module, tokens: Tensor, plan: StagePlan, images: Tensor
+    model: PrunedViT, method: str, number: int, tokens: Tokens, plan: StagePlan, images: Tensor
 ) -> Callable[[], object]:
     staged = PrunedViT(model.backbone, Schedule([Stage(block=0, keep=0.5)], method))
     seeds = staged.seeds(images)
-    return lambda: staged.run_stage(block, tokens, plan, seeds)
+    return lambda: staged.run_stage(number, tokens, plan, seeds)
 
 
 def _take_turns(cases: Mapping[Case, Callable[[], object]], device: torch.device) -> dict[Case, float]:

@@ -12,7 +12,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from pruning import count_flops
-from pruning.families import describe, embed, head
+from pruning.families import describe, drive
 from tests.benchmarks.tome import ToMe, closest_merges, match, merge, tome_flops
 
 MERGES = (3, 2, 0, 3)  # 16 patch tokens -> 13 -> 11 -> 11 -> 8: even and odd numbers to split
@@ -80,7 +80,7 @@ def naive_merge(
 def naive_tome(model: Any, image: Tensor, merges: tuple[int, ...]) -> tuple[Tensor, list[float]]:
     """One image [C, H, W] -> logits [classes], sizes of the tokens left."""
     prefix = describe(model).prefix
-    tokens = embed(model, image[None])[0]
+    tokens = drive(model).embed(image[None])[0]
     sizes = [1.0] * len(tokens)
     for block, count in zip(model.blocks, merges, strict=True):
         output, keys = naive_attention(block.attn, block.norm1(tokens), sizes)
@@ -89,13 +89,13 @@ def naive_tome(model: Any, image: Tensor, merges: tuple[int, ...]) -> tuple[Tens
             rows, sizes = naive_merge(list(tokens), sizes, keys, count, prefix)
             tokens = torch.stack(rows)
         tokens = tokens + block.ls2(block.mlp(block.norm2(tokens)))
-    return head(model, tokens[None])[0], sizes
+    return drive(model).head(tokens[None])[0], sizes
 
 
 def test_equals_a_naive_loop(vit: nn.Module, images: Tensor) -> None:
     tome = ToMe(vit, MERGES)
     logits = tome(images)
-    _, sizes = tome.run_blocks(embed(vit, images))
+    _, sizes = tome.run_blocks(drive(vit).embed(images))
     assert sizes is not None
     for i, image in enumerate(images):
         expected, expected_sizes = naive_tome(vit, image, MERGES)
@@ -114,7 +114,7 @@ def test_nothing_merged_is_the_untouched_model(vit: nn.Module, images: Tensor, d
 
 
 def test_sizes_count_every_patch_and_prefix_tokens_stay_alone(vit: nn.Module, images: Tensor) -> None:
-    tokens, sizes = ToMe(vit, MERGES).run_blocks(embed(vit, images))
+    tokens, sizes = ToMe(vit, MERGES).run_blocks(drive(vit).embed(images))
     assert sizes is not None
     prefix = describe(vit).prefix
     assert tokens.shape[1] == sizes.shape[1] == prefix + 16 - sum(MERGES)

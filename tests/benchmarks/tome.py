@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pruning import count_flops
-from pruning.families import Family, describe, embed, head
+from pruning.families import Family, describe, drive
 
 
 class ToMe(nn.Module):
@@ -41,8 +41,8 @@ class ToMe(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """images [B, C, H, W], cast to the weights' dtype -> logits [B, classes]."""
-        tokens, _ = self.run_blocks(embed(self.backbone, images.to(next(self.backbone.parameters()).dtype)))
-        return head(self.backbone, tokens)
+        tokens, _ = self.run_blocks(drive(self.backbone).embed(images.to(next(self.backbone.parameters()).dtype)))
+        return drive(self.backbone).head(tokens)
 
     def run_blocks(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
         """Tokens [B, N, D] entering block 0 -> those leaving the last, and their sizes [B, N', 1] (None: all 1)."""

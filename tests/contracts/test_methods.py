@@ -20,6 +20,7 @@ from pruning.methods.base import Signals, TokenMethod
 from pruning.model import PrunedViT, prune
 from pruning.schedule import Schedule
 from pruning.stage import STAGE_FIELDS, Stage, StagePlan
+from pruning.tokens import Tokens
 
 B, H, n, d = 4, 3, 16, 8
 STAGES = (Stage(0, 0.75), Stage(1, 0.5))
@@ -67,7 +68,8 @@ def make_signals(prefix: int) -> Signals:
     generator = torch.Generator().manual_seed(2)
     query, key, value = (torch.randn(B, H, prefix + n, d, generator=generator) for _ in range(3))
     attention = (query @ key.transpose(-1, -2)).softmax(-1)
-    return Signals(attention, query, key, value, torch.randn(B, prefix + n, H * d), prefix, True, torch.arange(B) * 977)
+    entering, seeds = torch.randn(B, prefix + n, H * d), torch.arange(B) * 977
+    return Signals(attention, query, key, value, entering, prefix, True, seeds, attention[:, :, 0])
 
 
 def plans(method: str, options: dict[str, Any]) -> list[StagePlan]:
@@ -103,11 +105,11 @@ def test_k_distinct_patch_tokens_stay_in_order(method: str, options: dict[str, A
 @every_case
 def test_prefix_tokens_pass_unchanged_in_front(method: str, options: dict[str, Any]) -> None:
     signals = make_signals(prefix=3)
-    tokens = torch.randn(B, 3 + n, H * d)
+    tokens = Tokens(torch.randn(B, 3 + n, H * d))
     for plan in plans(method, options):
         left = load_method(method, options).reduce(tokens, signals, plan)
-        assert left.shape == (B, 3 + plan.kept, H * d)
-        assert left[:, :3].equal(tokens[:, :3])
+        assert left.values.shape == (B, 3 + plan.kept, H * d)
+        assert left.values[:, :3].equal(tokens.values[:, :3])
 
 
 @every_case
@@ -117,6 +119,15 @@ def test_an_image_keeps_the_same_tokens_in_any_batch(method: str, options: dict[
         together = implementation.select(signals, plan)
         assert implementation.select(some(signals, [3, 0]), plan).equal(together[[3, 0]])
         assert implementation.select(some(signals, [2]), plan).equal(together[[2]])
+
+
+@every_case
+def test_only_what_it_reads_is_looked_at(method: str, options: dict[str, Any]) -> None:
+    implementation, signals = load_method(method, options), make_signals(prefix=1)
+    unread = {"nothing": {"attention": None, "class_row": None}, "class_row": {"attention": None}, "attention": {}}
+    without = dataclasses.replace(signals, **unread[implementation.reads])
+    for plan in plans(method, options):
+        assert implementation.select(without, plan).equal(implementation.select(signals, plan))
 
 
 @every_case

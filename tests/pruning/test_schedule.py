@@ -43,7 +43,7 @@ GOOD = {"block": 2, "keep": 0.9}
         ({"options": {"metrik": 1}}, "options.metrik is not an option of method zero-tprune; its options: aggregation"),
         (
             {"method": "cls-attention", "options": {"seed": 1}},
-            "is not an option of method cls-attention; its options: none",
+            "is not an option of method cls-attention; its options: drop",
         ),
         ({"options": {"metric": "l1"}}, "options.metric must be one of cosine, dot, euclidean, got 'l1'"),
         ({"options": {"metric": ["dot"]}}, "options.metric must be one of cosine, dot, euclidean, got ['dot']"),
