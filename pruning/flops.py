@@ -28,7 +28,7 @@ _ELEMENTWISE = frozenset(
     "aten::" + name
     for name in (
         "__and__ __rshift__ __xor__ abs add add_ amax amin any argsort bitwise_and bitwise_xor clamp_min clone cumsum "
-        "div div_ exp expand_as gelu le linalg_vector_norm logical_and logical_not log lt masked_fill_ mean minimum "
+        "div div_ exp expand_as gelu index_select le linalg_vector_norm logical_and logical_not log lt masked_fill_ mean minimum "
         "maximum mul mul_ ne neg new_ones norm ones_like pow repeat rsqrt rsub scatter sigmoid silu softmax sort sqrt "
         "square sub sum tanh topk where"
     ).split()

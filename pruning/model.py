@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pruning.errors import ScheduleError, UnsupportedBackbone
 from pruning.families import Architecture, Family, drive
+from pruning.families.base import is_watched
 from pruning.methods import load_method
 from pruning.methods.base import Signals, TokenMethod
 from pruning.schedule import Schedule
@@ -18,7 +19,9 @@ from pruning.selection import image_seeds
 from pruning.stage import StagePlan
 from pruning.tokens import Tokens
 
-CACHE_BYTES = 8 * 2**20  # of attention at once; on the demo 2 to 7 MiB took 114 to 130 ms a stage, 23 MiB took 170 ms
+CACHE_BYTES = (
+    4 * 2**20
+)  # of attention at once: DeiT-S, 16 images, one core: 164 ms a stage; with 2 MiB 181, with 64 MiB 212
 UNTOUCHED_TOLERANCE = 1e-4  # float32 logits; fused and opened attention differ by rounding alone
 
 
@@ -128,8 +131,7 @@ class PrunedViT(nn.Module):
         Each vote reads the whole attention once more. On two cores of an EPYC this makes a stage 1.5 times as fast
         for a batch of 50 images (tests/benchmarks/stage.py).
         """
-        tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        if tokens.device.type != "cpu" or tracing or torch.compiler.is_compiling() or self._method.reads != "attention":
+        if tokens.device.type != "cpu" or is_watched(tokens) or self._method.reads != "attention":
             return len(tokens)
         bytes_per_image = 4 * self.family.heads * tokens.shape[1] ** 2  # float32
         return max(1, CACHE_BYTES // bytes_per_image)

@@ -38,10 +38,11 @@ def nearest(candidates: Tensor, references: Tensor, metric: str = "cosine") -> T
     One product of |A| |B| D multiply-adds an image, whichever the metric.
     """
     left, right = candidates.float(), references.float()
-    if metric == "cosine":
-        left = torch.nn.functional.normalize(left, dim=-1)
-        right = torch.nn.functional.normalize(right, dim=-1)
-    elif metric not in METRICS:
+    if metric == "cosine":  # a candidate's own length changes nothing in which reference is closest
+        closest = (left @ torch.nn.functional.normalize(right, dim=-1).transpose(-1, -2)).amax(-1)
+        lengths: Tensor = torch.linalg.vector_norm(left, dim=-1)
+        return closest / lengths.clamp_min(torch.finfo(left.dtype).tiny)
+    if metric not in METRICS:
         raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
     products = left @ right.transpose(-1, -2)  # [B, |A|, |B|]
     if metric == "euclidean":

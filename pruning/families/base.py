@@ -111,8 +111,8 @@ def mix(
     model's dtype, like the fused kernel does; the kernel runs unless the whole attention is read.
     """
     if reads == "attention":
-        logits = (query * scale) @ key.transpose(-2, -1)
-        attention = (logits if bias is None else logits + bias).float().softmax(dim=-1)
+        logits = _logits(query, key, scale)
+        attention = _softmax(logits if bias is None else logits + bias)
         return attention.to(value.dtype) @ value, attention, attention[:, :, 0]
     mask = None if bias is None else bias.to(query.dtype)
     mixed = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
@@ -121,6 +121,34 @@ def mix(
         logits = (query[:, :, :1] * scale) @ key.transpose(-2, -1)
         row = (logits if bias is None else logits + bias[:, :, :1]).float().softmax(dim=-1).squeeze(2)
     return mixed, None, row
+
+
+def _logits(query: Tensor, key: Tensor, scale: float) -> Tensor:
+    """scale q k^T, [B, H, N, N]; where nobody watches the operators, in one product that scales as it goes."""
+    if is_watched(query):
+        return (query * scale) @ key.transpose(-2, -1)
+    batch, heads, count, width = query.shape
+    left, right = query.reshape(-1, count, width), key.reshape(-1, key.shape[2], width)
+    empty = left.new_empty(1, 1, 1)  # beta = 0: not read
+    product = torch.baddbmm(empty, left, right.transpose(-2, -1), beta=0, alpha=scale)
+    return product.view(batch, heads, count, -1)
+
+
+def _softmax(logits: Tensor) -> Tensor:
+    """Over the last dimension, in float32; in place where nobody needs the logits any more.
+
+    New memory for a batch's attention costs more than the softmax itself: on one core of an EPYC, DeiT-S, 4 images,
+    1.6 ms against 0.7 ms.
+    """
+    wide = logits.float()
+    return wide.softmax(dim=-1) if is_watched(logits) else torch.softmax(wide, dim=-1, out=wide)
+
+
+def is_watched(tensor: Tensor) -> bool:
+    """Whether operators are being recorded: by autograd, a trace, torch.compile or torch.export."""
+    recording = torch.is_grad_enabled() and tensor.requires_grad
+    tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    return recording or tracing or torch.compiler.is_compiling()
 
 
 def size_bias(tokens: Tokens) -> Tensor | None:
