@@ -33,7 +33,7 @@ def command(name: str, results: Path) -> list[str]:
     module, *options = shlex.split(BENCHMARKS[name])
     options += ["--json", str(results / f"{name}.json")]
     if name == "time-to-front":  # a second run of the benchmark need not repeat its long run
-        options += ["--reference", str(results / "reference.json")]
+        options += ["--runs", str(results / "runs")]
     return [sys.executable, "-m", f"tests.benchmarks.{module}", *options]
 
 
