@@ -38,22 +38,34 @@ def say(text: str) -> None:
 def decoding(done: int, total: int, clock: Callable[[], float] = time.monotonic) -> Iterator[Advance]:
     """Shows how many of `total` images are decoded, from `done` on; the yielded function counts more."""
     console = stderr_console()
-    began, before = clock(), done
     if console.is_terminal:
         columns = TextColumn("decoding"), BarColumn(), MofNCompleteColumn(), TextColumn("images"), TimeRemainingColumn()
         with Progress(*columns, console=console, transient=True) as bar:
             task = bar.add_task("", total=total, completed=done)
             yield lambda count: bar.advance(task, count)
-        return
-    last = began
+    else:
+        yield Lines(done, total, clock)
 
-    def advance(count: int) -> None:
-        nonlocal done, last
-        done += count
-        now = clock()
-        if now - last >= LINE_EVERY_S and done < total:
-            last, per_s = now, (done - before) / (now - began)
-            left = f", about {(total - done) / per_s:.0f} s left" if per_s else ""
-            say(f"decoded {done} of {total} images, {per_s:.0f} images/s{left}")
 
-    yield advance
+class Lines:
+    """A line every LINE_EVERY_S. The rate is that since the first images were told: starting processes takes time."""
+
+    def __init__(self, done: int, total: int, clock: Callable[[], float]) -> None:
+        self._done, self._total, self._clock = done, total, clock
+        self._first: tuple[float, int] | None = None
+        self._last = clock()
+
+    def __call__(self, count: int) -> None:
+        self._done += count
+        now = self._clock()
+        if self._first is None:
+            self._first = now, self._done
+        if now - self._last >= LINE_EVERY_S and self._done < self._total:
+            self._last = now
+            say(f"decoded {self._done} of {self._total} images{self._rate(now, *self._first)}")
+
+    def _rate(self, now: float, began: float, before: int) -> str:
+        if now == began:
+            return ""
+        per_s = (self._done - before) / (now - began)
+        return f", {per_s:.0f} images/s, about {(self._total - self._done) / per_s:.0f} s left"

@@ -26,7 +26,7 @@ from search.evaluation.images.collection import CorruptImage
 from search.evaluation.images.preprocessing import Pixels
 
 CHUNK = 32  # images: a quarter of a second, so that progress flows and little is lost
-WORTH_A_PROCESS = 500  # images: starting a process takes about as long as decoding so many
+WORTH_A_PROCESS = 1000  # images: decoding so many takes longer than starting a process, 5 s of a core
 MOST_PROCESSES = 16  # each holds torch in memory, about 0.3 GiB
 AHEAD = 3  # chunks submitted per process
 

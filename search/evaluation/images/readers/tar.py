@@ -11,7 +11,6 @@ import json
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
 
 from PIL import Image
 
@@ -59,13 +58,9 @@ class TarReader:
         members = [f"{self._shards[image.shard].name} {image.name} {image.size}" for image in self._images]
         _, stamps = stat_lines(self._shards, self._shards[0].parent)
         self.listing = Listing(members, stamps, labels, unlabelled="images without KEY.cls or KEY.json")
-        self._open_shard: tuple[int, BinaryIO] | None = None
 
     def __len__(self) -> int:
         return len(self._images)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open_shard": None}
 
     def name(self, index: int) -> str:
         image = self._images[index]
@@ -73,13 +68,9 @@ class TarReader:
 
     def open(self, index: int) -> Image.Image:
         image = self._images[index]
-        if self._open_shard is None or self._open_shard[0] != image.shard:
-            if self._open_shard is not None:
-                self._open_shard[1].close()
-            self._open_shard = (image.shard, self._shards[image.shard].open("rb"))
-        file = self._open_shard[1]
-        file.seek(image.offset)
-        return open_bytes(file.read(image.size))
+        with self._shards[image.shard].open("rb") as file:
+            file.seek(image.offset)
+            return open_bytes(file.read(image.size))
 
     def _index(self, number: int, columns: Columns) -> list[_Sample]:
         shard = self._shards[number]
