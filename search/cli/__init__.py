@@ -16,7 +16,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from pruning.errors import PruningError
-from search.cli import launching, reading
+from search.cli import caching, launching, reading
 from search.errors import InputError, SearchError
 
 FAILED, INVALID = 1, 2
@@ -35,6 +35,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": reading.evaluate,
     "dashboard": reading.dashboard,
     "worker": launching.worker,
+    "cache": caching.cache,
 }
 for name, command in COMMANDS.items():
     app.command(name)(command)

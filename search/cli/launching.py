@@ -29,7 +29,7 @@ def launch(
         str | None, typer.Option(metavar="NAME", help="Without a file: a timm model, with pretrained weights.")
     ] = None,
     data: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Without a file: images, in one sub-folder per class.")
+        str | None, typer.Option(metavar="PATH", help="Without a file: images, say a folder per class.")
     ] = None,
     trials: Annotated[int | None, typer.Option(parser=whole, metavar="N", help="Schedules to evaluate in all.")] = None,
     time: Annotated[str | None, typer.Option(metavar="30m", help="Evaluation time to use in all.")] = None,

@@ -126,7 +126,7 @@ def _choose(store: Store, study: StudyRecord, limits: Any, trial: int | None) ->
 def evaluate(
     config: Annotated[Path, typer.Argument(metavar="best.yaml", help="An exported configuration.")],
     data: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Other images than recorded, in one sub-folder per class.")
+        str | None, typer.Option(metavar="PATH", help="Other images than recorded, say a folder per class.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:

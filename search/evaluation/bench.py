@@ -21,10 +21,10 @@ from pruning.flops import FlopCounter, trace_flops
 from pruning.model import PrunedViT
 from pruning.schedule import Schedule
 from search.errors import SearchError
-from search.evaluation.data import Images, Split, open_images
 from search.evaluation.device import DTYPES, choose_device, describe_device
 from search.evaluation.evaluator import NO_CLASS, Bits, Evaluator, accuracy_of
 from search.evaluation.facts import Facts, choose_dtype
+from search.evaluation.images.splits import Images, Split, open_images
 from search.evaluation.order import ImageOrder, draw_order, pack_strata, stratify, unpack_strata
 from search.evaluation.profile import LatencyProfile, measure_profile
 from search.evaluation.racing import Lap, Race, estimate

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pruning.model import PrunedViT
 from pruning.schedule import Schedule
-from search.evaluation.data import Split
+from search.evaluation.images.splits import Split
 from search.evaluation.intervals import wilson
 from search.evaluation.prefix import PrefixCache
 from search.store.records import Accuracy

@@ -16,9 +16,9 @@ from pruning.errors import ScheduleError, WeightsError
 from pruning.schedule import Schedule
 from search.errors import InputError
 from search.evaluation.bench import Bench
-from search.evaluation.data import Images, open_all, open_images
 from search.evaluation.device import choose_device, describe_device
 from search.evaluation.facts import Facts
+from search.evaluation.images.splits import Images, open_all, open_images
 from search.evaluation.throughput import time_pairs
 from search.store.records import Measurement
 from search.study.spec import StudySpec, make_spec
@@ -41,7 +41,7 @@ class Replay:
 
 
 def replay(path: Path, data_path: str | None = None) -> Replay:
-    """Evaluate an exported configuration. data_path: other images than those it was found on (ImageFolder layout).
+    """Evaluate an exported configuration. data_path: other images than those it was found on, of any form.
 
     Raises ConfigError, ScheduleError, WeightsError, UnsupportedBackbone or InputError naming file, field and value.
     """

@@ -147,6 +147,7 @@ def _prepare(store: Store, record: StudyRecord, bench: Bench) -> None:
             "skipped_images": skipped,
             "fingerprint": facts.weights,
             "images": facts.images,
+            "classes": bench.images.classes,
             FACTS: facts.to_dict(),
         },
     )

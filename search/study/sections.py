@@ -115,10 +115,13 @@ FOLDER_SPLIT = {"search_images": 5000, "confirm_images": 45000}  # all 50,000 of
 
 
 class DataSpec(Section):
-    """Where the images come from: `path`, a folder with a sub-folder per class, or `source: demo`. Never both.
+    """Where the images come from: `path`, a collection on disk, or `source: demo`. Never both.
 
+    path: a folder with a sub-folder per class, a table of paths and labels (.csv, .tsv, .parquet), Hugging Face
+    parquet files, an IDX pair, tar shards; several files by numbers in braces (`search.study.data_paths`).
     search_images, confirm_images: sizes of the two disjoint splits, drawn by `seed`.
     skip_corrupt: leave out images that cannot be decoded instead of failing.
+    image_column, label_column: of a table or parquet files, where the names are not the usual ones.
     """
 
     path: str | None = Field(default=None, min_length=1)
@@ -127,6 +130,8 @@ class DataSpec(Section):
     confirm_images: int = Field(ge=1)
     seed: int = Field(default=0, ge=0, lt=2**32)
     skip_corrupt: bool = False
+    image_column: str | None = Field(default=None, min_length=1)
+    label_column: str | None = Field(default=None, min_length=1)
 
     @model_validator(mode="before")
     @classmethod
@@ -140,7 +145,7 @@ class DataSpec(Section):
         if (self.path is None) == (self.source is None):
             got = "neither" if self.path is None else "both"
             raise ValueError(
-                f"must have either path (a folder with one sub-folder per class) or source: {DEMO}, got {got}"
+                f"must have either path (a folder with one sub-folder per class, say) or source: {DEMO}, got {got}"
             )
         return self
 

@@ -17,6 +17,7 @@ from pydantic_core import ErrorDetails
 
 from pruning.documents import parse_yaml, read_yaml
 from search.errors import InputError
+from search.study.data_paths import expand, form_of
 from search.study.samplers import SamplerSpec
 from search.study.sections import (
     DEMO,
@@ -118,12 +119,12 @@ def make_spec(data: Any, place: str) -> StudySpec:
 
 
 def check_files(spec: StudySpec) -> None:
-    """Refuse a data folder or a weights file that is not there. Paths are relative to the current folder."""
-    if spec.data.path is not None and not Path(spec.data.path).is_dir():
-        raise InputError(
-            f"{spec.name}: data.path must be an existing folder with one sub-folder per class, got {spec.data.path!r}; "
-            "check the path"
-        )
+    """Refuse images or a weights file that are not there. Paths are relative to the current folder."""
+    if spec.data.path is not None:
+        try:
+            form_of(expand(spec.data.path)[0])
+        except InputError as error:
+            raise InputError(f"{spec.name}: {error}") from None
     weights = spec.backbone.weights
     if weights not in WEIGHTS and not Path(weights).is_file():
         raise InputError(

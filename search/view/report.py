@@ -36,9 +36,9 @@ CSV_COLUMNS = (
 )
 
 
-def terminal(stderr: bool = False) -> Console:
-    """The console of a stream: the terminal's own width, or no folding where there is no terminal."""
-    console = Console(stderr=stderr, highlight=False, markup=False)
+def terminal() -> Console:
+    """The console of stdout: the terminal's own width, or no folding where there is no terminal."""
+    console = Console(highlight=False, markup=False)
     return (
         console if console.is_terminal else Console(file=console.file, highlight=False, markup=False, width=PLAIN_WIDTH)
     )

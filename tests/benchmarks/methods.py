@@ -24,9 +24,9 @@ from scipy.stats import binomtest
 from pruning import Schedule, Stage, count_flops
 from pruning.backbones import load_backbone
 from pruning.model import PrunedViT
-from search.evaluation.data import open_all
 from search.evaluation.device import DTYPES
 from search.evaluation.evaluator import Evaluator, accuracy_of
+from search.evaluation.images.splits import open_all
 from search.study.spec import DataSpec, ObjectivesSpec
 from tests.benchmarks.hardware import hardware_line
 

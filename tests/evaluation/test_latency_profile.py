@@ -12,7 +12,7 @@ from pruning.model import PrunedViT
 from pruning.schedule import Schedule
 from pruning.stage import Stage
 from search.evaluation import profile as latency
-from search.evaluation.data import Split
+from search.evaluation.images.splits import Split
 from search.evaluation.profile import LatencyProfile, StageCost, measure_profile
 
 # linear in tokens, so that every value between the grid's is known

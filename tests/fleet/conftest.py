@@ -15,8 +15,8 @@ from optuna.trial import FrozenTrial, TrialState
 from pruning.backbones import Backbone, load_backbone
 from pruning.schedule import Schedule
 from search.evaluation.bench import Bench, Facts
-from search.evaluation.data import Images, open_images
 from search.evaluation.evaluator import Bits, GoOn
+from search.evaluation.images.splits import Images, open_images
 from search.evaluation.profile import LatencyProfile, StageCost
 from search.fleet.worker import FACTS, Worker
 from search.store import pareto

@@ -173,7 +173,7 @@ class TestFiles:
             check_files(self.spec(path=str(tmp_path / "nowhere")))
 
     def test_file_for_a_folder(self, file: Path) -> None:
-        with pytest.raises(InputError, match=r"data\.path must be an existing folder.*study\.yaml"):
+        with pytest.raises(InputError, match=r"data\.path must be a folder of images, .*study\.yaml"):
             check_files(self.spec(path=str(file)))
 
     @pytest.mark.parametrize("weights", ["w.pth", "."])
