@@ -16,7 +16,8 @@ from typing import Annotated, NoReturn
 import typer
 
 from pruning.errors import PruningError
-from search.cli import caching, launching, reading
+from search import logs
+from search.cli import caching, launching, operating, reading
 from search.errors import InputError, SearchError
 
 FAILED, INVALID = 1, 2
@@ -36,25 +37,34 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "dashboard": reading.dashboard,
     "worker": launching.worker,
     "cache": caching.cache,
+    "doctor": operating.doctor,
 }
 for name, command in COMMANDS.items():
     app.command(name)(command)
+app.add_typer(operating.database, name="db")
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run `ztp` with `argv` (default: this process's) and exit. What the user can mend is one line on stderr."""
-    logging.basicConfig(level=logging.WARNING, format="ztp: %(message)s")
     try:
         app(args=argv, prog_name="ztp")
     except (InputError, PruningError) as error:
         _exit(error, INVALID)
     except SearchError as error:
         _exit(error, FAILED)
+    except Exception as error:
+        if not logs.as_json():
+            raise
+        logging.getLogger("ztp").critical("%s: %s", type(error).__name__, error, exc_info=True)
+        sys.exit(FAILED)
     sys.exit(0)
 
 
 def _exit(error: Exception, code: int) -> NoReturn:
-    print(f"ztp: {error}", file=sys.stderr)
+    if logs.as_json():
+        logging.getLogger("ztp").error(str(error))
+    else:
+        print(f"ztp: {error}", file=sys.stderr)
     sys.exit(code)
 
 
@@ -69,5 +79,13 @@ def _options(
     show_version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
+    log_json: Annotated[
+        bool, typer.Option("--log-json", envvar=logs.JSON_VARIABLE, help="Log one JSON object a line on stderr.")
+    ] = False,
+    log_level: Annotated[
+        str | None,
+        typer.Option(envvar=logs.LEVEL_VARIABLE, metavar="LEVEL", help=f"Log from here on: {', '.join(logs.LEVELS)}."),
+    ] = None,
 ) -> None:
-    """No option but --version holds for all commands; this function is how typer learns of it."""
+    """What holds for all commands."""
+    logs.set_up(log_json, log_level)

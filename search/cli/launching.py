@@ -6,12 +6,12 @@ Knows how flags become a study's spec, and how a launch ends. Ignores how the se
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from search import logs
 from search.cli.options import DEFAULT_STORAGE, INTERRUPTED, Name, Storage, number, open_store, whole
 from search.errors import InputError, SearchError
 
@@ -56,13 +56,14 @@ def launch(
 
 def _run(spec: StudySpec, storage: str) -> None:
     from search.fleet.launch import launch as launch_study  # only now: torch, for seconds
-    from search.view.live import LiveProgress
+    from search.view.live import LiveProgress, LoggedProgress
 
+    display = LoggedProgress if logs.as_json() else LiveProgress
     try:
-        with LiveProgress(spec.name, spec.budget.time) as observe:
+        with display(spec.name, spec.budget.time) as observe:
             launch_study(spec, storage, observe, spec.runtime.workers)
     except KeyboardInterrupt:
-        print("\nztp: stopped, and nothing is lost; the same command continues", file=sys.stderr)
+        logs.say("\nztp: stopped, and nothing is lost; the same command continues")
         raise typer.Exit(INTERRUPTED) from None
 
 
@@ -113,7 +114,7 @@ def _conclude(name: str, storage: str) -> None:
             plots.save_plot(path, study, front, store.evaluations(study.id))
             print(f"plot: {path.resolve()}")
         except InputError as error:  # the search is done and stored: a folder without space must not fail it
-            print(f"ztp: {error}", file=sys.stderr)
+            logs.say(f"ztp: {error}")
     print("next: " + "\n      ".join(next_commands(study, front, storage, DEFAULT_STORAGE)))
 
 
@@ -128,5 +129,5 @@ def worker(
     try:
         join(name, storage, number)
     except KeyboardInterrupt:
-        print("\nztp: this worker stopped; its unfinished trial is free for another", file=sys.stderr)
+        logs.say("\nztp: this worker stopped; its unfinished trial is free for another")
         raise typer.Exit(INTERRUPTED) from None

@@ -6,12 +6,12 @@ Knows which flags go together. Ignores how anything is drawn, chosen or measured
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from search import logs
 from search.cli.options import DEFAULT_STORAGE, AsJson, Name, Storage, number, open_store, whole
 from search.errors import InputError, SearchError
 
@@ -56,7 +56,7 @@ def front(
     latest = _front(store, study)
     if plot is not None:
         plots.save_plot(plot, study, latest, store.evaluations(study.id))
-        print(f"ztp: wrote {plot}", file=sys.stderr)
+        logs.say(f"ztp: wrote {plot}")
     elif as_json:
         print(json.dumps(report.front_json(study, latest), indent=2))
     elif as_csv:
@@ -103,7 +103,7 @@ def export(
         print(config.to_yaml(), end="")
         return
     config.write(output)
-    print(f"ztp: wrote {output}: {wording.point(point)}; next: ztp evaluate {output}", file=sys.stderr)
+    logs.say(f"ztp: wrote {output}: {wording.point(point)}; next: ztp evaluate {output}")
 
 
 def _choose(store: Store, study: StudyRecord, limits: Any, trial: int | None) -> Evaluation:

@@ -6,6 +6,7 @@ Every error that the URL or the database's state causes is an InputError; passwo
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 
+from search import logs
 from search.errors import InputError, SearchError
 from search.store.migrations import HEAD, VERSION_TABLE
 from search.store.tables import PREFIX
@@ -26,6 +28,7 @@ MIGRATION_LOCK = 0x7A7470  # "ztp": PostgreSQL's advisory lock while tables are 
 SQLITE_HEADER = b"SQLite format 3\x00"
 OPTUNA_TABLES = frozenset({"studies", "trials", "version_info", "alembic_version"})
 DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql"}  # those of our extras
+PASSWORD_FILE = "ZTP_STORAGE_PASSWORD_FILE"  # environment: a file that holds the database user's password
 EXTRAS = {"psycopg": "postgresql", "pymysql": "mysql"}
 
 
@@ -61,11 +64,26 @@ def parse_url(url: str) -> URL:
         raise InputError(
             f"storage must be an SQLAlchemy URL such as sqlite:///ztp.db, got {shown}; check the URL"
         ) from None
+    if parsed.get_backend_name() != "sqlite":
+        parsed = _with_password(parsed)
     if parsed.drivername in DRIVERS:
         parsed = parsed.set(drivername=DRIVERS[parsed.drivername])
     if parsed.get_backend_name() == "sqlite":
         _check_sqlite_url(parsed)
     return parsed
+
+
+def _with_password(url: URL) -> URL:
+    """The password out of a file, where the URL names a user alone: so it stands in no command and no manifest."""
+    file = os.environ.get(PASSWORD_FILE)
+    if not url.password and file and url.username:
+        try:
+            url = url.set(password=Path(file).read_text(encoding="utf-8").strip())
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "not text"
+            raise InputError(f"{PASSWORD_FILE} must name a file with the password, got {file}: {reason}") from None
+    logs.hide(str(url.password or ""))
+    return url
 
 
 def shown(url: URL) -> str:

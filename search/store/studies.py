@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, insert, select, text, update
 
 from search.errors import InputError
+from search.store.compatibility import newer_writer, warn_of_newer_writer
 from search.store.evaluations import utc_now
 from search.store.records import STUDY_STATES, StudyRecord
 from search.store.tables import STUDY
@@ -77,4 +78,7 @@ def _find(connection: Connection, name: str) -> Row[Any] | None:
 
 
 def _to_study(row: Row[Any]) -> StudyRecord:
+    wrote = newer_writer(row.provenance)
+    if wrote:
+        warn_of_newer_writer(row.name, wrote)
     return StudyRecord(row.id, row.name, row.state, row.spec, row.provenance, row.created_at)

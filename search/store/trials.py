@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from search.errors import InputError
+from search.store.compatibility import optuna_problem, optuna_writer
 from search.store.database import engine_options, explained, shown
 
 METRIC_NAMES = ["accuracy", "throughput"]  # both maximised, in the order of a trial's values
@@ -51,22 +52,39 @@ def open_optuna(url: URL) -> RDBStorage:
         return _open(url)
 
 
-def _open(url: URL, **options: Any) -> RDBStorage:
+def connect(url: URL, **options: Any) -> RDBStorage:
+    """Optuna's storage whatever its schema; see `open_optuna` for the checked one."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # else it announces every study and trial on stderr
-    storage = RDBStorage(
+    optuna.logging.disable_default_handler()  # its messages go through our log, in the form that was chosen
+    optuna.logging.enable_propagation()
+    return RDBStorage(
         url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}"),  # Optuna formats it
         # IMMEDIATE: Optuna reads before it writes, see `database._begin`
         engine_kwargs={**engine_options(url, begin="IMMEDIATE"), **options},
         skip_compatibility_check=True,
     )
-    found, expected = storage.get_current_version(), storage.get_head_version()
-    if found == expected:
+
+
+def _open(url: URL, **options: Any) -> RDBStorage:
+    storage = connect(url, **options)
+    problem = _problem(storage)
+    if problem is None:
         return storage
-    remedy = "upgrade optuna"
-    if found in storage.get_all_versions():
-        remedy = f"run `optuna storage upgrade --storage {shown(url)}`"
+    storage.remove_session()
     storage.engine.dispose()
-    raise InputError(f"storage {shown(url)}: Optuna's schema version must be {expected}, got {found}; {remedy}")
+    raise InputError(f"storage {shown(url)}: {problem}")
+
+
+def _problem(storage: RDBStorage) -> str | None:
+    """Why these tables are not for this Optuna, and what to do; None if they are."""
+    found, expected = storage.get_current_version(), storage.get_head_version()
+    if found != expected:
+        known = found in storage.get_all_versions()
+        remedy = "run ztp db upgrade" if known else "pip install --upgrade optuna"
+        return f"Optuna's schema version must be {expected}, got {found}; {remedy}"
+    with storage.engine.connect() as connection:
+        wrote = optuna_writer(connection)
+    return optuna_problem(wrote or optuna.__version__, optuna.__version__)
 
 
 def create_optuna_study(storage: RDBStorage, name: str) -> None:

@@ -6,6 +6,7 @@ plain lines, for logs.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -23,6 +24,8 @@ from search.view import wording
 LINE_EVERY_S = 5.0  # a log of a two-hour study stays under 1,500 lines
 REDRAW_PER_S = 4
 BAR_WIDTH = 28
+LOGGED = ("state", "done", "total", "stopped", "front_size", "hypervolume", "seconds")  # of a progress, as fields
+LOGGER = logging.getLogger(__name__)
 STARTING = "loading the backbone and the images, taking a latency profile"
 
 
@@ -53,7 +56,7 @@ class LiveProgress:
         if self._console.is_terminal:
             self._live.start()
         else:
-            self._console.print(f"{self._name}: {STARTING}", soft_wrap=True)
+            self._say(f"{self._name}: {STARTING}", None)
         return self
 
     def __exit__(
@@ -76,8 +79,11 @@ class LiveProgress:
     def _print_line(self, progress: Progress) -> None:
         line = f"{self._name}: " + ", ".join(self.facts(progress))
         if line != self._printed:
-            self._console.print(line, soft_wrap=True)
+            self._say(line, progress)
         self._printed, self._last_line = line, self._clock()
+
+    def _say(self, line: str, progress: Progress | None) -> None:
+        self._console.print(line, soft_wrap=True)
 
     def facts(self, progress: Progress) -> list[str]:
         """Everything there is to say, in the order of the issue: done, rate, left, front, best, and the note."""
@@ -129,6 +135,19 @@ class LiveProgress:
         if progress.note:
             lines.append(Text(progress.note, style="dim"))
         return Group(*lines)
+
+
+class LoggedProgress(LiveProgress):
+    """The same lines as messages of the log, with their numbers as fields: nothing is redrawn."""
+
+    def __init__(self, name: str, budget_s: float | None, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(name, budget_s, Console(stderr=True, force_terminal=False), clock)
+
+    def _say(self, line: str, progress: Progress | None) -> None:
+        known: dict[str, object] = {"study": self._name}
+        if progress is not None:
+            known |= {name: getattr(progress, name) for name in LOGGED}
+        LOGGER.info(line, extra={"fields": known})
 
 
 def _front(progress: Progress) -> list[str]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Iterable
 from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import optuna_dashboard
 
+from search import logs
 from search.errors import InputError
 from search.store.fronts import Store
 from search.store.records import StudyRecord
@@ -110,7 +110,7 @@ def serve(server: WSGIServer, host: str) -> None:
     """Print the address and answer until Ctrl-C."""
     print(f"http://{host}:{server.server_port}/dashboard  (Ctrl-C ends it)", flush=True)
     if host not in LOOPBACK:
-        print("ztp: whoever reaches this address can read every study: there is no password", file=sys.stderr)
+        logs.say("ztp: whoever reaches this address can read every study: there is no password")
     try:
         server.serve_forever()
     except KeyboardInterrupt:

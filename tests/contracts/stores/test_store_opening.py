@@ -55,7 +55,7 @@ class TestOpening:
         storage = optuna.storages.RDBStorage(url)
         with storage.engine.begin() as connection:
             connection.execute(sa.text("UPDATE alembic_version SET version_num = 'v2.6.0.a'"))
-        with pytest.raises(InputError, match="optuna storage upgrade"):
+        with pytest.raises(InputError, match=r"must be v3\.2\.0\.a, got v2\.6\.0\.a; run ztp db upgrade"):
             Store.open(empty)
         assert not [t for t in sa.inspect(storage.engine).get_table_names() if t.startswith("ztp_")]
         storage.engine.dispose()
