@@ -99,7 +99,7 @@ class PrunedViT(nn.Module):
         if tokens.shape[1] != expected:
             raise ScheduleError(f"block {plan.block} must get {expected} tokens, got {tokens.shape[1]}")
         size = self._images_at_once(tokens)
-        if size >= len(tokens):
+        if size >= tokens.shape[0]:
             return self._run_chunk(block, tokens, plan, seeds)
         pieces = [None] * len(tokens) if seeds is None else torch.split(seeds, size)
         chunks = zip(torch.split(tokens, size), pieces, strict=False)
@@ -113,7 +113,7 @@ class PrunedViT(nn.Module):
         """
         tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         if tokens.device.type != "cpu" or tracing or torch.compiler.is_compiling():
-            return len(tokens)
+            return tokens.shape[0]  # not len(): an exported program's batch is a symbol, which len() would fix
         bytes_per_image = 4 * self.family.heads * tokens.shape[1] ** 2  # float32
         return max(1, CACHE_BYTES // bytes_per_image)
 

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pruning.backbones import Backbone, load_backbone
-from pruning.config import Config, read_config
-from pruning.errors import ScheduleError, WeightsError
+from pruning.backbones import Backbone
+from pruning.config import Config, load_backbone_of, read_config
 from pruning.schedule import Schedule
 from search.errors import InputError
 from search.evaluation.bench import Bench
@@ -48,17 +47,7 @@ def replay(path: Path, data_path: str | None = None) -> Replay:
     config = read_config(path)
     recorded = _recorded(config, path)
     spec = _spec(config, path, data_path)
-    backbone = load_backbone(spec.backbone.name, spec.backbone.weights)
-    expected = config.backbone.get("fingerprint")
-    if expected is not None and expected != backbone.fingerprint:
-        raise WeightsError(
-            f"{path}: backbone.fingerprint must be that of the weights exported, {expected}, got "
-            f"{backbone.fingerprint}; point backbone.weights at the same file"
-        )
-    try:
-        config.schedule.plan(backbone.family.tokens, backbone.family.depth)  # refuse what does not fit before timing
-    except ScheduleError as error:
-        raise ScheduleError(f"{path}: schedule: {error}") from None
+    backbone = load_backbone_of(config, str(path))  # refuses what does not fit before anything is timed
     images, same = _images(spec, config, backbone)
     device = choose_device(spec.runtime.device)
     bench = Bench(spec, backbone, images, device)
