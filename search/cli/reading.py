@@ -146,13 +146,14 @@ def evaluate(
     data: Annotated[
         str | None, typer.Option(metavar="DIR", help="Other images than recorded, in one sub-folder per class.")
     ] = None,
+    runtime: Annotated[str, typer.Option(metavar="NAME", help="What runs it: torch or onnxruntime.")] = "torch",
     as_json: AsJson = False,
 ) -> None:
     """Measure an exported configuration again; on the same images its accuracy and FLOPs must come out the same."""
     from search.evaluation.replay import replay
     from search.view import report
 
-    measured = replay(config, data)
+    measured = replay(config, data, runtime)
     if as_json:
         print(json.dumps(report.replay_json(measured), indent=2))
     else:
