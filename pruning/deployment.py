@@ -138,8 +138,9 @@ def _stable_sort(self: Any, stable: bool | None = None, dim: int = -1, descendin
     ONNX's TopK puts the lower index first among equals, largest and smallest alike: that is what stable means.
     """
     from onnx_ir import DataType  # late: comes with the extra
-    from onnxscript import opset18 as op
+    from onnxscript import opset18
 
+    op: Any = opset18  # its type variables know of tensors only, not of what a trace passes
     sortable = (DataType.FLOAT, DataType.DOUBLE, DataType.INT64, DataType.INT32)  # by ONNX Runtime's kernels
     values = self if self.dtype in sortable else op.Cast(self, to=DataType.INT32)
     count = op.Gather(op.Shape(values), op.Constant(value_ints=[dim]), axis=0)

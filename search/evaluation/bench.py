@@ -22,7 +22,7 @@ from pruning.model import PrunedViT
 from pruning.schedule import Schedule
 from search.errors import SearchError
 from search.evaluation.data import Images, Split, open_images
-from search.evaluation.deployed import ONNXRUNTIME, Deployed, describe_onnxruntime
+from search.evaluation.deployed import ONNXRUNTIME, PROFILE_POINTS, Deployed, describe_onnxruntime, prepare
 from search.evaluation.device import DTYPES, choose_device, describe_device
 from search.evaluation.evaluator import NO_CLASS, Bits, Evaluator, accuracy_of
 from search.evaluation.facts import Facts, choose_dtype
@@ -109,7 +109,11 @@ class Bench:
                     f"got {now}; restore them, or launch under another name"
                 )
         self._facts = facts
-        self._model = self.cast(facts.dtype)
+        self.set_model(facts.dtype)
+
+    def set_model(self, dtype: str) -> None:
+        """Run the model in this number format from now on."""
+        self._model = self.cast(dtype)
 
     def _stratify(self) -> NDArray[np.uint8]:
         """Run the dense model over the search split; its answers are kept, since it is the first trial too."""
@@ -151,7 +155,10 @@ class Bench:
         family = self.backbone.family
         plans = smallest(self.spec.space, family.depth, self.flops).plan(family.tokens)
         fewest = plans[-1].kept if plans else family.tokens
-        return measure_profile(self.model, self.timing_images(), self.spec.space.methods, fewest)
+        runtime: dict[str, Any] = {}
+        if self.spec.objectives.throughput == ONNXRUNTIME:
+            runtime = {"prepare": prepare, "points": PROFILE_POINTS}
+        return measure_profile(self.model, self.timing_images(), self.spec.space.methods, fewest, **runtime)
 
     # What is measured for each schedule
 

@@ -23,7 +23,7 @@ from search.evaluation.evaluator import Bits, Positions, classes_of
 from search.evaluation.throughput import PairedTiming, time_against
 
 ONNXRUNTIME = "onnxruntime"
-IMAGES = "images"
+PROFILE_POINTS = 4  # token counts of a profile: each costs an export or more, of seconds
 
 Run = Callable[[Tensor], Tensor]
 
@@ -59,6 +59,15 @@ def open_session(module: nn.Module, inputs: Sequence[Tensor]) -> Callable[..., A
         program.model_proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     return lambda *arrays: session.run(None, dict(zip(names, arrays, strict=True)))[0]
+
+
+@torch.inference_mode(False)  # what is made in inference mode cannot be exported
+def prepare(module: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[[], object]:
+    """For a latency profile: the module in ONNX Runtime, as a call on these inputs."""
+    examples = [torch.cat((given[:1], given[:1])) for given in inputs]
+    run = open_session(module, examples)
+    arrays = [given.numpy() for given in inputs]
+    return lambda: run(*arrays)
 
 
 class Deployed:

@@ -166,7 +166,7 @@ def test_without_the_exporter_it_says_what_to_install(
 
 def test_a_configuration_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     wrong = {"name": "demo", "weights": "bundled", "fingerprint": "0" * 16}
-    with pytest.raises(WeightsError, match="test: backbone.fingerprint must be that of the weights exported"):
+    with pytest.raises(WeightsError, match=r"test: backbone\.fingerprint must be that of the weights exported"):
         export_config(config(backbone=wrong), "test", tmp_path / "best.onnx")
     with pytest.raises(ScheduleError, match=r"test: schedule: stages\[0\].block must be at most 10"):
         export_config(config(schedule=Schedule([Stage(11, 0.5)])), "test", tmp_path / "best.onnx")
