@@ -117,7 +117,7 @@ class PrunedViT(nn.Module):
         if found != expected:
             raise ScheduleError(f"block {plan.block} must get {expected} tokens, got {found}")
         size = self._images_at_once(tokens.values)
-        if size >= len(tokens.values):
+        if size >= tokens.values.shape[0]:
             return self._run_chunk(number, tokens, plan, seeds)
         chunks = tokens.split(size)
         pieces = [None] * len(chunks) if seeds is None else torch.split(seeds, size)
@@ -132,7 +132,7 @@ class PrunedViT(nn.Module):
         for a batch of 50 images (tests/benchmarks/stage.py).
         """
         if tokens.device.type != "cpu" or is_watched(tokens) or self._method.reads != "attention":
-            return len(tokens)
+            return tokens.shape[0]  # not len(): an exported program's batch is a symbol, which len() would fix
         bytes_per_image = 4 * self.family.heads * tokens.shape[1] ** 2  # float32
         return max(1, CACHE_BYTES // bytes_per_image)
 

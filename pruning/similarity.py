@@ -25,10 +25,11 @@ def split(order: Tensor, candidates: int, how: str = "sequential") -> tuple[Tens
         return order[:, :candidates], order[:, candidates:]
     if how != "alternate":
         raise ValueError(f"how must be sequential or alternate, got {how!r}")
-    places = torch.arange(candidates, device=order.device) * tokens // candidates  # distinct, since |A| < n
-    chosen = torch.zeros(tokens, dtype=torch.bool, device=order.device)
-    chosen[places] = True
-    return order[:, chosen], order[:, ~chosen]
+    # counts alone decide where they stand, so an exported graph holds the places as constants
+    chosen = [place * tokens // candidates for place in range(candidates)]  # distinct, since |A| < n
+    rest = sorted(set(range(tokens)) - set(chosen))
+    first, second = (torch.tensor(places, device=order.device) for places in (chosen, rest))
+    return order.index_select(1, first), order.index_select(1, second)
 
 
 def nearest(candidates: Tensor, references: Tensor, metric: str = "cosine") -> Tensor:

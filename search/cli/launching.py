@@ -29,7 +29,10 @@ def launch(
         str | None, typer.Option(metavar="NAME", help="Without a file: a timm model, with pretrained weights.")
     ] = None,
     data: Annotated[
-        str | None, typer.Option(metavar="PATH", help="Without a file: images, say a folder per class.")
+        str | None, typer.Option(metavar="PATH", help="Images, say a folder per class; replaces the study's own.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Weights, or pretrained or random; replaces the study's own.")
     ] = None,
     trials: Annotated[int | None, typer.Option(parser=whole, metavar="N", help="Schedules to evaluate in all.")] = None,
     time: Annotated[str | None, typer.Option(metavar="30m", help="Evaluation time to use in all.")] = None,
@@ -39,6 +42,9 @@ def launch(
     workers: Annotated[
         int | None, typer.Option(parser=whole, metavar="N", help="Processes to start on this machine.")
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what it would take; needs neither weights nor images.")
+    ] = False,
     storage: Storage = DEFAULT_STORAGE,
 ) -> None:
     """Search schedules for a backbone and a budget; the same command continues a study that was interrupted."""
@@ -46,12 +52,23 @@ def launch(
     from search.study.spec import check_files
 
     overrides = {"budget.trials": trials, "budget.time": time, "budget.max_gflops": max_gflops}
-    overrides["runtime.workers"] = workers
+    overrides |= {"runtime.workers": workers, "backbone.weights": weights}
     spec = _spec(study, backbone, data, {name: value for name, value in overrides.items() if value is not None})
+    if dry_run:
+        _forecast(spec)
+        return
     check_files(spec)
     parse_url(storage)
     _run(spec, storage)
     _conclude(spec.name, storage)
+
+
+def _forecast(spec: StudySpec) -> None:
+    from search.fleet.dry_run import forecast  # only now: torch, for seconds
+    from search.view.forecast import forecast_table
+    from search.view.report import show
+
+    show(forecast_table(forecast(spec)))
 
 
 def _run(spec: StudySpec, storage: str) -> None:
@@ -71,9 +88,10 @@ def _spec(study: str | None, backbone: str | None, data: str | None, overrides: 
     from search.study.spec import make_spec, read_spec
 
     if study is not None:
-        if backbone is not None or data is not None:
-            flag = "--backbone" if backbone is not None else "--data"
-            raise InputError(f"{flag} is for a launch without a file, got it beside {study}; put it into the file")
+        if backbone is not None:
+            raise InputError(f"--backbone is for a launch without a file, got it beside {study}; put it into the file")
+        if data is not None:
+            overrides |= {"data.path": data, "data.source": None}
         return read_spec(study, overrides)
     if backbone is None or data is None:
         missing = "a study, or --backbone and --data" if backbone == data else "both --backbone and --data"

@@ -16,6 +16,7 @@ from search.cli.options import DEFAULT_STORAGE, AsJson, Name, Storage, number, o
 from search.errors import InputError, SearchError
 
 if TYPE_CHECKING:
+    from pruning.config import Config
     from search.store.fronts import Store
     from search.store.records import Evaluation, Front, StudyRecord
 
@@ -88,10 +89,12 @@ def export(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to write; default: stdout.")
     ] = None,
+    onnx: Annotated[
+        Path | None, typer.Option("--onnx", metavar="FILE.onnx", help="The pruned model itself, for ONNX Runtime.")
+    ] = None,
     storage: Storage = DEFAULT_STORAGE,
 ) -> None:
-    """Write the best configuration within the limits as YAML, for `pruning.load` and `ztp evaluate`."""
-    from search.view import wording
+    """Write the best configuration within the limits as YAML, for `pruning.load` and `ztp evaluate`, or as ONNX."""
     from search.view.export import Limits, to_config
 
     limits = Limits(max_gflops, min_speedup, min_accuracy)
@@ -99,11 +102,26 @@ def export(
     study = store.study(name)
     point = _choose(store, study, limits, trial)
     config = to_config(study, point)
-    if output is None:
+    if onnx is not None:
+        _export_onnx(config, point, onnx)
+    elif output is None:
         print(config.to_yaml(), end="")
-        return
-    config.write(output)
-    logs.say(f"ztp: wrote {output}: {wording.point(point)}; next: ztp evaluate {output}")
+    if output is not None:
+        config.write(output)
+        _wrote(output, point, f"; next: ztp evaluate {output}")
+
+
+def _export_onnx(config: Config, point: Evaluation, path: Path) -> None:
+    from pruning.deployment import export_config  # only now: torch, for seconds
+
+    export_config(config, f"study {config.provenance['study']}", path)
+    _wrote(path, point, ", computing in float32")
+
+
+def _wrote(path: Path, point: Evaluation, more: str) -> None:
+    from search.view import wording
+
+    logs.say(f"ztp: wrote {path}: {wording.point(point)}{more}")
 
 
 def _choose(store: Store, study: StudyRecord, limits: Any, trial: int | None) -> Evaluation:
@@ -128,13 +146,14 @@ def evaluate(
     data: Annotated[
         str | None, typer.Option(metavar="PATH", help="Other images than recorded, say a folder per class.")
     ] = None,
+    runtime: Annotated[str, typer.Option(metavar="NAME", help="What runs it: torch or onnxruntime.")] = "torch",
     as_json: AsJson = False,
 ) -> None:
     """Measure an exported configuration again; on the same images its accuracy and FLOPs must come out the same."""
     from search.evaluation.replay import replay
     from search.view import report
 
-    measured = replay(config, data)
+    measured = replay(config, data, runtime)
     if as_json:
         print(json.dumps(report.replay_json(measured), indent=2))
     else:

@@ -21,6 +21,7 @@ from pruning.flops import FlopCounter, trace_flops
 from pruning.model import PrunedViT
 from pruning.schedule import Schedule
 from search.errors import SearchError
+from search.evaluation.deployed import ONNXRUNTIME, PROFILE_POINTS, Deployed, describe_onnxruntime, prepare
 from search.evaluation.device import DTYPES, choose_device, describe_device
 from search.evaluation.evaluator import NO_CLASS, Bits, Evaluator, accuracy_of
 from search.evaluation.facts import Facts, choose_dtype
@@ -28,7 +29,7 @@ from search.evaluation.images.splits import Images, Split, open_images
 from search.evaluation.order import ImageOrder, draw_order, pack_strata, stratify, unpack_strata
 from search.evaluation.profile import LatencyProfile, measure_profile
 from search.evaluation.racing import Lap, Race, estimate
-from search.evaluation.throughput import measured, time_pairs
+from search.evaluation.throughput import PairedTiming, measured, time_pairs
 from search.store.records import Accuracy, Measurement, Setting, Throughput
 from search.study.space import smallest
 from search.study.spec import StudySpec
@@ -49,7 +50,7 @@ class Bench:
 
         Raises UnsupportedBackbone, WeightsError, or InputError.
         """
-        device = choose_device(spec.runtime.device)
+        device = choose_device("cpu" if spec.objectives.throughput == ONNXRUNTIME else spec.runtime.device)
         backbone = load_backbone(spec.backbone.name, spec.backbone.weights)
         return cls(spec, backbone, open_images(spec.data, spec.objectives, backbone), device)
 
@@ -59,7 +60,7 @@ class Bench:
         """Choose the number format, check the FLOP counter, and take the profile; once, however often it is asked."""
         if self._facts is not None:
             return self._facts
-        dtype, reason = choose_dtype(self.spec.runtime, self.cast, self.search_split, self.device)
+        dtype, reason = self._choose_dtype()
         self._model = self.cast(dtype)
         closed, traced = self.flops(Schedule()), trace_flops(self.backbone.model)
         if closed != traced:
@@ -67,16 +68,16 @@ class Bench:
                 f"backbone {self.backbone.name}: closed form {closed} FLOPs, fvcore {traced}; report this"
             )
         profile, dense = None, 0.0
-        if self.spec.objectives.throughput == "profiled":
+        if self.spec.objectives.throughput == "measured":
+            dense = self.time_pairs(Schedule()).dense_images_per_s
+        else:
             profile = self._measure_profile()
             dense = profile.predict(Schedule()).images_per_s
-        else:
-            dense = time_pairs(self.model, Schedule(), self.timing_images()).dense_images_per_s
         self.use(
             Facts(
                 dtype=dtype,
                 dtype_reason=reason,
-                hardware=describe_device(self.device),
+                hardware=self.hardware,
                 weights=self.backbone.fingerprint,
                 images=self.images.fingerprint,
                 dense_images_per_s=dense,
@@ -84,6 +85,11 @@ class Bench:
             )
         )
         return self.facts
+
+    def _choose_dtype(self) -> tuple[str, str]:
+        if self.spec.objectives.throughput == ONNXRUNTIME:
+            return "float32", "what ONNX Runtime computes in"
+        return choose_dtype(self.spec.runtime, self.cast, self.search_split, self.device)
 
     def find_strata(self) -> Facts:
         """The facts, with what only the dense model's answers on the whole search split can tell."""
@@ -103,7 +109,11 @@ class Bench:
                     f"got {now}; restore them, or launch under another name"
                 )
         self._facts = facts
-        self._model = self.cast(facts.dtype)
+        self.set_model(facts.dtype)
+
+    def set_model(self, dtype: str) -> None:
+        """Run the model in this number format from now on."""
+        self._model = self.cast(dtype)
 
     def _stratify(self) -> NDArray[np.uint8]:
         """Run the dense model over the search split; its answers are kept, since it is the first trial too."""
@@ -145,7 +155,10 @@ class Bench:
         family = self.backbone.family
         plans = smallest(self.spec.space, family.depth, self.flops).plan(family.tokens)
         fewest = plans[-1].kept if plans else family.tokens
-        return measure_profile(self.model, self.timing_images(), self.spec.space.methods, fewest)
+        runtime: dict[str, Any] = {}
+        if self.spec.objectives.throughput == ONNXRUNTIME:
+            runtime = {"prepare": prepare, "points": PROFILE_POINTS}
+        return measure_profile(self.model, self.timing_images(), self.spec.space.methods, fewest, **runtime)
 
     # What is measured for each schedule
 
@@ -199,12 +212,27 @@ class Bench:
 
     def time(self, schedule: Schedule) -> Throughput:
         """Measured against the dense model, interleaved; takes seconds."""
-        timing = time_pairs(self.model, schedule, self.timing_images())
-        throughput = measured(timing, self.facts.dense_images_per_s)
+        throughput = measured(self.time_pairs(schedule), self.facts.dense_images_per_s)
         if schedule.plan(self.backbone.family.tokens):
             return throughput
         # the dense model against itself: its speedup is 1, and the spread tells how well this clock can tell
         return replace(throughput, images_per_s=self.facts.dense_images_per_s, speedup=1.0)
+
+    def time_pairs(self, schedule: Schedule) -> PairedTiming:
+        """Against the dense model, in the runtime that the study asks for."""
+        if self.spec.objectives.throughput == ONNXRUNTIME:
+            return self._deployed.time(schedule, self.timing_images())
+        return time_pairs(self.model, schedule, self.timing_images())
+
+    @cached_property
+    def _deployed(self) -> Deployed:
+        return Deployed(self.model)
+
+    def measure_deployed(self, schedule: Schedule) -> Measurement:
+        """Accuracy on the whole search split and throughput, both in ONNX Runtime."""
+        runtime, kind = self.spec.runtime, self.spec.objectives.accuracy
+        correct = self._deployed.correct(schedule, self.search_split, kind, runtime.batch_size)
+        return self._measurement(schedule, self.time(schedule), correct)
 
     def identity(self, schedule: Schedule) -> str:
         """Of what accuracy was measured on, whatever the study: weights, images, number format, schedule."""
@@ -256,5 +284,11 @@ class Bench:
         )
 
     @property
+    def hardware(self) -> str:
+        """What speeds hold for: the device, and what runs on it if that is not torch."""
+        runtime = f", {describe_onnxruntime()}" if self.spec.objectives.throughput == ONNXRUNTIME else ""
+        return describe_device(self.device) + runtime
+
+    @property
     def setting(self) -> Setting:
-        return Setting(describe_device(self.device), self.facts.dtype, self.spec.runtime.batch_size)
+        return Setting(self.hardware, self.facts.dtype, self.spec.runtime.batch_size)

@@ -16,6 +16,7 @@ from pruning.schedule import Schedule
 from pruning.stage import Stage
 from search.errors import InputError
 from search.evaluation.bench import Bench
+from search.evaluation.deployed import ONNXRUNTIME, check_onnxruntime
 from search.evaluation.facts import Facts
 from search.fleet.engines import ENGINES, POLL_S
 from search.fleet.worker import FACTS, Observer, Worker
@@ -35,6 +36,8 @@ def launch(spec: StudySpec, url: str, observe: Observer, workers: int = 1, engin
     name with another spec is refused. KeyboardInterrupt leaves the study in state "stopped".
     """
     check_files(spec)
+    if spec.objectives.throughput == ONNXRUNTIME:
+        check_onnxruntime(f"{spec.name}: objectives.throughput")
     known = _existing(spec, url)
     if known is not None and known.state == "done":
         return known  # nothing needs to be loaded
@@ -85,17 +88,23 @@ def check_speedup(spec: StudySpec, bench: Bench) -> None:
     Takes the latency profile, which the study then keeps. Where throughput is measured, nothing is known before.
     """
     limit = spec.budget.min_speedup
-    if limit is None or spec.objectives.throughput != "profiled":
+    if limit is None or spec.objectives.throughput == "measured":
         return
     bench.find_facts()
     depth = bench.backbone.family.depth
     fastest = smallest(spec.space, depth, lambda schedule: 1 / bench.throughput(schedule).speedup)
     most = bench.throughput(fastest).speedup
     if most < limit:
-        raise InputError(
-            f"{spec.name}: budget.min_speedup must be at most {most:.3g}, what the fastest schedule of the space is "
-            f"predicted to reach, got {limit:g}; lower it, or widen space.keep, space.blocks or space.max_stages"
-        )
+        raise speedup_limit_error(spec, most)
+
+
+def speedup_limit_error(spec: StudySpec, most: float) -> InputError:
+    """most: the speed-up that the fastest schedule of the space is predicted to reach."""
+    return InputError(
+        f"{spec.name}: budget.min_speedup must be at most {most:.3g}, what the fastest schedule of the space is "
+        f"predicted to reach, got {spec.budget.min_speedup:g}; lower it, or widen space.keep, space.blocks or "
+        "space.max_stages"
+    )
 
 
 def check_methods(spec: StudySpec, bench: Bench) -> None:

@@ -76,6 +76,19 @@ class StudySpec(Section):
                 return {**data, "data": {"source": DEMO}}
         return data
 
+    @model_validator(mode="after")
+    def _onnxruntime_has_its_own(self) -> StudySpec:
+        """It runs on the CPU in float32, and accuracy is to be that of what runs."""
+        if self.objectives.throughput == "onnxruntime":
+            for name, allowed in (("device", ("auto", "cpu")), ("dtype", ("auto", "float32"))):
+                value = getattr(self.runtime, name)
+                if value not in allowed:
+                    raise ValueError(
+                        f"runtime.{name} must be {' or '.join(allowed)} for objectives.throughput onnxruntime, got "
+                        f"{value!r}; leave it out"
+                    )
+        return self
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data; `make_spec(spec.to_dict(), place) == spec`."""
         return self.model_dump(mode="json")

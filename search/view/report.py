@@ -214,12 +214,18 @@ def replay_table(name: str, replay: Replay) -> RenderableType:
     table.add_row("images/s", wording.rate(measured.throughput.images_per_s), "")
     table.add_row("speed-up", wording.speedup(measured.throughput), "")
     lines = [
-        f"{name}: {VERDICTS[replay.reproduced]}",
+        f"{name}: {_verdict(replay)}",
         f"accuracy: {wording.KIND_WORDS[measured.accuracy.kind]}, {measured.accuracy.images:,} {replay.split} images",
         f"measured on {wording.setting(measured)}",
         f"FLOPs: {FLOP_CONVENTION}",
     ]
     return Group(table, *(Text(line, style="" if i == 0 else "dim") for i, line in enumerate(lines)))
+
+
+def _verdict(replay: Replay) -> str:
+    if replay.comparable:
+        return VERDICTS[replay.reproduced]
+    return "recorded in another number format than it ran in now, so nothing is compared"
 
 
 def replay_json(replay: Replay) -> dict[str, Any]:

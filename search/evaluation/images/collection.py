@@ -33,12 +33,14 @@ class Source(Protocol):
 
     classes: of each image, or why there are none. fingerprint: identity of images, classes and preprocessing, the
     same for a copy. cache_key: of what pixels depend on, changed by any change of a file. shape: of one image.
+    images: the pixels of all images, where they are in memory already.
     """
 
     classes: Classes
     fingerprint: str
     cache_key: str
     shape: tuple[int, int, int]
+    images: Pixels | None
 
     def __len__(self) -> int: ...
 
@@ -59,25 +61,28 @@ class DemoImages:
     def __init__(self) -> None:
         folder = files("studies") / "demo"
         with as_file(folder / "t10k-images-idx3-ubyte.gz") as path:
-            self.images = read_idx(path, 3)[:, None]
+            self.images: Pixels | None = read_idx(path, 3)[:, None]
             self.fingerprint = self.cache_key = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
         with as_file(folder / "t10k-labels-idx1-ubyte.gz") as path:
             self.labels = read_idx(path, 1).astype(np.int64)
         self.classes = Classes(self.labels, "class indices as given")
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.labels)
 
     def name(self, index: int) -> str:
         return f"demo image {index}"
 
     def pixels(self, index: int) -> Pixels:
+        assert self.images is not None
         image: Pixels = self.images[index]
         return image
 
 
 class Collection:
     """Images of any form that a reader knows, for one backbone. Can be pickled, for processes that decode."""
+
+    images: Pixels | None = None
 
     def __init__(self, path: str, backbone: Backbone, columns: Columns = USUAL) -> None:
         """Raises InputError if the path is missing or broken, or holds no images."""

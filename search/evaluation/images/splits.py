@@ -108,7 +108,7 @@ class Images:
         )
 
     def _decoded(self, indices: NDArray[np.int64]) -> Decoded:
-        if isinstance(self.source, DemoImages):  # as small as they are
+        if self.source.images is not None:
             return Decoded(self.source.images[indices], np.arange(len(indices)))
         digest = hashlib.sha256(self.source.cache_key.encode() + indices.tobytes()).hexdigest()[:32]
         return decode_once(digest, indices, self.source.pixels, self.source.shape, self.skip_corrupt)
