@@ -15,5 +15,9 @@ class StorageUnavailable(SearchError):
     """The database does not answer, or has no room, now: the same call may succeed later."""
 
 
+class StorageLost(SearchError):
+    """The database did not answer for as long as one was told to wait for it."""
+
+
 class TrialStopped(SearchError):
     """A worker lost its claim on a trial, or was asked to stop; the trial's slot is free for another."""

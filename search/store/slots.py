@@ -142,7 +142,7 @@ def list_stale(connection: Connection, study_id: int, older_than_s: float | None
 def count_ended(connection: Connection, study_id: int) -> tuple[int, int]:
     """(trials that were measured, trials that were given up on)"""
     query = select(SLOT.c.state, func.count()).where(SLOT.c.study_id == study_id).group_by(SLOT.c.state)
-    counts = {state: count for state, count in connection.execute(query)}
+    counts = {row[0]: row[1] for row in connection.execute(query)}
     return counts.get(DONE, 0), counts.get(FAILED, 0)
 
 
