@@ -19,8 +19,9 @@ PATIENCE = "ZTP_DATABASE_PATIENCE"
 class Settings:
     """heartbeat_s: a worker that dies is replaced within two of these. patience_s: a database may be gone so long.
 
-    Of two heartbeats, one and a half are the lease and a quarter passes until somebody looks; a worker beats twice in
-    each, so that one beat may be lost. The lease is kept with the slot: workers may have different heartbeats.
+    Of two heartbeats, one and a quarter are the lease, and an eighth passes until somebody looks: the rest is for busy
+    machines. A worker beats four times in each, so that some beats may be lost. The lease is kept with the slot:
+    workers may have different heartbeats.
     """
 
     heartbeat_s: float = 10.0
@@ -29,17 +30,17 @@ class Settings:
     @property
     def beat_s(self) -> float:
         """Between two beats."""
-        return self.heartbeat_s / 2
+        return self.heartbeat_s / 4
 
     @property
     def lease_s(self) -> float:
         """Silence after which a worker is taken for dead."""
-        return 1.5 * self.heartbeat_s
+        return 1.25 * self.heartbeat_s
 
     @property
     def look_s(self) -> float:
         """Between two looks, of all workers of a study together, at who has died."""
-        return self.heartbeat_s / 4
+        return self.heartbeat_s / 8
 
 
 def read_settings() -> Settings:

@@ -175,11 +175,10 @@ class Trials:
 
     def tell(self, number: int, measurement: Measurement) -> None:
         """Both objectives to Optuna, or that the trial was stopped. Does nothing if it has ended already."""
-        if not measurement.complete:
-            self.study.tell(number, state=TrialState.PRUNED, skip_if_finished=True)
-            return
         values = [measurement.accuracy.value, measurement.throughput.images_per_s]
-        self.study.tell(number, values, skip_if_finished=True)
+        state = TrialState.COMPLETE if measurement.complete else TrialState.PRUNED
+        with suppress(UpdateFinishedTrialError):  # a mender told it between Optuna's look and its write
+            self.study.tell(number, values if measurement.complete else None, state, skip_if_finished=True)
 
     def abandon(self, number: int) -> None:
         """Put a running trial back into the queue as it is: whoever asks next gets the same parameters.

@@ -21,7 +21,7 @@ from search.store.records import HALTED, Slot
 from search.store.tables import SLOT, STUDY
 
 RESERVED, DONE, FAILED = "reserved", "done", "failed"
-LEASE_S = 15.0  # of a worker that says nothing else: see `search.fleet.settings`
+LEASE_S = 12.5  # of a worker that says nothing else: see `search.fleet.settings`
 
 # Workers on several machines share the database's clock, not their own. Seconds since 1970.
 _NOW = {
