@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from search import logs
-from search.cli.options import DEFAULT_STORAGE, INTERRUPTED, Name, Storage, number, open_store, whole
+from search.cli.options import DEFAULT_STORAGE, Storage, exit_code, number, open_store, whole
 from search.errors import InputError, SearchError
 
 if TYPE_CHECKING:
@@ -45,6 +45,9 @@ def launch(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what it would take; needs neither weights nor images.")
     ] = False,
+    engine: Annotated[
+        str | None, typer.Option(metavar="ENGINE", help="How workers are started: local, or ray.")
+    ] = None,
     storage: Storage = DEFAULT_STORAGE,
 ) -> None:
     """Search schedules for a backbone and a budget; the same command continues a study that was interrupted."""
@@ -52,7 +55,7 @@ def launch(
     from search.study.spec import check_files
 
     overrides = {"budget.trials": trials, "budget.time": time, "budget.max_gflops": max_gflops}
-    overrides |= {"runtime.workers": workers, "backbone.weights": weights}
+    overrides |= {"runtime.workers": workers, "runtime.engine": engine, "backbone.weights": weights}
     spec = _spec(study, backbone, data, {name: value for name, value in overrides.items() if value is not None})
     if dry_run:
         _forecast(spec)
@@ -73,15 +76,16 @@ def _forecast(spec: StudySpec) -> None:
 
 def _run(spec: StudySpec, storage: str) -> None:
     from search.fleet.launch import launch as launch_study  # only now: torch, for seconds
+    from search.fleet.leaving import leaving
     from search.view.live import LiveProgress, LoggedProgress
 
     display = LoggedProgress if logs.as_json() else LiveProgress
     try:
-        with display(spec.name, spec.budget.time) as observe:
+        with leaving(), display(spec.name, spec.budget.time) as observe:
             launch_study(spec, storage, observe, spec.runtime.workers)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         logs.say("\nztp: stopped, and nothing is lost; the same command continues")
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(exit_code(error)) from None
 
 
 def _spec(study: str | None, backbone: str | None, data: str | None, overrides: dict[str, Any]) -> StudySpec:
@@ -137,15 +141,27 @@ def _conclude(name: str, storage: str) -> None:
 
 
 def worker(
-    name: Name,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="Name of a study; without it, any open one, oldest first."),
+    ] = None,
+    keep_waiting: Annotated[
+        bool, typer.Option("--keep-waiting", help="Without NAME: wait for further studies, until told to end.")
+    ] = False,
     storage: Storage = DEFAULT_STORAGE,
     number: Annotated[int | None, typer.Option(parser=whole, hidden=True)] = None,  # an engine counts those it starts
 ) -> None:
-    """Join a running study from any machine that reaches its storage and has its data."""
-    from search.fleet.worker import join
+    """Join running studies from any machine that reaches their storage and has their data."""
+    if name is not None and keep_waiting:
+        raise InputError(f"--keep-waiting is for a worker of any study, got it beside {name}; drop one")
+    from search.fleet.joining import join, join_any
 
     try:
-        join(name, storage, number)
-    except KeyboardInterrupt:
+        if name is not None:
+            join(name, storage, number)
+        else:
+            helped = join_any(storage, number, keep_waiting)
+            logs.say(f"ztp: helped with {helped} studies; none is open")
+    except KeyboardInterrupt as error:
         logs.say("\nztp: this worker stopped; its unfinished trial is free for another")
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(exit_code(error)) from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -34,12 +35,19 @@ from search.store.records import Accuracy, Measurement, Setting, Throughput
 from search.study.space import smallest
 from search.study.spec import StudySpec
 
+Check = Callable[[], None]
+
+
+def _go_on() -> None:
+    pass
+
 
 class Bench:
     """Measures schedules for one study on one device."""
 
     def __init__(self, spec: StudySpec, backbone: Backbone, images: Images, device: torch.device) -> None:
         self.spec, self.backbone, self.images, self.device = spec, backbone, images, device
+        self._batch_size = spec.runtime.batch_size
         self._facts: Facts | None = None
         self._model: PrunedViT | None = None
         self._dense_correct: Bits | None = None
@@ -142,11 +150,11 @@ class Bench:
 
     def _evaluator(self, model: PrunedViT, split: Split, kind: str = "", **options: Any) -> Evaluator:
         kind = kind or self.spec.objectives.accuracy
-        return Evaluator(model, split, kind, self.spec.runtime.batch_size, self.device, **options)
+        return Evaluator(model, split, kind, self._batch_size, self.device, **options)
 
     def timing_images(self) -> torch.Tensor:
         """One full batch [B, C, H, W] on the device."""
-        size = self.spec.runtime.batch_size
+        size = self._batch_size
         images = self.search_split.batch(0, min(size, len(self.search_split)))
         repeats = -(-size // len(images))  # a split smaller than a batch is timed on full batches too
         return images.repeat(repeats, 1, 1, 1)[:size].to(self.device)
@@ -241,13 +249,37 @@ class Bench:
         parts = (name, facts.weights, facts.images, facts.dtype, kind, self.key(schedule))
         return hashlib.sha256("|".join(parts).encode()).hexdigest()
 
-    def measure(self, schedule: Schedule, throughput: Throughput, race: Race | None = None) -> Measurement:
-        """Accuracy on the search split: on all of it, or until `race` says that it cannot reach the front."""
+    def use_batch(self, share: float) -> None:
+        """Evaluate with this share of the study's batch from now on; with another than before, caches are given up."""
+        size = max(1, int(self.spec.runtime.batch_size * share))
+        if size != self._batch_size:
+            self._batch_size = size
+            self.release()
+
+    def release(self) -> None:
+        """Give up what was cached on the device; it is found again when it is needed."""
+        for name in ("_searcher", "_confirmer"):
+            self.__dict__.pop(name, None)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def measure(
+        self, schedule: Schedule, throughput: Throughput, race: Race | None = None, check: Check = _go_on
+    ) -> Measurement:
+        """Accuracy on the search split: on all of it, or until `race` says that it cannot reach the front.
+
+        check: called after every batch but the last; what it raises ends the evaluation.
+        """
         if self._dense_correct is not None and not schedule.plan(self.backbone.family.tokens):
             return self._measurement(schedule, throughput, self._dense_correct)
         order = self.order
         lap = Lap(order, race)
-        seen = self._searcher.correct_until(schedule, lap.may_go_on)
+
+        def may_go_on(seen: Bits) -> bool:
+            check()
+            return lap.may_go_on(seen)
+
+        seen = self._searcher.correct_until(schedule, may_go_on)
         correct = np.zeros(len(order), dtype=bool)
         correct[order.positions[: len(seen)]] = seen
         if len(seen) == len(order):
@@ -291,4 +323,4 @@ class Bench:
 
     @property
     def setting(self) -> Setting:
-        return Setting(self.hardware, self.facts.dtype, self.spec.runtime.batch_size)
+        return Setting(self.hardware, self.facts.dtype, self._batch_size)

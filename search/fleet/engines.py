@@ -18,7 +18,7 @@ from typing import Any
 from search.errors import SearchError
 
 POLL_S = 1.0
-GRACE_S = 10.0  # for a worker to hand its trial back when it is asked to stop
+GRACE_S = 12.0  # a worker that is asked to end has handed its trial back after ten
 
 Watch = Callable[[], None]
 
@@ -52,7 +52,7 @@ def run_local(name: str, url: str, workers: int, watch: Watch) -> None:
 
 def _end(processes: list[subprocess.Popen[bytes]]) -> None:
     for process in processes:
-        process.send_signal(signal.SIGINT)  # a worker then hands its trial back, which SIGTERM would not let it
+        process.send_signal(signal.SIGTERM)
     for process in processes:
         try:
             process.wait(GRACE_S)

@@ -16,10 +16,18 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DatabaseError,
+    IntegrityError,
+    InterfaceError,
+    NoSuchModuleError,
+    OperationalError,
+    SQLAlchemyError,
+)
 
 from search import logs
-from search.errors import InputError, SearchError
+from search.errors import InputError, SearchError, StorageUnavailable
 from search.store.migrations import HEAD, VERSION_TABLE
 from search.store.tables import PREFIX
 
@@ -194,6 +202,8 @@ def _told(engine: Engine) -> Iterator[None]:
         yield
     except IntegrityError:
         raise  # not a failure of the database: another process was faster
+    except (OperationalError, InterfaceError) as error:  # not there, locked, full: it may be better later
+        raise StorageUnavailable(f"storage {shown(engine.url)}: {_reason(error)}") from error
     except DatabaseError as error:
         raise SearchError(f"storage {shown(engine.url)}: {_reason(error)}") from error
 

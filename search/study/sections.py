@@ -242,9 +242,11 @@ class RacingSpec(Section):
 
 
 class RuntimeSpec(Section):
-    """Where it runs. workers and prefix_cache_gib do not alter results, so a resume may change them.
+    """Where it runs. What does not alter results (all but device, dtype and batch_size) may differ in a resume.
 
     prefix_cache_gib: memory, per worker, for what the blocks before the first stage give; 0 for none.
+    engine: how workers are started. trial_timeout: after so long an attempt at a trial is ended; null: ten times what
+    the profile predicts for the dense model, ten minutes at least.
     """
 
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
@@ -252,3 +254,5 @@ class RuntimeSpec(Section):
     batch_size: int = Field(default=64, ge=1, le=MOST_IMAGES_AT_ONCE)
     workers: int = Field(default=1, ge=1, le=MOST_WORKERS)
     prefix_cache_gib: float = Field(default=2.0, ge=0)
+    engine: Literal["local", "ray"] = "local"
+    trial_timeout: Duration | None = None

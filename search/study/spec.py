@@ -49,7 +49,9 @@ __all__ = [
     "read_spec",
 ]
 
-WITHOUT_EFFECT = frozenset({"runtime.workers", "runtime.prefix_cache_gib"})  # may differ on resume: how many, not what
+WITHOUT_EFFECT = frozenset(  # may differ on resume: they say how many and by what means, not what
+    {"runtime.workers", "runtime.prefix_cache_gib", "runtime.engine", "runtime.trial_timeout"}
+)
 
 
 class StudySpec(Section):
