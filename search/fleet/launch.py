@@ -18,7 +18,7 @@ from search.errors import InputError, SearchError
 from search.evaluation.bench import Bench
 from search.evaluation.deployed import ONNXRUNTIME, check_onnxruntime
 from search.evaluation.facts import Facts
-from search.fleet.engines import ENGINES
+from search.fleet.engines import ENGINES, check_engine
 from search.fleet.patience import Patience
 from search.fleet.settings import read_settings
 from search.fleet.worker import FACTS, Observer, Worker
@@ -40,6 +40,7 @@ def launch(spec: StudySpec, url: str, observe: Observer, workers: int = 1, engin
     check_files(spec)
     if spec.objectives.throughput == ONNXRUNTIME:
         check_onnxruntime(f"{spec.name}: objectives.throughput")
+    check_engine(engine or spec.runtime.engine, url)
     known = _existing(spec, url)
     if known is not None and known.state == "done":
         return known  # nothing needs to be loaded
@@ -194,7 +195,7 @@ def _search_by_engine(
         observe(store.progress(record.id))
 
     try:
-        ENGINES[engine](record.name, store.url, workers, watch)
+        ENGINES[engine].run(record.name, store.url, workers, watch)
     finally:
         worker.mend()
 

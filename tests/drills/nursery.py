@@ -1,23 +1,28 @@
 """Real worker processes by the dozen: one process loads torch and the backbone, then forks a worker when told to.
 
-    python -m tests.drills.nursery URL STUDY SECONDS_A_TRIAL
+    python -m tests.drills.nursery URL STUDY SECONDS_A_TRIAL FOLDER
 
-Reads lines on stdin: `spawn NUMBER` forks a worker and prints its process id. A worker runs the loop, slots, Optuna
-and store code of `ztp worker`; only what an image's answer is, is simulated (see tests/benchmarks/overhead.py).
+Reads lines on stdin: `spawn NUMBER` forks a worker and prints its process id, `end_of PID` waits for one and prints
+with what code it ended. What a worker says goes to a file named by its process id. A worker runs the loop, slots,
+Optuna and store code of `ztp worker`; only what an image's answer is, is simulated (see tests/benchmarks/overhead.py).
 Each believes to be alone on its machine, so that the others learn of its death by its silence alone.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
 import sys
+import tempfile
+import traceback
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from search.errors import SearchError
 from search.evaluation.bench import Bench
 from search.evaluation.facts import Facts
 from search.evaluation.profile import LatencyProfile, StageCost
@@ -76,7 +81,8 @@ class Nursery:
     """The forking process, from outside."""
 
     def __init__(self, url: str, name: str, seconds: float, environment: Mapping[str, str] | None = None) -> None:
-        command = [sys.executable, "-m", "tests.drills.nursery", url, name, str(seconds)]
+        self._folder = tempfile.TemporaryDirectory()
+        command = [sys.executable, "-m", "tests.drills.nursery", url, name, str(seconds), self._folder.name]
         variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **(environment or {})}
         self._process = subprocess.Popen(
             command, cwd=ROOT, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -93,11 +99,21 @@ class Nursery:
 
     def spawn(self) -> int:
         self.born += 1
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"spawn {self.born}\n")
-        self._process.stdin.flush()
-        self.pids.append(int(self._read("pid")))
+        self.pids.append(int(self._ask(f"spawn {self.born}", "pid")))
         return self.pids[-1]
+
+    def _ask(self, order: str, answer: str) -> str:
+        assert self._process.stdin is not None
+        self._process.stdin.write(order + "\n")
+        self._process.stdin.flush()
+        return self._read(answer)
+
+    def end_of(self, pid: int) -> tuple[int, str]:
+        """Waits for a worker's end; its exit code, and what it said."""
+        return int(self._ask(f"end_of {pid}", "code")), self.said(pid)
+
+    def said(self, pid: int) -> str:
+        return Path(self._folder.name, str(pid)).read_text()
 
     def living(self) -> list[int]:
         return [pid for pid in self.pids if slots.process_identity(pid) != f"{pid}:"]
@@ -110,6 +126,7 @@ class Nursery:
         self._process.stdin.close()
         self._process.wait()
         self._process.stdout.close()
+        self._folder.cleanup()
 
     def __enter__(self) -> Nursery:
         return self
@@ -118,20 +135,29 @@ class Nursery:
         self.close()
 
 
-def main(url: str, name: str, seconds: float) -> None:
+def main(url: str, name: str, seconds: float, folder: str) -> None:
     store = Store.open(url, create=False)
     record = store.study(name)
     store.close()
     bench = Bench.open(make_spec(record.spec, name))
     bench.use(Facts(**record.provenance[FACTS]))
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the dead are reaped by themselves
     print("ready", flush=True)
     for line in sys.stdin:
-        number = int(line.split()[1])
+        order, number = line.split()
+        if order == "end_of":
+            _, status = os.waitpid(int(number), 0)
+            print(f"code {os.waitstatus_to_exitcode(status)}", flush=True)
+            continue
         pid = os.fork()
         if pid == 0:
-            _live(url, name, bench, number, seconds)
+            _speak_to(Path(folder, str(os.getpid())))
+            _live(url, name, bench, int(number), seconds)
         print(f"pid {pid}", flush=True)
+
+
+def _speak_to(path: Path) -> None:
+    os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), 2)
+    logging.basicConfig(level=logging.WARNING, format="ztp: %(message)s")
 
 
 def _live(url: str, name: str, bench: Bench, number: int, seconds: float) -> None:
@@ -144,11 +170,13 @@ def _live(url: str, name: str, bench: Bench, number: int, seconds: float) -> Non
         code = 0
     except KeyboardInterrupt as left:
         code = int(getattr(left, "code", 130))
-    except BaseException as error:
-        print(f"worker {number}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+    except SearchError as error:
+        print(f"ztp: {error}", file=sys.stderr, flush=True)
+    except BaseException:
+        traceback.print_exc()
     finally:
         os._exit(code)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], float(sys.argv[3]))
+    main(sys.argv[1], sys.argv[2], float(sys.argv[3]), sys.argv[4])

@@ -50,5 +50,8 @@ class PostgreSQL:
         """mode: "fast" ends sessions and says so, "immediate" is a crash with recovery."""
         self.control("restart", "-m", mode, "-l", str(self._folder / "log"))
 
+    def start(self) -> None:
+        self.control("start", "-l", str(self._folder / "log"))
+
     def close(self) -> None:
         self._server.cleanup()
