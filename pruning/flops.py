@@ -27,10 +27,11 @@ from pruning.schedule import Schedule
 _ELEMENTWISE = frozenset(
     "aten::" + name
     for name in (
-        "__and__ __rshift__ __xor__ abs add add_ amax amin any argsort bitwise_and bitwise_xor clamp_min clone "
-        "cumsum div div_ exp expand_as gelu index_select le linalg_vector_norm log logical_and logical_not lt "
-        "masked_fill_ maximum mean minimum mul mul_ ne neg new_ones norm ones_like pow repeat rsqrt rsub scatter "
-        "sigmoid silu softmax sort sqrt square sub sum tanh topk where"
+        "__and__ __rshift__ __xor__ abs add add_ amax amin any argmax argsort bitwise_and bitwise_xor clamp_min "
+        "clone cumsum div div_ exp expand_as ge gelu index_select le linalg_vector_norm log logical_and "
+        "logical_not lt "
+        "masked_fill_ max maximum mean minimum mul mul_ ne neg new_ones norm ones_like pow repeat rsqrt rsub "
+        "scatter scatter_add sigmoid silu softmax sort sqrt square sub sum tanh topk where"
     ).split()
 )
 

@@ -52,7 +52,7 @@ class PrunedViT(nn.Module):
         if plans and method.needs_class_token and not self.family.class_token:
             raise ScheduleError(
                 f"method must not need a class token for this backbone, which has none, got {schedule.method}; "
-                "use zero-tprune or random"
+                "use zero-tprune, tome, pitome, hatp or random"
             )
         self._schedule = schedule
         self._method: TokenMethod = method
@@ -146,6 +146,7 @@ class PrunedViT(nn.Module):
             entering=tokens.values,
             prefix=self.family.prefix,
             class_token=self.family.class_token,
+            depth=self.family.depth,
             seeds=seeds,
             class_row=attended.class_row,
         )

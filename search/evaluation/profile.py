@@ -229,16 +229,13 @@ def _cases(
 
 def _plans(method: str, block: int, count: int) -> dict[str, StagePlan]:
     """A typical stage; with many votes; with the similarity step. Only those that the method can take."""
-    fields = METHODS[method].stage_fields
-    votes = "wpr_iterations" in fields
-    steps: dict[str, Any] = {"importance": True, "votes": votes}
-    stage = Stage(block=block, keep=0.7, wpr_iterations=1)
-    plans = {"bare": plan_stage(stage, count, similarity=False, **steps)}
-    if votes:
-        many = Stage(block=block, keep=0.7, wpr_iterations=MANY_VOTES)
-        plans["many"] = plan_stage(many, count, similarity=False, **steps)
-    if "similarity_share" in fields:
-        plans["similar"] = plan_stage(stage, count, similarity=True, **steps)
+    steps = METHODS[method].steps({})
+    stage = Stage(block=block, keep=TYPICAL_KEEP, wpr_iterations=1)
+    plans = {"bare": plan_stage(stage, count, replace(steps, similarity=not steps.importance))}
+    if steps.votes:
+        plans["many"] = plan_stage(replace(stage, wpr_iterations=MANY_VOTES), count, replace(steps, similarity=False))
+    if steps.similarity and steps.importance:
+        plans["similar"] = plan_stage(stage, count, steps)
     return plans
 
 

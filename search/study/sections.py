@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from pruning.methods import METHODS
 from pruning.stage import MAX_WPR_ITERATIONS
+from search.study.option_values import check_values
 
 DEMO = "demo"
 BUNDLED = "bundled"
@@ -188,15 +189,20 @@ class SpaceSpec(Section):
     """Which schedules are searched. Pairs are [low, high], both included.
 
     blocks: null means every block but the last, which is known once the backbone is.
+    options: for a method, the values to try of each of its options; those not listed keep their default.
     """
 
     methods: tuple[str, ...] = ("zero-tprune",)
+    options: dict[str, dict[str, tuple[Any, ...]]] = Field(default_factory=dict)
     max_stages: int = Field(default=4, ge=1)
     blocks: Blocks | None = None
     keep: Keep = (0.5, 1.0)
     wpr_iterations: Votes = (1, 50)
     partition: Partition = (0.3, 0.7)
     similarity_share: Share = (0.0, 1.0)
+
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())  # `options` is a dict, which has no hash
 
     @field_validator("methods", mode="before")
     @classmethod
@@ -210,12 +216,28 @@ class SpaceSpec(Section):
             raise ValueError("must name each method once")
         return tuple(value)
 
+    @field_validator("options", mode="before")
+    @classmethod
+    def _known_options(cls, value: Any, info: Any) -> Any:
+        return check_values(value, info.data.get("methods", tuple(METHODS)))
+
     @field_validator("keep")
     @classmethod
     def _prunes(cls, keep: tuple[float, float]) -> tuple[float, float]:
         if keep[0] == 1:
             raise ValueError("must reach below 1, or nothing would ever be pruned")
         return keep
+
+    @model_validator(mode="after")
+    def _methods_can_keep_so_few(self) -> SpaceSpec:
+        for method in self.methods:
+            least = METHODS[method].least_keep
+            if self.keep[1] < least:
+                raise ValueError(
+                    f"must keep up to {least} or more for {method}, which merges tokens in pairs, got keep "
+                    f"{list(self.keep)}; raise its high end"
+                )
+        return self
 
     @model_validator(mode="after")
     def _stages_fit(self) -> SpaceSpec:
