@@ -16,7 +16,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from pruning.errors import PruningError
-from search.cli import launching, reading
+from search.cli import comparing, launching, reading
 from search.errors import InputError, SearchError
 
 FAILED, INVALID = 1, 2
@@ -33,6 +33,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "front": reading.front,
     "export": reading.export,
     "evaluate": reading.evaluate,
+    "compare": comparing.compare,
     "dashboard": reading.dashboard,
     "worker": launching.worker,
 }

@@ -46,11 +46,12 @@ def front(
 ) -> None:
     """Show a study's Pareto front of accuracy and throughput."""
     from search.view import plots, report
+    from search.view.pictures import canvas
 
     if as_json + as_csv + (plot is not None) > 1:
         raise InputError("front takes one of --json, --csv and --plot, got more; run it once for each")
     if plot is not None:
-        plots.check_path(plot)
+        canvas.check_path(plot)
     store = open_store(storage)
     study = store.study(name)
     latest = _front(store, study)

@@ -47,7 +47,7 @@ def replay(path: Path, data_path: str | None = None) -> Replay:
     """
     config = read_config(path)
     recorded = _recorded(config, path)
-    spec = _spec(config, path, data_path)
+    spec = spec_of(config, path, data_path)
     backbone = load_backbone(spec.backbone.name, spec.backbone.weights)
     expected = config.backbone.get("fingerprint")
     if expected is not None and expected != backbone.fingerprint:
@@ -89,7 +89,7 @@ def _recorded(config: Config, path: Path) -> tuple[float | None, int | None]:
     return accuracy, flops
 
 
-def _spec(config: Config, path: Path, data_path: str | None) -> StudySpec:
+def spec_of(config: Config, path: Path, data_path: str | None = None) -> StudySpec:
     """The parts of a study's spec that a configuration keeps, checked by the same rules."""
     data = {name: value for name, value in config.data.items() if name not in ("accuracy", "fingerprint")}
     if data_path is not None:
