@@ -16,7 +16,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from pruning.errors import PruningError
-from search.cli import comparing, launching, reading
+from search.cli import comparing, launching, looking, reading
 from search.errors import InputError, SearchError
 
 FAILED, INVALID = 1, 2
@@ -34,6 +34,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "export": reading.export,
     "evaluate": reading.evaluate,
     "compare": comparing.compare,
+    "visualize": looking.visualize,
     "dashboard": reading.dashboard,
     "worker": launching.worker,
 }
