@@ -7,6 +7,7 @@ stands for. Under each row the answers with and without pruning. Knows pixels. I
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -51,8 +52,22 @@ def sheet(rows: Sequence[Anatomy], title: str) -> Image.Image:
 
 def png(rows: Sequence[Anatomy], title: str) -> bytes:
     """The sheet as PNG."""
+    return _encoded(sheet(rows, title))
+
+
+def message_png(title: str, text: str) -> bytes:
+    """What stands in place of a sheet that cannot be drawn."""
+    lines = textwrap.wrap(text, 90)
+    page = Image.new("RGB", (760, 3 * MARGIN + HEAD + 20 * len(lines)), BACKGROUND)
+    draw = ImageDraw.Draw(page)
+    draw.text((MARGIN, MARGIN), title, INK, _font(17))
+    draw.multiline_text((MARGIN, MARGIN + HEAD), "\n".join(lines), QUIET, _font(14))
+    return _encoded(page)
+
+
+def _encoded(page: Image.Image) -> bytes:
     stream = io.BytesIO()
-    sheet(rows, title).save(stream, format="PNG", optimize=True)
+    page.save(stream, format="PNG", optimize=True)
     return stream.getvalue()
 
 
