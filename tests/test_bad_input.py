@@ -337,7 +337,7 @@ def test_commands(refused: Callable[..., None], row: Row) -> None:
 
 USAGE: list[Row] = [
     (["frot", "shirts"], "No such command 'frot'", "front"),
-    (["front"], "Missing argument 'NAME'"),
+    (["front"], "Missing argument 'NAME...'"),
     (["front", "shirts", "--jsn"], "No such option: --jsn", "--json"),
     (["launch", "demo", "--trials", "many"], "'--trials': must be a whole number, got 'many'"),
     (["export", "shirts", "--max-gflops", "small"], "'--max-gflops': must be a number, got 'small'"),

@@ -6,6 +6,7 @@ Knows which flags go together. Ignores how anything is drawn, chosen or measured
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,31 +40,46 @@ def study_status(name: Name, storage: Storage = DEFAULT_STORAGE) -> None:
 
 
 def front(
-    name: Name,
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Studies; `ztp list` shows them.")],
     as_json: AsJson = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print one row per point.")] = False,
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a picture: .png or .html.")] = None,
     storage: Storage = DEFAULT_STORAGE,
 ) -> None:
-    """Show a study's Pareto front of accuracy and throughput."""
-    from search.view import plots, report
+    """Show a study's Pareto front of accuracy and throughput, or those of several."""
+    from search.view import report
+    from search.view.pictures import canvas
 
     if as_json + as_csv + (plot is not None) > 1:
         raise InputError("front takes one of --json, --csv and --plot, got more; run it once for each")
+    if len(set(names)) < len(names):
+        raise InputError(f"front takes each study once, got {' '.join(names)}")
     if plot is not None:
-        plots.check_path(plot)
+        canvas.check_path(plot)
     store = open_store(storage)
-    study = store.study(name)
-    latest = _front(store, study)
+    found = [(study, _front(store, study)) for study in map(store.study, names)]
     if plot is not None:
-        plots.save_plot(plot, study, latest, store.evaluations(study.id))
+        _plot(plot, store, found)
         logs.say(f"ztp: wrote {plot}")
     elif as_json:
-        print(json.dumps(report.front_json(study, latest), indent=2))
+        documents = [report.front_json(study, latest) for study, latest in found]
+        print(json.dumps(documents if len(found) > 1 else documents[0], indent=2))
     elif as_csv:
-        print(report.front_csv(study, latest), end="")
+        print(report.front_csv(found), end="")
     else:
-        report.show(report.front_table(study, latest))
+        report.show(*(report.front_table(study, latest) for study, latest in found))
+
+
+def _plot(path: Path, store: Store, found: Sequence[tuple[StudyRecord, Front]]) -> None:
+    """One study with everything that it evaluated; several with their fronts alone."""
+    from search.view import plots
+    from search.view.pictures import canvas, fronts
+
+    if len(found) == 1:
+        ((study, latest),) = found
+        plots.save_plot(path, study, latest, store.evaluations(study.id))
+    else:
+        canvas.save(path, fronts.gather(found), fronts.matplotlib_figure, fronts.plotly_figure)
 
 
 def _front(store: Store, study: StudyRecord) -> Front:

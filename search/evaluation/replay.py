@@ -53,7 +53,7 @@ def replay(path: Path, data_path: str | None = None, runtime: str = "torch") -> 
     deployed = _is_onnxruntime(runtime)
     config = read_config(path)
     recorded = _recorded(config, path)
-    spec = _spec(config, path, data_path)
+    spec = spec_of(config, path, data_path)
     comparable = not deployed or spec.runtime.dtype == "float32"
     if deployed:
         spec = _for_onnxruntime(spec)
@@ -108,7 +108,7 @@ def _recorded(config: Config, path: Path) -> tuple[float | None, int | None]:
     return accuracy, flops
 
 
-def _spec(config: Config, path: Path, data_path: str | None) -> StudySpec:
+def spec_of(config: Config, path: Path, data_path: str | None = None) -> StudySpec:
     """The parts of a study's spec that a configuration keeps, checked by the same rules."""
     data = {name: value for name, value in config.data.items() if name not in ("accuracy", "fingerprint")}
     if data_path is not None:

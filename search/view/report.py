@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -154,13 +155,15 @@ def _confirm_json(confirm: Measurement | None) -> dict[str, Any] | None:
     }
 
 
-def front_csv(study: StudyRecord, front: Front) -> str:
-    """One row per point, one value per cell; empty where there is none yet."""
+def front_csv(found: Iterable[tuple[StudyRecord, Front]]) -> str:
+    """One row per point of every study, one value per cell; empty where there is none yet."""
     text = io.StringIO()
     writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n")
     writer.writeheader()
-    for point in front.points:
-        writer.writerow({"study": study.name, "trial": point.trial, **_search_row(point.search), **_confirm_row(point)})
+    for study, front in found:
+        for point in front.points:
+            known = {**_search_row(point.search), **_confirm_row(point)}
+            writer.writerow({"study": study.name, "trial": point.trial, **known})
     return text.getvalue()
 
 

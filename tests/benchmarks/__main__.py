@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks [NAME ...] [--results DIR]
 
-On two cores `time_to_front` takes three to four hours, `samplers` and `methods` about 20 minutes each, the rest
+On two cores `time_to_front` takes three to four hours, `samplers` about 20 minutes, the rest
 minutes. Nothing else should run meanwhile. Knows commands and files. Ignores what is measured.
 """
 
@@ -24,7 +24,6 @@ BENCHMARKS = {  # name of the file of results -> module of this folder and its o
     "overhead": "overhead",
     "workers": "workers",
     "decoding": "decoding",
-    "methods": "methods --ablation",
     "samplers": "samplers",
     "time-to-front": "time_to_front --plain-known",
 }

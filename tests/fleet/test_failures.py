@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 from optuna.trial import TrialState
-from search.evaluation.data import Split
 
 from pruning.schedule import Schedule
 from pruning.stage import Stage
 from search.errors import SearchError
 from search.evaluation.bench import Bench
+from search.evaluation.images.splits import Split
 from search.fleet import failures
 from search.fleet.failures import limit_s
 
