@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
 from search.evaluation.images import workers
+from search.evaluation.images.cache import cache_folder
 
 SHAPE = (3, 8, 8)
 ROOT = Path(__file__).parents[3]
@@ -23,7 +25,7 @@ PROGRAM = """
 import json, os, sys, time
 from pathlib import Path
 import numpy as np
-from search.evaluation.images.collection import CorruptImage
+from search.evaluation.images import decoded as module
 from search.evaluation.images.decoded import decode_once
 
 class Decode:
@@ -39,10 +41,12 @@ class Decode:
 
 if __name__ == "__main__":
     options = json.loads(sys.argv[1])
+    module.SAVE_EVERY_S = options.get("save_every_s", module.SAVE_EVERY_S)
     decode = Decode(options["folder"], options["seconds"], options.get("die_at"))
     order = np.random.default_rng(0).permutation(options["images"])
     decoded = decode_once("key", order, decode, (3, 8, 8), processes=options["processes"])
-    right = bool((decoded.pixels[:, 0, 0, 0] == order % 251).all() and (decoded.pixels[:, 2, 7, 7] == order % 251).all())
+    first, last = decoded.pixels[:, 0, 0, 0], decoded.pixels[:, 2, 7, 7]
+    right = bool((first == order % 251).all() and (last == order % 251).all())
     print(json.dumps({"right": right, "good": len(decoded.good), "pids": os.getpid()}))
 """
 
@@ -55,16 +59,24 @@ class Program:
         self.folder.mkdir()
         self._file = folder / "program.py"
         self._file.write_text(PROGRAM)
+        self._started: list[subprocess.Popen[str]] = []
 
     def start(self, images: int, processes: int, seconds: float, **options: object) -> subprocess.Popen[str]:
         options |= {"folder": str(self.folder), "images": images, "processes": processes, "seconds": seconds}
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, self._file, json.dumps(options)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
+        self._started.append(process)
+        return process
+
+    def end(self) -> None:
+        for process in self._started:
+            process.kill()
+            process.communicate()
 
     def decoded(self) -> list[int]:
         return [int(line) for path in self.folder.iterdir() for line in path.read_text().split()]
@@ -78,8 +90,10 @@ class Program:
 
 
 @pytest.fixture
-def program(tmp_path: Path) -> Program:
-    return Program(tmp_path)
+def program(tmp_path: Path) -> Iterator[Program]:
+    made = Program(tmp_path)
+    yield made
+    made.end()
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[dict[str, object], str]:
@@ -110,21 +124,22 @@ def test_two_that_ask_at_once_decode_once(program: Program) -> None:
     assert (err_one + err_two).count("decoding 100 images") == 1
 
 
-def test_after_a_kill_the_rest_is_decoded(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
-    killed = program.start(images=700, processes=2, seconds=0.02)
-    program.wait_for(600, killed)  # 6 s of decoding: what is known was saved after 5 s
+def test_after_a_kill_only_what_was_not_saved_is_decoded_again(program: Program) -> None:
+    killed = program.start(images=300, processes=2, seconds=0.02, save_every_s=0.2)
+    while not (state := cache_folder() / "key.state").exists():
+        assert killed.poll() is None, killed.communicate()
+        time.sleep(0.02)
     children = psutil.Process(killed.pid).children(recursive=True)
-    killed.send_signal(signal.SIGKILL)
+    killed.kill()
     killed.communicate()
-    psutil.wait_procs(children, timeout=20)
-    assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
-    before = len(program.decoded())
-    assert before < 700
-    told, err = finish(program.start(images=700, processes=1, seconds=0))
-    assert told["right"]
-    assert told["good"] == 700
-    assert 0 < len(program.decoded()) - before < 500  # more than was saved is decoded again, but not all
-    assert "of them before" in err
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert not alive  # processes that decode end with the one that started them
+    before, saved = len(program.decoded()), int(np.count_nonzero(np.fromfile(state, dtype=np.uint8)))
+    assert 0 < saved < 300
+    told, err = finish(program.start(images=300, processes=1, seconds=0))
+    assert (told["right"], told["good"]) == (True, 300)
+    assert len(program.decoded()) - before == 300 - saved
+    assert f"decoding 300 images, {saved} of them before" in err
 
 
 def test_killed_before_anything_was_saved(program: Program) -> None:
@@ -154,7 +169,6 @@ def test_processes_by_cores_and_images(images: int, expected: int, monkeypatch: 
 MEMORY = """
 import json, resource, sys
 import numpy as np
-from search.evaluation.images.collection import CorruptImage
 from search.evaluation.images.decoded import decode_once
 from search.evaluation.images.splits import Split
 import torch
@@ -168,7 +182,7 @@ def peak():
 images = int(sys.argv[1])
 decode_once("small", np.arange(10), decode, (3, 224, 224))
 before = peak()
-decoded = decode_once("large", np.arange(images), decode, (3, 224, 224))
+decoded = decode_once("large", np.arange(images), decode, (3, 224, 224), processes=1)
 after_decoding = peak() - before
 split = Split("search", decoded.pixels, None, torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
 anonymous = lambda: int(next(l for l in open("/proc/self/status") if l.startswith("RssAnon")).split()[1]) * 1024
