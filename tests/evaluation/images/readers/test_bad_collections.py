@@ -137,9 +137,13 @@ ROWS: list[tuple[Any, ...]] = [
 def test_is_refused(pictures: Any, small_spec: Any, backbone: Backbone, row: tuple[Any, ...]) -> None:
     spoil, *words = row
     spec = small_spec(data={"path": str(spoil(pictures)), "search_images": 1, "confirm_images": 1})
-    with pytest.raises(InputError) as refusal:
+
+    def opened() -> None:
         check_files(spec)
         open_images(spec.data, spec.objectives, backbone)
+
+    with pytest.raises(InputError) as refusal:
+        opened()
     for word in words:
         assert word in str(refusal.value)
     assert "data.path" in str(refusal.value)
