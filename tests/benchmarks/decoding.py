@@ -106,9 +106,8 @@ def measure(arguments: argparse.Namespace, folder: Path) -> None:
         again, _ = timed(ask)
         reference = result.pixels if reference is None else reference
         assert np.array_equal(reference, result.pixels), "the number of processes changed a pixel"
-        table.add(
-            {"processes": processes, "seconds": seconds, "images/s": len(order) / seconds, "again, ms": 1e3 * again}
-        )
+        rates = {"images/s": len(order) / seconds, "steady images/s": told.rate()}
+        table.add({"processes": processes, "seconds": seconds, **rates, "again, ms": 1e3 * again})
     table.finish({"JPEG, mean kB": size / 1000, "cache": cache.gib(reference.nbytes)})
 
 

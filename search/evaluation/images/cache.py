@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
 from search.errors import InputError
+from search.evaluation.images.pixels import Pixels
 
 UNUSED_DAYS = 30
 DAY_S = 86_400
@@ -31,7 +32,6 @@ SPARE_BYTES = 2**28  # left free on the disk
 TO_DO, DECODED, CORRUPT = 0, 1, 2  # a state byte
 
 State = NDArray[np.uint8]
-Pixels = NDArray[np.uint8]
 
 
 def cache_folder() -> Path:

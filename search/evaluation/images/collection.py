@@ -19,13 +19,10 @@ from PIL import Image, UnidentifiedImageError
 from pruning.backbones import Backbone
 from search.errors import InputError
 from search.evaluation.images.classes import Classes, assign
-from search.evaluation.images.preprocessing import Pixels, Preprocessing
+from search.evaluation.images.pixels import CorruptImage, Pixels
+from search.evaluation.images.preprocessing import Preprocessing
 from search.evaluation.images.readers import USUAL, Columns, open_reader
 from search.evaluation.images.readers.idx import read_idx
-
-
-class CorruptImage(InputError):
-    """An image cannot be decoded; `data.skip_corrupt` leaves it out."""
 
 
 class Source(Protocol):

@@ -21,14 +21,13 @@ from search.evaluation.images.cache import (
     DECODED,
     TO_DO,
     Entry,
-    Pixels,
     State,
     cache_folder,
     check_room,
     gib,
     remove_unused,
 )
-from search.evaluation.images.collection import CorruptImage
+from search.evaluation.images.pixels import CorruptImage, Pixels
 from search.evaluation.images.progress import decoding, say
 from search.evaluation.images.workers import CHUNK, Chunk, Decode, Job, decode_chunks, processes_for
 

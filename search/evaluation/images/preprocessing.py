@@ -8,15 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 import PIL
 import timm
-from numpy.typing import NDArray
 from PIL import Image
 from timm.data.transforms_factory import create_transform
 from torch import Tensor
 
-Pixels = NDArray[np.uint8]
+from search.evaluation.images.pixels import Pixels
+
 FIELDS = ("input_size", "interpolation", "crop_pct", "crop_mode")
 MODES = {1: "L", 3: "RGB"}
 

@@ -18,7 +18,7 @@ from pruning.backbones import Backbone
 from search.errors import InputError
 from search.evaluation.images.collection import Collection, DemoImages, Source
 from search.evaluation.images.decoded import Decoded, decode_once
-from search.evaluation.images.preprocessing import Pixels
+from search.evaluation.images.pixels import Pixels
 from search.evaluation.images.readers import Columns
 from search.study.sections import FOLDER_SPLIT
 from search.study.spec import DataSpec, ObjectivesSpec

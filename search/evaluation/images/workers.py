@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 
 from search.errors import SearchError
 from search.evaluation.images.cache import CORRUPT, DECODED
-from search.evaluation.images.collection import CorruptImage
-from search.evaluation.images.preprocessing import Pixels
+from search.evaluation.images.pixels import CorruptImage, Pixels
 
 CHUNK = 32  # images: a quarter of a second, so that progress flows and little is lost
 WORTH_A_PROCESS = 1000  # images: decoding so many takes longer than starting a process, 5 s of a core

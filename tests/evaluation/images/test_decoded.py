@@ -10,9 +10,8 @@ import pytest
 
 from search.errors import InputError
 from search.evaluation.images.cache import cache_folder
-from search.evaluation.images.collection import CorruptImage
 from search.evaluation.images.decoded import decode_once
-from search.evaluation.images.preprocessing import Pixels
+from search.evaluation.images.pixels import CorruptImage, Pixels
 
 INDICES = np.array([5, 2, 9])
 SHAPE = (1, 2, 2)

@@ -8,7 +8,7 @@ import io
 import json
 import struct
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -126,6 +126,9 @@ class Pictures:
             write_tar(self.folder / "shards" / f"shard-{shard:03}.tar", members)
         return self.folder / "shards"
 
+    def write_tar(self, name: str, members: dict[str, bytes]) -> Path:
+        return write_tar(self.folder / name, members)
+
 
 def write_tar(path: Path, members: dict[str, bytes]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -140,13 +143,3 @@ def write_tar(path: Path, members: dict[str, bytes]) -> Path:
 @pytest.fixture
 def pictures(tmp_path: Path) -> Pictures:
     return Pictures(tmp_path)
-
-
-@pytest.fixture(name="write_tar")
-def _write_tar() -> Callable[..., Path]:
-    return write_tar
-
-
-@pytest.fixture(name="png")
-def _png() -> Callable[..., bytes]:
-    return png

@@ -15,7 +15,8 @@ import torch
 
 from pruning.backbones import Backbone
 from search.errors import InputError
-from search.evaluation.images.collection import Collection, CorruptImage
+from search.evaluation.images.collection import Collection
+from search.evaluation.images.pixels import CorruptImage
 from search.evaluation.images.readers import READERS, find_form
 from search.evaluation.images.splits import open_images
 from search.study.data_paths import expand
