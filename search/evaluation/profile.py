@@ -125,8 +125,8 @@ def measure_profile(
 ) -> LatencyProfile:
     """Time one block on `images` [B, C, H, W] at token counts from `fewest` to all, bare and with each method's stage.
 
-    prepare: makes a call of a module and its inputs, in whatever runtime. points: how many token counts. turns: how often
-    each is timed.
+    prepare: makes a call of a module and its inputs, in whatever runtime. points: how many token counts.
+    turns: how often each is timed.
     All cases take turns, so that a drift of the machine's speed spreads over all, and the fastest turn counts:
     what else the machine does can only add time.
     """
