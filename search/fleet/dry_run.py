@@ -22,7 +22,7 @@ from pruning.errors import ScheduleError
 from pruning.schedule import Schedule
 from search.errors import InputError
 from search.evaluation.bench import Bench
-from search.evaluation.device import bfloat16_is_fast, choose_device
+from search.evaluation.device import bfloat16_is_fast, choose_device, synchronize
 from search.evaluation.images.classes import Classes
 from search.evaluation.images.collection import DemoImages
 from search.evaluation.images.preprocessing import Pixels
@@ -37,6 +37,7 @@ DRAWS = 1000  # schedules of the space, drawn uniformly: a share of 0.5 is then 
 PROFILE_POINTS = 3
 TURNS = Turns(least=1, most=3, enough_s=2.0)
 BATCH_S = 1.0  # the dense model's batch is cut to about this, for a forecast is to take seconds
+FIRST_LOOKS = 4  # at one image, the first of which warms up
 FINALISTS = 10  # that are confirmed; a front has rarely more within a budget's trials
 
 
@@ -74,26 +75,24 @@ class Forecast:
         return (self.search_s if limit is None else min(self.search_s, limit)) + self.confirm_s
 
 
-class Noise:
-    """One image of noise, without a label: what a bench needs to time a model."""
+class NoImages:
+    """The source of a dry run's bench, which never looks at an image."""
 
-    fingerprint = cache_key = "noise"
-    classes = Classes(None, "none", "noise")
+    fingerprint = cache_key = "none"
+    classes = Classes(None, "none", "no images")
+    images: Pixels | None = None
 
     def __init__(self, shape: tuple[int, int, int]) -> None:
         self.shape = shape
-        self.images: Pixels | None = np.random.default_rng(0).integers(0, 256, (1, *shape), dtype=np.uint8)
 
     def __len__(self) -> int:
-        return 1
+        return 0
 
     def name(self, index: int) -> str:
-        return "noise"
+        raise IndexError(index)
 
     def pixels(self, index: int) -> Pixels:
-        assert self.images is not None
-        image: Pixels = self.images[index]
-        return image
+        raise IndexError(index)
 
 
 def forecast(spec: StudySpec) -> Forecast:
@@ -103,7 +102,7 @@ def forecast(spec: StudySpec) -> Forecast:
     check_budget(spec, bench)
     depth = bench.backbone.family.depth
     drawn = _draw(bench)
-    bench, profile = _profile(bench)
+    profile = _profile(bench)
     floor = spec.budget.min_speedup
     if floor is not None:
         fastest = smallest(spec.space, depth, lambda schedule: 1 / profile.predict(schedule).speedup)
@@ -152,31 +151,37 @@ def _open(spec: StudySpec) -> tuple[Bench, list[str]]:
         raise InputError(f"{spec.name}: data.source {spec.data.source} does not fit backbone {spec.backbone.name}")
     if spec.objectives.throughput == "onnxruntime":
         notes.append("speed: taken in torch here; the study takes its own in ONNX Runtime")
-    source = Noise(backbone.family.image_shape)
-    channels = torch.ones(backbone.family.image_shape[0], 1, 1)
-    one, none = np.arange(1), np.arange(0)
-    return Bench(spec, backbone, Images(source, one, none, False, 0.5 * channels, 0.5 * channels), device), notes
+    none = np.arange(0)
+    images = Images(NoImages(backbone.family.image_shape), none, none, False, torch.zeros(1), torch.ones(1))
+    return Bench(spec, backbone, images, device), notes
 
 
-def _profile(bench: Bench) -> tuple[Bench, LatencyProfile]:
-    """A short latency profile, of batches that take about BATCH_S each."""
-    spec = bench.spec
+def _profile(bench: Bench) -> LatencyProfile:
+    """A short latency profile on noise, of batches that take about BATCH_S each."""
+    spec, family = bench.spec, bench.backbone.family
     dtype = spec.runtime.dtype
     if dtype == "auto":
         narrow = bfloat16_is_fast(bench.device) and spec.objectives.throughput != "onnxruntime"
         dtype = "bfloat16" if narrow else "float32"
     bench.set_model(dtype)
-    image = bench.search_split.batch(0, 1).to(bench.device)
-    with torch.inference_mode():
-        bench.model(image)
+    image = torch.randn(1, *family.image_shape, generator=torch.Generator().manual_seed(0)).to(bench.device)
+    size = min(spec.runtime.batch_size, max(1, int(BATCH_S / _seconds(bench, image))))
+    least = smallest(spec.space, family.depth, bench.flops).plan(family.tokens)
+    fewest = least[-1].kept if least else family.tokens
+    images = image.repeat(size, 1, 1, 1)
+    return measure_profile(bench.model, images, spec.space.methods, fewest, points=PROFILE_POINTS, turns=TURNS)
+
+
+@torch.inference_mode()
+def _seconds(bench: Bench, image: torch.Tensor) -> float:
+    """Of the dense model for one image, the fastest of a few: what else the machine does can only add time."""
+    took = []
+    for _ in range(FIRST_LOOKS):
         began = time.perf_counter()
         bench.model(image)
-    took = time.perf_counter() - began
-    size = min(spec.runtime.batch_size, max(1, int(BATCH_S / took)))
-    least = smallest(spec.space, bench.backbone.family.depth, bench.flops).plan(bench.backbone.family.tokens)
-    fewest = least[-1].kept if least else bench.backbone.family.tokens
-    images = image.repeat(size, 1, 1, 1)
-    return bench, measure_profile(bench.model, images, spec.space.methods, fewest, points=PROFILE_POINTS, turns=TURNS)
+        synchronize(bench.device)
+        took.append(time.perf_counter() - began)
+    return min(took)
 
 
 def _named(bench: Bench) -> list[tuple[str, Schedule]]:

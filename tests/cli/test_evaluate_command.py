@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -60,3 +61,40 @@ def test_another_number_is_a_failure(ztp: Ztp, recorded: dict[str, Any]) -> None
     assert f"{recorded['metrics']['flops']:,}" in ran.out
     assert f"{wrong['flops']:,}" in ran.out
     assert ran.err == "ztp: best.yaml: NOT reproduced: accuracy or FLOPs differ from those recorded\n"
+
+
+def test_onnx_runtime_reproduces_the_accuracy_of_torch(ztp: Ztp, recorded: dict[str, Any]) -> None:
+    """One export of each: under a schedule, and dense to be compared with."""
+    Path("best.yaml").write_text(yaml.safe_dump(recorded))
+    ran = ztp("evaluate", "best.yaml", "--runtime", "onnxruntime", "--json")
+    assert (ran.code, ran.err) == (0, "")
+    document = json.loads(ran.out)
+    assert document["reproduced"] is True
+    assert document["accuracy"] == recorded["metrics"]["search"]["accuracy"]
+    assert document["speedup"] > 0
+    assert document["spread"] >= 0
+    assert "ONNX Runtime" in document["hardware"]
+
+
+def test_what_was_recorded_in_bfloat16_is_not_compared(ztp: Ztp, recorded: dict[str, Any]) -> None:
+    narrow = {**recorded["runtime"], "dtype": "bfloat16"}
+    schedule = {"method": "cls-attention", "stages": [{"block": 6, "keep": 0.5}]}
+    Path("best.yaml").write_text(yaml.safe_dump({**recorded, "runtime": narrow, "schedule": schedule}))
+    ran = ztp("evaluate", "best.yaml", "--runtime", "onnxruntime")
+    assert (ran.code, ran.err) == (0, "")
+    assert "recorded in another number format than it ran in now, so nothing is compared" in ran.out
+    assert "float32" in ran.out
+
+
+def test_without_onnx_runtime_it_says_what_to_install(
+    ztp: Ztp, recorded: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else found(name))
+    Path("best.yaml").write_text(yaml.safe_dump(recorded))
+    ran = ztp("evaluate", "best.yaml", "--runtime", "onnxruntime")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == (
+        "ztp: --runtime onnxruntime needs the package onnxruntime, which is not installed; "
+        "pip install zero-tprune-search[onnx]\n"
+    )

@@ -26,6 +26,7 @@ from pruning.stage import Stage
 
 TOLERANCE = 1e-4  # absolute, on float32 logits
 STAGES = (Stage(0, 0.8, 3, partition=0.6), Stage(1, 0.6, 1))
+# what each row adds: both steps; an order by places; float64 and int64 draws; one step alone; ranks by the class row
 METHODS: list[tuple[str, dict[str, Any]]] = [
     ("zero-tprune", {}),
     ("zero-tprune", {"split": "alternate", "metric": "euclidean", "feature": "input", "aggregation": "mean"}),
@@ -62,20 +63,11 @@ def test_onnx_runtime_gives_the_eager_logits_for_any_batch(
     assert [path.name for path in tmp_path.iterdir()] == ["best.onnx"]
 
 
-@pytest.mark.parametrize("trait", ["distilled", "attention_pool", "registers"])
-def test_other_heads_and_prefixes(make_vit: Callable[..., nn.Module], tmp_path: Path, trait: str) -> None:
-    pruned = prune(make_vit(trait), Schedule(STAGES))
-    export_onnx(pruned, tmp_path / "best.onnx")
-    torch.testing.assert_close(
-        run(open_session(tmp_path / "best.onnx"), batch(5)), pruned(batch(5)), atol=TOLERANCE, rtol=0
-    )
-
-
-@pytest.mark.parametrize(("method", "options"), METHODS)
+@pytest.mark.parametrize(("method", "options"), [METHODS[0], METHODS[-1]])
 def test_an_exported_program_is_the_eager_model(
     make_vit: Callable[..., nn.Module], method: str, options: dict[str, Any]
 ) -> None:
-    pruned = prune(make_vit(), Schedule(STAGES, method, options))
+    pruned = prune(make_vit("distilled"), Schedule(STAGES, method, options))
     program = export_program(pruned).module()
     for size in (1, 2, 5):
         torch.testing.assert_close(program(batch(size)), pruned(batch(size)), atol=TOLERANCE, rtol=0)
@@ -96,17 +88,18 @@ def test_ties_go_to_the_lower_token_there_too() -> None:
 
 
 def test_narrow_weights_are_widened(make_vit: Callable[..., nn.Module], tmp_path: Path) -> None:
-    narrow = prune(make_vit().bfloat16(), Schedule(STAGES))
+    schedule = Schedule(STAGES[:1], "cls-attention")
+    narrow = prune(make_vit().bfloat16(), schedule)
     export_onnx(narrow, tmp_path / "best.onnx")
     assert {parameter.dtype for parameter in narrow.parameters()} == {torch.bfloat16}  # the caller's own stays
-    widened = prune(make_vit().bfloat16().float(), Schedule(STAGES))
+    widened = prune(make_vit().bfloat16().float(), schedule)
     torch.testing.assert_close(
         run(open_session(tmp_path / "best.onnx"), batch(2)), widened(batch(2)), atol=TOLERANCE, rtol=0
     )
 
 
 def config(**changes: Any) -> Config:
-    schedule = Schedule([Stage(2, 0.6), Stage(6, 0.5)])
+    schedule = Schedule([Stage(6, 0.5)], "cls-attention")
     metrics = {"search": {"accuracy": 0.9}, "gflops": 0.2}
     fields = {"metrics": metrics, "provenance": {"study": "demo", "trial": 7}, "runtime": {"dtype": "bfloat16"}}
     return Config(**{"backbone": {"name": "demo", "weights": "bundled"}, "schedule": schedule, **fields, **changes})

@@ -1,0 +1,95 @@
+"""A dry run: what it says of a study, where neither weights nor images are, and that it leaves nothing behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+
+from pruning.flops import FlopCounter
+from pruning.schedule import Schedule
+from search.errors import InputError
+from search.fleet.dry_run import Forecast, forecast
+from search.study.space import smallest
+from search.study.spec import builtin_names, make_spec, read_spec
+from search.view.forecast import forecast_table
+from search.view.report import show
+
+SMALL: dict[str, Any] = {
+    "name": "small",
+    "backbone": {"name": "test_vit", "weights": "pretrained"},
+    "data": {"path": "/no/such/folder", "search_images": 400, "confirm_images": 800},
+    "runtime": {"batch_size": 4, "dtype": "float32", "device": "cpu"},
+    "budget": {"trials": 10},
+    "space": {"max_stages": 2},
+}
+
+
+def small(**sections: Any) -> Forecast:
+    return forecast(make_spec({**SMALL, **sections}, "test"))
+
+
+def test_neither_weights_nor_images_are_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = small(backbone={"name": "test_vit", "weights": "gone.pth"})
+    assert found.notes == (
+        "weights: gone.pth is not on this machine, random ones are timed",
+        "images: /no/such/folder is not on this machine",
+    )
+    assert found.gflops["cheapest"] < found.gflops["uniform 0.5"] < found.gflops["uniform 0.9"] < found.gflops["dense"]
+    assert found.feasible == 1.0
+    assert found.search_s == pytest.approx(10 * found.trial_s[0])
+    assert found.total_s == pytest.approx(found.search_s + found.confirm_s)
+    assert 0 < found.trial_s[0] <= found.trial_s[1]
+    assert (found.dtype, found.batch_size) == ("float32", 4)
+    assert list(tmp_path.iterdir()) == list(own_cache.iterdir()) == []
+
+    show(forecast_table(found))
+    out = capsys.readouterr().out
+    for words in ("dry run: nothing is evaluated", "400 to search on, 800 to confirm", "float32", "gone.pth", "dense"):
+        assert words in out
+
+
+def test_limits_leave_a_share() -> None:
+    free = small()
+    middle = (free.gflops["dense"] + free.gflops["cheapest"]) / 2
+    limited = small(budget={"trials": 10, "time": "1s", "max_gflops": middle})
+    assert 0 < limited.feasible < 1
+    assert limited.total_s <= 1 + limited.confirm_s
+
+
+def test_a_speed_up_out_of_reach_is_refused() -> None:
+    with pytest.raises(InputError, match=r"small: budget.min_speedup must be at most .*, got 99; lower it"):
+        small(budget={"min_speedup": 99.0})
+
+
+def test_a_space_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(InputError, match=r"space.max_stages must be at most 5"):
+        small(space={"max_stages": 9})
+
+
+@pytest.mark.parametrize("name", [name for name in builtin_names() if name != "demo"])
+def test_every_shipped_study_loads_and_its_budget_fits(name: str) -> None:
+    spec = read_spec(name)
+    with torch.device("meta"):  # the architecture, without the seconds that values take
+        model = timm.create_model(spec.backbone.name)
+    counter, depth = FlopCounter(model), len(model.blocks)
+    assert spec.name == name
+    assert spec.budget.max_gflops is not None
+    share = 1e9 * spec.budget.max_gflops / counter.count(Schedule())
+    assert share == pytest.approx(0.65, abs=0.015)  # the paper's 3.0 of 4.6 GFLOPs on DeiT-S
+    assert counter.count(smallest(spec.space, depth, counter.count)) < 1e9 * spec.budget.max_gflops
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", builtin_names())
+def test_every_shipped_study_dry_runs(name: str, ztp: Callable[..., Any]) -> None:
+    ran = ztp("launch", name, "--dry-run")
+    assert (ran.code, ran.err) == (0, "")
+    assert "feasible" in ran.out
