@@ -22,10 +22,12 @@ from search.fleet.leaving import leaving
 try:
     with leaving(lambda: print("by force", flush=True)):
         print("up", flush=True)
-        time.sleep(60)
+        try:
+            time.sleep(60)
+        finally:
+            time.sleep(0.2)
+            print("handed back", flush=True)
 except KeyboardInterrupt as left:
-    time.sleep(0.2)
-    print("handed back", flush=True)
     sys.exit(left.code)
 """
 STUCK = """
