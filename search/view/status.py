@@ -16,7 +16,7 @@ from rich.text import Text
 from search.store.records import Evaluation, Progress, StudyRecord
 from search.view import wording
 
-STATE_STYLE = {"done": "green", "running": "cyan", "confirming": "cyan", "stopped": "yellow"}
+STATE_STYLE = {"done": "green", "running": "cyan", "confirming": "cyan", "stopped": "yellow", "paused": "yellow"}
 SHOWN_SECTIONS = ("backbone", "data", "objectives", "budget", "space", "sampler", "racing")
 SHOWN_ORIGIN = ("hardware", "dtype", "dtype_reason", "profile_error", "versions")  # the rest is for programs
 
@@ -69,6 +69,11 @@ def _facts(study: StudyRecord, progress: Progress) -> list[tuple[str, Renderable
         ("created", f"{study.created_at[:19].replace('T', ' ')} UTC"),
         ("trials", f"{progress.done} of {progress.total} in {wording.duration(progress.seconds)} of evaluation"),
         ("stopped early", _stopped(progress)),
+        *(
+            [("failed", f"{progress.failed} trials, given up on; their reasons: ztp_attempt")]
+            if progress.failed
+            else []
+        ),
         ("front", f"{wording.count(progress.front_size, 'point')}, {progress.confirmed} confirmed"),
         ("hypervolume", f"{progress.hypervolume:.4g}"),
         ("fastest within 1 point", wording.point(progress.best) if progress.best else "-"),

@@ -1,4 +1,4 @@
-"""Workers of whatever is open: which studies they take, which they leave alone, and what one that ends leaves behind."""
+"""Workers of whatever is open: which studies they take and leave alone, and what one that ends leaves behind."""
 
 from __future__ import annotations
 
