@@ -69,15 +69,12 @@ def _facts(study: StudyRecord, progress: Progress) -> list[tuple[str, Renderable
         ("created", f"{study.created_at[:19].replace('T', ' ')} UTC"),
         ("trials", f"{progress.done} of {progress.total} in {wording.duration(progress.seconds)} of evaluation"),
         ("stopped early", _stopped(progress)),
-        *(
-            [("failed", f"{progress.failed} trials, given up on; their reasons: ztp_attempt")]
-            if progress.failed
-            else []
-        ),
         ("front", f"{wording.count(progress.front_size, 'point')}, {progress.confirmed} confirmed"),
         ("hypervolume", f"{progress.hypervolume:.4g}"),
         ("fastest within 1 point", wording.point(progress.best) if progress.best else "-"),
     ]
+    if progress.failed:
+        facts.insert(4, ("failed", f"{wording.count(progress.failed, 'trial')}; the reasons are in ztp_attempt"))
     facts += [(name, _one_line(study.spec[name])) for name in SHOWN_SECTIONS if name in study.spec]
     known = {name: study.provenance.get(name) for name in SHOWN_ORIGIN}
     skipped = study.provenance.get("skipped_images")
