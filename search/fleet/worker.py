@@ -224,8 +224,11 @@ class Worker:
 
     def _overdue(self) -> str | None:
         """Why this process must be ended: its trial should have noticed that its time is up, and has not."""
-        deadline, limit = self._deadline, limit_s(self._bench)
-        if deadline is None or time.monotonic() < deadline + max(limit / 2, self._settings.heartbeat_s):
+        deadline = self._deadline
+        if deadline is None or time.monotonic() < deadline:
+            return None
+        limit = limit_s(self._bench)
+        if time.monotonic() < deadline + max(limit / 2, self._settings.heartbeat_s):
             return None
         return f"hung for more than {1.5 * limit:g} s"
 

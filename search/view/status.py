@@ -16,7 +16,7 @@ from rich.text import Text
 from search.store.records import Evaluation, Progress, StudyRecord
 from search.view import wording
 
-STATE_STYLE = {"done": "green", "running": "cyan", "confirming": "cyan", "stopped": "yellow"}
+STATE_STYLE = {"done": "green", "running": "cyan", "confirming": "cyan", "stopped": "yellow", "paused": "yellow"}
 SHOWN_SECTIONS = ("backbone", "data", "objectives", "budget", "space", "sampler", "racing")
 SHOWN_ORIGIN = ("hardware", "dtype", "dtype_reason", "profile_error", "versions")  # the rest is for programs
 
@@ -73,6 +73,8 @@ def _facts(study: StudyRecord, progress: Progress) -> list[tuple[str, Renderable
         ("hypervolume", f"{progress.hypervolume:.4g}"),
         ("fastest within 1 point", wording.point(progress.best) if progress.best else "-"),
     ]
+    if progress.failed:
+        facts.insert(4, ("failed", f"{wording.count(progress.failed, 'trial')}; the reasons are in ztp_attempt"))
     facts += [(name, _one_line(study.spec[name])) for name in SHOWN_SECTIONS if name in study.spec]
     known = {name: study.provenance.get(name) for name in SHOWN_ORIGIN}
     skipped = study.provenance.get("skipped_images")

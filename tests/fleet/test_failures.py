@@ -141,6 +141,25 @@ def test_worker_stops_when_all_it_tries_fails(start: Start, tiny_spec: Spec, mon
     assert (progress.done, progress.failed) == (9, 2)
 
 
+def test_hung_trial_is_given_up_from_outside(start: Start, tiny_spec: Spec) -> None:
+    """By the thread beside, while the worker's own is in a call that does not return."""
+    started = start(tiny_spec(budget={"trials": 2}, runtime={"trial_timeout": "1s"}))
+    started.queue(Schedule())
+    worker = started.worker()
+    slot = worker._reserve()
+    worker._take(slot, worker.trials.ask())
+    assert worker._overdue() is None
+    worker._deadline = time.monotonic() - 5.0
+    assert worker._overdue() is None  # it may notice by itself
+    worker._deadline = time.monotonic() - 11.0
+    reason = worker._overdue()
+    assert reason == "hung for more than 1.5 s"
+    worker._lose_by_force(reason)
+    assert started.store.slots(started.record.id) == []
+    assert [(a.trial, a.kind, a.reason) for a in started.store.attempts(started.record.id)] == [(0, "timeout", reason)]
+    assert [trial.number for trial in started.trials(TrialState.WAITING)] == [0]
+
+
 class TestDeadWorkers:
     def die(self, started: Any, trial: int) -> str:
         """A worker takes the next trial and is never heard of again."""

@@ -75,3 +75,10 @@ def test_status_says_what_racing_saved(printed: Printed, study: StudyRecord, pro
     text = printed(status.study_status(study, progress(stopped=2, images=300, images_whole=400)))
     assert "stopped early           2 schedules; 75% of the images seen" in text
     assert "stopped early           none" in printed(status.study_status(study, progress(stopped=0)))
+
+
+def test_status_counts_failed_trials_if_there_are_any(
+    printed: Printed, study: StudyRecord, progress: MakeProgress
+) -> None:
+    assert "2 trials; the reasons are in ztp_attempt" in printed(status.study_status(study, progress(failed=2)))
+    assert "ztp_attempt" not in printed(status.study_status(study, progress()))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import getpass
 import shutil
+import socket
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import sqlalchemy as sa
-from sqlalchemy.exc import OperationalError
 
 READY_S = 120.0
 
@@ -42,13 +43,12 @@ class MariaDB:
     def _wait(self) -> None:
         until = time.monotonic() + READY_S
         while True:
-            try:
-                with self._engine.connect():
-                    return
-            except OperationalError:
-                assert time.monotonic() < until
-                assert self._process.poll() is None
-                time.sleep(0.2)
+            with socket.socket(socket.AF_UNIX) as knock, suppress(OSError):
+                knock.connect(str(self._socket))
+                return
+            assert time.monotonic() < until
+            assert self._process.poll() is None
+            time.sleep(0.2)
 
     def new_database(self) -> str:
         """URL of a new, empty database."""

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
+import sqlalchemy as sa
 
 from pruning.schedule import Schedule
 from search.errors import TrialStopped
@@ -108,3 +109,106 @@ class TestSlots:
         run(0, measured(0, 0.9, 1.0))
         assert opened.stale_slots(record.id, older_than_s=-1) == []
         assert opened.beat("worker") == 0
+
+    def test_the_same_lease_finds_the_same_slot(self, opened: Store, record: StudyRecord) -> None:
+        """A caller that lost the answer asks again."""
+        slot = opened.reserve(record.id, "a", 2, "lease-1")
+        assert opened.reserve(record.id, "a", 2, "lease-1") == slot
+        other = opened.reserve(record.id, "a", 2, "lease-2")
+        assert other not in (None, slot)
+        assert len(opened.slots(record.id)) == 2
+
+    def test_lease_says_itself_how_long_silence_may_last(self, opened: Store, record: StudyRecord) -> None:
+        brief = opened.reserve(record.id, "brief", 12, lease_s=5.0)
+        long = opened.reserve(record.id, "long", 12, lease_s=50.0)
+        table = METADATA.tables["ztp_slot"]
+        for silent_s, stale in ((4, []), (6, [brief]), (60, [brief, long])):
+            with opened._engine.begin() as connection:
+                at = sa.select(sa.func.max(table.c.heartbeat_at)).scalar_subquery()
+                now = connection.scalar(sa.select(at))
+                assert now is not None
+                connection.execute(table.update().values(heartbeat_at=now - silent_s))
+            assert opened.stale_slots(record.id) == stale
+            opened.beat("brief")
+            opened.beat("long")
+            assert opened.stale_slots(record.id) == []
+
+    @pytest.mark.parametrize("state", ["paused", "stopped"])
+    def test_halted_study_gives_no_slot(self, opened: Store, record: StudyRecord, state: str) -> None:
+        opened.set_state(record.id, state)
+        assert opened.reserve(record.id, "a", 12) is None
+        opened.set_state(record.id, "running")
+        assert opened.reserve(record.id, "a", 12) is not None
+
+    def test_mending_is_claimed_by_one_at_a_time(self, opened: Store, record: StudyRecord) -> None:
+        with ThreadPoolExecutor(6) as pool:
+            claims = list(pool.map(lambda _: opened.claim_mending(record.id, 60.0), range(12)))
+        assert claims.count(True) == 1
+        assert opened.claim_mending(record.id, 0.0)
+
+
+class TestLosing:
+    def take(self, opened: Store, record: StudyRecord, trial: int) -> Slot:
+        slot = opened.reserve(record.id, "worker", 12)
+        assert slot is not None
+        opened.assign(slot, trial)
+        return replace(slot, trial=trial)
+
+    @pytest.mark.parametrize(
+        ("kinds", "verdicts"),
+        [
+            (["dead"] * 4, ["again"] * 3 + ["failed"]),  # taken over three times
+            (["crashed", "memory"], ["again", "failed"]),  # tried once more, whatever it was
+            (["dead", "timeout", "dead", "timeout"], ["again", "again", "again", "failed"]),
+            (["dead", "dead", "crashed", "dead", "dead"], ["again"] * 4 + ["failed"]),
+        ],
+    )
+    def test_goes_on_until_it_makes_no_sense(
+        self, opened: Store, record: StudyRecord, kinds: list[str], verdicts: list[str]
+    ) -> None:
+        found, counts = [], []
+        for kind in kinds:
+            slot = opened.reserve(record.id, "worker", 12)
+            assert slot is not None
+            counts.append(opened.assign(slot, 3))
+            found.append(opened.lose(replace(slot, trial=3), kind, f"because {kind}"))
+        assert found == verdicts
+        assert counts == list(range(len(kinds)))
+        assert [(a.trial, a.kind, a.reason, a.worker) for a in opened.attempts(record.id)] == [
+            (3, kind, f"because {kind}", "worker") for kind in kinds
+        ]
+        (slot,) = opened.slots(record.id)
+        assert (slot.state, slot.trial) == ("failed", 3)
+        assert opened.slot_of_trial(record.id, 3) == slot
+        assert (opened.progress(record.id).done, opened.progress(record.id).failed) == (1, 1)
+
+    def test_counts_by_trial(self, opened: Store, record: StudyRecord) -> None:
+        for trial in (1, 2):
+            assert opened.lose(self.take(opened, record, trial), "crashed", "why") == "again"
+        assert opened.slots(record.id) == []
+        assert opened.slot_of_trial(record.id, 1) is None
+
+    def test_what_is_lost_already_writes_nothing(self, opened: Store, record: StudyRecord, measured: Measure) -> None:
+        former = self.take(opened, record, 1)
+        assert opened.lose(former, "dead", "silent") == "again"
+        assert opened.lose(former, "dead", "silent") == "lost"
+        with pytest.raises(TrialStopped):
+            opened.complete(former, measured(0, 0.9, 1.0), True, 1)
+        assert len(opened.attempts(record.id)) == 1
+
+    def test_of_many_who_find_a_worker_dead_one_succeeds(self, opened: Store, record: StudyRecord) -> None:
+        slot = self.take(opened, record, 1)
+        with ThreadPoolExecutor(6) as pool:
+            verdicts = list(pool.map(lambda _: opened.lose(slot, "dead", "silent"), range(6)))
+        assert sorted(verdicts) == ["again"] + ["lost"] * 5
+
+    def test_slot_without_a_trial_is_just_freed(self, opened: Store, record: StudyRecord) -> None:
+        slot = opened.reserve(record.id, "worker", 12)
+        assert slot is not None
+        assert opened.lose(slot, "dead", "silent") == "again"
+        assert opened.attempts(record.id) == []
+
+    def test_unknown_kind_is_a_mistake_in_the_program(self, opened: Store, record: StudyRecord) -> None:
+        with pytest.raises(ValueError, match="kind must be one of dead, crashed, memory, timeout, got 'bored'"):
+            opened.lose(self.take(opened, record, 1), "bored", "")
+        assert len(opened.slots(record.id, "reserved")) == 1

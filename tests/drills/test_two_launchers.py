@@ -1,0 +1,58 @@
+"""Two launches of one study on one database, and two workers beside: one budget, one front."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from search.store.fronts import Store
+from tests.drills.nursery import ROOT, Nursery, drill_spec, prepare
+from tests.drills.postgres import PostgreSQL
+from tests.fleet.soundness import check_sound
+
+LAUNCH = """
+import sys
+from search.fleet.launch import launch
+from search.study.spec import make_spec
+from search.store.fronts import Store
+store = Store.open(sys.argv[1])
+spec = make_spec(store.study(sys.argv[2]).spec, "drill")
+store.close()
+print(launch(spec, sys.argv[1], lambda progress: None).state)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_two_launches_of_one_study(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest, report: Callable[..., None]
+) -> None:
+    """Real evaluations; both launches search, confirm and end, whoever is first."""
+    trials = 8
+    postgres: PostgreSQL | None = request.getfixturevalue("postgres") if kind == "postgresql" else None
+    url = postgres.new_database() if postgres else f"sqlite:///{tmp_path}/two.db"
+    store = Store.open(url)
+    record = prepare(store, drill_spec("two", trials))
+    with Nursery(url, "two", 0.2) as nursery:
+        variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-c", LAUNCH, url, "two"]
+        launches = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=variables) for _ in range(2)]
+        nursery.spawn()
+        said = [launch.communicate(timeout=300)[0] for launch in launches]
+    assert said == ["done\n", "done\n"]
+    complete = len(store.slots(record.id, "done"))
+    report(
+        drill=f"two launches, {kind}",
+        expected=trials,
+        complete=complete,
+        lost=trials - complete,
+        doubled=complete - len({slot.trial for slot in store.slots(record.id, "done")}),
+    )
+    check_sound(store, "two", trials)
+    assert store.study("two").state == "done"
+    store.close()
