@@ -1,5 +1,6 @@
 # make demo   a real front in minutes, and a picture of it
 # make test   lint, format, types and all tests
+# make drills the long drills: kills, restarts, full disks, 64 workers; prints what was survived
 # make bench  the measured tables of the README
 # Each sets up all it needs: Python 3.11 or newer and make are enough.
 
@@ -11,13 +12,16 @@ READY = $(VENV)/.ready
 # torch's and OpenMP's threads would otherwise fight over the cores that parallel tests use
 TEST_ENV = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: demo test bench lint types clean
+.PHONY: demo test drills bench lint types clean
 
 demo: $(READY)
 	$(BIN)/ztp launch demo
 
 test: lint types
 	$(TEST_ENV) $(BIN)/pytest -n 2 --dist worksteal
+
+drills: $(READY)
+	$(TEST_ENV) $(BIN)/pytest tests/drills -m drill
 
 bench: $(READY)
 	$(BIN)/python -m tests.benchmarks

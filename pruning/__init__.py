@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pruning.config import load as load
+    from pruning.deployment import export_onnx as export_onnx
+    from pruning.deployment import export_program as export_program
     from pruning.errors import PruningError as PruningError
     from pruning.errors import UnsupportedBackbone as UnsupportedBackbone
     from pruning.flops import count_flops as count_flops
@@ -34,6 +36,8 @@ _HOME = {
     "Stage": "pruning.stage",
     "UnsupportedBackbone": "pruning.errors",
     "count_flops": "pruning.flops",
+    "export_onnx": "pruning.deployment",
+    "export_program": "pruning.deployment",
     "load": "pruning.config",
     "page_rank": "pruning.weighted_page_rank",
     "prune": "pruning.model",

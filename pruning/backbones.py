@@ -105,9 +105,7 @@ def _create(name: str, weights: str) -> nn.Module:
         return _download(name)
     path = Path(weights)
     state = _read_weights(path)
-    classes = _classes(state)
-    options: dict[str, Any] = {"num_classes": classes} if classes else {}
-    model = timm.create_model(name, **options)
+    model = timm.create_model(name, **_head_options(state))
     _fit(model, state, path)
     return model
 
@@ -172,10 +170,16 @@ def _state_dict(loaded: Any, path: Path) -> dict[str, Tensor]:
     return {str(key).removeprefix("module."): value for key, value in loaded.items()}
 
 
-def _classes(state: Mapping[str, Tensor]) -> int | None:
-    """A classifier fine-tuned for other classes than ImageNet's says so by the shape of its head."""
+def _head_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """A classifier fine-tuned for other classes than ImageNet's says so by the shape of its head; one that reads the
+    mean of the patch tokens (as MAE is fine-tuned) by its norm, which stands behind the pooling."""
     head = state.get("head.weight")
-    return None if head is None else head.shape[0]
+    options: dict[str, Any] = {}
+    if head is not None:
+        options["num_classes"] = head.shape[0]
+    if "fc_norm.weight" in state and "norm.weight" not in state:
+        options["global_pool"] = "avg"
+    return options
 
 
 def _fit(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from pruning.documents import read_yaml, write_text
-from pruning.errors import ConfigError, WeightsError
+from pruning.errors import ConfigError, ScheduleError, WeightsError
 from pruning.schedule import Schedule
 
 if TYPE_CHECKING:
+    from pruning.backbones import Backbone
     from pruning.model import PrunedViT
 
 FORMAT = 1
@@ -79,19 +80,33 @@ def load(path: str | Path) -> PrunedViT:
     """
     import torch  # late: reading and writing configurations needs neither torch nor timm
 
-    from pruning.backbones import load_backbone  # late: loads torch
     from pruning.model import prune  # late: loads torch
 
     config = read_config(Path(path))
-    backbone = load_backbone(config.backbone["name"], config.backbone["weights"])
-    expected = config.backbone.get("fingerprint")
-    if expected is not None and expected != backbone.fingerprint:
-        raise WeightsError(
-            f"{path}: backbone.fingerprint must be that of the weights exported, {expected}, "
-            f"got {backbone.fingerprint}; point backbone.weights at the same file"
-        )
+    backbone = load_backbone_of(config, str(path))
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     name = config.runtime.get("dtype", "float32")
     if not isinstance(name, str) or name not in dtypes:
         raise ConfigError(f"{path}: runtime.dtype must be one of {', '.join(dtypes)}, got {name!r}")
     return prune(backbone.model.to(dtypes[name]), config.schedule)
+
+
+def load_backbone_of(config: Config, place: str) -> Backbone:
+    """The backbone of a configuration, in float32, its weights being those exported and its blocks the schedule's.
+
+    `place` leads messages. Raises ScheduleError, UnsupportedBackbone or WeightsError.
+    """
+    from pruning.backbones import load_backbone  # late: loads torch
+
+    backbone = load_backbone(config.backbone["name"], config.backbone["weights"])
+    expected = config.backbone.get("fingerprint")
+    if expected is not None and expected != backbone.fingerprint:
+        raise WeightsError(
+            f"{place}: backbone.fingerprint must be that of the weights exported, {expected}, "
+            f"got {backbone.fingerprint}; point backbone.weights at the same file"
+        )
+    try:
+        config.schedule.plan(backbone.family.tokens, backbone.family.depth)
+    except ScheduleError as error:
+        raise ScheduleError(f"{place}: schedule: {error}") from None
+    return backbone

@@ -23,5 +23,9 @@ class ConfigError(PruningError):
     """A YAML document is missing, unreadable, or not what was expected."""
 
 
+class DeploymentError(PruningError):
+    """A model cannot be exported: its file cannot be written, or what exporting needs is not installed."""
+
+
 class UncountedOperator(PruningError):
     """The FLOP counter met an operator that multiplies and that it has no rule for."""

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from pruning.errors import UncountedOperator
-from pruning.families import describe
+from pruning.families import Architecture, drive
 from pruning.methods import load_method
 from pruning.methods.base import GraphShape
 from pruning.model import PrunedViT
@@ -27,10 +27,11 @@ from pruning.schedule import Schedule
 _ELEMENTWISE = frozenset(
     "aten::" + name
     for name in (
-        "__and__ __rshift__ __xor__ abs add add_ amax amin any argsort bitwise_and bitwise_xor clamp_min clone cumsum "
-        "div div_ exp expand_as gelu le linalg_vector_norm logical_and logical_not log lt masked_fill_ mean minimum "
-        "maximum mul mul_ ne neg new_ones norm ones_like pow repeat rsqrt rsub scatter sigmoid silu softmax sort sqrt "
-        "square sub sum tanh topk where"
+        "__and__ __rshift__ __xor__ abs add add_ amax amin any argmax argsort bitwise_and bitwise_xor clamp_min "
+        "clone cumsum div div_ exp expand_as ge gelu index_select le linalg_vector_norm log logical_and "
+        "logical_not lt "
+        "masked_fill_ max maximum mean minimum mul mul_ ne neg new_ones norm ones_like pow repeat rsqrt rsub "
+        "scatter scatter_add sigmoid silu softmax sort sqrt square sub sum tanh topk where"
     ).split()
 )
 
@@ -51,10 +52,11 @@ class FlopCounter:
 
     def __init__(self, backbone: nn.Module) -> None:
         """Raises UnsupportedBackbone, or UncountedOperator for a module without a rule."""
-        self._family = describe(backbone)
+        architecture = drive(backbone)
+        self._family = architecture.family
         vit: Any = backbone
         self._vit = vit
-        self._blocks = [_block(block) for block in vit.blocks]
+        self._blocks = [_block(architecture, number) for number in range(architecture.family.depth)]
         self._embedding = _patch_embedding(vit)
         self._norms = _tokenwise(vit.norm_pre, 1), _tokenwise(vit.norm, 1)
 
@@ -65,13 +67,15 @@ class FlopCounter:
         method = load_method(schedule.method, schedule.options)
         tokens = family.tokens + family.prefix
         total = self._embedding + self._norms[0] * tokens
-        for index, (each, pairs) in enumerate(self._blocks):
-            total += each * tokens + pairs * tokens**2
+        for index, (attention, mlp, pairs) in enumerate(self._blocks):
+            total += attention * tokens + pairs * tokens**2
             plan = plans.get(index)
-            if plan is not None:
+            left = tokens if plan is None else plan.kept + family.prefix
+            total += mlp * (left if method.drop == "before-mlp" else tokens)
+            if plan is not None and stage_costs:
                 shape = GraphShape(tokens, family.prefix, family.heads, family.head_width, family.width)
-                total += method.flops(plan, shape) if stage_costs else 0
-                tokens = plan.kept + family.prefix
+                total += method.flops(plan, shape)
+            tokens = left
         return int(total + self._norms[1] * tokens + _head(self._vit, tokens))
 
 
@@ -139,15 +143,12 @@ def _patch_embedding(backbone: Any) -> int:
     return int(tokens) * per_token + _tokenwise(backbone.patch_embed.norm, tokens)
 
 
-def _block(block: Any) -> tuple[int, int]:
-    """A block's multiply-adds a token, and a pair of tokens: 2 D for the two products of attention."""
-    attention = block.attn
+def _block(architecture: Architecture, number: int) -> tuple[int, int, int]:
+    """A block's multiply-adds a token before its MLP, in it, and a pair of tokens: 2 D for attention's two products."""
+    first, second, attention = architecture.parts(number)
     norms = _tokenwise(attention.q_norm, 1) + _tokenwise(attention.k_norm, 1)  # on [H, N, d]: H N times
-    parts: list[nn.Module] = [block.norm1, attention.qkv, attention.norm, attention.proj, block.norm2, block.mlp]
-    if attention.gate is not None:
-        parts.append(attention.gate)
-    linear = sum(_tokenwise(part, 1) for part in parts)
-    return linear + norms * int(attention.num_heads), 2 * int(attention.attn_dim)
+    before = sum(_tokenwise(part, 1) for part in first) + norms * int(attention.num_heads)
+    return before, sum(_tokenwise(part, 1) for part in second), 2 * int(attention.attn_dim)
 
 
 def _head(backbone: Any, tokens: int) -> int:

@@ -10,14 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from pruning.errors import ScheduleError, UnsupportedBackbone
-from pruning.families import Family, describe, embed, head, open_block
+from pruning.families import Architecture, Family, drive
+from pruning.families.base import is_watched
 from pruning.methods import load_method
 from pruning.methods.base import Signals, TokenMethod
 from pruning.schedule import Schedule
 from pruning.selection import image_seeds
 from pruning.stage import StagePlan
+from pruning.tokens import Tokens
 
-CACHE_BYTES = 8 * 2**20  # of attention at once; on the demo 2 to 7 MiB took 114 to 130 ms a stage, 23 MiB took 170 ms
+CACHE_BYTES = (
+    4 * 2**20
+)  # of attention at once: DeiT-S, 16 images, one core: 164 ms a stage; with 2 MiB 181, with 64 MiB 212
 UNTOUCHED_TOLERANCE = 1e-4  # float32 logits; fused and opened attention differ by rounding alone
 
 
@@ -27,9 +31,14 @@ class PrunedViT(nn.Module):
     def __init__(self, backbone: nn.Module, schedule: Schedule | None = None) -> None:
         """Raises UnsupportedBackbone, or ScheduleError if the schedule does not fit the backbone."""
         super().__init__()
-        self.family: Family = describe(backbone)
+        self.architecture: Architecture = drive(backbone)
         self.backbone = backbone
         self.schedule = schedule or Schedule()
+
+    @property
+    def family(self) -> Family:
+        """The backbone's facts."""
+        return self.architecture.family
 
     @property
     def schedule(self) -> Schedule:
@@ -43,7 +52,7 @@ class PrunedViT(nn.Module):
         if plans and method.needs_class_token and not self.family.class_token:
             raise ScheduleError(
                 f"method must not need a class token for this backbone, which has none, got {schedule.method}; "
-                "use zero-tprune or random"
+                "use zero-tprune, tome, pitome, hatp or random"
             )
         self._schedule = schedule
         self._method: TokenMethod = method
@@ -76,34 +85,45 @@ class PrunedViT(nn.Module):
     def embed(self, images: Tensor) -> Tensor:
         """Images [B, C, H, W] -> tokens [B, N, D] entering block 0."""
         dtype = next(self.backbone.parameters()).dtype
-        return embed(self.backbone, images.to(dtype))
+        return self.architecture.embed(images.to(dtype))
 
     def run_blocks(
         self, tokens: Tensor, start: int = 0, stop: int | None = None, seeds: Tensor | None = None
     ) -> Tensor:
-        """Tokens [B, N, D] entering block `start` -> tokens leaving block `stop` - 1, stages included."""
-        stop = self.family.depth if stop is None else stop
-        for index in range(start, stop):
-            block = self.backbone.get_submodule(f"blocks.{index}")
-            plan = self._plans.get(index)
-            tokens = block(tokens) if plan is None else self.run_stage(block, tokens, plan, seeds)
+        """Tokens [B, N, D] entering block `start` -> tokens leaving block `stop` - 1, stages included.
+
+        What a stage before `start` knew of its tokens is not known here: behind one, `advance` must be used with
+        backbones whose blocks need positions, and with methods that merge.
+        """
+        return self.advance(Tokens(tokens), start, stop, seeds).values
+
+    def advance(self, tokens: Tokens, start: int = 0, stop: int | None = None, seeds: Tensor | None = None) -> Tokens:
+        """Tokens entering block `start` -> tokens leaving block `stop` - 1, stages included."""
+        for number in range(start, self.family.depth if stop is None else stop):
+            plan = self._plans.get(number)
+            if plan is None:
+                tokens = self.architecture.run(number, tokens)
+            else:
+                tokens = self.run_stage(number, tokens, plan, seeds)
         return tokens
 
     def head(self, tokens: Tensor) -> Tensor:
-        """Tokens leaving the last block -> logits [B, classes]."""
-        return head(self.backbone, tokens)
+        """Tokens [B, N, D] leaving the last block -> logits [B, classes]."""
+        return self.architecture.head(tokens)
 
-    def run_stage(self, block: nn.Module, tokens: Tensor, plan: StagePlan, seeds: Tensor | None) -> Tensor:
-        """One block and the stage after it: tokens [B, N, D] -> [B, P + K, D]."""
-        expected = plan.tokens + self.family.prefix
-        if tokens.shape[1] != expected:
-            raise ScheduleError(f"block {plan.block} must get {expected} tokens, got {tokens.shape[1]}")
-        size = self._images_at_once(tokens)
-        if size >= len(tokens):
-            return self._run_chunk(block, tokens, plan, seeds)
-        pieces = [None] * len(tokens) if seeds is None else torch.split(seeds, size)
-        chunks = zip(torch.split(tokens, size), pieces, strict=False)
-        return torch.cat([self._run_chunk(block, chunk, plan, piece) for chunk, piece in chunks])
+    def run_stage(self, number: int, tokens: Tokens, plan: StagePlan, seeds: Tensor | None) -> Tokens:
+        """Block `number` with a stage: N tokens -> P + K."""
+        expected, found = plan.tokens + self.family.prefix, tokens.values.shape[1]
+        if found != expected:
+            raise ScheduleError(f"block {plan.block} must get {expected} tokens, got {found}")
+        size = self._images_at_once(tokens.values)
+        if size >= tokens.values.shape[0]:
+            return self._run_chunk(number, tokens, plan, seeds)
+        chunks = tokens.split(size)
+        pieces = [None] * len(chunks) if seeds is None else torch.split(seeds, size)
+        return Tokens.join(
+            [self._run_chunk(number, chunk, plan, piece) for chunk, piece in zip(chunks, pieces, strict=True)]
+        )
 
     def _images_at_once(self, tokens: Tensor) -> int:
         """How many images a stage takes at once: on a CPU, as many as have their attention in the cache together.
@@ -111,25 +131,31 @@ class PrunedViT(nn.Module):
         Each vote reads the whole attention once more. On two cores of an EPYC this makes a stage 1.5 times as fast
         for a batch of 50 images (tests/benchmarks/stage.py).
         """
-        tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        if tokens.device.type != "cpu" or tracing or torch.compiler.is_compiling():
-            return len(tokens)
+        if tokens.device.type != "cpu" or is_watched(tokens) or self._method.reads != "attention":
+            return tokens.shape[0]  # not len(): an exported program's batch is a symbol, which len() would fix
         bytes_per_image = 4 * self.family.heads * tokens.shape[1] ** 2  # float32
         return max(1, CACHE_BYTES // bytes_per_image)
 
-    def _run_chunk(self, block: nn.Module, tokens: Tensor, plan: StagePlan, seeds: Tensor | None) -> Tensor:
-        left, opened = open_block(block, tokens)
+    def _run_chunk(self, number: int, tokens: Tokens, plan: StagePlan, seeds: Tensor | None) -> Tokens:
+        attended = self.architecture.attend(number, tokens, self._method.reads)
         signals = Signals(
-            attention=opened.attention,
-            query=opened.query,
-            key=opened.key,
-            value=opened.value,
-            entering=tokens,
+            attention=attended.attention,
+            query=attended.query,
+            key=attended.key,
+            value=attended.value,
+            entering=tokens.values,
             prefix=self.family.prefix,
             class_token=self.family.class_token,
+            depth=self.family.depth,
             seeds=seeds,
+            class_row=attended.class_row,
         )
-        return self._method.reduce(left, signals, plan)
+        between = tokens.with_values(attended.output)
+        if self._method.drop == "before-mlp":
+            left = self._method.reduce(between, signals, plan)
+            return left.with_values(self.architecture.feed_forward(number, left.values))
+        behind = between.with_values(self.architecture.feed_forward(number, between.values))
+        return self._method.reduce(behind, signals, plan)
 
 
 def prune(model: nn.Module, schedule: Schedule | None = None) -> PrunedViT:
@@ -151,10 +177,11 @@ def check_untouched(model: nn.Module, tolerance: float = UNTOUCHED_TOLERANCE) ->
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(2, *driven.family.image_shape, generator=generator).to(parameter)
     expected = model.eval()(images)
-    tokens = driven.embed(images)
-    for block in driven.backbone.get_submodule("blocks").children():
-        tokens, _ = open_block(block, tokens)
-    for name, logits in (("driven", driven(images)), ("opened", driven.head(tokens))):
+    tokens = Tokens(driven.embed(images))
+    for number in range(driven.family.depth):
+        attended = driven.architecture.attend(number, tokens, "attention")
+        tokens = tokens.with_values(driven.architecture.feed_forward(number, attended.output))
+    for name, logits in (("driven", driven(images)), ("opened", driven.head(tokens.values))):
         error = (logits - expected).abs().max().item()
         if not error <= tolerance:
             raise UnsupportedBackbone(

@@ -55,9 +55,10 @@ class Schedule:
         """The counts at each stage for a backbone with `tokens` patch tokens and `depth` blocks.
 
         Stages that drop nothing are left out, so two schedules with equal effect have equal plans.
-        Raises ScheduleError if a stage keeps no token, or lies at or behind the last of `depth` blocks.
+        Raises ScheduleError if a stage keeps no token, keeps fewer than its method can, or lies at or behind the last
+        of `depth` blocks.
         """
-        steps = self._steps()
+        steps = method_row(self.method).steps(self.options)
         plans = []
         for i, stage in enumerate(self.stages):
             if depth is not None and stage.block >= depth - 1:
@@ -66,21 +67,13 @@ class Schedule:
                     f"the last block saves nothing), got {stage.block}"
                 )
             try:
-                plan = plan_stage(stage, tokens, **steps)
+                plan = plan_stage(stage, tokens, steps)
             except ScheduleError as error:
                 raise ScheduleError(f"stages[{i}].{error}") from None
             if plan.kept < tokens:
                 plans.append(plan)
             tokens = plan.kept
         return tuple(plans)
-
-    def _steps(self) -> dict[str, bool]:
-        fields = method_row(self.method).stage_fields
-        return {
-            "similarity": "similarity_share" in fields and self.options.get("similarity", True),
-            "importance": self.options.get("importance", True),
-            "votes": "wpr_iterations" in fields,
-        }
 
     @property
     def key(self) -> str:

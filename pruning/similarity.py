@@ -25,10 +25,11 @@ def split(order: Tensor, candidates: int, how: str = "sequential") -> tuple[Tens
         return order[:, :candidates], order[:, candidates:]
     if how != "alternate":
         raise ValueError(f"how must be sequential or alternate, got {how!r}")
-    places = torch.arange(candidates, device=order.device) * tokens // candidates  # distinct, since |A| < n
-    chosen = torch.zeros(tokens, dtype=torch.bool, device=order.device)
-    chosen[places] = True
-    return order[:, chosen], order[:, ~chosen]
+    # counts alone decide where they stand, so an exported graph holds the places as constants
+    chosen = [place * tokens // candidates for place in range(candidates)]  # distinct, since |A| < n
+    rest = sorted(set(range(tokens)) - set(chosen))
+    first, second = (torch.tensor(places, device=order.device) for places in (chosen, rest))
+    return order.index_select(1, first), order.index_select(1, second)
 
 
 def nearest(candidates: Tensor, references: Tensor, metric: str = "cosine") -> Tensor:
@@ -38,10 +39,11 @@ def nearest(candidates: Tensor, references: Tensor, metric: str = "cosine") -> T
     One product of |A| |B| D multiply-adds an image, whichever the metric.
     """
     left, right = candidates.float(), references.float()
-    if metric == "cosine":
-        left = torch.nn.functional.normalize(left, dim=-1)
-        right = torch.nn.functional.normalize(right, dim=-1)
-    elif metric not in METRICS:
+    if metric == "cosine":  # a candidate's own length changes nothing in which reference is closest
+        closest = (left @ torch.nn.functional.normalize(right, dim=-1).transpose(-1, -2)).amax(-1)
+        lengths: Tensor = torch.linalg.vector_norm(left, dim=-1)
+        return closest / lengths.clamp_min(torch.finfo(left.dtype).tiny)
+    if metric not in METRICS:
         raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
     products = left @ right.transpose(-1, -2)  # [B, |A|, |B|]
     if metric == "euclidean":

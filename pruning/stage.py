@@ -11,6 +11,7 @@ from typing import Any
 
 from pruning.errors import ScheduleError
 
+LEAST_PAIRED = 0.5  # the least keep of a stage whose leaving tokens each merge into one of the other half
 MAX_WPR_ITERATIONS = 100  # the walk has long converged: 5 votes agree 94-99% with 50
 
 
@@ -22,8 +23,8 @@ class Stage:
     keep: of the n patch tokens entering the stage, int(n * keep) leave it.
     wpr_iterations: votes of the weighted page rank in the importance step.
     partition: |A| / n, the share of the tokens, least important first, that the similarity step may drop from.
-    similarity_share: of the dropped tokens, the share dropped for similarity. The similarity step cannot drop
-        more than |A| tokens: what it cannot drop, the importance step drops (see `StagePlan`).
+    similarity_share: of the dropped tokens, the share dropped (or merged) for similarity. The similarity step cannot
+        drop more than |A| tokens: what it cannot drop, the importance step drops (see `StagePlan`).
     """
 
     block: int
@@ -68,8 +69,8 @@ class StagePlan:
     block: as in `Stage`.
     tokens: n, patch tokens entering the stage.
     kept: K, patch tokens leaving it.
-    candidates: |A|, the tokens the similarity step may drop from; 0 if it drops none.
-    similar: r, tokens dropped by the similarity step, at most |A|.
+    candidates: |A|, the tokens the similarity step may drop from; 0 if it drops none; r if no share of them is asked.
+    similar: r, tokens dropped, or merged into others, by the similarity step, at most |A|.
     votes: page-rank votes of the importance step; 0 if that step drops none.
     """
 
@@ -91,11 +92,27 @@ class StagePlan:
         return self.survivors - self.kept
 
 
-def plan_stage(stage: Stage, tokens: int, *, similarity: bool, importance: bool, votes: bool) -> StagePlan:
+@dataclass(frozen=True)
+class Steps:
+    """Which steps a method takes, as far as counts follow from them.
+
+    similarity, importance: whether it takes these steps. votes: whether its importance step iterates.
+    partition: whether the similarity step is limited to that share of the tokens.
+    pairs: whether each token that leaves merges into one of the other half, so that at most half may leave.
+    """
+
+    similarity: bool
+    importance: bool
+    votes: bool
+    partition: bool = True
+    pairs: bool = False
+
+
+def plan_stage(stage: Stage, tokens: int, steps: Steps) -> StagePlan:
     """Turn shares into counts for `tokens` patch tokens.
 
-    similarity, importance: which of the two steps the method takes. votes: whether its importance step iterates.
-    Raises ScheduleError if nothing would be kept, or if tokens are left that no step may drop.
+    Raises ScheduleError if nothing would be kept, if more than half would leave in pairs, or if tokens are left that
+    no step may drop.
     """
     kept = int(tokens * stage.keep)
     if kept < 1:
@@ -103,11 +120,19 @@ def plan_stage(stage: Stage, tokens: int, *, similarity: bool, importance: bool,
             f"keep must leave at least one patch token, got {stage.keep} of {tokens} tokens at block {stage.block}; "
             f"use at least {1 / tokens:.3g}"
         )
+    if steps.pairs and kept < int(tokens * LEAST_PAIRED):
+        raise ScheduleError(
+            f"keep must be at least {LEAST_PAIRED} where tokens merge in pairs, got {stage.keep} of {tokens} tokens at "
+            f"block {stage.block}; raise it, or merge in more stages"
+        )
     dropped = tokens - kept
-    share = 0.0 if not similarity else 1.0 if not importance else stage.similarity_share
-    candidates = int(tokens * stage.partition) if share else 0
-    similar = min(int(dropped * share), candidates)
-    if not importance and similar < dropped:
+    share = 0.0 if not steps.similarity else 1.0 if not steps.importance else stage.similarity_share
+    similar = int(dropped * share)
+    candidates = similar
+    if steps.partition:
+        candidates = int(tokens * stage.partition)
+        similar = min(similar, candidates)
+    if not steps.importance and similar < dropped:
         raise ScheduleError(
             f"partition must reach all {dropped} tokens to drop when the importance step is off, got "
             f"{stage.partition} of {tokens} tokens at block {stage.block}; raise partition or keep"
@@ -118,5 +143,5 @@ def plan_stage(stage: Stage, tokens: int, *, similarity: bool, importance: bool,
         kept=kept,
         candidates=candidates if similar else 0,
         similar=similar,
-        votes=stage.wpr_iterations if votes and similar < dropped else 0,
+        votes=stage.wpr_iterations if steps.votes and similar < dropped else 0,
     )

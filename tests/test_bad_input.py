@@ -243,7 +243,7 @@ BACKBONES_AND_IMAGES: list[Row] = [
     (
         nothing,
         {"data.path": "pictures"},
-        "mine: data.path must be an existing folder",
+        "mine: data.path must be an existing folder or file",
         "got 'pictures'",
         "check the path",
     ),
@@ -252,8 +252,8 @@ BACKBONES_AND_IMAGES: list[Row] = [
     (
         nothing,
         {"objectives.accuracy": "top1"},
-        "data.path must have one sub-folder per class of the backbone (1000)",
-        "got 2",
+        "data.path must have labels that are classes of the backbone (1000)",
+        "got 2 class names (cat, dog)",
     ),
     (nothing, {"data.search_images": 100}, "100", "8", "data."),
     (corrupt_image, {"data.search_images": 6}, "images/dog/", ".png", "skip_corrupt"),
@@ -337,7 +337,7 @@ def test_commands(refused: Callable[..., None], row: Row) -> None:
 
 USAGE: list[Row] = [
     (["frot", "shirts"], "No such command 'frot'", "front"),
-    (["front"], "Missing argument 'NAME'"),
+    (["front"], "Missing argument 'NAME...'"),
     (["front", "shirts", "--jsn"], "No such option: --jsn", "--json"),
     (["launch", "demo", "--trials", "many"], "'--trials': must be a whole number, got 'many'"),
     (["export", "shirts", "--max-gflops", "small"], "'--max-gflops': must be a number, got 'small'"),
@@ -434,7 +434,7 @@ CONFIGURATIONS: list[Row] = [
     ({"metrics": {"flops": "few"}}, "best.yaml: metrics.flops must be a number, got 'few'"),
     ({"schedule.options": {"feature": "keys"}}, "options.feature must be one of key", "got 'keys'"),
     ({"runtime.dtype": "float8"}, "best.yaml: runtime.dtype", "got 'float8'"),
-    ({"data": {"path": "no"}}, "data.path must be a folder", "got no", "check the path"),
+    ({"data": {"path": "no"}}, "data.path must be an existing folder or file", "got 'no'", "check the path"),
 ]
 
 
@@ -447,7 +447,9 @@ def test_configurations(refused: Callable[..., None], row: Row) -> None:
 
 def test_other_images_that_are_not_there(refused: Callable[..., None]) -> None:
     Path("best.yaml").write_text(yaml.safe_dump(CONFIGURATION))
-    refused(["evaluate", "best.yaml", "--data", "no"], "data.path must be a folder", "got no", "check the path")
+    refused(
+        ["evaluate", "best.yaml", "--data", "no"], "data.path must be an existing folder", "got 'no'", "check the path"
+    )
 
 
 def test_there_are_at_least_forty() -> None:

@@ -13,10 +13,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pruning.errors import ScheduleError
+from pruning.stage import LEAST_PAIRED, StagePlan, Steps
 
 if TYPE_CHECKING:
     from pruning.methods.base import TokenMethod
-    from pruning.stage import StagePlan
+
+
+DROPS = ("block-end", "before-mlp")
 
 
 def _always(options: Mapping[str, Any], plans: Sequence[StagePlan]) -> bool:
@@ -66,18 +69,35 @@ class Method:
 
     implementation: "module:Class" of the tensor code.
     stage_fields: the fields of `Stage` beyond block and keep that change what the method does.
+    pairs: whether all that leave merge in pairs with what stays, so that at most half of a stage's tokens may leave.
     """
 
     implementation: str
     summary: str
     stage_fields: frozenset[str] = frozenset()
     options: Mapping[str, Option] = field(default_factory=dict)
+    pairs: bool = False
+
+    @property
+    def least_keep(self) -> float:
+        """The least `keep` of a stage that the method can deliver for any number of tokens; 0 for any."""
+        return LEAST_PAIRED if self.pairs else 0.0
+
+    def steps(self, options: Mapping[str, Any]) -> Steps:
+        """What a stage's counts follow from, under these options."""
+        return Steps(
+            similarity=self.pairs or ("similarity_share" in self.stage_fields and options.get("similarity", True)),
+            importance=not self.pairs and options.get("importance", True),
+            votes="wpr_iterations" in self.stage_fields,
+            partition="partition" in self.stage_fields,
+            pairs=self.pairs,
+        )
 
     def check_options(self, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return the options that differ from the defaults, sorted by name. Raises ScheduleError."""
         for key in given:
             if key not in self.options:
-                known = ", ".join(sorted(self.options)) or "none"
+                known = ", ".join(sorted(self.options))
                 raise ScheduleError(f"options.{key} is not an option of method {name}; its options: {known}")
         checked = {key: self.options[key].check(key, value) for key, value in sorted(given.items())}
         everything = self.all_options(checked)
@@ -121,12 +141,18 @@ def _if_filtered(options: Mapping[str, Any], plans: Sequence[StagePlan]) -> bool
     return options["head_filter"] and _if_ranked(options, plans)
 
 
+def _drop(default: str = DROPS[0]) -> dict[str, Option]:
+    """The option that every method has."""
+    return {"drop": Option(default, "where tokens leave: after the block, or before its MLP", choices=DROPS)}
+
+
 METHODS: dict[str, Method] = {
     "zero-tprune": Method(
         implementation="pruning.methods.zero_tprune:ZeroTPrune",
         summary="weighted page rank and similarity on the attention graph (Wang et al., CVPR 2024)",
         stage_fields=frozenset({"wpr_iterations", "partition", "similarity_share"}),
-        options={
+        options=_drop()
+        | {
             "similarity": Option(True, "take the similarity step S", matters=_in_counts),
             "importance": Option(True, "take the importance step I", matters=_in_counts),
             "feature": Option(
@@ -158,14 +184,42 @@ METHODS: dict[str, Method] = {
             "seed": Option(0, "seed of the random split", low=0, high=2**31 - 1, matters=_if_drawn),
         },
     ),
+    "tome": Method(
+        implementation="pruning.methods.tome:ToMe",
+        summary="merges the most similar of alternate tokens (Bolya et al., ICLR 2023)",
+        options=_drop("before-mlp"),
+        pairs=True,
+    ),
+    "pitome": Method(
+        implementation="pruning.methods.pitome:PiToMe",
+        summary="merges among tokens with many near copies, protects isolated ones (Tran et al., NeurIPS 2024)",
+        options=_drop("before-mlp")
+        | {
+            "margin": Option(0.9, "cosine from which two tokens count as near copies", low=-1.0, high=1.0),
+            "margin_falls": Option(True, "lower the margin in proportion to depth, to 0 at the end"),
+        },
+        pairs=True,
+    ),
+    "diffrate": Method(
+        implementation="pruning.methods.diffrate:DiffRate",
+        summary="drops what the class token attends to least, merges what comes next (Chen et al., ICCV 2023)",
+        stage_fields=frozenset({"similarity_share"}),
+        options=_drop("before-mlp"),
+    ),
     "cls-attention": Method(
         implementation="pruning.methods.cls_attention:ClassAttention",
-        summary="keeps what the class token attends to (Top-K; EViT without training)",
+        summary="keeps what the class token attends to (Top-K; EViT without training, Liang et al., ICLR 2022)",
+        options=_drop() | {"fuse": Option(False, "one of the kept tokens is the weighted mean of the dropped ones")},
+    ),
+    "hatp": Method(
+        implementation="pruning.methods.hatp:MeanTokenPruning",
+        summary="keeps what is attended to and has large values, and one mean of the rest (Eliopoulos et al., 2024)",
+        options=_drop(),
     ),
     "random": Method(
         implementation="pruning.methods.random:RandomDrop",
         summary="keeps tokens uniformly at random; the baseline",
-        options={"seed": Option(0, "seed of the draw", low=0, high=2**31 - 1)},
+        options=_drop() | {"seed": Option(0, "seed of the draw", low=0, high=2**31 - 1)},
     ),
 }
 
@@ -181,5 +235,8 @@ def load_method(name: str, options: Mapping[str, Any]) -> TokenMethod:
     """The tensor code of a method, with its options filled in. Loads torch."""
     row = method_row(name)
     module, _, cls = row.implementation.partition(":")
-    method: TokenMethod = getattr(import_module(module), cls)(**row.all_options(options))
+    everything = row.all_options(options)
+    drop = everything.pop("drop")
+    method: TokenMethod = getattr(import_module(module), cls)(**everything)
+    method.drop = drop
     return method

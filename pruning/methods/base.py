@@ -10,26 +10,31 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from pruning.selection import gather_tokens
+from pruning.families.base import Reads
+from pruning.selection import keep_tokens
 from pruning.stage import StagePlan
+from pruning.tokens import Tokens
 
 
 @dataclass(frozen=True)
 class Signals:
-    """What a block knows of its tokens when it has run. Notation (B H N n P D d): see `pruning`.
+    """What a block knows of its tokens when its attention has run. Notation (B H N n P D d): see `pruning`.
 
-    attention: [B, H, N, N] float32, rows sum to 1. query, key, value: [B, H, N, d]. entering: [B, N, D], the
-    tokens before the block. seeds: [B] int64 for methods that draw at random, else None.
+    attention: [B, H, N, N] float32, rows sum to 1; there for methods that read it. class_row: its first row
+    [B, H, N]; there for methods that read either. query, key, value: [B, H, N, d]. entering: [B, N, D], the tokens
+    before the block. depth: blocks of the model. seeds: [B] int64 for methods that draw at random, else None.
     """
 
-    attention: Tensor
+    attention: Tensor | None
     query: Tensor
     key: Tensor
     value: Tensor
     entering: Tensor
     prefix: int
     class_token: bool
+    depth: int
     seeds: Tensor | None = None
+    class_row: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -44,24 +49,31 @@ class GraphShape:
 
 
 class TokenMethod(ABC):
-    """A pruning method: which K of n patch tokens go on.
+    """A pruning method: which K of n patch tokens go on, and what becomes of the others.
 
     Laws, checked by tests/contracts/test_methods.py on every row of METHODS:
-    - prefix tokens are neither ranked nor dropped, and token order is preserved;
+    - prefix tokens are neither ranked, dropped nor changed, and token order is preserved;
+    - what `reduce` leaves stands at the places that `select` chooses, a subset of those before, ascending;
+    - a method that `merges` leaves no size out but those of the tokens that it drops; others leave sizes alone;
     - the same image gives the same tokens in any batch;
+    - nothing but what it `reads` of the attention is looked at;
     - `flops` equals what fvcore traces for one image, to the integer.
     """
 
     needs_class_token = False
     draws = False  # whether Signals.seeds is needed
+    merges = False  # whether tokens may live on in others, so that blocks behind weigh each by its size
+    reads: Reads = "attention"  # what it looks at of the attention; the less, the faster the block
+    drop = "block-end"  # or "before-mlp", which saves the block's own MLP; the option that every method has
 
     @abstractmethod
     def select(self, signals: Signals, plan: StagePlan) -> Tensor:
-        """Indices [B, K] into the n patch tokens, ascending, of the tokens that stay."""
+        """Indices [B, K] into the n patch tokens, ascending, of the tokens that stay: dropped, merged into one of
+        these, or replaced by one token that takes the place of one of them, the others are gone."""
 
-    def reduce(self, tokens: Tensor, signals: Signals, plan: StagePlan) -> Tensor:
-        """tokens [B, N, D], as the block leaves them -> [B, P + K, D]."""
-        return gather_tokens(tokens, self.select(signals, plan), signals.prefix)
+    def reduce(self, tokens: Tokens, signals: Signals, plan: StagePlan) -> Tokens:
+        """Tokens [B, N, D], as the block (or, before the MLP, its attention) leaves them -> [B, P + K, D]."""
+        return keep_tokens(tokens, self.select(signals, plan), signals.prefix)
 
     def flops(self, plan: StagePlan, shape: GraphShape) -> int:
         """Multiply-adds of the stage itself for one image, by fvcore's convention (module `pruning.flops`)."""

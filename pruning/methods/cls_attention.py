@@ -1,23 +1,50 @@
 """Keep what the class token attends to: the mean over heads of the attention's class row.
 
 Source: Liang et al., "Not All Patches are What You Need" (EViT), ICLR 2022, arXiv 2202.07800, section 3.2, without
-its training and without the fused token; also known as Top-K.
+its training; without the fused token also known as Top-K.
+
+    importance a_x = mean_h A_h(class, x); the most important stay; fused token: sum of a_x x over the others.
+
+The fused token is divided by the sum of a_x here: a model that was not trained with it expects tokens of usual length.
+It is one of the K tokens, at the place of the most important one that it stands for.
 """
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from pruning.methods.base import Signals, TokenMethod
+from pruning.merging import fuse_rest
+from pruning.methods.base import GraphShape, Signals, TokenMethod
 from pruning.selection import keep_highest
 from pruning.stage import StagePlan
+from pruning.tokens import Tokens
 
 
 class ClassAttention(TokenMethod):
-    """Importance of patch x is mean_h A_h(class, x). Costs no multiply-add: the row is there."""
+    """Only the class row of the attention is computed a second time."""
 
     needs_class_token = True
+    reads = "class_row"
+
+    def __init__(self, *, fuse: bool) -> None:
+        self.fuse = fuse
 
     def select(self, signals: Signals, plan: StagePlan) -> Tensor:
-        row = signals.attention[:, :, 0, signals.prefix :]  # [B, H, n]
-        return keep_highest(row.mean(1), plan.kept)
+        return keep_highest(class_attention(signals), plan.kept)
+
+    def reduce(self, tokens: Tokens, signals: Signals, plan: StagePlan) -> Tokens:
+        if not self.fuse:
+            return super().reduce(tokens, signals, plan)
+        importance = class_attention(signals)
+        ranked = importance.argsort(dim=-1, descending=True, stable=True)
+        return fuse_rest(tokens, ranked, plan.kept, importance, signals.prefix)
+
+    def flops(self, plan: StagePlan, shape: GraphShape) -> int:
+        """H N d, the class row's logits beside the fused attention."""
+        return shape.heads * shape.tokens * shape.head_width
+
+
+def class_attention(signals: Signals) -> Tensor:
+    """How much the class token attends to each patch token, mean over heads: [B, n]."""
+    assert signals.class_row is not None
+    return signals.class_row[:, :, signals.prefix :].mean(1)

@@ -16,6 +16,7 @@ class RandomDrop(TokenMethod):
     """Every subset of K of the n patch tokens is equally likely."""
 
     draws = True
+    reads = "nothing"
 
     def __init__(self, *, seed: int) -> None:
         self.seed = seed

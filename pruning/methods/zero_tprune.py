@@ -56,12 +56,13 @@ class ZeroTPrune(TokenMethod):
     def _rank(self, signals: Signals, votes: int, alive: Tensor | None, patches: int) -> Tensor:
         """Importance [B, n] of the patch tokens on the graph of the alive ones (prefix tokens always are)."""
         attention, prefix = signals.attention, signals.prefix
+        assert attention is not None
         start = None
         if self.class_start and signals.class_token:
             start = class_start(attention.shape[-1], patches + prefix, attention.device)
         everyone = None
         if alive is not None:
-            everyone = torch.cat((alive.new_ones(len(alive), prefix), alive), dim=1)  # [B, N]
+            everyone = torch.cat((alive.new_ones(alive.shape[0], prefix), alive), dim=1)  # [B, N]
         scores = page_rank(attention, votes, start, everyone)  # [B, H, N]
         heads = head_filter(scores, self.v_min, self.v_max, everyone) if self.head_filter else None
         return aggregate(scores, heads, self.aggregation)[:, prefix:]

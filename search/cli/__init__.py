@@ -17,7 +17,7 @@ import typer
 
 from pruning.errors import PruningError
 from search import logs
-from search.cli import launching, operating, reading
+from search.cli import caching, comparing, launching, looking, operating, reading
 from search.errors import InputError, SearchError
 
 FAILED, INVALID = 1, 2
@@ -34,8 +34,11 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "front": reading.front,
     "export": reading.export,
     "evaluate": reading.evaluate,
+    "compare": comparing.compare,
+    "visualize": looking.visualize,
     "dashboard": reading.dashboard,
     "worker": launching.worker,
+    "cache": caching.cache,
     "doctor": operating.doctor,
 }
 for name, command in COMMANDS.items():

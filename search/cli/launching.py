@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from search import logs
-from search.cli.options import DEFAULT_STORAGE, INTERRUPTED, Name, Storage, number, open_store, whole
+from search.cli.options import DEFAULT_STORAGE, Storage, exit_code, number, open_store, whole
 from search.errors import InputError, SearchError
 
 if TYPE_CHECKING:
@@ -29,7 +29,10 @@ def launch(
         str | None, typer.Option(metavar="NAME", help="Without a file: a timm model, with pretrained weights.")
     ] = None,
     data: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Without a file: images, in one sub-folder per class.")
+        str | None, typer.Option(metavar="PATH", help="Images, say a folder per class; replaces the study's own.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Weights, or pretrained or random; replaces the study's own.")
     ] = None,
     trials: Annotated[int | None, typer.Option(parser=whole, metavar="N", help="Schedules to evaluate in all.")] = None,
     time: Annotated[str | None, typer.Option(metavar="30m", help="Evaluation time to use in all.")] = None,
@@ -39,6 +42,12 @@ def launch(
     workers: Annotated[
         int | None, typer.Option(parser=whole, metavar="N", help="Processes to start on this machine.")
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what it would take; needs neither weights nor images.")
+    ] = False,
+    engine: Annotated[
+        str | None, typer.Option(metavar="ENGINE", help="How workers are started: local, or ray.")
+    ] = None,
     storage: Storage = DEFAULT_STORAGE,
 ) -> None:
     """Search schedules for a backbone and a budget; the same command continues a study that was interrupted."""
@@ -46,34 +55,47 @@ def launch(
     from search.study.spec import check_files
 
     overrides = {"budget.trials": trials, "budget.time": time, "budget.max_gflops": max_gflops}
-    overrides["runtime.workers"] = workers
+    overrides |= {"runtime.workers": workers, "runtime.engine": engine, "backbone.weights": weights}
     spec = _spec(study, backbone, data, {name: value for name, value in overrides.items() if value is not None})
+    if dry_run:
+        _forecast(spec)
+        return
     check_files(spec)
     parse_url(storage)
     _run(spec, storage)
     _conclude(spec.name, storage)
 
 
+def _forecast(spec: StudySpec) -> None:
+    from search.fleet.dry_run import forecast  # only now: torch, for seconds
+    from search.view.forecast import forecast_table
+    from search.view.report import show
+
+    show(forecast_table(forecast(spec)))
+
+
 def _run(spec: StudySpec, storage: str) -> None:
     from search.fleet.launch import launch as launch_study  # only now: torch, for seconds
+    from search.fleet.leaving import leaving
     from search.view.live import LiveProgress, LoggedProgress
 
     display = LoggedProgress if logs.as_json() else LiveProgress
     try:
-        with display(spec.name, spec.budget.time) as observe:
+        with leaving(), display(spec.name, spec.budget.time) as observe:
             launch_study(spec, storage, observe, spec.runtime.workers)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         logs.say("\nztp: stopped, and nothing is lost; the same command continues")
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(exit_code(error)) from None
 
 
 def _spec(study: str | None, backbone: str | None, data: str | None, overrides: dict[str, Any]) -> StudySpec:
     from search.study.spec import make_spec, read_spec
 
     if study is not None:
-        if backbone is not None or data is not None:
-            flag = "--backbone" if backbone is not None else "--data"
-            raise InputError(f"{flag} is for a launch without a file, got it beside {study}; put it into the file")
+        if backbone is not None:
+            raise InputError(f"--backbone is for a launch without a file, got it beside {study}; put it into the file")
+        if data is not None:
+            overrides |= {"data.path": data, "data.source": None}
         return read_spec(study, overrides)
     if backbone is None or data is None:
         missing = "a study, or --backbone and --data" if backbone == data else "both --backbone and --data"
@@ -119,15 +141,27 @@ def _conclude(name: str, storage: str) -> None:
 
 
 def worker(
-    name: Name,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="Name of a study; without it, any open one, oldest first."),
+    ] = None,
+    keep_waiting: Annotated[
+        bool, typer.Option("--keep-waiting", help="Without NAME: wait for further studies, until told to end.")
+    ] = False,
     storage: Storage = DEFAULT_STORAGE,
     number: Annotated[int | None, typer.Option(parser=whole, hidden=True)] = None,  # an engine counts those it starts
 ) -> None:
-    """Join a running study from any machine that reaches its storage and has its data."""
-    from search.fleet.worker import join
+    """Join running studies from any machine that reaches their storage and has their data."""
+    if name is not None and keep_waiting:
+        raise InputError(f"--keep-waiting is for a worker of any study, got it beside {name}; drop one")
+    from search.fleet.joining import join, join_any
 
     try:
-        join(name, storage, number)
-    except KeyboardInterrupt:
+        if name is not None:
+            join(name, storage, number)
+        else:
+            helped = join_any(storage, number, keep_waiting)
+            logs.say(f"ztp: helped with {helped} studies; none is open")
+    except KeyboardInterrupt as error:
         logs.say("\nztp: this worker stopped; its unfinished trial is free for another")
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(exit_code(error)) from None

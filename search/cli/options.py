@@ -39,6 +39,11 @@ Storage = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
+def exit_code(error: KeyboardInterrupt) -> int:
+    """What a command exits with that was asked to end: 128 + the signal's number."""
+    return int(getattr(error, "code", INTERRUPTED))
+
+
 def open_store(storage: str) -> Store:
     """The store of a command that reads: it is not created. Raises InputError."""
     from search.store.fronts import Store

@@ -6,6 +6,7 @@ Knows which flags go together. Ignores how anything is drawn, chosen or measured
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,7 @@ from search.cli.options import DEFAULT_STORAGE, AsJson, Name, Storage, number, o
 from search.errors import InputError, SearchError
 
 if TYPE_CHECKING:
+    from pruning.config import Config
     from search.store.fronts import Store
     from search.store.records import Evaluation, Front, StudyRecord
 
@@ -38,31 +40,46 @@ def study_status(name: Name, storage: Storage = DEFAULT_STORAGE) -> None:
 
 
 def front(
-    name: Name,
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Studies; `ztp list` shows them.")],
     as_json: AsJson = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print one row per point.")] = False,
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a picture: .png or .html.")] = None,
     storage: Storage = DEFAULT_STORAGE,
 ) -> None:
-    """Show a study's Pareto front of accuracy and throughput."""
-    from search.view import plots, report
+    """Show a study's Pareto front of accuracy and throughput, or those of several."""
+    from search.view import report
+    from search.view.pictures import canvas
 
     if as_json + as_csv + (plot is not None) > 1:
         raise InputError("front takes one of --json, --csv and --plot, got more; run it once for each")
+    if len(set(names)) < len(names):
+        raise InputError(f"front takes each study once, got {' '.join(names)}")
     if plot is not None:
-        plots.check_path(plot)
+        canvas.check_path(plot)
     store = open_store(storage)
-    study = store.study(name)
-    latest = _front(store, study)
+    found = [(study, _front(store, study)) for study in map(store.study, names)]
     if plot is not None:
-        plots.save_plot(plot, study, latest, store.evaluations(study.id))
+        _plot(plot, store, found)
         logs.say(f"ztp: wrote {plot}")
     elif as_json:
-        print(json.dumps(report.front_json(study, latest), indent=2))
+        documents = [report.front_json(study, latest) for study, latest in found]
+        print(json.dumps(documents if len(found) > 1 else documents[0], indent=2))
     elif as_csv:
-        print(report.front_csv(study, latest), end="")
+        print(report.front_csv(found), end="")
     else:
-        report.show(report.front_table(study, latest))
+        report.show(*(report.front_table(study, latest) for study, latest in found))
+
+
+def _plot(path: Path, store: Store, found: Sequence[tuple[StudyRecord, Front]]) -> None:
+    """One study with everything that it evaluated; several with their fronts alone."""
+    from search.view import plots
+    from search.view.pictures import canvas, fronts
+
+    if len(found) == 1:
+        ((study, latest),) = found
+        plots.save_plot(path, study, latest, store.evaluations(study.id))
+    else:
+        canvas.save(path, fronts.gather(found), fronts.matplotlib_figure, fronts.plotly_figure)
 
 
 def _front(store: Store, study: StudyRecord) -> Front:
@@ -88,10 +105,12 @@ def export(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to write; default: stdout.")
     ] = None,
+    onnx: Annotated[
+        Path | None, typer.Option("--onnx", metavar="FILE.onnx", help="The pruned model itself, for ONNX Runtime.")
+    ] = None,
     storage: Storage = DEFAULT_STORAGE,
 ) -> None:
-    """Write the best configuration within the limits as YAML, for `pruning.load` and `ztp evaluate`."""
-    from search.view import wording
+    """Write the best configuration within the limits as YAML, for `pruning.load` and `ztp evaluate`, or as ONNX."""
     from search.view.export import Limits, to_config
 
     limits = Limits(max_gflops, min_speedup, min_accuracy)
@@ -99,11 +118,26 @@ def export(
     study = store.study(name)
     point = _choose(store, study, limits, trial)
     config = to_config(study, point)
-    if output is None:
+    if onnx is not None:
+        _export_onnx(config, point, onnx)
+    elif output is None:
         print(config.to_yaml(), end="")
-        return
-    config.write(output)
-    logs.say(f"ztp: wrote {output}: {wording.point(point)}; next: ztp evaluate {output}")
+    if output is not None:
+        config.write(output)
+        _wrote(output, point, f"; next: ztp evaluate {output}")
+
+
+def _export_onnx(config: Config, point: Evaluation, path: Path) -> None:
+    from pruning.deployment import export_config  # only now: torch, for seconds
+
+    export_config(config, f"study {config.provenance['study']}", path)
+    _wrote(path, point, ", computing in float32")
+
+
+def _wrote(path: Path, point: Evaluation, more: str) -> None:
+    from search.view import wording
+
+    logs.say(f"ztp: wrote {path}: {wording.point(point)}{more}")
 
 
 def _choose(store: Store, study: StudyRecord, limits: Any, trial: int | None) -> Evaluation:
@@ -126,15 +160,16 @@ def _choose(store: Store, study: StudyRecord, limits: Any, trial: int | None) ->
 def evaluate(
     config: Annotated[Path, typer.Argument(metavar="best.yaml", help="An exported configuration.")],
     data: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Other images than recorded, in one sub-folder per class.")
+        str | None, typer.Option(metavar="PATH", help="Other images than recorded, say a folder per class.")
     ] = None,
+    runtime: Annotated[str, typer.Option(metavar="NAME", help="What runs it: torch or onnxruntime.")] = "torch",
     as_json: AsJson = False,
 ) -> None:
     """Measure an exported configuration again; on the same images its accuracy and FLOPs must come out the same."""
     from search.evaluation.replay import replay
     from search.view import report
 
-    measured = replay(config, data)
+    measured = replay(config, data, runtime)
     if as_json:
         print(json.dumps(report.replay_json(measured), indent=2))
     else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -21,17 +22,24 @@ from pruning.flops import FlopCounter, trace_flops
 from pruning.model import PrunedViT
 from pruning.schedule import Schedule
 from search.errors import SearchError
-from search.evaluation.data import Images, Split, open_images
+from search.evaluation.deployed import ONNXRUNTIME, PROFILE_POINTS, Deployed, describe_onnxruntime, prepare
 from search.evaluation.device import DTYPES, choose_device, describe_device
 from search.evaluation.evaluator import NO_CLASS, Bits, Evaluator, accuracy_of
 from search.evaluation.facts import Facts, choose_dtype
+from search.evaluation.images.splits import Images, Split, open_images
 from search.evaluation.order import ImageOrder, draw_order, pack_strata, stratify, unpack_strata
 from search.evaluation.profile import LatencyProfile, measure_profile
 from search.evaluation.racing import Lap, Race, estimate
-from search.evaluation.throughput import measured, time_pairs
+from search.evaluation.throughput import PairedTiming, measured, time_pairs
 from search.store.records import Accuracy, Measurement, Setting, Throughput
 from search.study.space import smallest
 from search.study.spec import StudySpec
+
+Check = Callable[[], None]
+
+
+def _go_on() -> None:
+    pass
 
 
 class Bench:
@@ -39,6 +47,7 @@ class Bench:
 
     def __init__(self, spec: StudySpec, backbone: Backbone, images: Images, device: torch.device) -> None:
         self.spec, self.backbone, self.images, self.device = spec, backbone, images, device
+        self._batch_size = spec.runtime.batch_size
         self._facts: Facts | None = None
         self._model: PrunedViT | None = None
         self._dense_correct: Bits | None = None
@@ -49,7 +58,7 @@ class Bench:
 
         Raises UnsupportedBackbone, WeightsError, or InputError.
         """
-        device = choose_device(spec.runtime.device)
+        device = choose_device("cpu" if spec.objectives.throughput == ONNXRUNTIME else spec.runtime.device)
         backbone = load_backbone(spec.backbone.name, spec.backbone.weights)
         return cls(spec, backbone, open_images(spec.data, spec.objectives, backbone), device)
 
@@ -59,7 +68,7 @@ class Bench:
         """Choose the number format, check the FLOP counter, and take the profile; once, however often it is asked."""
         if self._facts is not None:
             return self._facts
-        dtype, reason = choose_dtype(self.spec.runtime, self.cast, self.search_split, self.device)
+        dtype, reason = self._choose_dtype()
         self._model = self.cast(dtype)
         closed, traced = self.flops(Schedule()), trace_flops(self.backbone.model)
         if closed != traced:
@@ -67,16 +76,16 @@ class Bench:
                 f"backbone {self.backbone.name}: closed form {closed} FLOPs, fvcore {traced}; report this"
             )
         profile, dense = None, 0.0
-        if self.spec.objectives.throughput == "profiled":
+        if self.spec.objectives.throughput == "measured":
+            dense = self.time_pairs(Schedule()).dense_images_per_s
+        else:
             profile = self._measure_profile()
             dense = profile.predict(Schedule()).images_per_s
-        else:
-            dense = time_pairs(self.model, Schedule(), self.timing_images()).dense_images_per_s
         self.use(
             Facts(
                 dtype=dtype,
                 dtype_reason=reason,
-                hardware=describe_device(self.device),
+                hardware=self.hardware,
                 weights=self.backbone.fingerprint,
                 images=self.images.fingerprint,
                 dense_images_per_s=dense,
@@ -84,6 +93,11 @@ class Bench:
             )
         )
         return self.facts
+
+    def _choose_dtype(self) -> tuple[str, str]:
+        if self.spec.objectives.throughput == ONNXRUNTIME:
+            return "float32", "what ONNX Runtime computes in"
+        return choose_dtype(self.spec.runtime, self.cast, self.search_split, self.device)
 
     def find_strata(self) -> Facts:
         """The facts, with what only the dense model's answers on the whole search split can tell."""
@@ -103,7 +117,11 @@ class Bench:
                     f"got {now}; restore them, or launch under another name"
                 )
         self._facts = facts
-        self._model = self.cast(facts.dtype)
+        self.set_model(facts.dtype)
+
+    def set_model(self, dtype: str) -> None:
+        """Run the model in this number format from now on."""
+        self._model = self.cast(dtype)
 
     def _stratify(self) -> NDArray[np.uint8]:
         """Run the dense model over the search split; its answers are kept, since it is the first trial too."""
@@ -132,11 +150,11 @@ class Bench:
 
     def _evaluator(self, model: PrunedViT, split: Split, kind: str = "", **options: Any) -> Evaluator:
         kind = kind or self.spec.objectives.accuracy
-        return Evaluator(model, split, kind, self.spec.runtime.batch_size, self.device, **options)
+        return Evaluator(model, split, kind, self._batch_size, self.device, **options)
 
     def timing_images(self) -> torch.Tensor:
         """One full batch [B, C, H, W] on the device."""
-        size = self.spec.runtime.batch_size
+        size = self._batch_size
         images = self.search_split.batch(0, min(size, len(self.search_split)))
         repeats = -(-size // len(images))  # a split smaller than a batch is timed on full batches too
         return images.repeat(repeats, 1, 1, 1)[:size].to(self.device)
@@ -145,7 +163,10 @@ class Bench:
         family = self.backbone.family
         plans = smallest(self.spec.space, family.depth, self.flops).plan(family.tokens)
         fewest = plans[-1].kept if plans else family.tokens
-        return measure_profile(self.model, self.timing_images(), self.spec.space.methods, fewest)
+        runtime: dict[str, Any] = {}
+        if self.spec.objectives.throughput == ONNXRUNTIME:
+            runtime = {"prepare": prepare, "points": PROFILE_POINTS}
+        return measure_profile(self.model, self.timing_images(), self.spec.space.methods, fewest, **runtime)
 
     # What is measured for each schedule
 
@@ -199,12 +220,27 @@ class Bench:
 
     def time(self, schedule: Schedule) -> Throughput:
         """Measured against the dense model, interleaved; takes seconds."""
-        timing = time_pairs(self.model, schedule, self.timing_images())
-        throughput = measured(timing, self.facts.dense_images_per_s)
+        throughput = measured(self.time_pairs(schedule), self.facts.dense_images_per_s)
         if schedule.plan(self.backbone.family.tokens):
             return throughput
         # the dense model against itself: its speedup is 1, and the spread tells how well this clock can tell
         return replace(throughput, images_per_s=self.facts.dense_images_per_s, speedup=1.0)
+
+    def time_pairs(self, schedule: Schedule) -> PairedTiming:
+        """Against the dense model, in the runtime that the study asks for."""
+        if self.spec.objectives.throughput == ONNXRUNTIME:
+            return self._deployed.time(schedule, self.timing_images())
+        return time_pairs(self.model, schedule, self.timing_images())
+
+    @cached_property
+    def _deployed(self) -> Deployed:
+        return Deployed(self.model)
+
+    def measure_deployed(self, schedule: Schedule) -> Measurement:
+        """Accuracy on the whole search split and throughput, both in ONNX Runtime."""
+        runtime, kind = self.spec.runtime, self.spec.objectives.accuracy
+        correct = self._deployed.correct(schedule, self.search_split, kind, runtime.batch_size)
+        return self._measurement(schedule, self.time(schedule), correct)
 
     def identity(self, schedule: Schedule) -> str:
         """Of what accuracy was measured on, whatever the study: weights, images, number format, schedule."""
@@ -213,13 +249,37 @@ class Bench:
         parts = (name, facts.weights, facts.images, facts.dtype, kind, self.key(schedule))
         return hashlib.sha256("|".join(parts).encode()).hexdigest()
 
-    def measure(self, schedule: Schedule, throughput: Throughput, race: Race | None = None) -> Measurement:
-        """Accuracy on the search split: on all of it, or until `race` says that it cannot reach the front."""
+    def use_batch(self, share: float) -> None:
+        """Evaluate with this share of the study's batch from now on; with another than before, caches are given up."""
+        size = max(1, int(self.spec.runtime.batch_size * share))
+        if size != self._batch_size:
+            self._batch_size = size
+            self.release()
+
+    def release(self) -> None:
+        """Give up what was cached on the device; it is found again when it is needed."""
+        for name in ("_searcher", "_confirmer"):
+            self.__dict__.pop(name, None)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def measure(
+        self, schedule: Schedule, throughput: Throughput, race: Race | None = None, check: Check = _go_on
+    ) -> Measurement:
+        """Accuracy on the search split: on all of it, or until `race` says that it cannot reach the front.
+
+        check: called after every batch but the last; what it raises ends the evaluation.
+        """
         if self._dense_correct is not None and not schedule.plan(self.backbone.family.tokens):
             return self._measurement(schedule, throughput, self._dense_correct)
         order = self.order
         lap = Lap(order, race)
-        seen = self._searcher.correct_until(schedule, lap.may_go_on)
+
+        def may_go_on(seen: Bits) -> bool:
+            check()
+            return lap.may_go_on(seen)
+
+        seen = self._searcher.correct_until(schedule, may_go_on)
         correct = np.zeros(len(order), dtype=bool)
         correct[order.positions[: len(seen)]] = seen
         if len(seen) == len(order):
@@ -256,5 +316,11 @@ class Bench:
         )
 
     @property
+    def hardware(self) -> str:
+        """What speeds hold for: the device, and what runs on it if that is not torch."""
+        runtime = f", {describe_onnxruntime()}" if self.spec.objectives.throughput == ONNXRUNTIME else ""
+        return describe_device(self.device) + runtime
+
+    @property
     def setting(self) -> Setting:
-        return Setting(describe_device(self.device), self.facts.dtype, self.spec.runtime.batch_size)
+        return Setting(self.hardware, self.facts.dtype, self._batch_size)

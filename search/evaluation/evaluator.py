@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pruning.model import PrunedViT
 from pruning.schedule import Schedule
-from search.evaluation.data import Split
+from search.evaluation.images.splits import Split
 from search.evaluation.intervals import wilson
 from search.evaluation.prefix import PrefixCache
 from search.store.records import Accuracy
@@ -90,7 +90,7 @@ class Evaluator:
         classes, margins = np.empty(len(self._order), dtype=np.int64), np.empty(len(self._order))
         for number, positions in enumerate(self._batches):
             logits = self._logits(number, positions)
-            classes[positions] = _classes(logits).numpy()
+            classes[positions] = classes_of(logits).numpy()
             best = logits.float().softmax(-1).topk(min(2, logits.shape[-1])).values.cpu().double().numpy()
             margins[positions] = np.nan_to_num(best[:, 0] - best[:, -1])
         return classes, margins
@@ -100,7 +100,7 @@ class Evaluator:
         self._model.schedule = schedule
         for number, positions in enumerate(self._batches):
             with torch.inference_mode():
-                classes = _classes(self._logits(number, positions)).numpy()
+                classes = classes_of(self._logits(number, positions)).numpy()
             yield classes
 
     def _logits(self, number: int, positions: Positions) -> Tensor:
@@ -126,7 +126,7 @@ class Evaluator:
         return self._split.labels
 
 
-def _classes(logits: Tensor) -> Tensor:
+def classes_of(logits: Tensor) -> Tensor:
     """[B] from logits [B, classes]; overflow in a narrow number format must not count as an answer."""
     return logits.float().argmax(-1).where(logits.isfinite().all(-1), NO_CLASS).cpu()
 

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from pruning.model import PrunedViT
-from search.evaluation.data import Split
 from search.evaluation.device import WORTH_IT, bfloat16_is_fast, synchronize
+from search.evaluation.images.splits import Split
 from search.evaluation.throughput import exclusive
 from search.study.spec import RuntimeSpec
 

@@ -16,24 +16,37 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from pruning.methods import METHODS
 from pruning.model import PrunedViT
 from pruning.schedule import Schedule
 from pruning.stage import Stage, StagePlan, plan_stage
+from pruning.tokens import Tokens
 from search.evaluation.device import synchronize
 from search.evaluation.throughput import exclusive
 from search.store.records import Throughput
 
 Case = tuple[Any, ...]
+Inputs = tuple[Tensor, ...]
+Prepare = Callable[[nn.Module, Inputs], Callable[[], object]]
 
 GRID = 6  # token counts measured; latency is close to linear between them
 MANY_VOTES = 41  # against 1 vote: the difference over 40 is the cost of one
 TYPICAL_KEEP, TYPICAL_VOTES = 0.7, 5  # of the schedule that the stages' cost is scaled to
 DENSE = "dense"
-ROUNDS = (3, 6)  # of the whole grid, at least and at most ...
-ENOUGH_S = 8.0  # ... and no new round after this time
+
+
+@dataclass(frozen=True)
+class Turns:
+    """Rounds of the whole grid, at least and at most, and no new round after so many seconds; one more warms up."""
+
+    least: int = 3
+    most: int = 6
+    enough_s: float = 8.0
+
+
+TURNS = Turns()
 
 
 @dataclass(frozen=True)
@@ -96,19 +109,33 @@ class LatencyProfile:
         return cls(data["batch_size"], data["depth"], lists["tokens"], lists["block"], data["rest"], stages)
 
 
+def in_torch(module: nn.Module, inputs: Inputs) -> Callable[[], object]:
+    """What is timed where torch runs the model. Another runtime turns a module and its inputs into a call likewise."""
+    return lambda: module(*inputs)
+
+
 @torch.inference_mode()
-def measure_profile(model: PrunedViT, images: Tensor, methods: Sequence[str], fewest: int) -> LatencyProfile:
+def measure_profile(
+    model: PrunedViT,
+    images: Tensor,
+    methods: Sequence[str],
+    fewest: int,
+    prepare: Prepare = in_torch,
+    points: int = GRID,
+    turns: Turns = TURNS,
+) -> LatencyProfile:
     """Time one block on `images` [B, C, H, W] at token counts from `fewest` to all, bare and with each method's stage.
 
-    All cases take turns, so that a drift of the machine's speed spreads over all, and the fastest turn counts:
-    what else the machine does can only add time.
+    prepare: makes a call of a module and its inputs, in whatever runtime. points: how many token counts. turns: how
+    often each is timed. All cases take turns, so that a drift of the machine's speed spreads over all, and the
+    fastest turn counts: what else the machine does can only add time.
     """
     family = model.family
     typical = [_typical(method, family.depth).plan(family.tokens, family.depth)[-1].kept for method in methods]
-    grid = sorted({int(count) for count in np.linspace(max(2, min(fewest, *typical)), family.tokens, GRID)})
-    cases = _cases(model, images, methods, grid)
+    grid = sorted({int(count) for count in np.linspace(max(2, min(fewest, *typical)), family.tokens, points)})
+    cases = {case: prepare(*what) for case, what in _cases(model, images, methods, grid).items()}
     with exclusive(images.device):
-        took = _take_turns(cases, images.device)
+        took = _take_turns(cases, images.device, turns)
     block = np.array([took["block", count] for count in grid])
     stages = {method: _stage_cost(method, grid, block, took) for method in methods}
     rest = took["rest", 0]
@@ -150,64 +177,79 @@ def _typical(method: str, depth: int) -> Schedule:
     return Schedule([Stage(block, TYPICAL_KEEP, TYPICAL_VOTES) for block in blocks], method)
 
 
+class _Rest(nn.Module):
+    """All but the blocks."""
+
+    def __init__(self, model: PrunedViT) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model.head(self.model.embed(images))
+
+
+class _Block(nn.Module):
+    """One block on the first tokens of the grid of patches, with a stage of known counts or without any."""
+
+    def __init__(self, model: PrunedViT, number: int, plan: StagePlan | None = None) -> None:
+        super().__init__()
+        self.model, self.number, self.plan = model, number, plan
+
+    def forward(self, values: Tensor, seeds: Tensor | None = None) -> Tensor:
+        tokens = Tokens(values)
+        if self.model.architecture.positional:
+            tokens = replace(tokens, index=tokens.places(self.model.family.prefix))
+        if self.plan is None:
+            return self.model.architecture.run(self.number, tokens).values
+        return self.model.run_stage(self.number, tokens, self.plan, seeds).values
+
+
 def _cases(
     model: PrunedViT, images: Tensor, methods: Sequence[str], grid: Sequence[int]
-) -> dict[Case, Callable[[], object]]:
+) -> dict[Case, tuple[nn.Module, Inputs]]:
     middle = model.family.depth // 2
-    block = model.backbone.get_submodule(f"blocks.{middle}")
     everything = model.embed(images)
     prefix = model.family.prefix
-    dense = PrunedViT(model.backbone)
-    cases: dict[Case, Callable[[], object]] = {
-        ("rest", 0): lambda: dense.head(dense.embed(images)),
-        ("whole", DENSE): lambda: dense(images),
-    }
+    dense = PrunedViT(model.backbone).eval()
+    cases: dict[Case, tuple[nn.Module, Inputs]] = {("rest", 0): (_Rest(dense), (images,))}
+    cases["whole", DENSE] = dense, (images,)
     for method in methods:
-        whole = PrunedViT(model.backbone, _typical(method, model.family.depth))
-        cases["whole", method] = lambda whole=whole: whole(images)  # type: ignore[misc]
+        cases["whole", method] = PrunedViT(model.backbone, _typical(method, model.family.depth)).eval(), (images,)
     for count in grid:
         tokens = everything[:, : prefix + count].contiguous()
-        cases["block", count] = lambda tokens=tokens: block(tokens)  # type: ignore[misc]
+        cases["block", count] = _Block(model, middle), (tokens,)
         for method in methods:
+            staged = PrunedViT(model.backbone, Schedule([Stage(block=0, keep=0.5)], method)).eval()
+            seeds = staged.seeds(images)
+            inputs = (tokens,) if seeds is None else (tokens, seeds)
             for name, plan in _plans(method, middle, count).items():
-                cases[method, name, count] = _stage_case(model, method, block, tokens, plan, images)
+                cases[method, name, count] = _Block(staged, middle, plan), inputs
     return cases
 
 
 def _plans(method: str, block: int, count: int) -> dict[str, StagePlan]:
     """A typical stage; with many votes; with the similarity step. Only those that the method can take."""
-    fields = METHODS[method].stage_fields
-    votes = "wpr_iterations" in fields
-    steps: dict[str, Any] = {"importance": True, "votes": votes}
-    stage = Stage(block=block, keep=0.7, wpr_iterations=1)
-    plans = {"bare": plan_stage(stage, count, similarity=False, **steps)}
-    if votes:
-        many = Stage(block=block, keep=0.7, wpr_iterations=MANY_VOTES)
-        plans["many"] = plan_stage(many, count, similarity=False, **steps)
-    if "similarity_share" in fields:
-        plans["similar"] = plan_stage(stage, count, similarity=True, **steps)
+    steps = METHODS[method].steps({})
+    stage = Stage(block=block, keep=TYPICAL_KEEP, wpr_iterations=1)
+    plans = {"bare": plan_stage(stage, count, replace(steps, similarity=not steps.importance))}
+    if steps.votes:
+        plans["many"] = plan_stage(replace(stage, wpr_iterations=MANY_VOTES), count, replace(steps, similarity=False))
+    if steps.similarity and steps.importance:
+        plans["similar"] = plan_stage(stage, count, steps)
     return plans
 
 
-def _stage_case(
-    model: PrunedViT, method: str, block: torch.nn.Module, tokens: Tensor, plan: StagePlan, images: Tensor
-) -> Callable[[], object]:
-    staged = PrunedViT(model.backbone, Schedule([Stage(block=0, keep=0.5)], method))
-    seeds = staged.seeds(images)
-    return lambda: staged.run_stage(block, tokens, plan, seeds)
-
-
-def _take_turns(cases: Mapping[Case, Callable[[], object]], device: torch.device) -> dict[Case, float]:
+def _take_turns(cases: Mapping[Case, Callable[[], object]], device: torch.device, turns: Turns) -> dict[Case, float]:
     """The fastest milliseconds of each case over several rounds, the first of which warms up."""
     took: dict[Case, list[float]] = {case: [] for case in cases}
     began = time.perf_counter()
-    for turn in range(ROUNDS[1] + 1):
+    for turn in range(turns.most + 1):
         for case, run in cases.items():
             start = time.perf_counter()
             run()
             synchronize(device)
             if turn:
                 took[case].append(1e3 * (time.perf_counter() - start))
-        if turn >= ROUNDS[0] and time.perf_counter() - began > ENOUGH_S:
+        if turn >= turns.least and time.perf_counter() - began > turns.enough_s:
             break
     return {case: min(times) for case, times in took.items()}

@@ -6,20 +6,19 @@ Knows configurations and the bench's parts. Ignores studies and SQL.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pruning.backbones import Backbone, load_backbone
-from pruning.config import Config, read_config
-from pruning.errors import ScheduleError, WeightsError
+from pruning.backbones import Backbone
+from pruning.config import Config, load_backbone_of, read_config
 from pruning.schedule import Schedule
 from search.errors import InputError
 from search.evaluation.bench import Bench
-from search.evaluation.data import Images, open_all, open_images
-from search.evaluation.device import choose_device, describe_device
+from search.evaluation.deployed import ONNXRUNTIME, check_onnxruntime
+from search.evaluation.device import choose_device
 from search.evaluation.facts import Facts
-from search.evaluation.throughput import time_pairs
+from search.evaluation.images.splits import Images, open_all, open_images
 from search.store.records import Measurement
 from search.study.spec import StudySpec, make_spec
 
@@ -29,7 +28,8 @@ class Replay:
     """What was measured now, beside what the file recorded.
 
     same_images: whether the images are those of the record (fingerprint); only then must the numbers agree.
-    reproduced: accuracy equal exactly and FLOPs equal to the integer; None if the images differ.
+    reproduced: accuracy equal exactly and FLOPs equal to the integer; None if the images differ or are not comparable.
+    comparable: whether it was recorded in the number format that was measured in now.
     """
 
     measured: Measurement
@@ -37,44 +37,63 @@ class Replay:
     recorded_flops: int | None
     same_images: bool
     reproduced: bool | None
+    comparable: bool = True
     split: str = "search"
 
 
-def replay(path: Path, data_path: str | None = None) -> Replay:
-    """Evaluate an exported configuration. data_path: other images than those it was found on (ImageFolder layout).
+RUNTIMES = ("torch", ONNXRUNTIME)
 
+
+def replay(path: Path, data_path: str | None = None, runtime: str = "torch") -> Replay:
+    """Evaluate an exported configuration. data_path: other images than those it was found on, of any form.
+
+    runtime: one of RUNTIMES. ONNX Runtime computes in float32, so a record in another format is not compared.
     Raises ConfigError, ScheduleError, WeightsError, UnsupportedBackbone or InputError naming file, field and value.
     """
+    deployed = _is_onnxruntime(runtime)
     config = read_config(path)
     recorded = _recorded(config, path)
-    spec = _spec(config, path, data_path)
-    backbone = load_backbone(spec.backbone.name, spec.backbone.weights)
-    expected = config.backbone.get("fingerprint")
-    if expected is not None and expected != backbone.fingerprint:
-        raise WeightsError(
-            f"{path}: backbone.fingerprint must be that of the weights exported, {expected}, got "
-            f"{backbone.fingerprint}; point backbone.weights at the same file"
-        )
-    try:
-        config.schedule.plan(backbone.family.tokens, backbone.family.depth)  # refuse what does not fit before timing
-    except ScheduleError as error:
-        raise ScheduleError(f"{path}: schedule: {error}") from None
+    spec = spec_of(config, path, data_path)
+    comparable = not deployed or spec.runtime.dtype == "float32"
+    if deployed:
+        spec = _for_onnxruntime(spec)
+    backbone = load_backbone_of(config, str(path))  # refuses what does not fit before anything is timed
     images, same = _images(spec, config, backbone)
-    device = choose_device(spec.runtime.device)
-    bench = Bench(spec, backbone, images, device)
-    dense = time_pairs(bench.cast(spec.runtime.dtype), Schedule(), bench.timing_images())
+    bench = Bench(spec, backbone, images, choose_device(spec.runtime.device))
     bench.use(
         Facts(
             dtype=spec.runtime.dtype,
             dtype_reason="recorded",
-            hardware=describe_device(device),
+            hardware=bench.hardware,
             weights=backbone.fingerprint,
             images=images.fingerprint,
-            dense_images_per_s=dense.dense_images_per_s,
+            dense_images_per_s=0.0,  # not known yet
             profile=None,
         )
     )
-    return _compare(config, bench, same, *recorded)
+    bench.use(replace(bench.facts, dense_images_per_s=bench.time_pairs(Schedule()).dense_images_per_s))
+    if deployed:
+        measured = bench.measure_deployed(config.schedule)
+    else:
+        measured = bench.measure(config.schedule, bench.time(config.schedule))
+    equal = (measured.accuracy.value, measured.flops) == recorded
+    return Replay(measured, *recorded, same, equal if same and comparable else None, comparable)
+
+
+def _is_onnxruntime(runtime: str) -> bool:
+    """Raises InputError for a runtime that is not known or not installed."""
+    if runtime not in RUNTIMES:
+        raise InputError(f"--runtime must be one of {', '.join(RUNTIMES)}, got {runtime!r}")
+    if runtime == ONNXRUNTIME:
+        check_onnxruntime("--runtime")
+    return runtime == ONNXRUNTIME
+
+
+def _for_onnxruntime(spec: StudySpec) -> StudySpec:
+    document = spec.to_dict()
+    document["objectives"]["throughput"] = ONNXRUNTIME
+    document["runtime"] |= {"dtype": "float32", "device": "cpu"}
+    return make_spec(document, spec.name)
 
 
 def _recorded(config: Config, path: Path) -> tuple[float | None, int | None]:
@@ -89,7 +108,7 @@ def _recorded(config: Config, path: Path) -> tuple[float | None, int | None]:
     return accuracy, flops
 
 
-def _spec(config: Config, path: Path, data_path: str | None) -> StudySpec:
+def spec_of(config: Config, path: Path, data_path: str | None = None) -> StudySpec:
     """The parts of a study's spec that a configuration keeps, checked by the same rules."""
     data = {name: value for name, value in config.data.items() if name not in ("accuracy", "fingerprint")}
     if data_path is not None:
@@ -116,9 +135,3 @@ def _images(spec: StudySpec, config: Config, backbone: Backbone) -> tuple[Images
     if images.fingerprint == wanted:
         return images, True
     return open_all(spec.data, spec.objectives, backbone), False
-
-
-def _compare(config: Config, bench: Bench, same: bool, accuracy: float | None, flops: int | None) -> Replay:
-    measured = bench.measure(config.schedule, bench.time(config.schedule))
-    equal = measured.accuracy.value == accuracy and measured.flops == flops
-    return Replay(measured, accuracy, flops, same, equal if same else None)

@@ -9,19 +9,21 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from filelock import FileLock
-from torch import Tensor, nn
+from torch import Tensor
 
 from pruning.model import PrunedViT
 from pruning.schedule import Schedule
 from search.evaluation.device import synchronize
 from search.store.records import Throughput
+
+Model = Callable[[Tensor], object]
 
 REPEATS = 7  # pairs; odd, so that the median is one of them
 
@@ -69,9 +71,9 @@ def time_pairs(model: PrunedViT, schedule: Schedule, images: Tensor, repeats: in
 
 
 @torch.inference_mode()
-def time_against(dense: nn.Module, other: nn.Module, images: Tensor, repeats: int = REPEATS) -> PairedTiming:
+def time_against(dense: Model, other: Model, images: Tensor, repeats: int = REPEATS) -> PairedTiming:
     """Time any two models on `images`, after a warm-up of both: `repeats` neighbouring pairs, at least 2."""
-    seconds: dict[nn.Module, list[float]] = {dense: [], other: []}
+    seconds: dict[Model, list[float]] = {dense: [], other: []}
     with exclusive(images.device):
         for turn in range(repeats + 1):
             # who goes first alternates: a slow drift then favours neither

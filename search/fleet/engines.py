@@ -13,12 +13,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from search.errors import SearchError
+from search.errors import InputError, SearchError
+from search.fleet.ray_engine import check_ray, run_ray
+from search.store.database import parse_url
 
 POLL_S = 1.0
-GRACE_S = 10.0  # for a worker to hand its trial back when it is asked to stop
+GRACE_S = 12.0  # a worker that is asked to end has handed its trial back after ten
 
 Watch = Callable[[], None]
 
@@ -52,7 +55,7 @@ def run_local(name: str, url: str, workers: int, watch: Watch) -> None:
 
 def _end(processes: list[subprocess.Popen[bytes]]) -> None:
     for process in processes:
-        process.send_signal(signal.SIGINT)  # a worker then hands its trial back, which SIGTERM would not let it
+        process.send_signal(signal.SIGTERM)
     for process in processes:
         try:
             process.wait(GRACE_S)
@@ -61,4 +64,19 @@ def _end(processes: list[subprocess.Popen[bytes]]) -> None:
             process.wait()
 
 
-ENGINES: dict[str, Callable[[str, str, int, Watch], None]] = {"local": run_local}
+@dataclass(frozen=True)
+class Engine:
+    """run: (study, URL, workers, watch). check: raises InputError, before anything is done, if it cannot run here."""
+
+    run: Callable[[str, str, int, Watch], None]
+    check: Callable[[str], object]
+
+
+ENGINES: dict[str, Engine] = {"local": Engine(run_local, parse_url), "ray": Engine(run_ray, check_ray)}
+
+
+def check_engine(name: str, url: str) -> None:
+    """Raise InputError if there is no such engine, or if it cannot run here."""
+    if name not in ENGINES:
+        raise InputError(f"runtime.engine must be one of {', '.join(ENGINES)}, got {name!r}")
+    ENGINES[name].check(url)

@@ -14,10 +14,13 @@ from importlib.metadata import version
 from pruning.model import PrunedViT
 from pruning.schedule import Schedule
 from pruning.stage import Stage
-from search.errors import InputError
+from search.errors import InputError, SearchError
 from search.evaluation.bench import Bench
+from search.evaluation.deployed import ONNXRUNTIME, check_onnxruntime
 from search.evaluation.facts import Facts
-from search.fleet.engines import ENGINES, POLL_S
+from search.fleet.engines import ENGINES, check_engine
+from search.fleet.patience import Patience
+from search.fleet.settings import read_settings
 from search.fleet.worker import FACTS, Observer, Worker
 from search.store.fronts import Store
 from search.store.records import Evaluation, StudyRecord
@@ -27,14 +30,17 @@ from search.study.spec import StudySpec, check_files
 RECORDED_VERSIONS = ("zero-tprune-search", "torch", "timm", "optuna", "fvcore")
 
 
-def launch(spec: StudySpec, url: str, observe: Observer, workers: int = 1, engine: str = "local") -> StudyRecord:
+def launch(spec: StudySpec, url: str, observe: Observer, workers: int = 1, engine: str | None = None) -> StudyRecord:
     """Run a study to its end, or continue it. Returns its record; its state is "done".
 
-    observe: called with the progress after every trial and finalist.
+    observe: called with the progress after every trial and finalist. engine: one of ENGINES, the spec's by default.
     Raises InputError or PruningError for what the caller can mend, before anything is written; a study of the same
     name with another spec is refused. KeyboardInterrupt leaves the study in state "stopped".
     """
     check_files(spec)
+    if spec.objectives.throughput == ONNXRUNTIME:
+        check_onnxruntime(f"{spec.name}: objectives.throughput")
+    check_engine(engine or spec.runtime.engine, url)
     known = _existing(spec, url)
     if known is not None and known.state == "done":
         return known  # nothing needs to be loaded
@@ -44,11 +50,11 @@ def launch(spec: StudySpec, url: str, observe: Observer, workers: int = 1, engin
     _ = bench.search_split, bench.confirm_split  # a corrupt image is found here, before anything is written
     if known is None or FACTS not in known.provenance:
         check_speedup(spec, bench)
-    store = Store.open(url)
+    store = Patience(read_settings().patience_s).wrap(Store.open(url))
     try:
         record = store.add_study(spec)
         if record.state != "done":
-            _run(store, record, bench, observe, workers, engine)
+            _run(store, record, bench, observe, workers, engine or spec.runtime.engine)
         return store.study(spec.name)
     finally:
         store.close()
@@ -85,17 +91,23 @@ def check_speedup(spec: StudySpec, bench: Bench) -> None:
     Takes the latency profile, which the study then keeps. Where throughput is measured, nothing is known before.
     """
     limit = spec.budget.min_speedup
-    if limit is None or spec.objectives.throughput != "profiled":
+    if limit is None or spec.objectives.throughput == "measured":
         return
     bench.find_facts()
     depth = bench.backbone.family.depth
     fastest = smallest(spec.space, depth, lambda schedule: 1 / bench.throughput(schedule).speedup)
     most = bench.throughput(fastest).speedup
     if most < limit:
-        raise InputError(
-            f"{spec.name}: budget.min_speedup must be at most {most:.3g}, what the fastest schedule of the space is "
-            f"predicted to reach, got {limit:g}; lower it, or widen space.keep, space.blocks or space.max_stages"
-        )
+        raise speedup_limit_error(spec, most)
+
+
+def speedup_limit_error(spec: StudySpec, most: float) -> InputError:
+    """most: the speed-up that the fastest schedule of the space is predicted to reach."""
+    return InputError(
+        f"{spec.name}: budget.min_speedup must be at most {most:.3g}, what the fastest schedule of the space is "
+        f"predicted to reach, got {spec.budget.min_speedup:g}; lower it, or widen space.keep, space.blocks or "
+        "space.max_stages"
+    )
 
 
 def check_methods(spec: StudySpec, bench: Bench) -> None:
@@ -147,6 +159,7 @@ def _prepare(store: Store, record: StudyRecord, bench: Bench) -> None:
             "skipped_images": skipped,
             "fingerprint": facts.weights,
             "images": facts.images,
+            "classes": bench.images.classes,
             FACTS: facts.to_dict(),
         },
     )
@@ -157,18 +170,14 @@ def _prepare(store: Store, record: StudyRecord, bench: Bench) -> None:
 def _search(store: Store, record: StudyRecord, bench: Bench, observe: Observer, workers: int, engine: str) -> None:
     """Spend the budget. The dense model is measured here first: everything else is compared with it."""
     worker = Worker(store, record, bench)
-    worker.trials.mend()
-    worker.trials.enqueue_baselines()
-    if workers > 1:
+    worker.prepare()
+    if workers > 1 or engine != "local":
         worker.run(observe, at_most=1)
         _search_by_engine(store, record, worker, observe, workers, engine)
-    while True:
-        worker.trials.mend()
-        worker.run(observe)  # with other workers about: what they left
-        if not store.slots(record.id, "reserved") and worker.budget_is_spent():
-            return
-        time.sleep(POLL_S)  # a worker on another machine has not finished: its trial belongs to the front
-        observe(store.progress(record.id))
+    worker.finish(observe)  # with other workers about: what they leave, wherever they are
+    progress = store.progress(record.id)
+    if progress.state == "stopped":
+        raise SearchError(f"study {record.name} was stopped; launch it again to continue it")
 
 
 def _search_by_engine(
@@ -182,13 +191,13 @@ def _search_by_engine(
         now = time.monotonic()
         store.add_seconds(record.id, now - last)
         last = now
-        worker.trials.mend()  # what a dead worker held is free for the others within seconds
+        worker.mend()  # what a dead worker held is free for the others within seconds
         observe(store.progress(record.id))
 
     try:
-        ENGINES[engine](record.name, store.url, workers, watch)
+        ENGINES[engine].run(record.name, store.url, workers, watch)
     finally:
-        worker.trials.mend()
+        worker.mend()
 
 
 def _confirm(store: Store, record: StudyRecord, bench: Bench, observe: Observer) -> None:

@@ -30,8 +30,10 @@ from search.study.spec import StudySpec
 
 MAX_REFUSALS = 1000  # suggestions in a row over the limits; a refusal costs 10 to 40 ms
 MEASUREMENT = "measurement"  # the one attribute of a trial that holds all there is to know
+MOST_REASON = 500  # characters
 INTERVAL_WIDTHS = 3.0  # half a confidence sequence, in standard deviations: it is valid at every look, so wider than 2
 REFUSED = "refused"
+FAILED = "failed"  # the attribute that says why a trial was given up on
 BASELINE = "baseline"
 
 
@@ -173,11 +175,10 @@ class Trials:
 
     def tell(self, number: int, measurement: Measurement) -> None:
         """Both objectives to Optuna, or that the trial was stopped. Does nothing if it has ended already."""
-        if not measurement.complete:
-            self.study.tell(number, state=TrialState.PRUNED, skip_if_finished=True)
-            return
         values = [measurement.accuracy.value, measurement.throughput.images_per_s]
-        self.study.tell(number, values, skip_if_finished=True)
+        state = TrialState.COMPLETE if measurement.complete else TrialState.PRUNED
+        with suppress(UpdateFinishedTrialError):  # a mender told it between Optuna's look and its write
+            self.study.tell(number, values if measurement.complete else None, state, skip_if_finished=True)
 
     def abandon(self, number: int) -> None:
         """Put a running trial back into the queue as it is: whoever asks next gets the same parameters.
@@ -193,6 +194,22 @@ class Trials:
             with suppress(UpdateFinishedTrialError):  # its worker was faster
                 storage.set_trial_state_values(trial_id, TrialState.WAITING)
 
+    def fail(self, number: int, reason: str) -> None:
+        """Give up on a running trial, and say why."""
+        trial = self._frozen(number)
+        if trial is None or trial.state.is_finished():
+            return
+        with suppress(UpdateFinishedTrialError):
+            self.study._storage.set_trial_user_attr(trial._trial_id, FAILED, reason[:MOST_REASON])
+            self.study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
+
+    def settle(self, number: int, verdict: str, reason: str) -> None:
+        """Bring Optuna in line with what `Store.lose` said of a trial's attempt."""
+        if verdict == "again":
+            self.abandon(number)
+        elif verdict == "failed":
+            self.fail(number, reason)
+
     # After a crash
 
     def mend(self) -> None:
@@ -201,18 +218,30 @@ class Trials:
         Results that were kept but not told are told; trials of dead workers are queued again.
         """
         for slot in self._store.stale_slots(self._record.id):
-            # free first: only one of several menders succeeds, and from then on a worker that was just slow gets
+            # the slot first: only one of several menders succeeds, and from then on a worker that was just slow gets
             # TrialStopped instead of a result
-            if self._store.free(slot) and slot.trial is not None:
-                self.abandon(slot.trial)
+            reason = f"worker {slot.worker} died"
+            verdict = self._store.lose(slot, "dead", reason)
+            if slot.trial is not None:
+                self.settle(slot.trial, verdict, reason)
         running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         held = {slot.trial for slot in self._store.slots(self._record.id, "reserved")}  # read after `running`
         for trial in running:
-            evaluation = self._store.evaluation_of_trial(self._record.id, trial.number)
-            if evaluation is not None:
-                self.tell(trial.number, evaluation.search)
-            elif not held & {trial.number, None}:  # None: its worker may be between asking and noting the trial
-                self.abandon(trial.number)
+            if trial.number not in held:
+                self._mend_one(trial.number, asking=None in held)
+
+    def _mend_one(self, number: int, asking: bool) -> None:
+        """A running trial that no worker holds. asking: a worker may have asked for it, and not noted it yet."""
+        evaluation = self._store.evaluation_of_trial(self._record.id, number)
+        if evaluation is not None:
+            self.tell(number, evaluation.search)
+            return
+        slot = self._store.slot_of_trial(self._record.id, number)
+        if slot is not None and slot.state == "failed":
+            reasons = [a.reason for a in self._store.attempts(self._record.id) if a.trial == number]
+            self.fail(number, reasons[-1])
+        elif slot is None and not asking:
+            self.abandon(number)
 
     def _frozen(self, number: int) -> FrozenTrial | None:
         trials = self.study.get_trials(deepcopy=False)

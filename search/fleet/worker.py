@@ -2,13 +2,15 @@
 
 Knows trials, the bench and the store. Ignores how many other workers there are: the budget is exact because
 slots are reserved in the store.
+
+What can go wrong with a trial: its worker dies, its evaluation raises or takes too long, its database goes away, it
+is asked to stop. None of it loses or doubles a trial: see `_fill`.
 """
 
 from __future__ import annotations
 
 import os
 import socket
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -16,17 +18,22 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from pruning.schedule import Schedule
-from search.errors import InputError, SearchError, TrialStopped
+from search.errors import SearchError, StorageUnavailable, TrialStopped
 from search.evaluation.bench import Bench
-from search.evaluation.facts import Facts
 from search.evaluation.racing import Hurdle, Race
+from search.fleet.failures import FailureCount, TrialFailed, guarded, limit_s
+from search.fleet.heartbeat import Heartbeat
+from search.fleet.leaving import leaving
+from search.fleet.patience import Patience, plain
+from search.fleet.settings import Settings, read_settings
 from search.fleet.trials import Proposal, Trials, is_feasible, violations
 from search.store.fronts import Store
 from search.store.records import Measurement, Progress, Slot, StudyRecord, Throughput
-from search.study.spec import make_spec
 
-BEAT_S = 10.0  # a worker is taken for dead after 60 s without a beat
 FACTS = "facts"  # the key of the study's provenance under which the launcher keeps them
+POLL_S = 1.0  # between two looks at trials that others hold
+HAND_BACK_S = 2.0  # how long a worker that was asked to end waits for the database
+RETRY_BATCH = 0.5  # a trial is tried again with this share of the study's batch: memory is what most fail for
 
 Observer = Callable[[Progress], None]
 
@@ -35,26 +42,75 @@ class Worker:
     """Measures trials of one study, one at a time, in this process."""
 
     def __init__(
-        self, store: Store, record: StudyRecord, bench: Bench, number: int = 0, keeps_time: bool = True
+        self,
+        store: Store,
+        record: StudyRecord,
+        bench: Bench,
+        number: int = 0,
+        keeps_time: bool = True,
+        settings: Settings | None = None,
     ) -> None:
         """keeps_time: whether this worker's time counts against the time budget (one process of a launch does)."""
-        self._store, self._record, self._bench = store, record, bench
+        self._settings = settings or read_settings()
+        patience = Patience(self._settings.patience_s)
+        self._keep = patience.keep
+        self._plain, self._store = plain(store), patience.wrap(store)
+        self._record, self._bench = record, bench
         self._keeps_time = keeps_time
         self.name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        self.trials = Trials(store, record, bench.spec, bench, number)
+        self.trials = self._keep(lambda: Trials(self._plain, record, bench.spec, bench, number))
         self._dense: Measurement | None = None
+        self._lease = ""  # of the slot that is held, or being taken
+        self._deadline: float | None = None  # of the evaluation under way, in this process's clock
+        self._failures = FailureCount()
 
-    def run(self, observe: Observer, at_most: int | None = None) -> None:
-        """Take trials until all are taken, the time is used up, or `at_most` are done here."""
-        total, done = self._bench.spec.budget.trials, 0
-        with self._heartbeat():
+    def run(self, observe: Observer | None = None, at_most: int | None = None) -> None:
+        """Take trials until all are taken, the time is used up, the study is halted, or `at_most` are done here.
+
+        SIGTERM and SIGINT hand the trial back and raise `Leave`, a KeyboardInterrupt.
+        Raises StorageLost if the database stays away, and SearchError if no trial can be measured.
+        """
+        done = 0
+        with leaving(self._hand_back), self._heartbeat():
             while done != at_most and not self._out_of_time():
-                slot = self._store.reserve(self._record.id, self.name, total)
+                slot = self._reserve()
                 if slot is None:
                     return
                 self._fill(slot)
                 done += 1
+                if observe is not None:
+                    observe(self._store.progress(self._record.id))
+
+    def finish(self, observe: Observer | None = None, wait_if_paused: bool = True) -> None:
+        """Take trials until the budget is spent, also by others: what one that dies leaves is taken over here.
+
+        Returns early when the study is stopped, or is paused and not to be waited for.
+        """
+        while True:
+            self._keep(self.look_after)
+            self.run(observe)
+            state = self._store.study(self._record.name).state
+            if state == "stopped" or (state == "paused" and not wait_if_paused):
+                return
+            if not self._store.slots(self._record.id, "reserved") and self.budget_is_spent():
+                return
+            with leaving():
+                time.sleep(min(POLL_S, self._settings.look_s))
+            if observe is not None:
                 observe(self._store.progress(self._record.id))
+
+    def prepare(self) -> None:
+        """What is done once before the first trial: mend what an earlier launch left, queue the baselines."""
+        self.mend()
+        self._keep(self.trials.enqueue_baselines)
+
+    def mend(self) -> None:
+        self._keep(self.trials.mend)
+
+    def look_after(self) -> None:
+        """Queue again what dead workers held, unless another worker has just looked."""
+        if self._plain.claim_mending(self._record.id, self._settings.look_s):
+            self.trials.mend()
 
     def _out_of_time(self) -> bool:
         limit = self._bench.spec.budget.time
@@ -65,43 +121,129 @@ class Worker:
         done = self._store.progress(self._record.id).done
         return done >= self._bench.spec.budget.trials or self._out_of_time()
 
+    # One trial
+
+    def _reserve(self) -> Slot | None:
+        self._lease = uuid.uuid4().hex  # drawn here: if the answer is lost, the next call finds the same slot
+        total = self._bench.spec.budget.trials
+        try:
+            return self._store.reserve(self._record.id, self.name, total, self._lease, self._settings.lease_s)
+        except BaseException:
+            self._hand_back()
+            raise
+
     def _fill(self, slot: Slot) -> None:
         """Measure one trial in a reserved slot; give the slot back if anything goes wrong."""
         began = time.monotonic()
         proposal: Proposal | None = None
         try:
-            proposal = self.trials.ask()
-            self._take(slot, proposal)
-            self._finish(slot, proposal)
+            proposal = self._keep(self.trials.ask)
+            self._bench.use_batch(RETRY_BATCH if self._take(slot, proposal) else 1.0)
+            self._save(slot, proposal, self._attempt(slot, proposal))
+            self._failures.forget()
         except TrialStopped:  # taken for dead, and the trial given to another: nothing of ours is left to undo
             return
+        except TrialFailed as failure:
+            assert proposal is not None
+            self._give_up(slot, proposal, failure)
         except BaseException:
-            if self._store.free(slot) and proposal is not None:
-                self.trials.abandon(proposal.trial.number)
-            elif proposal is None:
-                self.trials.mend()  # a trial may have been asked for and not been returned
+            self._hand_back()
             raise
         finally:
+            self._lease = ""
             if self._keeps_time:
-                self._store.add_seconds(self._record.id, time.monotonic() - began)
+                with suppress(StorageUnavailable):
+                    self._plain.add_seconds(self._record.id, time.monotonic() - began)
 
-    def _take(self, slot: Slot, proposal: Proposal) -> None:
-        """Note the trial with the slot. If the slot is lost already, nobody else knows of the trial: it goes back."""
+    def _take(self, slot: Slot, proposal: Proposal) -> int:
+        """Note the trial with the slot; returns how often it was tried before.
+
+        If the slot is lost already, nobody else knows of the trial: it goes back.
+        """
         try:
-            self._store.assign(slot, proposal.trial.number)
+            return self._store.assign(slot, proposal.trial.number)
         except TrialStopped:
-            self.trials.abandon(proposal.trial.number)
+            self._keep(lambda: self.trials.abandon(proposal.trial.number))
             raise
 
-    def _finish(self, slot: Slot, proposal: Proposal) -> None:
-        measurement = self._measure(proposal)
-        self._store.assign(slot, proposal.trial.number)  # TrialStopped if the trial is another's by now
-        drop = self._dense_accuracy() - measurement.accuracy.value
+    def _attempt(self, slot: Slot, proposal: Proposal) -> tuple[Measurement, float]:
+        """The trial's measurement and the dense model's accuracy. Raises TrialFailed."""
+        with guarded():
+            with self._limited():
+                measurement = self._measure(proposal)
+            return measurement, self._dense_accuracy()
+
+    def _save(self, slot: Slot, proposal: Proposal, measured: tuple[Measurement, float]) -> None:
+        """Keep what was measured, however long the database is away."""
+        measurement, dense = measured
+        number = proposal.trial.number
+        self._store.assign(slot, number)  # TrialStopped if the trial is another's by now
         budget = self._bench.spec.budget
+        drop = dense - measurement.accuracy.value
         over = violations(budget, measurement.gflops, measurement.throughput.speedup, drop)
-        self.trials.describe(proposal.trial, measurement, over)
-        self._store.complete(slot, measurement, is_feasible(over), proposal.trial.number)
-        self.trials.tell(proposal.trial.number, measurement)
+        self._keep(lambda: self.trials.describe(proposal.trial, measurement, over))
+        self._store.complete(slot, measurement, is_feasible(over), number)
+        self._keep(lambda: self.trials.tell(number, measurement))
+
+    def _give_up(self, slot: Slot, proposal: Proposal, failure: TrialFailed) -> None:
+        """An attempt that came to nothing: the trial is queued again, or recorded as failed."""
+        number = proposal.trial.number
+        self._bench.release()
+        verdict = self._store.lose(replace(slot, trial=number), failure.kind, failure.reason)
+        self._keep(lambda: self.trials.settle(number, verdict, failure.reason))
+        if verdict == "failed":
+            is_dense = self._bench.key(proposal.schedule) == self._bench.key(Schedule())
+            self._failures.add(self._bench.spec.name, failure, is_dense)
+
+    def _hand_back(self) -> None:
+        """Free the slot that this worker holds, if any, and queue its trial for another; from whatever thread."""
+        lease, brief = self._lease, Patience(HAND_BACK_S)
+        with suppress(SearchError):  # a database that is away: the lease will be over, and somebody will look
+            held = brief.keep(lambda: self._plain.slots(self._record.id, "reserved"))
+            for slot in (each for each in held if each.lease == lease):
+                freed = brief.keep(lambda slot=slot: self._plain.free(slot))  # type: ignore[misc]
+                if freed and slot.trial is not None:
+                    brief.keep(lambda slot=slot: self.trials.abandon(slot.trial))  # type: ignore[misc]
+                elif freed:
+                    brief.keep(self.trials.mend)  # a trial may have been asked for and not been returned
+
+    # Time
+
+    @contextmanager
+    def _limited(self) -> Iterator[None]:
+        """A limit to the evaluation within: kept between two batches, or by force (see `_overdue`)."""
+        self._deadline = time.monotonic() + limit_s(self._bench)
+        try:
+            yield
+        finally:
+            self._deadline = None
+
+    def _check_time(self) -> None:
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            raise TrialFailed("timeout", f"took longer than the limit of {limit_s(self._bench):g} s")
+
+    def _overdue(self) -> str | None:
+        """Why this process must be ended: its trial should have noticed that its time is up, and has not."""
+        deadline, limit = self._deadline, limit_s(self._bench)
+        if deadline is None or time.monotonic() < deadline + max(limit / 2, self._settings.heartbeat_s):
+            return None
+        return f"hung for more than {1.5 * limit:g} s"
+
+    def _lose_by_force(self, reason: str) -> None:
+        for slot in self._plain.slots(self._record.id, "reserved"):
+            if slot.lease == self._lease and slot.trial is not None:
+                self.trials.settle(slot.trial, self._plain.lose(slot, "timeout", reason), reason)
+
+    def _heartbeat(self) -> Heartbeat:
+        return Heartbeat(
+            self._settings,
+            beat=lambda: self._plain.beat(self.name),
+            mend=self.look_after,
+            overdue=self._overdue,
+            give_up=self._lose_by_force,
+        )
+
+    # One measurement
 
     def _measure(self, proposal: Proposal) -> Measurement:
         """A schedule of equal effect that was measured before, in whatever study, is not measured again."""
@@ -112,7 +254,8 @@ class Worker:
             return known.search
         if key == self._bench.key(Schedule()):
             return self._measure_dense()
-        return self._reused(schedule, throughput) or self._bench.measure(schedule, throughput, self._race(throughput))
+        reused = self._reused(schedule, throughput)
+        return reused or self._bench.measure(schedule, throughput, self._race(throughput), self._check_time)
 
     def _reused(self, schedule: Schedule, throughput: Throughput) -> Measurement | None:
         """Accuracy as another study measured it on the same weights and images; the rest is this study's own."""
@@ -150,50 +293,7 @@ class Worker:
         if self._dense is None:
             dense = Schedule()
             throughput = self._bench.throughput(dense)
-            self._dense = self._reused(dense, throughput) or self._bench.measure(dense, throughput)
+            with self._limited():
+                known = self._reused(dense, throughput)
+                self._dense = known or self._bench.measure(dense, throughput, None, self._check_time)
         return self._dense
-
-    @contextmanager
-    def _heartbeat(self) -> Iterator[None]:
-        """Say every BEAT_S seconds that this worker lives, from a thread: an evaluation may take longer."""
-        stop = threading.Event()
-
-        def beat() -> None:
-            while not stop.wait(BEAT_S):
-                with suppress(SearchError):  # a database that is busy now may answer the next beat
-                    self._store.beat(self.name)
-
-        thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
-
-
-def open_worker(store: Store, record: StudyRecord, number: int, keeps_time: bool) -> Worker:
-    """A worker for a study that was launched: the facts found out then hold for it too."""
-    facts = record.provenance.get(FACTS)
-    if facts is None:
-        raise InputError(f"study {record.name} must have been launched before workers join it; run ztp launch first")
-    bench = Bench.open(make_spec(record.spec, f"study {record.name}"))
-    bench.use(Facts(**facts))
-    return Worker(store, record, bench, number, keeps_time)
-
-
-def join(name: str, url: str, number: int | None = None) -> None:
-    """Help with a running study from any machine until its budget is spent.
-
-    Raises InputError for an unknown study or one that was never launched; SearchError if this machine's weights
-    or images are not the study's.
-    """
-    store = Store.open(url, create=False)
-    try:
-        record = store.study(name)
-        if record.state in ("done", "confirming"):
-            raise SearchError(f"study {name} has spent its budget; see ztp front {name}")
-        own = os.getpid() if number is None else number  # seeds the sampler: two workers must not suggest the same
-        open_worker(store, record, own, keeps_time=False).run(lambda progress: None)
-    finally:
-        store.close()

@@ -16,15 +16,24 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DatabaseError,
+    IntegrityError,
+    InterfaceError,
+    NoSuchModuleError,
+    OperationalError,
+    SQLAlchemyError,
+)
 
 from search import logs
-from search.errors import InputError, SearchError
+from search.errors import InputError, SearchError, StorageUnavailable
 from search.store.migrations import HEAD, VERSION_TABLE
 from search.store.tables import PREFIX
 
 BUSY_TIMEOUT_S = 30.0  # a writer holds SQLite's lock for milliseconds; half a minute means something is wrong
-MIGRATION_LOCK = 0x7A7470  # "ztp": PostgreSQL's advisory lock while tables are made
+MIGRATION_LOCK = 0x7A7470  # "ztp": an advisory lock of the server while tables are made
+MIGRATION_WAIT_S = 60
 SQLITE_HEADER = b"SQLite format 3\x00"
 OPTUNA_TABLES = frozenset({"studies", "trials", "version_info", "alembic_version"})
 DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql"}  # those of our extras
@@ -145,7 +154,9 @@ def exists(url: URL) -> bool:
 def engine_options(url: URL, *, begin: str | None) -> dict[str, Any]:
     """Keyword arguments of `create_engine`. begin: sqlite3's `isolation_level`; None leaves BEGIN to the caller."""
     if url.get_backend_name() != "sqlite":
-        return {"pool_pre_ping": True}  # a server may drop a connection while a trial is evaluated
+        # a server may drop a connection while a trial is evaluated. READ COMMITTED is PostgreSQL's default: MySQL's
+        # would not let one who waited for a lock see what the holder wrote
+        return {"pool_pre_ping": True, "isolation_level": "READ COMMITTED"}
     return {
         "connect_args": {"factory": SqliteConnection, "timeout": BUSY_TIMEOUT_S, "isolation_level": begin},
     }
@@ -194,6 +205,8 @@ def _told(engine: Engine) -> Iterator[None]:
         yield
     except IntegrityError:
         raise  # not a failure of the database: another process was faster
+    except (OperationalError, InterfaceError) as error:  # not there, locked, full: it may be better later
+        raise StorageUnavailable(f"storage {shown(engine.url)}: {_reason(error)}") from error
     except DatabaseError as error:
         raise SearchError(f"storage {shown(engine.url)}: {_reason(error)}") from error
 
@@ -244,5 +257,9 @@ def migrate(engine: Engine) -> None:
     with engine.connect().execution_options(writes=True) as connection, connection.begin():
         if engine.dialect.name == "postgresql":
             connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
+        if engine.dialect.name == "mysql":  # where every statement about a table ends the transaction
+            connection.execute(text(f"SELECT GET_LOCK('{MIGRATION_LOCK}', {MIGRATION_WAIT_S})"))
         config.attributes["connection"] = connection
         command.upgrade(config, "head")  # does nothing if another process was faster
+        if engine.dialect.name == "mysql":
+            connection.execute(text(f"SELECT RELEASE_LOCK('{MIGRATION_LOCK}')"))

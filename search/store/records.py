@@ -143,6 +143,7 @@ class Progress:
     stopped: evaluations that are not complete; one that was completed later counts no more.
     images: images that the study's evaluations rest on, each as it now stands in the store; those of results taken
         over from another study count as well.
+    failed: trials given up on after several attempts; they are among those done.
     images_whole: what `images` would be if no evaluation had been stopped.
     """
 
@@ -158,16 +159,18 @@ class Progress:
     stopped: int = 0
     images: int = 0
     images_whole: int = 0
+    failed: int = 0
 
 
-STUDY_STATES = ("created", "running", "confirming", "done", "stopped")
+STUDY_STATES = ("created", "running", "paused", "confirming", "done", "stopped")
+HALTED = ("paused", "stopped")  # no trial of such a study is started
 
 
 @dataclass(frozen=True)
 class StudyRecord:
     """A row of `ztp_study`.
 
-    state: "created", "running", "confirming", "done", or "stopped" (time budget used up, or interrupted).
+    state: one of STUDY_STATES; "stopped" is a study that was interrupted, failed, or was told to stop.
     spec: the StudySpec as plain data. provenance: versions, hardware, dtype choice, profile error, fingerprints.
     """
 
@@ -183,7 +186,8 @@ class StudyRecord:
 class Slot:
     """One reserved unit of the trial budget. A study of N trials never has more than N slots.
 
-    state: "reserved" (a worker holds it) or "done". trial: Optuna's trial number, once asked.
+    state: "reserved" (a worker holds it), "done", or "failed" (given up on). trial: Optuna's number, once asked.
+    lease: drawn when the slot was taken; who holds another lease of the same slot has lost it.
     """
 
     id: int
@@ -192,3 +196,20 @@ class Slot:
     state: str
     trial: int | None = None
     key: str | None = None
+    lease: str = ""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """An attempt at a trial that came to nothing. kind: one of ATTEMPT_KINDS."""
+
+    trial: int
+    kind: str
+    reason: str
+    worker: str
+    created_at: str  # UTC, ISO 8601
+
+
+ATTEMPT_KINDS = ("dead", "crashed", "memory", "timeout")
+MOST_DEATHS = 4  # a dead worker's trial is taken over three times
+MOST_ERRORS = 2  # a trial that failed on its own is tried once more

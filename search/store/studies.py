@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, insert, select, text, update
 
 from search.errors import InputError
+from search.store import slots
 from search.store.compatibility import newer_writer, warn_of_newer_writer
 from search.store.evaluations import utc_now
 from search.store.records import STUDY_STATES, StudyRecord
@@ -71,6 +72,15 @@ def merge_provenance(connection: Connection, study_id: int, provenance: Mapping[
 
 def add_seconds(connection: Connection, study_id: int, seconds: float) -> None:
     connection.execute(update(STUDY).where(STUDY.c.id == study_id).values(seconds=STUDY.c.seconds + seconds))
+
+
+def claim_mending(connection: Connection, study_id: int, every_s: float) -> bool:
+    """True for one caller in `every_s` seconds, by the database's clock; False for all others."""
+    at = slots.now(connection)
+    due = (STUDY.c.id == study_id) & (STUDY.c.mended_at <= at - every_s)
+    if connection.scalar(select(STUDY.c.id).where(due)) is None:
+        return False  # the common case, without a write
+    return connection.execute(update(STUDY).where(due).values(mended_at=at)).rowcount > 0
 
 
 def _find(connection: Connection, name: str) -> Row[Any] | None:

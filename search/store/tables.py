@@ -40,6 +40,7 @@ STUDY = Table(
     Column("provenance", JSON, nullable=False),
     Column("seconds", Double, nullable=False),  # evaluation time used so far, over all launches
     Column("created_at", String(32), nullable=False),
+    Column("mended_at", Double, nullable=False, server_default="0"),  # seconds since 1970, the database's clock
 )
 
 EVALUATION = Table(
@@ -107,6 +108,21 @@ SLOT = Table(
     Column("host", String(255), nullable=False),
     Column("process", String(64), nullable=False),
     Column("heartbeat_at", Double, nullable=False),  # seconds since 1970, the database's clock
+    Column("lease", String(32), nullable=False, server_default=""),  # drawn anew each time a slot is taken
+    Column("lease_s", Double, nullable=False, server_default="60"),  # after so long without a beat it is over
     Index("ztp_slot_by_state", "study_id", "state"),
     Index("ztp_slot_by_worker", "worker"),
+)
+
+ATTEMPT = Table(  # attempts at a trial that came to nothing
+    "ztp_attempt",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("study_id", Integer, ForeignKey("ztp_study.id"), nullable=False),
+    Column("trial", Integer, nullable=False),
+    Column("kind", String(20), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("worker", String(200), nullable=False),
+    Column("created_at", String(32), nullable=False),
+    Index("ztp_attempt_by_trial", "study_id", "trial"),
 )

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, func, insert, or_, select
 
 from pruning.schedule import Schedule
 from search.errors import InputError
@@ -26,8 +26,11 @@ REFERENCE_SPEEDUP = 1.0
 ROUNDING = 1e-9  # shares of images are exact to this
 
 
-def update_front(connection: Connection, study_id: int) -> int | None:
+def update_front(connection: Connection, study_id: int, key: str | None = None) -> int | None:
     """Write a new version if the front has other members than the last one; return its number.
+
+    key: of the one schedule that was evaluated since the last version. It alone is compared with that version then:
+    what is beaten stays beaten, and a trial's end costs the same early and late. None compares all.
 
     None as long as the dense model is not evaluated completely: the reference point rests on it. The caller holds
     the study's lock.
@@ -35,22 +38,25 @@ def update_front(connection: Connection, study_id: int) -> int | None:
     reference = _reference(connection, study_id)
     if reference is None:
         return None
+    last = latest_version(connection, study_id)
+    known = _member_ids(connection, study_id, last)
     query = (
         select(EVALUATION.c.id, EVALUATION.c.accuracy, EVALUATION.c.throughput, EVALUATION.c.speedup)
         .where(EVALUATION.c.study_id == study_id, EVALUATION.c.feasible.is_(True), EVALUATION.c.complete.is_(True))
         .order_by(EVALUATION.c.id)
     )
+    if last and key is not None:
+        query = query.where(or_(EVALUATION.c.id.in_(known), EVALUATION.c.schedule_key == key))
     table = np.asarray([tuple(row) for row in connection.execute(query)], dtype=float).reshape(-1, 4)
     members = table[pareto.front(table[:, 1], table[:, 2])]
     ids = [int(member) for member in members[:, 0]]
-    last = latest_version(connection, study_id)
-    if set(ids) == _member_ids(connection, study_id, last):
+    if set(ids) == known:
         return None
     version = last + 1
     values = {
         "study_id": study_id,
         "version": version,
-        "trials": slots.count_done(connection, study_id),
+        "trials": slots.count_ended(connection, study_id)[0],
         "hypervolume": pareto.hypervolume(members[:, [1, 3]], reference),
         "reference_accuracy": reference[0],
         "reference_speedup": reference[1],
@@ -142,9 +148,10 @@ def read_progress(connection: Connection, study_id: int) -> Progress:
     )
     size, confirmed = connection.execute(counts).one()
     stopped, images, images_whole = _seen(connection, study_id)
+    measured, failed = slots.count_ended(connection, study_id)
     return Progress(
         state=study.state,
-        done=slots.count_done(connection, study_id),
+        done=measured + failed,
         total=study.spec["budget"]["trials"],
         seconds=study.seconds,
         front_size=size,
@@ -155,6 +162,7 @@ def read_progress(connection: Connection, study_id: int) -> Progress:
         stopped=stopped,
         images=images,
         images_whole=images_whole,
+        failed=failed,
     )
 
 

@@ -5,6 +5,7 @@ Knows spaces and schedules. Ignores what anything costs or how accurate it is.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from search.study.space import METHOD_FIELDS, block_range
 MOVE = 0.15  # standard deviation of a small change, relative to a field's range
 STEPS = (-1, 0, 0, 0, 1)  # of a stage's block, as likely as they stand here
 NEW_STAGE, LOST_STAGE = 0.15, 0.15  # chances that a small change adds or takes away a stage
+OTHER_OPTION = 0.15  # chance that it draws an option anew, for each option
 
 
 @dataclass(frozen=True)
@@ -41,18 +43,26 @@ class Candidates:
         drops = -np.log(self.space.keep[0]) * self.random.random() * self._shares(count)
         keeps = np.exp(-np.minimum(drops, -np.log(self.space.keep[0])))
         method = self.space.methods[int(self.random.integers(len(self.space.methods)))]
-        return self._schedule(method, sorted(blocks), keeps)
+        stages = [self._stage(method, int(b), float(k)) for b, k in zip(sorted(blocks), keeps, strict=True)]
+        return _tidy(stages, method, self._options(method, {}))
 
     def _shares(self, count: int) -> NDArray[np.float64]:
         """How a drop is spread over stages; `count` times as much drop as one stage may have at most."""
         return np.asarray(self.random.dirichlet(np.ones(count)) * count)
 
-    def _schedule(self, method: str, blocks: list[int], keeps: NDArray[np.float64]) -> Schedule:
-        stages = [self._stage(method, int(b), float(k)) for b, k in zip(blocks, keeps, strict=True)]
-        return _tidy(stages, method)
-
     def _stage(self, method: str, block: int, keep: float) -> Stage:
-        return Stage(block, min(max(keep, self.space.keep[0]), self.space.keep[1]), **self._fields(method))
+        keep = max(min(max(keep, self.space.keep[0]), self.space.keep[1]), METHODS[method].least_keep)
+        return Stage(block, keep, **self._fields(method))
+
+    def _options(self, method: str, before: Mapping[str, Any]) -> dict[str, Any]:
+        """What is listed of the method's options, at random; those of `before` now and then."""
+        options = dict(before)
+        for name, values in self.space.options.get(method, {}).items():
+            if len(values) > 1 and (name not in before or self.random.random() < OTHER_OPTION):
+                options[name] = values[int(self.random.integers(len(values)))]
+            elif name not in before:
+                options[name] = values[0]
+        return options
 
     def _fields(self, method: str) -> dict[str, Any]:
         """The method's own fields at random; votes by their logarithm, since each further one matters less."""
@@ -66,7 +76,7 @@ class Candidates:
         return fields
 
     def near(self, schedule: Schedule) -> Schedule:
-        """A small change of a schedule that has stages: blocks by one, fields a little, now and then a stage."""
+        """A small change of a schedule that has stages: blocks by one, fields a little, sometimes a stage or option."""
         stages = [self._moved(stage, schedule.method) for stage in schedule.stages]
         low, high = block_range(self.space, self.depth)
         if len(stages) > 1 and self.random.random() < LOST_STAGE:
@@ -75,7 +85,10 @@ class Candidates:
             keep = float(np.exp(np.log(self.space.keep[0]) * self.random.random()))
             stages.append(self._stage(schedule.method, int(self.random.integers(low, high + 1)), keep))
         by_block = {stage.block: stage for stage in stages}  # two on one block: the later stays
-        return _tidy(sorted(by_block.values(), key=lambda stage: stage.block), schedule.method)
+        before = METHODS[schedule.method].all_options(schedule.options)
+        listed = self.space.options.get(schedule.method, {})
+        options = self._options(schedule.method, {name: before[name] for name in listed})
+        return _tidy(sorted(by_block.values(), key=lambda stage: stage.block), schedule.method, options)
 
     def _moved(self, stage: Stage, method: str) -> Stage:
         low, high = block_range(self.space, self.depth)
@@ -90,6 +103,8 @@ class Candidates:
                 value = round(value * float(np.exp(self.random.normal(0, MOVE * np.log(max(most / least, 1))))))
             else:
                 value += float(self.random.normal(0, MOVE)) * (most - least)
+            if field == "keep":
+                least = max(least, METHODS[method].least_keep)
             changes[field] = min(max(value, least), most)
         return replace(stage, block=block, **changes)
 
@@ -98,7 +113,7 @@ def _fields_of(method: str) -> list[str]:
     return [field for field in METHOD_FIELDS if field in METHODS[method].stage_fields]
 
 
-def _tidy(stages: list[Stage], method: str) -> Schedule:
+def _tidy(stages: list[Stage], method: str, options: Mapping[str, Any]) -> Schedule:
     """Without stages that keep everything, as `to_schedule` has it."""
     pruning = [stage for stage in stages if stage.keep < 1]
-    return Schedule(pruning, method) if pruning else Schedule()
+    return Schedule(pruning, method, options) if pruning else Schedule()

@@ -8,31 +8,43 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from pruning.methods import METHODS
 from pruning.schedule import Schedule
 from search.study.problem import Problem
 from search.study.space import METHOD_FIELDS
 
 
 def describe(schedule: Schedule, problem: Problem) -> NDArray[np.float64]:
-    """[depth - 1 + 3 + methods] the share of the tokens that is gone behind each block, then how it was chosen.
+    """[depth - 1 + 3 + methods + option values] the share of the tokens that is gone behind each block, then how.
 
     The method's own fields count by the tokens that a stage drops, as differences from the middle of their range,
-    votes by their logarithm. Raises ScheduleError if the schedule does not fit.
+    votes by their logarithm. Method and options count by what is gone at the end, one number for each choice there
+    is. Raises ScheduleError if the schedule does not fit.
     """
     plans = {plan.block: plan for plan in schedule.plan(problem.tokens, problem.depth)}
     gone = np.zeros(problem.depth - 1)
     how = np.zeros(len(METHOD_FIELDS))
+    read = np.array([field in METHODS[schedule.method].stage_fields for field in METHOD_FIELDS])
     for stage in schedule.stages:
         plan = plans.get(stage.block)
         if plan is None:
             continue
         gone[stage.block :] = 1 - plan.kept / problem.tokens
         dropped = (plan.tokens - plan.kept) / problem.tokens
-        how += dropped * np.array([_position(getattr(stage, f), f, problem) for f in METHOD_FIELDS])
-    method = np.zeros(len(problem.space.methods))
-    if schedule.stages and len(method) > 1:
-        method[problem.space.methods.index(schedule.method)] = gone[-1]
-    return np.concatenate([gone, how, method])
+        how += dropped * read * np.array([_position(getattr(stage, f), f, problem) for f in METHOD_FIELDS])
+    return np.concatenate([gone, how, gone[-1] * np.array(_choices(schedule, problem), dtype=np.float64)])
+
+
+def _choices(schedule: Schedule, problem: Problem) -> list[bool]:
+    """For each method and each listed option's value, whether it is the schedule's; none where there is no choice."""
+    space = problem.space
+    chosen = [schedule.method == method for method in space.methods] if len(space.methods) > 1 else []
+    everything = METHODS[schedule.method].all_options(schedule.options)
+    for method, options in space.options.items():
+        for name, values in options.items():
+            if len(values) > 1:
+                chosen += [schedule.method == method and everything[name] == value for value in values]
+    return chosen
 
 
 def _position(value: float, field: str, problem: Problem) -> float:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from pruning.methods import METHODS
 from pruning.stage import MAX_WPR_ITERATIONS
+from search.study.option_values import check_values
 
 DEMO = "demo"
 BUNDLED = "bundled"
@@ -115,10 +116,13 @@ FOLDER_SPLIT = {"search_images": 5000, "confirm_images": 45000}  # all 50,000 of
 
 
 class DataSpec(Section):
-    """Where the images come from: `path`, a folder with a sub-folder per class, or `source: demo`. Never both.
+    """Where the images come from: `path`, a collection on disk, or `source: demo`. Never both.
 
+    path: a folder with a sub-folder per class, a table of paths and labels (.csv, .tsv, .parquet), Hugging Face
+    parquet files, an IDX pair, tar shards; several files by numbers in braces (`search.study.data_paths`).
     search_images, confirm_images: sizes of the two disjoint splits, drawn by `seed`.
     skip_corrupt: leave out images that cannot be decoded instead of failing.
+    image_column, label_column: of a table or parquet files, where the names are not the usual ones.
     """
 
     path: str | None = Field(default=None, min_length=1)
@@ -127,6 +131,8 @@ class DataSpec(Section):
     confirm_images: int = Field(ge=1)
     seed: int = Field(default=0, ge=0, lt=2**32)
     skip_corrupt: bool = False
+    image_column: str | None = Field(default=None, min_length=1)
+    label_column: str | None = Field(default=None, min_length=1)
 
     @model_validator(mode="before")
     @classmethod
@@ -140,7 +146,7 @@ class DataSpec(Section):
         if (self.path is None) == (self.source is None):
             got = "neither" if self.path is None else "both"
             raise ValueError(
-                f"must have either path (a folder with one sub-folder per class) or source: {DEMO}, got {got}"
+                f"must have either path (a folder with one sub-folder per class, say) or source: {DEMO}, got {got}"
             )
         return self
 
@@ -156,10 +162,13 @@ class DataSpec(Section):
 
 
 class ObjectivesSpec(Section):
-    """accuracy: against labels, or agreement with the dense model. throughput: from a profile, or measured."""
+    """accuracy: against labels, or agreement with the dense model.
+
+    throughput: from a latency profile, measured for each trial, or from a profile taken in ONNX Runtime.
+    """
 
     accuracy: Literal["top1", "agreement"] = "top1"
-    throughput: Literal["profiled", "measured"] = "profiled"
+    throughput: Literal["profiled", "measured", "onnxruntime"] = "profiled"
 
 
 class BudgetSpec(Section):
@@ -180,15 +189,20 @@ class SpaceSpec(Section):
     """Which schedules are searched. Pairs are [low, high], both included.
 
     blocks: null means every block but the last, which is known once the backbone is.
+    options: for a method, the values to try of each of its options; those not listed keep their default.
     """
 
     methods: tuple[str, ...] = ("zero-tprune",)
+    options: dict[str, dict[str, tuple[Any, ...]]] = Field(default_factory=dict)
     max_stages: int = Field(default=4, ge=1)
     blocks: Blocks | None = None
     keep: Keep = (0.5, 1.0)
     wpr_iterations: Votes = (1, 50)
     partition: Partition = (0.3, 0.7)
     similarity_share: Share = (0.0, 1.0)
+
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())  # `options` is a dict, which has no hash
 
     @field_validator("methods", mode="before")
     @classmethod
@@ -202,12 +216,28 @@ class SpaceSpec(Section):
             raise ValueError("must name each method once")
         return tuple(value)
 
+    @field_validator("options", mode="before")
+    @classmethod
+    def _known_options(cls, value: Any, info: Any) -> Any:
+        return check_values(value, info.data.get("methods", tuple(METHODS)))
+
     @field_validator("keep")
     @classmethod
     def _prunes(cls, keep: tuple[float, float]) -> tuple[float, float]:
         if keep[0] == 1:
             raise ValueError("must reach below 1, or nothing would ever be pruned")
         return keep
+
+    @model_validator(mode="after")
+    def _methods_can_keep_so_few(self) -> SpaceSpec:
+        for method in self.methods:
+            least = METHODS[method].least_keep
+            if self.keep[1] < least:
+                raise ValueError(
+                    f"must keep up to {least} or more for {method}, which merges tokens in pairs, got keep "
+                    f"{list(self.keep)}; raise its high end"
+                )
+        return self
 
     @model_validator(mode="after")
     def _stages_fit(self) -> SpaceSpec:
@@ -234,9 +264,11 @@ class RacingSpec(Section):
 
 
 class RuntimeSpec(Section):
-    """Where it runs. workers and prefix_cache_gib do not alter results, so a resume may change them.
+    """Where it runs. What does not alter results (all but device, dtype and batch_size) may differ in a resume.
 
     prefix_cache_gib: memory, per worker, for what the blocks before the first stage give; 0 for none.
+    engine: how workers are started. trial_timeout: after so long an attempt at a trial is ended; null: ten times what
+    the profile predicts for the dense model, ten minutes at least.
     """
 
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
@@ -244,3 +276,5 @@ class RuntimeSpec(Section):
     batch_size: int = Field(default=64, ge=1, le=MOST_IMAGES_AT_ONCE)
     workers: int = Field(default=1, ge=1, le=MOST_WORKERS)
     prefix_cache_gib: float = Field(default=2.0, ge=0)
+    engine: Literal["local", "ray"] = "local"
+    trial_timeout: Duration | None = None

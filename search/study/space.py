@@ -6,11 +6,13 @@ The box is fixed, so that every sampler works: all slots are always suggested an
 used. Parameters, for slot i < max_stages:
 
     method              one of space.methods; only if there are several
+    METHOD.OPTION       one of space.options[METHOD][OPTION]; without effect if another method is chosen
     stages              number of slots used
     block_i  keep_i     and, if any method reads them, wpr_iterations_i  partition_i  similarity_share_i
 
 A field whose low equals its high is a constant, not a parameter. If a slot's block is taken by an earlier slot it
-means the next free block above, from the highest round to the lowest. A stage that keeps everything is left out.
+means the next free block above, from the highest round to the lowest. A keep below what the method can deliver (a
+half, where tokens merge in pairs) means that least. A stage that keeps everything is left out.
 """
 
 from __future__ import annotations
@@ -72,6 +74,8 @@ def _all_distributions(space: SpaceSpec, depth: int) -> dict[str, BaseDistributi
         "method": CategoricalDistribution(space.methods),
         "stages": IntDistribution(0 if space.keep[1] < 1 else 1, space.max_stages),
     }
+    for method, options in space.options.items():
+        box |= {f"{method}.{name}": CategoricalDistribution(values) for name, values in options.items()}
     for i in range(space.max_stages):
         box[f"block_{i}"] = blocks
         box[f"keep_{i}"] = FloatDistribution(*space.keep)
@@ -111,9 +115,11 @@ def to_schedule(params: Mapping[str, Any], space: SpaceSpec, depth: int) -> Sche
         while block in taken:
             block = block + 1 if block < high else low
         taken.add(block)
-        stages.append(Stage(block, float(values[f"keep_{i}"]), **{f: values[f"{f}_{i}"] for f in fields}))
+        keep = max(float(values[f"keep_{i}"]), METHODS[method].least_keep)
+        stages.append(Stage(block, keep, **{f: values[f"{f}_{i}"] for f in fields}))
     pruning = [stage for stage in stages if stage.keep < 1]
-    return Schedule(pruning, method) if pruning else Schedule()
+    options = {name: values[f"{method}.{name}"] for name in space.options.get(method, {})}
+    return Schedule(pruning, method, options) if pruning else Schedule()
 
 
 def to_params(schedule: Schedule, space: SpaceSpec, depth: int) -> dict[str, Any]:
@@ -125,6 +131,9 @@ def to_params(schedule: Schedule, space: SpaceSpec, depth: int) -> dict[str, Any
     values = {name: _neutral(d) for name, d in box.items()}
     if schedule.stages and schedule.method in space.methods:
         values["method"] = schedule.method
+        everything = METHODS[schedule.method].all_options(schedule.options)
+        listed = space.options.get(schedule.method, {})
+        values |= {f"{schedule.method}.{name}": everything[name] for name in listed}
     values.update(_dense_params(space) if not schedule.stages else {"stages": len(schedule.stages)})
     for i, stage in enumerate(schedule.stages[: space.max_stages]):
         for field in ("block", "keep", *_read_fields(schedule.method)):
@@ -135,8 +144,8 @@ def to_params(schedule: Schedule, space: SpaceSpec, depth: int) -> dict[str, Any
     params = {name: values[name] for name, d in box.items() if not d.single()}
     if to_schedule(params, space, depth) != schedule:
         raise OutsideSpace(
-            f"{schedule}: must be one that the space can express: a method of {list(space.methods)} without options, "
-            "stages that drop tokens, and defaults where the method does not look"
+            f"{schedule}: must be one that the space can express: a method of {list(space.methods)} without options "
+            "beyond those listed, stages that drop tokens, and defaults where the method does not look"
         )
     return params
 
@@ -163,6 +172,9 @@ def _free_blocks(schedule: Schedule, space: SpaceSpec, depth: int) -> list[int]:
 def _check_ranges(schedule: Schedule, values: Mapping[str, Any], box: Mapping[str, BaseDistribution]) -> None:
     for name, distribution in box.items():
         if isinstance(distribution, CategoricalDistribution):
+            if values[name] not in distribution.choices:
+                listed = list(distribution.choices)
+                raise OutsideSpace(f"{schedule}: {name} must be one of {listed} of the space, got {values[name]!r}")
             continue
         assert isinstance(distribution, IntDistribution | FloatDistribution)
         low, high = distribution.low, distribution.high
@@ -199,11 +211,18 @@ def _clipped(space: SpaceSpec, method: str, **wanted: Any) -> dict[str, Any]:
     return result
 
 
+def _options(space: SpaceSpec, method: str) -> dict[str, Any]:
+    """The options nearest to the method's defaults that the space has."""
+    listed, defaults = space.options.get(method, {}), METHODS[method].all_options({})
+    return {name: defaults[name] if defaults[name] in values else values[0] for name, values in listed.items()}
+
+
 def _uniform(space: SpaceSpec, depth: int, method: str, keep: float) -> Schedule:
     low, high = block_range(space, depth)
     count = min(UNIFORM_STAGES, space.max_stages)
     blocks = [low + (i + 1) * (high - low + 1) // (count + 1) for i in range(count)]
-    return Schedule([Stage(block, keep, **_clipped(space, method)) for block in blocks], method)
+    stages = [Stage(block, keep, **_clipped(space, method)) for block in blocks]
+    return Schedule(stages, method, _options(space, method))
 
 
 def _paper(space: SpaceSpec, depth: int) -> list[Schedule]:
@@ -215,7 +234,7 @@ def _paper(space: SpaceSpec, depth: int) -> list[Schedule]:
         Stage(block, keep, **_clipped(space, PAPER, wpr_iterations=votes))
         for block, (_, keep, votes) in zip(blocks, PAPER_STAGES, strict=True)
     ]
-    return [Schedule(stages, PAPER)]
+    return [Schedule(stages, PAPER, _options(space, PAPER))]
 
 
 def smallest(space: SpaceSpec, depth: int, cost: Callable[[Schedule], float] | None = None) -> Schedule:
@@ -253,6 +272,7 @@ def _corners(space: SpaceSpec, depth: int) -> Iterator[Schedule]:
         for method in sorted(space.methods, key=lambda name: len(METHODS[name].stage_fields)):
             fields = _read_fields(method)
             ends = [getattr(space, f)[:1] if f == "wpr_iterations" else sorted({*getattr(space, f)}) for f in fields]
-            for values in itertools.product(*ends):
-                rest = dict(zip(fields, values, strict=True))
-                yield Schedule([Stage(low + i, space.keep[0], **rest) for i in range(count)], method)
+            keep, listed = max(space.keep[0], METHODS[method].least_keep), space.options.get(method, {})
+            for values, chosen in itertools.product(itertools.product(*ends), itertools.product(*listed.values())):
+                stages = [Stage(low + i, keep, **dict(zip(fields, values, strict=True))) for i in range(count)]
+                yield Schedule(stages, method, dict(zip(listed, chosen, strict=True)))

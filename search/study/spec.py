@@ -17,6 +17,7 @@ from pydantic_core import ErrorDetails
 
 from pruning.documents import parse_yaml, read_yaml
 from search.errors import InputError
+from search.study.data_paths import expand, form_of
 from search.study.samplers import SamplerSpec
 from search.study.sections import (
     DEMO,
@@ -48,7 +49,9 @@ __all__ = [
     "read_spec",
 ]
 
-WITHOUT_EFFECT = frozenset({"runtime.workers", "runtime.prefix_cache_gib"})  # may differ on resume: how many, not what
+WITHOUT_EFFECT = frozenset(  # may differ on resume: they say how many and by what means, not what
+    {"runtime.workers", "runtime.prefix_cache_gib", "runtime.engine", "runtime.trial_timeout"}
+)
 
 
 class StudySpec(Section):
@@ -74,6 +77,19 @@ class StudySpec(Section):
             if name == DEMO:
                 return {**data, "data": {"source": DEMO}}
         return data
+
+    @model_validator(mode="after")
+    def _onnxruntime_has_its_own(self) -> StudySpec:
+        """It runs on the CPU in float32, and accuracy is to be that of what runs."""
+        if self.objectives.throughput == "onnxruntime":
+            for name, allowed in (("device", ("auto", "cpu")), ("dtype", ("auto", "float32"))):
+                value = getattr(self.runtime, name)
+                if value not in allowed:
+                    raise ValueError(
+                        f"runtime.{name} must be {' or '.join(allowed)} for objectives.throughput onnxruntime, got "
+                        f"{value!r}; leave it out"
+                    )
+        return self
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data; `make_spec(spec.to_dict(), place) == spec`."""
@@ -118,12 +134,12 @@ def make_spec(data: Any, place: str) -> StudySpec:
 
 
 def check_files(spec: StudySpec) -> None:
-    """Refuse a data folder or a weights file that is not there. Paths are relative to the current folder."""
-    if spec.data.path is not None and not Path(spec.data.path).is_dir():
-        raise InputError(
-            f"{spec.name}: data.path must be an existing folder with one sub-folder per class, got {spec.data.path!r}; "
-            "check the path"
-        )
+    """Refuse images or a weights file that are not there. Paths are relative to the current folder."""
+    if spec.data.path is not None:
+        try:
+            form_of(expand(spec.data.path)[0])
+        except InputError as error:
+            raise InputError(f"{spec.name}: {error}") from None
     weights = spec.backbone.weights
     if weights not in WEIGHTS and not Path(weights).is_file():
         raise InputError(

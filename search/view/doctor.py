@@ -136,7 +136,7 @@ def memory_check(free: int | None) -> Check:
 
 
 def _cache() -> Check:
-    from search.evaluation.decoded import cache_folder  # loads Pillow
+    from search.evaluation.images.cache import cache_folder  # loads Pillow
 
     return cache_check(cache_folder())
 
@@ -145,11 +145,11 @@ def cache_check(folder: Path) -> Check:
     """Space and rights where decoded images are kept; the folder itself need not be there yet."""
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
-        return Check("cache", FAIL, f"{folder}: cannot be written", "set XDG_CACHE_HOME to a folder of yours")
+        return Check("cache", FAIL, f"{folder}: cannot be written", "set ZTP_CACHE to a folder of yours")
     free = shutil.disk_usage(there).free
     found = f"{folder}: {free / GIB:.1f} GiB free"
     if free < LEAST_CACHE:
-        remedy = "free some space or set XDG_CACHE_HOME: 50,000 images of 224 x 224 take 7.5 GB"
+        remedy = "free some space or set ZTP_CACHE: 50,000 images of 224 x 224 take 7.5 GB"
         return Check("cache", WARN, found, remedy)
     return Check("cache", OK, found)
 

@@ -17,8 +17,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from search.evaluation.images.progress import stderr_console
 from search.store.records import Progress
-from search.view import report, wording
+from search.view import wording
 
 LINE_EVERY_S = 5.0  # a log of a two-hour study stays under 1,500 lines
 REDRAW_PER_S = 4
@@ -42,7 +43,7 @@ class LiveProgress:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._name, self._budget_s, self._clock = name, budget_s, clock
-        self._console = console or report.terminal(stderr=True)
+        self._console = console or stderr_console()
         self._started = clock()
         self._first: Progress | None = None
         self._latest: Progress | None = None

@@ -6,16 +6,14 @@ for (a second, and most commands need none). No global state: matplotlib's objec
 
 from __future__ import annotations
 
-import io
-import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search.errors import InputError
 from search.store.records import FLOP_CONVENTION, Evaluation, Front, Measurement, StudyRecord
 from search.view import wording
+from search.view.pictures import canvas
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -109,52 +107,22 @@ def _words(evaluation: Evaluation, measured: Measurement) -> str:
 
 def save_plot(path: Path, study: StudyRecord, front: Front, evaluations: Iterable[Evaluation] = ()) -> None:
     """Write the picture; the ending chooses the form. Raises InputError for another ending, or if unwritable."""
-    check_path(path)
-    write_bytes(path, WRITERS[path.suffix.lower()](picture(study, front, evaluations)))
-
-
-def check_path(path: Path) -> None:
-    """Raises InputError unless a picture can be written under this name; before minutes or seconds are spent on it."""
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: cannot be written: folder {path.parent} must exist; create it first")
-    if path.suffix.lower() not in WRITERS:
-        raise InputError(f"--plot: the file must end in {' or '.join(WRITERS)}, got {str(path)!r}; rename it")
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a whole file or nothing. Raises InputError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise InputError(f"{path}: cannot be written: {error.strerror}; choose a writable folder") from None
+    canvas.save(path, picture(study, front, evaluations), matplotlib_figure, plotly_figure)
 
 
 def png(shown: Picture) -> bytes:
     """The picture as PNG, 1600 x 1000."""
-    stream = io.BytesIO()
-    matplotlib_figure(shown).savefig(stream, format="png", dpi=160)
-    return stream.getvalue()
+    return canvas.png(matplotlib_figure(shown))
 
 
 def html(shown: Picture) -> bytes:
     """The picture as one self-contained page: it opens without a network."""
-    page: str = plotly_figure(shown).to_html(include_plotlyjs=True, full_html=True, config={"displaylogo": False})
-    return page.encode()
-
-
-WRITERS: dict[str, Callable[[Picture], bytes]] = {".png": png, ".html": html}
+    return canvas.html(plotly_figure(shown))
 
 
 def matplotlib_figure(shown: Picture) -> Figure:
     """Accuracy over speed-up: the front as a staircase, confirm numbers beside it, everything else faint."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 6.25), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = canvas.empty_figure(10, 6.25)
     axes = figure.add_subplot()
     _draw_points(axes, shown)
     _label(axes, shown)
@@ -189,9 +157,7 @@ def _label(axes: Axes, shown: Picture) -> None:
     axes.set_ylabel(shown.y_label)
     axes.xaxis.set_major_formatter("{x:.2g}x")
     axes.set_ylim(*_y_range(shown))
-    axes.grid(color="#e6e9ed", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    canvas.style(axes)
     axes.legend(frameon=False, loc="lower left")
     if shown.dense_rate:
         _images_axis(axes, shown.dense_rate)
@@ -264,7 +230,7 @@ def _arms(series: Series, color: str) -> dict[str, object]:
 
 
 def _layout(shown: Picture) -> dict[str, object]:
-    grid = {"gridcolor": "#e6e9ed", "zeroline": False}
+    grid = canvas.PLOTLY_GRID
     return {
         "template": "none",  # 7 kB less, and the dashboard stores figures in 2 kB pieces
         "title": {"text": f"{shown.title}<br><sub>{shown.footnote}<br>FLOPs: {FLOP_CONVENTION}</sub>", "x": 0.02},

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -36,9 +37,9 @@ CSV_COLUMNS = (
 )
 
 
-def terminal(stderr: bool = False) -> Console:
-    """The console of a stream: the terminal's own width, or no folding where there is no terminal."""
-    console = Console(stderr=stderr, highlight=False, markup=False)
+def terminal() -> Console:
+    """The console of stdout: the terminal's own width, or no folding where there is no terminal."""
+    console = Console(highlight=False, markup=False)
     return (
         console if console.is_terminal else Console(file=console.file, highlight=False, markup=False, width=PLAIN_WIDTH)
     )
@@ -154,13 +155,15 @@ def _confirm_json(confirm: Measurement | None) -> dict[str, Any] | None:
     }
 
 
-def front_csv(study: StudyRecord, front: Front) -> str:
-    """One row per point, one value per cell; empty where there is none yet."""
+def front_csv(found: Iterable[tuple[StudyRecord, Front]]) -> str:
+    """One row per point of every study, one value per cell; empty where there is none yet."""
     text = io.StringIO()
     writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n")
     writer.writeheader()
-    for point in front.points:
-        writer.writerow({"study": study.name, "trial": point.trial, **_search_row(point.search), **_confirm_row(point)})
+    for study, front in found:
+        for point in front.points:
+            known = {**_search_row(point.search), **_confirm_row(point)}
+            writer.writerow({"study": study.name, "trial": point.trial, **known})
     return text.getvalue()
 
 
@@ -214,12 +217,18 @@ def replay_table(name: str, replay: Replay) -> RenderableType:
     table.add_row("images/s", wording.rate(measured.throughput.images_per_s), "")
     table.add_row("speed-up", wording.speedup(measured.throughput), "")
     lines = [
-        f"{name}: {VERDICTS[replay.reproduced]}",
+        f"{name}: {_verdict(replay)}",
         f"accuracy: {wording.KIND_WORDS[measured.accuracy.kind]}, {measured.accuracy.images:,} {replay.split} images",
         f"measured on {wording.setting(measured)}",
         f"FLOPs: {FLOP_CONVENTION}",
     ]
     return Group(table, *(Text(line, style="" if i == 0 else "dim") for i, line in enumerate(lines)))
+
+
+def _verdict(replay: Replay) -> str:
+    if replay.comparable:
+        return VERDICTS[replay.reproduced]
+    return "recorded in another number format than it ran in now, so nothing is compared"
 
 
 def replay_json(replay: Replay) -> dict[str, Any]:

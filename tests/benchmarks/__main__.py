@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks [NAME ...] [--results DIR]
 
-On two cores `time_to_front` takes three to four hours, `samplers` and `methods` about 20 minutes each, the rest
+On two cores `time_to_front` takes three to four hours, `samplers` about 20 minutes, the rest
 minutes. Nothing else should run meanwhile. Knows commands and files. Ignores what is measured.
 """
 
@@ -23,7 +23,7 @@ BENCHMARKS = {  # name of the file of results -> module of this folder and its o
     "prefix-cache": "prefix_cache",
     "overhead": "overhead",
     "workers": "workers",
-    "methods": "methods --ablation",
+    "decoding": "decoding",
     "samplers": "samplers",
     "time-to-front": "time_to_front --plain-known",
 }
@@ -33,7 +33,7 @@ def command(name: str, results: Path) -> list[str]:
     module, *options = shlex.split(BENCHMARKS[name])
     options += ["--json", str(results / f"{name}.json")]
     if name == "time-to-front":  # a second run of the benchmark need not repeat its long run
-        options += ["--reference", str(results / "reference.json")]
+        options += ["--runs", str(results / "runs")]
     return [sys.executable, "-m", f"tests.benchmarks.{module}", *options]
 
 

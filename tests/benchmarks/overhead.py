@@ -28,21 +28,24 @@ from tests.benchmarks.table import Table, make_parser
 
 WINDOW = 20  # trials around each mark whose median counts
 IMAGES = 200
+STEP = 50  # images between two looks of the race
 
 
 class Simulated:
     """In the place of the evaluator: an image is right unless the schedule drops too much for it."""
 
-    def __init__(self, bench: Bench) -> None:
-        self._bench = bench
+    def __init__(self, bench: Bench, seconds: float = 0.0) -> None:
+        """seconds: how long it takes to see all images."""
+        self._bench, self._pause_s = bench, seconds * STEP / IMAGES
         self._hardness = np.random.default_rng(0).random(IMAGES)
 
     def correct_until(self, schedule: Schedule, go_on: Callable[[Bits], bool]) -> Bits:
         tokens = self._bench.backbone.family.tokens
         gone = sum((1 - plan.kept / tokens) ** 2 for plan in schedule.plan(tokens))
         correct = self._hardness > 0.1 + 0.1 * gone
-        for seen in range(50, IMAGES, 50):
-            if not go_on(correct[:seen]):
+        for seen in range(STEP, IMAGES + 1, STEP):
+            time.sleep(self._pause_s)
+            if seen < IMAGES and not go_on(correct[:seen]):
                 return np.asarray(correct[:seen])
         return np.asarray(correct)
 

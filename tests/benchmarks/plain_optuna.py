@@ -21,7 +21,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 
 from pruning import PrunedViT, Schedule, prune, trace_flops
 from pruning.backbones import load_backbone
-from search.evaluation.data import open_images
+from search.evaluation.images.splits import open_images
 from search.study.space import baselines, distributions, to_params, to_schedule
 from search.study.spec import read_spec
 

@@ -5,11 +5,15 @@
 Ideal is the ratio of FLOPs, dense over pruned. Realised is the median ratio of interleaved passes of the dense and
 the pruned model, spread half the interquartile range of the ratios over it. Realised over ideal of 1.0 means that a
 schedule delivers all it promises; unchunked is the same where stages do not run in cache-sized chunks. Schedules
-drop at blocks 2, 5 and 8; ToMe merges in every block, as many tokens as come closest to zero-tprune's FLOPs.
+drop at blocks 2, 5 and 8; tome merges in every block but the last, as many tokens as come closest to zero-tprune's
+FLOPs.
 """
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -18,11 +22,13 @@ from torch import Tensor, nn
 import pruning.model
 from pruning import Schedule, Stage, count_flops
 from pruning.backbones import load_backbone
+from pruning.errors import ScheduleError
+from pruning.families import describe
+from pruning.flops import FlopCounter
 from pruning.model import PrunedViT
 from search.evaluation.device import DTYPES, choose_device
 from search.evaluation.throughput import REPEATS, PairedTiming, time_against
 from tests.benchmarks.table import Table, make_parser
-from tests.benchmarks.tome import ToMe, closest_merges, tome_flops
 
 BLOCKS, VOTES = (2, 5, 8), 5
 KEEP = 0.7  # 2.9 of DeiT-S's 4.6 GFLOPs
@@ -43,20 +49,43 @@ def shape(method: str, keep: float = KEEP) -> Schedule:
     return Schedule([Stage(block, keep, VOTES) for block in BLOCKS], method)
 
 
-def rivals(backbone: nn.Module, keep: float) -> dict[str, tuple[nn.Module, int]]:
-    """Each method's model, by name, and its FLOPs."""
-    found: dict[str, tuple[nn.Module, int]] = {}
-    for method in ("zero-tprune", "cls-attention", "random"):
-        vit = PrunedViT(backbone, shape(method, keep)).eval()
-        found[method] = vit, count_flops(vit)
-    merges = closest_merges(backbone, found["zero-tprune"][1])
-    found["ToMe"] = ToMe(backbone, merges).eval(), tome_flops(backbone, merges)
-    return found
+def merging(tokens: int, merges: Sequence[int]) -> Schedule:
+    """tome with a stage in each block but the last, merging merges[i] tokens in block i."""
+    stages = []
+    for block, count in enumerate(merges):
+        stages.append(Stage(block, min((tokens - count + 0.5) / tokens, 1.0)))  # a half: int() must not lose a token
+        tokens -= count
+    return Schedule(stages, "tome")
+
+
+def closest_merging(backbone: nn.Module, flops: int) -> Schedule:
+    """The merging whose FLOPs come closest to `flops`: r tokens in every block, and one more in some run of blocks.
+
+    The run makes up for the coarse step of a constant r: 5% of DeiT-S.
+    """
+    counter, family = FlopCounter(backbone), describe(backbone)
+    blocks = family.depth - 1
+    runs = [(0, 0), *itertools.combinations(range(blocks + 1), 2)]
+    found = []
+    for constant in range(family.tokens // blocks):
+        for start, stop in runs:
+            merges = tuple(constant + (start <= block < stop) for block in range(blocks))
+            with suppress(ScheduleError):  # more than half of the tokens of some block
+                found.append((abs(counter.count(merging(family.tokens, merges)) - flops), merges))
+    return merging(family.tokens, min(found)[1])
+
+
+def rivals(backbone: nn.Module, keep: float) -> dict[str, PrunedViT]:
+    """Each method's model, by name."""
+    schedules = {method: shape(method, keep) for method in ("zero-tprune", "cls-attention", "random")}
+    flops = count_flops(backbone, schedules["zero-tprune"])
+    schedules["tome"] = closest_merging(backbone, flops)
+    return {method: PrunedViT(backbone, schedule).eval() for method, schedule in schedules.items()}
 
 
 def time_unchunked(dense: nn.Module, other: nn.Module, images: Tensor, repeats: int) -> PairedTiming | None:
     """The same with stages that take the whole batch at once; None for what never takes it in chunks."""
-    if not isinstance(other, PrunedViT) or images.device.type != "cpu":
+    if images.device.type != "cpu":
         return None
     chunked = pruning.model.CACHE_BYTES
     pruning.model.CACHE_BYTES = NO_CHUNKS
@@ -66,7 +95,7 @@ def time_unchunked(dense: nn.Module, other: nn.Module, images: Tensor, repeats: 
         pruning.model.CACHE_BYTES = chunked
 
 
-def compare(dense: nn.Module, other: nn.Module, ideal: float, images: Tensor, repeats: int) -> dict[str, Any]:
+def compare(dense: nn.Module, other: PrunedViT, ideal: float, images: Tensor, repeats: int) -> dict[str, Any]:
     timing = time_against(dense, other, images, repeats)
     whole = time_unchunked(dense, other, images, repeats)
     return {
@@ -76,7 +105,7 @@ def compare(dense: nn.Module, other: nn.Module, ideal: float, images: Tensor, re
         "spread": timing.spread,
         "unchunked": None if whole is None else whole.speedup / ideal,
         "dense images/s": timing.dense_images_per_s,
-        "merges": list(other.merges) if isinstance(other, ToMe) else None,
+        "kept": [plan.kept for plan in other.plans],
     }
 
 
@@ -99,7 +128,8 @@ def main() -> None:
     table = Table("stage", arguments, device, COLUMNS)
     for batch in arguments.batch:
         images = torch.randn(batch, *backbone.family.image_shape, device=device)
-        for name, (model, flops) in models.items():
+        for name, model in models.items():
+            flops = count_flops(model)
             row = compare(dense, model, dense_flops / flops, images, arguments.repeats)
             table.add({"batch": batch, "method": name, "GFLOPs": flops / 1e9, **row})
     table.finish()

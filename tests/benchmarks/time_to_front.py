@@ -1,13 +1,14 @@
 """Wall time until the front is nearly as good as any that was found: ours, the plain script, ours less one lever.
 
-    python -m tests.benchmarks.time_to_front [--seeds 3] [--levers all] [--reference FILE] [--json FILE]
+    python -m tests.benchmarks.time_to_front [--seeds 3] [--levers all] [--runs FOLDER] [--json FILE]
 
 Each run has a process of its own, plain and ours taking turns; `timed_runs` says what the clock covers. All are
 judged by one yardstick: accuracy over the whole search split, speed-up by one latency profile taken at the start, and
 the area covered above (dense accuracy - 0.10, speed-up 1). The goal is 95% of the area of all that any run found, a
 long run of ours included whose time does not count; a second goal is the area that plain Optuna had at its end (the
 median of its runs). A run that never gets there counts as long as it lasted, marked
-">=". --json holds every run's points and how its share grew, and is written anew after each run.
+">=". --json holds every run's points and how its share grew, and is written anew after each run; --runs keeps each run
+by itself, so that what was interrupted goes on, and longer runs can be added.
 """
 
 from __future__ import annotations
@@ -146,17 +147,20 @@ def detail(run: Run, reached: Arrival, best: float, yardstick: Yardstick) -> dic
     return {"seed": run.job.seed, "arrival": asdict(reached), "trajectory": shares, "speedups": speedups} | asdict(run)
 
 
-def run_reference(job: Job, file: Path | None) -> Run:
-    """The long run, from the file if it holds this very one. Raises InputError for another."""
-    if file is None or not file.exists():
-        reference = run(job)
-        if file is not None:
-            write_text(file, json.dumps(asdict(reference)))
-        return reference
-    reference = Run.from_dict(json.loads(file.read_text()))
-    if reference.job != job:
-        raise InputError(f"{file} must hold the run {job}, got {reference.job}; remove it, or name another file")
-    return reference
+def run_or_recall(job: Job, folder: Path | None) -> Run:
+    """The job's run, from the folder if one of this very job is kept there."""
+    if folder is None:
+        return run(job)
+    file = folder / f"{job.variant.replace(' ', '-').replace(',', '')}-{job.seed}.json"
+    if file.exists():
+        kept = Run.from_dict(json.loads(file.read_text()))
+        if kept.job == job:
+            return kept
+        raise InputError(f"{file} must hold the run {job}, got {kept.job}; remove it, or name another folder")
+    finished = run(job)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(file, json.dumps(asdict(finished)))
+    return finished
 
 
 def plan(arguments: argparse.Namespace) -> list[Job]:
@@ -196,7 +200,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--plain-seconds", type=float, default=900.0)
     parser.add_argument("--plain-known", action="store_true", help="also plain, starting with our first schedules")
     parser.add_argument("--reference-trials", type=int, default=200)
-    parser.add_argument("--reference", type=Path, metavar="FILE", help="keeps the long run, or has it from before")
+    parser.add_argument("--runs", type=Path, metavar="FOLDER", help="keeps each run, or has it from before")
     return parser.parse_args()
 
 
@@ -207,27 +211,31 @@ def report(arguments: argparse.Namespace, yardstick: Yardstick, rows: Sequence[M
     table.finish({"profile in": yardstick.dtype, "dense accuracy": yardstick.dense_accuracy})
 
 
-def main() -> None:
-    arguments = parse()
+def measure(arguments: argparse.Namespace) -> None:
+    """All runs, with the report so far after each: a benchmark that is ended early leaves what it had."""
     reference_job = Job("reference", REFERENCE_SEED, arguments.reference_trials, REFERENCE_S, arguments.images)
-    try:
-        jobs = plan(arguments)
-        yardstick = Yardstick(reference_job.spec())
-        reference = run_reference(reference_job, arguments.reference)
-    except InputError as error:
-        raise SystemExit(f"time_to_front: {error}") from None
+    jobs = plan(arguments)
+    yardstick = Yardstick(reference_job.spec())
+    reference = run_or_recall(reference_job, arguments.runs)
     print(f"reference: {len(reference.points)} points in {reference.seconds:.0f} s", file=sys.stderr)
     runs: list[Run] = []
     for number, job in enumerate(jobs, start=1):
-        runs.append(run(job))
+        runs.append(run_or_recall(job, arguments.runs))
         rows = judge(runs, reference, yardstick)
-        with redirect_stdout(None):  # the file only: a benchmark that is ended early leaves what it had
+        with redirect_stdout(None):  # the file only
             report(arguments, yardstick, rows)
         share = next(row for row in rows if row["variant"] == job.variant)["details"][-1]["trajectory"][-1:]
         print(
             f"{number}/{len(jobs)} {job.variant}, seed {job.seed}: {runs[-1].seconds:.0f} s, {share}", file=sys.stderr
         )
     report(arguments, yardstick, judge(runs, reference, yardstick))
+
+
+def main() -> None:
+    try:
+        measure(parse())
+    except InputError as error:
+        raise SystemExit(f"time_to_front: {error}") from None
 
 
 if __name__ == "__main__":

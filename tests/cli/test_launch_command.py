@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 import search.cli.launching
+import search.fleet.joining
 import search.fleet.launch
-import search.fleet.worker
 from search.errors import InputError
 from search.store.fronts import Store
 from search.store.records import Evaluation, StudyRecord
@@ -156,7 +156,7 @@ def test_derived_names_are_names(backbone: str, data: str, name: str) -> None:
 
 def test_a_worker_joins_by_name(ztp: Ztp, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    monkeypatch.setattr(search.fleet.worker, "join", lambda *args: seen.append(args))
+    monkeypatch.setattr(search.fleet.joining, "join", lambda *args: seen.append(args))
     assert ztp("worker", "shirts", "--storage", "postgresql://host/db", "--number", "3").code == 0
     assert seen == [("shirts", "postgresql://host/db", 3)]
 
@@ -165,10 +165,28 @@ def test_an_interrupted_worker_says_what_becomes_of_its_trial(ztp: Ztp, monkeypa
     def interrupt(*args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(search.fleet.worker, "join", interrupt)
+    monkeypatch.setattr(search.fleet.joining, "join", interrupt)
     ran = ztp("worker", "shirts")
     assert (ran.code, ran.out) == (130, "")
     assert "its unfinished trial is free for another" in ran.err
+
+
+def test_a_worker_without_a_name_joins_any_study(ztp: Ztp, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def join_any(*args: object) -> int:
+        seen.append(args)
+        return 2
+
+    monkeypatch.setattr(search.fleet.joining, "join_any", join_any)
+    assert ztp("worker").err == "ztp: helped with 2 studies; none is open\n"
+    assert ztp("worker", "--keep-waiting", "--storage", "sqlite:///x.db").code == 0
+    assert seen == [("sqlite:///ztp.db", None, False), ("sqlite:///x.db", None, True)]
+    ran = ztp("worker", "shirts", "--keep-waiting")
+    assert (ran.code, ran.err) == (
+        2,
+        "ztp: --keep-waiting is for a worker of any study, got it beside shirts; drop one\n",
+    )
 
 
 def test_a_worker_of_a_study_that_is_done_is_told(ztp: Ztp, done: Store) -> None:

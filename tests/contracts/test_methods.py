@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -19,10 +19,14 @@ from pruning.methods import METHODS, Option, load_method
 from pruning.methods.base import Signals, TokenMethod
 from pruning.model import PrunedViT, prune
 from pruning.schedule import Schedule
+from pruning.selection import gather
 from pruning.stage import STAGE_FIELDS, Stage, StagePlan
+from pruning.tokens import Tokens
 
 B, H, n, d = 4, 3, 16, 8
 STAGES = (Stage(0, 0.75), Stage(1, 0.5))
+Record = TypeVar("Record", Signals, Tokens)
+FIELDS = [field.name for field in dataclasses.fields(Tokens)]
 
 
 def other_values(option: Option) -> list[Any]:
@@ -51,6 +55,7 @@ CASES = [pytest.param(method, {}, id=method) for method in METHODS] + [
     for value in other_values(option)
 ]
 every_case = pytest.mark.parametrize(("method", "options"), CASES)
+behind_a_stage = pytest.mark.parametrize("behind", [False, True], ids=["first", "behind another stage"])
 every_method = pytest.mark.parametrize("method", METHODS)
 
 
@@ -67,26 +72,43 @@ def make_signals(prefix: int) -> Signals:
     generator = torch.Generator().manual_seed(2)
     query, key, value = (torch.randn(B, H, prefix + n, d, generator=generator) for _ in range(3))
     attention = (query @ key.transpose(-1, -2)).softmax(-1)
-    return Signals(attention, query, key, value, torch.randn(B, prefix + n, H * d), prefix, True, torch.arange(B) * 977)
+    entering, seeds = torch.randn(B, prefix + n, H * d), torch.arange(B) * 977
+    return Signals(attention, query, key, value, entering, prefix, True, 4, seeds, attention[:, :, 0])
+
+
+def make_tokens(prefix: int, behind: bool) -> Tokens:
+    """What a block gives; `behind` an earlier stage that left every other place, and tokens of many sizes."""
+    generator = torch.Generator().manual_seed(3)
+    values = torch.randn(B, prefix + n, H * d, generator=generator)
+    if not behind:
+        return Tokens(values)
+    sizes = torch.randint(1, 5, (B, prefix + n), generator=generator).float()
+    sizes[:, :prefix] = 1
+    return Tokens(values, torch.arange(1, 2 * n, 2).expand(B, n), sizes)
 
 
 def plans(method: str, options: dict[str, Any]) -> list[StagePlan]:
     """Stages of many kinds for n tokens, each alone."""
-    stages = [Stage(0, keep, 3, 0.6, share) for keep in (0.07, 0.5, 0.75, 15 / 16) for share in (0.0, 0.3, 0.5, 1.0)]
+    keeps = [keep for keep in (0.07, 0.5, 0.75, 15 / 16) if keep >= METHODS[method].least_keep]
+    stages = [Stage(0, keep, 3, 0.6, share) for keep in keeps for share in (0.0, 0.3, 0.5, 1.0)]
     if not options.get("importance", True):
         stages = [stage for stage in stages if stage.keep >= 0.5]
     schedules = [Schedule([stage], method, options) for stage in stages]
     return [schedule.plan(n)[0] for schedule in schedules]
 
 
-def some(signals: Signals, images: list[int]) -> Signals:
-    """The same signals for some images of the batch."""
+def some(record: Record, images: list[int]) -> Record:
+    """The same signals or tokens for some images of the batch."""
     tensors = {
         field.name: value[images]
-        for field in dataclasses.fields(signals)
-        if isinstance(value := getattr(signals, field.name), torch.Tensor)
+        for field in dataclasses.fields(record)
+        if isinstance(value := getattr(record, field.name), torch.Tensor)
     }
-    return dataclasses.replace(signals, **tensors)
+    return dataclasses.replace(record, **tensors)
+
+
+def same(left: torch.Tensor | None, right: torch.Tensor | None) -> bool:
+    return left is right if left is None or right is None else left.equal(right)
 
 
 @every_case
@@ -101,22 +123,102 @@ def test_k_distinct_patch_tokens_stay_in_order(method: str, options: dict[str, A
 
 
 @every_case
-def test_prefix_tokens_pass_unchanged_in_front(method: str, options: dict[str, Any]) -> None:
-    signals = make_signals(prefix=3)
-    tokens = torch.randn(B, 3 + n, H * d)
+@behind_a_stage
+def test_prefix_tokens_pass_unchanged_in_front(method: str, options: dict[str, Any], behind: bool) -> None:
+    signals, tokens = make_signals(prefix=3), make_tokens(3, behind)
     for plan in plans(method, options):
         left = load_method(method, options).reduce(tokens, signals, plan)
-        assert left.shape == (B, 3 + plan.kept, H * d)
-        assert left[:, :3].equal(tokens[:, :3])
+        assert left.values.shape == (B, 3 + plan.kept, H * d)
+        assert left.values[:, :3].equal(tokens.values[:, :3])
+        assert left.sizes is None or left.sizes[:, :3].eq(1).all()
+
+
+@every_case
+@behind_a_stage
+def test_what_is_left_stands_where_select_says(method: str, options: dict[str, Any], behind: bool) -> None:
+    signals, tokens = make_signals(prefix=1), make_tokens(1, behind)
+    for plan in plans(method, options):
+        implementation = load_method(method, options)
+        left = implementation.reduce(tokens, signals, plan)
+        assert left.places(1).equal(tokens.places(1).gather(1, implementation.select(signals, plan)))
+
+
+@every_case
+@behind_a_stage
+def test_sizes_are_all_there(method: str, options: dict[str, Any], behind: bool) -> None:
+    """What merges is in the sum still; what is dropped, `plan.unimportant` tokens, has left it."""
+    signals, tokens = make_signals(prefix=1), make_tokens(1, behind)
+    for plan in plans(method, options):
+        implementation = load_method(method, options)
+        left, kept = implementation.reduce(tokens, signals, plan), implementation.select(signals, plan)
+        before = torch.ones(B, 1 + n) if tokens.sizes is None else tokens.sizes
+        if not implementation.merges or not plan.similar:
+            assert (
+                left.sizes is None if tokens.sizes is None else left.sizes[:, 1:].equal(before[:, 1:].gather(1, kept))
+            )
+            continue
+        assert left.sizes is not None
+        assert left.sizes.dtype == torch.float32
+        assert (left.sizes[:, 1:] >= before[:, 1:].gather(1, kept)).all()
+        gone = (before.sum(1) - left.sizes.sum(1)).tolist()
+        assert all(each == 0 for each in gone) if not plan.unimportant else min(gone) >= plan.unimportant
+
+
+@every_case
+def test_tokens_in_pairs_are_the_mean_of_what_they_stand_for(method: str, options: dict[str, Any]) -> None:
+    """Merging moves no weight: the mean over all tokens by size is what it was; nothing else changes a kept token."""
+    signals, tokens = make_signals(prefix=1), make_tokens(1, True)
+    assert tokens.sizes is not None
+    for plan in plans(method, options):
+        implementation = load_method(method, options)
+        left, kept = implementation.reduce(tokens, signals, plan), implementation.select(signals, plan)
+        assert left.sizes is not None
+        if METHODS[method].pairs:
+            sums = [(each.values * each.sizes[..., None]).sum(1) for each in (tokens, left) if each.sizes is not None]
+            torch.testing.assert_close(*sums)
+        grown = left.sizes[:, 1:] > tokens.sizes[:, 1:].gather(1, kept)  # [B, K]
+        change = (left.values[:, 1:] - gather(tokens.values[:, 1:], kept)).abs().amax(-1)
+        fused = 0 if implementation.merges else 1  # the one token that stands for those dropped
+        assert ((change > 1e-6) & ~grown).sum(1).max() <= fused
 
 
 @every_case
 def test_an_image_keeps_the_same_tokens_in_any_batch(method: str, options: dict[str, Any]) -> None:
     signals, implementation = make_signals(prefix=1), load_method(method, options)
+    tokens = make_tokens(1, True)
     for plan in plans(method, options):
         together = implementation.select(signals, plan)
-        assert implementation.select(some(signals, [3, 0]), plan).equal(together[[3, 0]])
-        assert implementation.select(some(signals, [2]), plan).equal(together[[2]])
+        left = implementation.reduce(tokens, signals, plan)
+        for images in ([3, 0], [2]):
+            assert implementation.select(some(signals, images), plan).equal(together[images])
+            apart = implementation.reduce(some(tokens, images), some(signals, images), plan)
+            assert all(same(getattr(apart, name), getattr(some(left, images), name)) for name in FIELDS)
+
+
+@every_case
+def test_only_what_it_reads_is_looked_at(method: str, options: dict[str, Any]) -> None:
+    implementation, signals = load_method(method, options), make_signals(prefix=1)
+    unread = {"nothing": {"attention": None, "class_row": None}, "class_row": {"attention": None}, "attention": {}}
+    without = dataclasses.replace(signals, **unread[implementation.reads])
+    for plan in plans(method, options):
+        assert implementation.select(without, plan).equal(implementation.select(signals, plan))
+        left = [implementation.reduce(make_tokens(1, True), each, plan).values for each in (without, signals)]
+        assert left[0].equal(left[1])
+
+
+@every_case
+def test_a_stage_in_chunks_gives_what_it_gives_at_once(
+    method: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tokens are joined with their places and sizes: the second stage starts from those."""
+    vit, images = prune(make_model(), Schedule(STAGES, method, options)), torch.randn(3, 3, 32, 32)
+    seeds = vit.seeds(images)
+    at_once = vit.advance(Tokens(vit.embed(images)), seeds=seeds)
+    monkeypatch.setattr(PrunedViT, "_images_at_once", lambda self, tokens: 2)
+    in_chunks = vit.advance(Tokens(vit.embed(images)), seeds=seeds)
+    assert in_chunks.places(3).equal(at_once.places(3))
+    assert same(in_chunks.sizes, at_once.sizes)
+    torch.testing.assert_close(in_chunks.values, at_once.values, atol=1e-5, rtol=1e-4)
 
 
 @every_case

@@ -37,8 +37,6 @@ def test_every_command_is_one_that_ztp_knows(place: str) -> None:
     assert isinstance(root, click.Group) or hasattr(root, "resolve_command")
     context: Any = root.make_context("ztp", [], resilient_parsing=True)
     while hasattr(root, "resolve_command"):
-        if arguments in (["worker"], ["worker", "--keep-waiting"]) and "serve" not in KNOWN:
-            pytest.skip("this release has no worker of any study yet")
         if arguments[0] == "serve" and "serve" not in KNOWN:
             pytest.skip("this release has no `ztp serve` yet")
         if arguments[0].startswith("--"):

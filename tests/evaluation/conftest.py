@@ -15,8 +15,8 @@ from pruning.backbones import Backbone, load_backbone
 from pruning.schedule import Schedule
 from pruning.stage import Stage
 from search.evaluation.bench import Bench, Facts
-from search.evaluation.data import Split, open_images
-from search.evaluation.sources import DemoImages
+from search.evaluation.images.collection import DemoImages
+from search.evaluation.images.splits import Split, open_images
 from search.study.spec import StudySpec, make_spec
 
 CLASSES = 10

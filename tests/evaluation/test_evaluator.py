@@ -14,8 +14,8 @@ from pruning.backbones import Backbone
 from pruning.model import PrunedViT, prune
 from pruning.schedule import Schedule
 from pruning.stage import Stage
-from search.evaluation.data import Split
 from search.evaluation.evaluator import NO_CLASS, Evaluator, accuracy_of
+from search.evaluation.images.splits import Split
 
 CPU = torch.device("cpu")
 CACHE_BYTES = 10_000_000

@@ -15,8 +15,8 @@ from pruning.backbones import Backbone
 from pruning.model import PrunedViT
 from search.evaluation import facts
 from search.evaluation.bench import Bench
-from search.evaluation.data import Split
 from search.evaluation.facts import choose_dtype
+from search.evaluation.images.splits import Split
 
 Maker = Callable[..., Any]
 Made = Callable[[str], PrunedViT]

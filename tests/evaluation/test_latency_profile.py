@@ -11,9 +11,8 @@ from pruning.errors import ScheduleError
 from pruning.model import PrunedViT
 from pruning.schedule import Schedule
 from pruning.stage import Stage
-from search.evaluation import profile as latency
-from search.evaluation.data import Split
-from search.evaluation.profile import LatencyProfile, StageCost, measure_profile
+from search.evaluation.images.splits import Split
+from search.evaluation.profile import LatencyProfile, StageCost, Turns, measure_profile
 
 # linear in tokens, so that every value between the grid's is known
 ZERO = StageCost(opened=(1.0, 10.0), vote=(0.1, 1.0), similarity=(0.2, 2.0))
@@ -81,10 +80,9 @@ def test_survives_json(schedule: Schedule) -> None:
     assert again.latency_ms(schedule) == PROFILE.latency_ms(schedule)
 
 
-def test_of_a_real_backbone(backbone: Backbone, split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(latency, "ROUNDS", (2, 2))
+def test_of_a_real_backbone(backbone: Backbone, split: Split) -> None:
     methods = ("zero-tprune", "random", "cls-attention")
-    found = measure_profile(PrunedViT(backbone.model).eval(), split.batch(0, 4), methods, fewest=20)
+    found = measure_profile(PrunedViT(backbone.model).eval(), split.batch(0, 4), methods, fewest=20, turns=Turns(2, 2))
     assert (found.batch_size, found.depth, found.tokens[0], found.tokens[-1]) == (4, 12, 20, 196)
     assert list(found.tokens) == sorted(set(found.tokens))
     assert found.block[-1] > found.block[0] > 0

@@ -178,7 +178,7 @@ class TestRefused:
     def test_a_corrupt_image_of_the_confirm_split(
         self, tmp_path: Path, tiny_spec: Spec, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from search.evaluation.data import Images
+        from search.evaluation.images.splits import Images
 
         def corrupt(self: Images) -> None:
             raise InputError("data.path: image x cannot be decoded")

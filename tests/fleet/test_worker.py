@@ -13,7 +13,9 @@ from pruning.stage import Stage
 from search.errors import SearchError
 from search.evaluation.bench import Facts
 from search.fleet import worker as fleet_worker
-from search.fleet.worker import FACTS, join
+from search.fleet.joining import join
+from search.fleet.settings import Settings
+from search.fleet.worker import FACTS
 
 Start = Callable[..., Any]
 Spec = Callable[..., Any]
@@ -88,16 +90,6 @@ class TestInterrupted:
         dense, second = started.store.evaluations(started.record.id)
         assert (dense.search.schedule, second.search.schedule) == (Schedule(), hopeless)
         assert (dense.search.complete, second.search.complete) == (True, not stopped)
-
-    def test_failing_measurement_stops_the_study_and_frees_the_slot(
-        self, start: Start, tiny_spec: Spec, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        started = start(tiny_spec())
-        raise_once(started.bench, "measure", RuntimeError("out of memory"), monkeypatch, after=False)
-        with pytest.raises(RuntimeError, match="out of memory"):
-            started.worker().run(ignore)
-        assert not started.store.slots(started.record.id)
-        assert not started.trials(TrialState.RUNNING)
 
 
 class TestTakenForDead:
@@ -200,7 +192,8 @@ class TestHeartbeat:
     def test_beats_while_a_trial_is_measured(
         self, start: Start, tiny_spec: Spec, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(fleet_worker, "BEAT_S", 0.001)
+        monkeypatch.setattr(Settings, "beat_s", 0.001)
+        monkeypatch.setattr(Settings, "look_s", 0.001)
         started = start(tiny_spec())
         beats: list[str] = []
 

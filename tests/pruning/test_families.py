@@ -14,7 +14,10 @@ from timm.models.vision_transformer import ParallelScalingBlock, ResPostBlock, V
 from torch import Tensor, nn
 
 from pruning.errors import UnsupportedBackbone
-from pruning.families import Family, describe, embed, head, open_attention, open_block
+from pruning.families import Family, describe, drive
+from pruning.families.base import mix
+from pruning.families.vit import leave, project
+from pruning.tokens import Tokens
 
 MakeViT = Callable[..., nn.Module]
 
@@ -117,44 +120,85 @@ def test_opened_attention_equals_the_loop_of_the_formula(make_vit: MakeViT) -> N
     """A = softmax(q k / sqrt d), output = proj(concat_h(A_h v_h))."""
     attention: Any = make_vit("class_token").get_submodule("blocks.0.attn")
     tokens = torch.randn(2, 5, 24, generator=torch.Generator().manual_seed(4))
-    opened = open_attention(attention, tokens)
+    q, k, v = project(attention, tokens)
+    mixed, opened, row = mix(q, k, v, attention.scale, None, "attention")
+    assert opened is not None
     query, key, value = attention.qkv(tokens).split(24, dim=-1)
     for h in range(3):
         span = slice(8 * h, 8 * h + 8)
         for b in range(2):
             for x in range(5):
                 logits = torch.stack([query[b, x, span] @ key[b, y, span] / 8**0.5 for y in range(5)])
-                torch.testing.assert_close(opened.attention[b, h, x], logits.exp() / logits.exp().sum())
-        torch.testing.assert_close(opened.query[:, h], query[..., span])
-        torch.testing.assert_close(opened.key[:, h], key[..., span])
-        torch.testing.assert_close(opened.value[:, h], value[..., span])
-    mixed = torch.cat([opened.attention[:, h] @ value[..., 8 * h : 8 * h + 8] for h in range(3)], dim=-1)
-    torch.testing.assert_close(opened.output, attention.proj(mixed))
+                torch.testing.assert_close(opened[b, h, x], logits.exp() / logits.exp().sum())
+        torch.testing.assert_close(q[:, h], query[..., span])
+        torch.testing.assert_close(k[:, h], key[..., span])
+        torch.testing.assert_close(v[:, h], value[..., span])
+    torch.testing.assert_close(row, opened[:, :, 0])
+    by_head = torch.cat([opened[:, h] @ value[..., 8 * h : 8 * h + 8] for h in range(3)], dim=-1)
+    torch.testing.assert_close(leave(attention, mixed, tokens), attention.proj(by_head))
 
 
-def test_opened_blocks_are_timms_blocks(any_vit: Any, images: Tensor) -> None:
-    tokens = embed(any_vit, images)
-    for block in any_vit.blocks:
-        expected = block(tokens)
-        tokens, opened = open_block(block, tokens)
-        torch.testing.assert_close(tokens, expected, rtol=1e-4, atol=1e-4)
-        assert opened.attention.dtype == torch.float32
-        torch.testing.assert_close(opened.attention.sum(-1), torch.ones(opened.attention.shape[:-1]))
-    torch.testing.assert_close(head(any_vit, tokens), any_vit(images), rtol=1e-4, atol=1e-4)
+@pytest.mark.parametrize("reads", ["nothing", "class_row"])
+@pytest.mark.parametrize("biased", [False, True])
+def test_fused_attention_gives_the_same_and_only_the_row_that_is_read(reads: Any, biased: bool) -> None:
+    generator = torch.Generator().manual_seed(4)
+    query, key, value = (torch.randn(2, 3, 5, 8, generator=generator) for _ in range(3))
+    bias = torch.randn(2, 1, 1, 5, generator=generator) if biased else None
+    expected, opened, first = mix(query, key, value, 0.3, bias, "attention")
+    assert opened is not None
+    weights = (0.3 * query @ key.mT + (0 if bias is None else bias)).softmax(-1)
+    torch.testing.assert_close(opened, weights)
+    mixed, attention, row = mix(query, key, value, 0.3, bias, reads)
+    torch.testing.assert_close(mixed, expected)
+    assert attention is None
+    if reads == "class_row":
+        torch.testing.assert_close(row, first)
+    else:
+        assert row is None
+
+
+def test_halves_make_up_timms_blocks(any_vit: Any, images: Tensor) -> None:
+    architecture = drive(any_vit)
+    tokens = Tokens(architecture.embed(images))
+    for number, block in enumerate(any_vit.blocks):
+        expected = block(tokens.values)
+        attended = architecture.attend(number, tokens, "attention")
+        tokens = tokens.with_values(architecture.feed_forward(number, attended.output))
+        torch.testing.assert_close(tokens.values, expected, rtol=1e-4, atol=1e-4)
+        assert attended.attention is not None
+        assert attended.attention.dtype == torch.float32
+        torch.testing.assert_close(attended.attention.sum(-1), torch.ones(attended.attention.shape[:-1]))
+    torch.testing.assert_close(architecture.head(tokens.values), any_vit(images), rtol=1e-4, atol=1e-4)
+
+
+def test_tokens_of_size_two_weigh_like_two_tokens(any_vit: Any, images: Tensor) -> None:
+    """Proportional attention: a doubled token and one of size 2 give the others the same."""
+    architecture = drive(any_vit)
+    values = architecture.embed(images)
+    doubled = architecture.run(0, Tokens(torch.cat((values, values[:, -1:]), dim=1))).values[:, :-1]
+    sizes = torch.ones(values.shape[:2])
+    sizes[:, -1] = 2
+    sized = architecture.run(0, Tokens(values, sizes=sizes)).values
+    torch.testing.assert_close(sized, doubled, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("gated", [False, True])
-def test_gates_are_opened(make_vit: MakeViT, gated: bool) -> None:
+def test_gates_are_opened(gated: bool) -> None:
     from timm.layers.attention import Attention
 
     module = Attention(24, 3, qkv_bias=True, gated=gated).eval()
     tokens = torch.randn(2, 5, 24, generator=torch.Generator().manual_seed(4))
-    torch.testing.assert_close(open_attention(module, tokens).output, module(tokens), rtol=1e-5, atol=1e-5)
+    mixed, _, _ = mix(*project(module, tokens), module.scale, None, "attention")
+    torch.testing.assert_close(leave(module, mixed, tokens), module(tokens), rtol=1e-5, atol=1e-5)
 
 
 def test_bfloat16_attention_is_softmaxed_in_float32(make_vit: MakeViT) -> None:
-    block: Any = make_vit().bfloat16().get_submodule("blocks.0")
-    tokens = torch.randn(2, 17, 24, generator=torch.Generator().manual_seed(4)).bfloat16()
-    left, opened = open_block(block, tokens)
-    assert (left.dtype, opened.attention.dtype, opened.key.dtype) == (torch.bfloat16, torch.float32, torch.bfloat16)
-    torch.testing.assert_close(opened.attention.sum(-1), torch.ones(2, 3, 17))
+    tokens = Tokens(torch.randn(2, 17, 24, generator=torch.Generator().manual_seed(4)).bfloat16())
+    attended = drive(make_vit().bfloat16()).attend(0, tokens, "attention")
+    assert attended.attention is not None
+    assert (attended.output.dtype, attended.attention.dtype, attended.key.dtype) == (
+        torch.bfloat16,
+        torch.float32,
+        torch.bfloat16,
+    )
+    torch.testing.assert_close(attended.attention.sum(-1), torch.ones(2, 3, 17))

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pruning.selection import ascending, draw, gather, gather_tokens, image_seeds, keep_highest
+from pruning.selection import ascending, draw, gather, image_seeds, keep_highest, keep_tokens
+from pruning.tokens import Tokens
 
 WORD = 2**64
 scores = st.lists(st.sampled_from([-1.0, 0.0, 0.5, 0.5, 2.0, 3.25]), min_size=1, max_size=12)  # ties on purpose
@@ -34,14 +35,27 @@ def test_gather_takes_rows_image_by_image() -> None:
 
 
 @pytest.mark.parametrize("prefix", [0, 1, 5])
-def test_gather_tokens_keeps_every_prefix_token_in_front(prefix: int) -> None:
+def test_keep_tokens_keeps_every_prefix_token_in_front(prefix: int) -> None:
     tokens = torch.arange(2 * (prefix + 4) * 3).reshape(2, prefix + 4, 3)
     indices = torch.tensor([[0, 2], [1, 3]])
     expected = [
         [tokens[b, p].tolist() for p in range(prefix)] + [tokens[b, prefix + i].tolist() for i in row]
         for b, row in enumerate(indices.tolist())
     ]
-    assert gather_tokens(tokens, indices, prefix).tolist() == expected
+    left = keep_tokens(Tokens(tokens), indices, prefix)
+    assert left.values.tolist() == expected
+    assert left.index is not None
+    assert left.index.equal(indices)
+    assert left.sizes is None
+
+
+def test_keep_tokens_follows_places_and_sizes() -> None:
+    tokens = Tokens(torch.zeros(1, 4, 2), torch.tensor([[5, 7, 9]]), torch.tensor([[1.0, 2.0, 3.0, 4.0]]))
+    left = keep_tokens(tokens, torch.tensor([[0, 2]]), prefix=1)
+    assert left.index is not None
+    assert left.sizes is not None
+    assert left.index.tolist() == [[5, 9]]
+    assert left.sizes.tolist() == [[1.0, 2.0, 4.0]]
 
 
 def splitmix(seed: int, place: int, salt: int) -> float:

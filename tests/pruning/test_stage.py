@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pruning.errors import ScheduleError
-from pruning.stage import Stage, StagePlan, plan_stage
+from pruning.stage import Stage, StagePlan, Steps, plan_stage
 
 HUGE = 10**400  # no float
 
@@ -82,10 +83,12 @@ def test_whole_shares_become_floats() -> None:
     assert hash(stage) == hash(Stage(2, 1.0, similarity_share=0.0))
 
 
-ZERO_TPRUNE = {"similarity": True, "importance": True, "votes": True}
-NO_SIMILARITY = ZERO_TPRUNE | {"similarity": False}
-NO_IMPORTANCE = ZERO_TPRUNE | {"importance": False}
-PLAIN = {"similarity": False, "importance": True, "votes": False}
+ZERO_TPRUNE = Steps(similarity=True, importance=True, votes=True)
+NO_SIMILARITY = replace(ZERO_TPRUNE, similarity=False)
+NO_IMPORTANCE = replace(ZERO_TPRUNE, importance=False)
+PLAIN = Steps(similarity=False, importance=True, votes=False)
+PAIRS = Steps(similarity=True, importance=False, votes=False, partition=False, pairs=True)  # tome
+PRUNE_THEN_MERGE = Steps(similarity=True, importance=True, votes=False, partition=False)  # diffrate
 
 
 @pytest.mark.parametrize(
@@ -103,12 +106,15 @@ PLAIN = {"similarity": False, "importance": True, "votes": False}
         (Stage(2, 0.7), 196, NO_IMPORTANCE, 137, 98, 59, 0),  # similarity_share is not asked
         (Stage(2, 0.7, 30), 196, PLAIN, 137, 0, 0, 0),
         (Stage(2, 0.29), 100, PLAIN, 28, 0, 0, 0),  # 100 * .29 is 28.999999999999996, and int() is the contract's
+        (Stage(2, 0.7, 30, 0.1, 0.1), 196, PAIRS, 137, 59, 59, 0),  # neither partition nor share is asked
+        (Stage(2, 0.5), 197, PAIRS, 98, 99, 99, 0),  # of an odd number the larger half may go
+        (Stage(2, 0.5, partition=0.01), 196, PRUNE_THEN_MERGE, 98, 49, 49, 0),  # partition is not asked
+        (Stage(2, 0.5, similarity_share=0.0), 196, PRUNE_THEN_MERGE, 98, 0, 0, 0),
+        (Stage(2, 0.1, similarity_share=1.0), 196, PRUNE_THEN_MERGE, 19, 177, 177, 0),  # into any kept one
     ],
 )
-def test_counts(
-    stage: Stage, tokens: int, steps: dict[str, bool], kept: int, candidates: int, similar: int, votes: int
-) -> None:
-    plan = plan_stage(stage, tokens, **steps)
+def test_counts(stage: Stage, tokens: int, steps: Steps, kept: int, candidates: int, similar: int, votes: int) -> None:
+    plan = plan_stage(stage, tokens, steps)
     assert plan == StagePlan(stage.block, tokens, kept, candidates, similar, votes)
 
 
@@ -126,11 +132,17 @@ def test_counts(
             "partition must reach all 118 tokens to drop when the importance step is off, got 0.5 of 196 tokens at "
             "block 3; raise partition or keep",
         ),
+        (
+            Stage(3, 0.49),
+            PAIRS,
+            "keep must be at least 0.5 where tokens merge in pairs, got 0.49 of 196 tokens at block 3; raise it, or "
+            "merge in more stages",
+        ),
     ],
 )
-def test_impossible_counts_are_refused(stage: Stage, steps: dict[str, bool], message: str) -> None:
+def test_impossible_counts_are_refused(stage: Stage, steps: Steps, message: str) -> None:
     with pytest.raises(ScheduleError, match=re.escape(message)):
-        plan_stage(stage, 196, **steps)
+        plan_stage(stage, 196, steps)
 
 
 inside = st.floats(0, 1, exclude_min=True, exclude_max=True)
@@ -141,7 +153,7 @@ def test_counts_always_add_up(
     keep: float, votes: int, partition: float, share: float, tokens: int, similarity: bool
 ) -> None:
     stage = Stage(0, keep, votes, partition, share)
-    plan = plan_stage(stage, tokens, similarity=similarity, importance=True, votes=True)
+    plan = plan_stage(stage, tokens, Steps(similarity, True, True))
     assert plan.kept == int(tokens * keep)
     assert plan.similar + plan.unimportant == tokens - plan.kept
     assert 0 <= plan.similar <= plan.candidates < tokens

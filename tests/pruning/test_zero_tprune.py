@@ -24,7 +24,7 @@ def signals(prefix: int = 1, class_token: bool = True) -> Signals:
     query, key, value = (torch.randn(B, H, tokens, d, generator=generator) for _ in range(3))
     attention = (2 * query @ key.transpose(-1, -2)).softmax(-1)
     entering = torch.randn(B, tokens, 7, generator=generator)
-    return Signals(attention, query, key, value, entering, prefix, class_token, torch.arange(B))
+    return Signals(attention, query, key, value, entering, prefix, class_token, 4, torch.arange(B))
 
 
 def ranks(graph: Graph, alive: Sequence[int], votes: int, class_token: bool, options: dict[str, Any]) -> list[float]:
@@ -125,10 +125,9 @@ GRAPHS = {"class": (1, True), "class and registers": (5, True), "no class": (0, 
 @pytest.mark.parametrize("stage", STAGES.values(), ids=STAGES)
 def test_selection_equals_the_reference(stage: Stage, options: dict[str, Any], prefix: int, class_token: bool) -> None:
     everything = METHODS["zero-tprune"].all_options(options)
-    steps = {"similarity": everything["similarity"], "importance": everything["importance"]}
-    if not steps["importance"]:
+    if not everything["importance"]:
         stage = Stage(stage.block, max(stage.keep, 0.6), stage.wpr_iterations, 0.5)  # 5 to drop, 6 candidates
-    plan = plan_stage(stage, n, **steps, votes=True)
+    plan = plan_stage(stage, n, METHODS["zero-tprune"].steps(everything))
     given = signals(prefix, class_token)
     kept = load_method("zero-tprune", options).select(given, plan)
     assert kept.tolist() == [reference(given, image, plan, everything) for image in range(B)]
@@ -141,7 +140,7 @@ def test_every_ablation_changes_what_stays() -> None:
     for options in OPTIONS:
         row = METHODS["zero-tprune"].all_options(options)
         stage = Stage(1, 0.5, 3)
-        plan = plan_stage(stage, n, similarity=row["similarity"], importance=row["importance"], votes=True)
+        plan = plan_stage(stage, n, METHODS["zero-tprune"].steps(row))
         kept.append(str(load_method("zero-tprune", options).select(given, plan).tolist()))
     assert len(set(kept)) >= len(OPTIONS) - 2  # 36 of 72 tokens are kept: few may agree by chance
 

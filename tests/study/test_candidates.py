@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pruning.methods import METHODS
+from pruning.methods import DROPS, METHODS
 from pruning.schedule import Schedule
 from pruning.stage import Stage
 from search.study.candidates import Candidates
@@ -32,12 +32,16 @@ def spaces(draw: st.DrawFn) -> SpaceSpec:
 
     first, last = sorted([draw(st.integers(0, 10)), draw(st.integers(0, 10))])
     methods = draw(st.lists(st.sampled_from(list(METHODS)), min_size=1, unique=True))
+    keep = [draw(st.floats(0.05, 0.99)), 1.0] if draw(st.booleans()) else pair(0.05, 0.99)
+    keep[1] = max(keep[1], *(METHODS[method].least_keep for method in methods), 0.0)
+    drops = st.lists(st.sampled_from(DROPS), min_size=1, unique=True)
     return SpaceSpec.model_validate(
         {
             "methods": methods,
             "max_stages": draw(st.integers(1, last - first + 1)),
             "blocks": [first, last],
-            "keep": [draw(st.floats(0.05, 0.99)), 1.0] if draw(st.booleans()) else pair(0.05, 0.99),
+            "keep": keep,
+            "options": {method: {"drop": draw(drops)} for method in methods if draw(st.booleans())},
             "wpr_iterations": sorted([draw(st.integers(1, 100)), draw(st.integers(1, 100))]),
             "partition": pair(0.01, 0.99),
             "similarity_share": pair(0, 1),
@@ -98,6 +102,17 @@ class TestSpread:
         assert {len(schedule.stages) for schedule in found} >= {1, 2, 3}
         assert {schedule.method for schedule in found if schedule.stages} == set(space.methods)
 
+    def test_reaches_every_listed_option_and_keeps_what_pairs_can(self) -> None:
+        listed = {"tome": {"drop": ["block-end", "before-mlp"]}, "zero-tprune": {"metric": ["dot"]}}
+        space = SpaceSpec.model_validate({"methods": ["tome", "zero-tprune"], "keep": [0.1, 0.95], "options": listed})
+        drawn = candidates(space)
+        found = [drawn.spread() for _ in range(200)]
+        tome, zero = ([one for one in found if one.method == method] for method in ("tome", "zero-tprune"))
+        assert {one.options.get("drop", "before-mlp") for one in tome} == {"block-end", "before-mlp"}
+        assert {dict(one.options)["metric"] for one in zero} == {"dot"}
+        assert min(stage.keep for one in tome for stage in one.stages) == 0.5
+        assert min(stage.keep for one in zero for stage in one.stages) < 0.3
+
     def test_half_of_all_votes_are_below_the_middle_by_logarithm(self) -> None:
         drawn = candidates(SpaceSpec(wpr_iterations=(1, 100)))
         votes = [stage.wpr_iterations for _ in range(400) for stage in drawn.spread().stages]
@@ -143,6 +158,14 @@ class TestNear:
         assert {child.method for child in children} == {"zero-tprune"}
         for field in METHOD_FIELDS:
             assert len({getattr(stage, field) for child in children for stage in child.stages}) > 10
+
+    def test_listed_options_change_now_and_then_and_no_others(self) -> None:
+        listed = {"zero-tprune": {"split": ["sequential", "alternate", "random"], "metric": ["dot"]}}
+        children = self.children(options=listed)
+        splits = [child.options.get("split", "sequential") for child in children]
+        assert 0.05 < np.mean([split != "sequential" for split in splits]) < 0.2  # 2 of 3 times OTHER_OPTION
+        assert {"alternate", "random"} < set(splits)
+        assert {name for child in children for name in child.options} == {"split"}  # metric: as the parent has it
 
     def test_is_hardly_ever_the_parent_itself(self) -> None:
         assert sum(child == self.PARENT for child in self.children()) < 6

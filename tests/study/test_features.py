@@ -91,6 +91,22 @@ def test_small_changes_are_small_steps(problem: Problem) -> None:
     assert distance(base[0], Stage(6, 0.7, 12, 0.5, 0.5)) < 0.1 * distance(base[0])
 
 
+def test_fields_that_the_method_does_not_read_say_nothing(make_toy: Maker) -> None:
+    some = make_toy(methods=["diffrate", "random"], wpr_iterations=[10, 49], similarity_share=[0.5, 1.0]).problem
+    assert not describe(Schedule([Stage(2, 0.5)], "random"), some)[HOW].any()
+    assert describe(Schedule([Stage(2, 0.5)], "diffrate"), some)[HOW].tolist() == [0, 0, -0.25]
+
+
+def test_options_are_told_apart_by_what_is_gone_at_the_end(make_toy: Maker) -> None:
+    listed = {"zero-tprune": {"split": ["sequential", "alternate"], "metric": ["dot"]}, "tome": {"drop": ["block-end"]}}
+    problem = make_toy(methods=["zero-tprune", "tome"], options=listed).problem
+    splits = {"sequential": [0.5, 0, 0.5, 0], "alternate": [0.5, 0, 0, 0.5]}  # method, then split
+    for split, expected in splits.items():
+        schedule = Schedule([Stage(2, 0.5)], options={"split": split, "metric": "dot"})
+        assert describe(schedule, problem)[HOW.stop :].tolist() == expected
+    assert describe(Schedule([Stage(2, 0.5)], "tome"), problem)[HOW.stop :].tolist() == [0, 0.5, 0, 0]
+
+
 @pytest.mark.parametrize("schedule", [Schedule([Stage(11, 0.5)]), Schedule([Stage(2, 0.001)])])
 def test_schedule_that_does_not_fit_is_refused(problem: Problem, schedule: Schedule) -> None:
     with pytest.raises(ScheduleError):

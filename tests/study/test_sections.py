@@ -93,9 +93,55 @@ def test_duration_in_its_largest_unit(seconds: float, text: str) -> None:
         # space
         ("space", {"methods": []}, "space.methods must be a list of one or more of zero-tprune, .* got \\[\\]"),
         ("space", {"methods": "random"}, "space.methods must be a list of one or more of .* got 'random'"),
-        ("space", {"methods": ["tome"]}, "space.methods must hold only known methods .*zero-tprune.* got \\['tome'\\]"),
+        ("space", {"methods": ["ats"]}, "space.methods must hold only known methods .*zero-tprune.* got \\['ats'\\]"),
         ("space", {"methods": [3]}, "space.methods must hold only known methods"),
         ("space", {"methods": ["random", "random"]}, "space.methods must name each method once"),
+        ("space", {"options": []}, "space.options must be a mapping from method to option to values, .* got \\[\\]"),
+        (
+            "space",
+            {"options": {"tome": {"drop": ["block-end"]}}},
+            "space.options must be for methods that are searched \\(zero-tprune\\), got 'tome'",
+        ),
+        (
+            "space",
+            {"options": {"zero-tprune": {"splits": ["alternate"]}}},
+            "space.options must hold only what zero-tprune takes: options.splits is not an option of method",
+        ),
+        (
+            "space",
+            {"options": {"zero-tprune": {"split": ["alternative"]}}},
+            "space.options must hold only what zero-tprune takes: options.split must be one of .* got 'alternative'",
+        ),
+        (
+            "space",
+            {"options": {"zero-tprune": {"v_min": [0.1, 0.9]}}},
+            "space.options must hold only what zero-tprune takes: options.v_min must be at most v_max, got 0.9 > 0.7",
+        ),
+        (
+            "space",
+            {"options": {"zero-tprune": {"split": "alternate"}}},
+            "space.options must list one or more values for each option of zero-tprune, got {'split': 'alternate'}",
+        ),
+        (
+            "space",
+            {"options": {"zero-tprune": {"split": []}}},
+            "space.options must list one or more values for each option",
+        ),
+        (
+            "space",
+            {"options": {"zero-tprune": {"seed": [1, 2, 1]}}},
+            "space.options must name each value once, got \\[1, 2, 1\\] for seed of zero-tprune",
+        ),
+        (
+            "space",
+            {"options": {"zero-tprune": {"seed": list(range(257))}}},
+            "space.options must leave at most 256 combinations for zero-tprune, got 257; list fewer",
+        ),
+        (
+            "space",
+            {"methods": ["tome"], "keep": [0.1, 0.4]},
+            "space must keep up to 0.5 or more for tome, which merges tokens in pairs, got keep \\[0.1, 0.4\\]; raise",
+        ),
         ("space", {"max_stages": 0}, "space.max_stages must be at least 1, got 0; the default is 4"),
         (
             "space",

@@ -44,7 +44,13 @@ SPACES = [
     space(max_stages=1, blocks=[5, 5]),
     space(keep=[0.7, 0.7], wpr_iterations=[5, 5], partition=[0.5, 0.5], similarity_share=[0.5, 0.5]),
     space(max_stages=11, wpr_iterations=[1, 100], partition=[0.01, 0.99]),
+    space(methods=list(METHODS), keep=[0.1, 0.9], max_stages=2),
+    space(
+        methods=["tome", "zero-tprune"],
+        options={"zero-tprune": {"split": ["alternate", "random"], "metric": ["dot"]}, "tome": {"drop": ["block-end"]}},
+    ),
 ]
+OPTIONS = {"zero-tprune": {"split": ["sequential", "alternate"], "v_min": [0.1]}}
 
 
 class TestBox:
@@ -72,6 +78,11 @@ class TestBox:
         assert list(distributions(fixed, DEPTH)) == ["keep_0", "partition_0", "similarity_share_0"]
         params = {"keep_0": 0.8, "partition_0": 0.4, "similarity_share_0": 0.3}
         assert to_schedule(params, fixed, DEPTH) == Schedule([Stage(5, 0.8, 9, 0.4, 0.3)])
+
+    def test_options_are_choices_beside_their_method(self) -> None:
+        box = distributions(space(methods=["random", "zero-tprune"], options=OPTIONS), DEPTH)
+        assert box["zero-tprune.split"] == CategoricalDistribution(("sequential", "alternate"))
+        assert "zero-tprune.v_min" not in box  # a single value is a constant
 
     @pytest.mark.parametrize(
         ("changes", "depth", "message"),
@@ -127,6 +138,25 @@ def test_fields_a_method_does_not_read_take_the_default() -> None:
     assert to_schedule(read, box, DEPTH) == Schedule([Stage(3, 0.7, 30, 0.3, 0.9)])
 
 
+def test_options_are_those_of_the_method_that_is_chosen() -> None:
+    box = space(methods=["random", "zero-tprune"], max_stages=1, options=OPTIONS)
+    params = {"method": "zero-tprune", "zero-tprune.split": "alternate", "stages": 1, "block_0": 3, "keep_0": 0.7}
+    params |= {"wpr_iterations_0": 30, "partition_0": 0.3, "similarity_share_0": 0.9}
+    alternate = Schedule([Stage(3, 0.7, 30, 0.3, 0.9)], options={"split": "alternate", "v_min": 0.1})
+    assert to_schedule(params, box, DEPTH) == alternate
+    assert to_schedule({**params, "zero-tprune.split": "sequential"}, box, DEPTH).options == {"v_min": 0.1}
+    assert to_schedule({**params, "method": "random"}, box, DEPTH) == Schedule([Stage(3, 0.7)], "random")
+
+
+def test_keep_that_pairs_cannot_deliver_means_the_least_they_can() -> None:
+    box = space(methods=["tome", "random"], max_stages=2, keep=[0.1, 0.9])
+    params = {"method": "tome", "stages": 2, "block_0": 4, "keep_0": 0.2, "block_1": 6, "keep_1": 0.8}
+    schedule = to_schedule(params, box, DEPTH)
+    assert schedule == Schedule([Stage(4, 0.5), Stage(6, 0.8)], "tome")
+    assert [plan.kept for plan in schedule.plan(197, DEPTH)] == [98, 78]  # it fits, whatever the tokens
+    assert to_schedule({**params, "method": "random"}, box, DEPTH).stages[0].keep == 0.2
+
+
 @pytest.mark.parametrize("box", SPACES)
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
@@ -160,6 +190,11 @@ def test_dense_model_is_in_every_space_whose_keep_is_not_fixed(box: SpaceSpec) -
         ),
         ({}, Schedule([Stage(3, 0.7)], "random"), r"a method of \['zero-tprune'\] without options"),
         ({}, Schedule([Stage(3, 0.7)], options={"metric": "dot"}), "without options"),
+        (
+            {"options": {"zero-tprune": {"metric": ["dot"]}}},
+            Schedule([Stage(3, 0.7)]),
+            r"zero-tprune\.metric must be one of \['dot'\] of the space, got 'cosine'",
+        ),
         ({}, Schedule([Stage(3, 1.0)]), "stages that drop tokens"),
         ({}, Schedule([], "random"), "must be one that the space can express"),
         ({"methods": ["random"]}, Schedule([Stage(3, 0.7, 30)], "random"), "defaults where the method does not look"),
@@ -196,6 +231,11 @@ class TestBaselines:
         assert named["uniform 0.7 cls-attention"].method == "cls-attention"
         assert named["uniform 0.7 zero-tprune"].method == named["paper"].method == "zero-tprune"
         assert len(named) == 1 + 5 + 2 + 1
+
+    def test_options_are_the_nearest_to_the_defaults(self) -> None:
+        listed = {"zero-tprune": {"metric": ["dot", "cosine"], "split": ["random", "alternate"]}}
+        named = dict(baselines(space(options=listed), DEPTH))
+        assert named["uniform 0.7"].options == named["paper"].options == {"split": "random"}
 
     def test_values_move_into_the_range(self) -> None:
         named = dict(
@@ -243,6 +283,11 @@ class TestSmallest:
         ]
         pairs = ((a, b) for a, b in itertools.product(stages, stages) if a.block < b.block)
         assert least <= min(cost(Schedule(pair)) for pair in itertools.chain(pairs, ((s,) for s in stages)))
+
+    def test_looks_at_every_option(self) -> None:
+        box = space(methods=["tome"], keep=[0.3, 0.9], options={"tome": {"drop": ["block-end", "before-mlp"]}})
+        found = smallest(box, DEPTH, lambda schedule: 2 - (schedule.options.get("drop") == "block-end"))
+        assert found == Schedule([Stage(block, 0.5) for block in range(4)], "tome", {"drop": "block-end"})
 
     def test_passes_over_what_leaves_no_token(self) -> None:
         box = space(methods=["random"], keep=[0.05, 0.5])  # 196 -> 9 -> 0

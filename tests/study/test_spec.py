@@ -69,6 +69,20 @@ def test_is_frozen_and_hashable() -> None:
         spec.budget.trials = 3  # type: ignore[misc]
 
 
+def test_options_are_read_back_and_compared_whatever_their_order() -> None:
+    listed = {"tome": {"drop": ["block-end"]}, "zero-tprune": {"v_min": [0, 0.1], "split": ["alternate", "random"]}}
+    backwards = {method: dict(reversed(options.items())) for method, options in reversed(listed.items())}
+    specs = [
+        make_spec({**SMALL, "space": {"methods": ["zero-tprune", "tome"], "options": each}}, "test")
+        for each in (listed, backwards)
+    ]
+    assert specs[0] == specs[1] == make_spec(specs[0].to_dict(), "test")
+    assert hash(specs[0]) == hash(specs[1])
+    assert differences(specs[0].to_dict(), specs[1].to_dict()) == []
+    without = make_spec({**SMALL, "space": {"methods": ["zero-tprune", "tome"]}}, "test")
+    assert "space.options.tome.drop: null -> ['block-end']" in differences(without.to_dict(), specs[0].to_dict())
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
@@ -173,7 +187,7 @@ class TestFiles:
             check_files(self.spec(path=str(tmp_path / "nowhere")))
 
     def test_file_for_a_folder(self, file: Path) -> None:
-        with pytest.raises(InputError, match=r"data\.path must be an existing folder.*study\.yaml"):
+        with pytest.raises(InputError, match=r"data\.path must be a folder of images, .*study\.yaml"):
             check_files(self.spec(path=str(file)))
 
     @pytest.mark.parametrize("weights", ["w.pth", "."])

@@ -100,7 +100,7 @@ def test_json_before_anything_is_confirmed_or_dense(
 
 
 def test_csv_reads_back(study: StudyRecord, front: Front) -> None:
-    rows = list(csv.DictReader(io.StringIO(report.front_csv(study, front))))
+    rows = list(csv.DictReader(io.StringIO(report.front_csv([(study, front)]))))
     assert [int(row["trial"]) for row in rows] == [point.trial for point in front.points]
     for row, point in zip(rows, front.points, strict=True):
         assert float(row["accuracy"]) == point.search.accuracy.value
@@ -114,7 +114,7 @@ def test_csv_reads_back(study: StudyRecord, front: Front) -> None:
 def test_csv_leaves_empty_what_is_not_known(
     study: StudyRecord, front: Front, make_evaluation: Callable[..., Evaluation]
 ) -> None:
-    text = report.front_csv(study, replace(front, points=(make_evaluation(1, 0.8, 1.1),)))
+    text = report.front_csv([(study, replace(front, points=(make_evaluation(1, 0.8, 1.1),)))])
     (row,) = csv.DictReader(io.StringIO(text))
     assert row["confirm_accuracy"] == row["spread"] == ""
     assert None not in row.values()

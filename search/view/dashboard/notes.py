@@ -17,7 +17,8 @@ PIECE = 2045  # characters of one attribute; Optuna's column holds 2048
 STUDY_NOTE = "dashboard:note_"
 PLOT = "dashboard:plot_data:front:"
 GAP = "\u2003"  # an em space on either side of a cell: the dashboard's tables have no padding, and trim common spaces
-PICTURE_NAME = "front.png"
+PICTURE_NAME, PATCHES_NAME = "front.png", "patches.png"
+TRIAL_PICTURE = "dashboard:artifacts:"  # of a trial, among the attributes of its study
 
 
 def trial_note_prefix(trial_id: int) -> str:
@@ -101,11 +102,21 @@ def _pieces(text: str) -> Iterator[str]:
 
 
 def prefixes(attributes: Iterable[str]) -> tuple[str, ...]:
-    """What the given attributes replace: an older, longer note or plot must not shine through."""
-    return tuple({PLOT if name.startswith(PLOT) else name[: name.index("note_") + len("note_")] for name in attributes})
+    """What the given notes and plots replace: an older, longer one must not shine through. Pictures replace none."""
+    ours = [name for name in attributes if name.startswith("dashboard:") and not name.startswith(TRIAL_PICTURE)]
+    return tuple({PLOT if name.startswith(PLOT) else name[: name.index("note_") + len("note_")] for name in ours})
 
 
 def picture_attribute(artifact_id: str) -> dict[str, str]:
     """The attribute that announces the plot as an image artifact of the study."""
-    meta = {"artifact_id": artifact_id, "filename": PICTURE_NAME, "mimetype": "image/png", "encoding": None}
-    return {f"artifacts:{artifact_id}": json.dumps(meta)}
+    return {f"artifacts:{artifact_id}": _artifact(artifact_id, PICTURE_NAME)}
+
+
+def patches_attribute(trial_id: int, artifact_id: str) -> dict[str, str]:
+    """The attribute of the study that announces a sheet of patches as an image artifact of the trial with this
+    storage id."""
+    return {f"{TRIAL_PICTURE}{trial_id}:{artifact_id}": _artifact(artifact_id, PATCHES_NAME)}
+
+
+def _artifact(artifact_id: str, name: str) -> str:
+    return json.dumps({"artifact_id": artifact_id, "filename": name, "mimetype": "image/png", "encoding": None})

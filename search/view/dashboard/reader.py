@@ -1,4 +1,4 @@
-"""Optuna's storage as the dashboard should see it: with our constraints, our notes and our plot, and read-only.
+"""Optuna's storage as the dashboard should see it: with our constraints, our notes and our pictures, and read-only.
 
 Knows Optuna's storage interface and the store. Ignores the web. Optuna Dashboard overlooks `trial.set_constraint`
 (it reads an attribute of older versions), and its notes and plots are attributes that somebody has to write. This
@@ -8,10 +8,9 @@ adapter adds all of it while reading: nothing is written, and a running study is
 from __future__ import annotations
 
 import copy
-import io
 import time
 from collections.abc import Container, Sequence
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, NoReturn
 
 from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage, get_storage
@@ -21,19 +20,15 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.errors import InputError
 from search.store.fronts import Store
-from search.view import plots
 from search.view.dashboard import notes
+from search.view.dashboard.pictures import front_id, patches_id, refuse
 
 ATTRIBUTES_TTL_S = 2.0  # as long as the dashboard itself caches the trials of a small study
 OLD_CONSTRAINTS = "constraints"  # a list; newer Optuna has "constraints:NAME", one attribute each
 
 
-class ReadOnly(RuntimeError):
-    """Somebody tried to write through the dashboard."""
-
-
 class FrontReader(BaseStorage):
-    """A read-only view of a store's Optuna storage. Writing raises ReadOnly."""
+    """A read-only view of a store's Optuna storage. Writing raises `pictures.ReadOnly`."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -64,7 +59,7 @@ class FrontReader(BaseStorage):
         if time.monotonic() - computed_at > ATTRIBUTES_TTL_S:
             ours = self._front_attributes(study_id, name)
             self._attributes[study_id] = (time.monotonic(), ours)
-        replaced = notes.prefixes(key for key in ours if key.startswith("dashboard:"))
+        replaced = notes.prefixes(ours)
         return {key: value for key, value in stored.items() if not key.startswith(replaced)} | ours
 
     def _front_attributes(self, study_id: int, name: str) -> dict[str, Any]:
@@ -76,12 +71,15 @@ class FrontReader(BaseStorage):
         if front is None:
             return {}
         trial_ids = {t.number: t._trial_id for t in self._optuna.get_all_trials(study_id, deepcopy=False)}
-        confirmed = sum(point.confirm is not None for point in front.points)
-        artifact_id = f"{study.id:08x}-{front.version:08x}-{confirmed:04x}"  # a new picture has a new name
+        artifact_id = front_id(study, front)
         found = notes.attributes(
             study, front, self._store.evaluations(study.id), trial_ids, f"/artifacts/{study_id}/{artifact_id}"
         )
-        return found | notes.picture_attribute(artifact_id)
+        found |= notes.picture_attribute(artifact_id)
+        for point in front.points:
+            if point.search.schedule.stages and point.trial in trial_ids:
+                found |= notes.patches_attribute(trial_ids[point.trial], patches_id(study, point.trial))
+        return found
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
@@ -104,42 +102,38 @@ class FrontReader(BaseStorage):
         return self._optuna.get_study_user_attrs(study_id)
 
     def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> NoReturn:
-        _refuse()
+        refuse()
 
     def delete_study(self, study_id: int) -> NoReturn:
-        _refuse()
+        refuse()
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> NoReturn:
-        _refuse()
+        refuse()
 
     def set_study_system_attr(self, study_id: int, key: str, value: Any) -> NoReturn:
-        _refuse()
+        refuse()
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> NoReturn:
-        _refuse()
+        refuse()
 
     def set_trial_param(
         self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
     ) -> NoReturn:
-        _refuse()
+        refuse()
 
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
     ) -> NoReturn:
-        _refuse()
+        refuse()
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> NoReturn:
-        _refuse()
+        refuse()
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> NoReturn:
-        _refuse()
+        refuse()
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> NoReturn:
-        _refuse()
-
-
-def _refuse() -> NoReturn:
-    raise ReadOnly("the dashboard shows studies and never changes them; use ztp launch")
+        refuse()
 
 
 def _with_constraints(trial: FrozenTrial) -> FrozenTrial:
@@ -149,23 +143,3 @@ def _with_constraints(trial: FrozenTrial) -> FrozenTrial:
     shown = copy.copy(trial)
     shown._system_attrs = {**trial._system_attrs, OLD_CONSTRAINTS: list(trial.constraints.values())}
     return shown
-
-
-class FrontPictures:
-    """The dashboard's artifact store: each study's plot, drawn when somebody looks at it."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    def open_reader(self, artifact_id: str) -> BinaryIO:
-        study_id = int(artifact_id.split("-")[0], 16)
-        study = next(study for study in self._store.studies() if study.id == study_id)
-        front = self._store.front(study.id, int(artifact_id.split("-")[1], 16))
-        assert front is not None  # the id was made from a version, and versions are never removed
-        return io.BytesIO(plots.png(plots.picture(study, front, self._store.evaluations(study.id))))
-
-    def write(self, artifact_id: str, content_body: BinaryIO) -> NoReturn:
-        _refuse()
-
-    def remove(self, artifact_id: str) -> NoReturn:
-        _refuse()

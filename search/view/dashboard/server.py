@@ -19,7 +19,8 @@ from search.errors import InputError
 from search.store.fronts import Store
 from search.store.records import StudyRecord
 from search.view.dashboard import notes
-from search.view.dashboard.reader import FrontPictures, FrontReader
+from search.view.dashboard.pictures import FrontPictures
+from search.view.dashboard.reader import FrontReader
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment

@@ -1,4 +1,4 @@
-"""The databases that the laws of the store are held against: SQLite, and a real PostgreSQL from a wheel."""
+"""The databases that the laws of the store are held against: SQLite, a real PostgreSQL from a wheel, a real MariaDB."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from search.store.fronts import Store
 from search.store.records import Accuracy, Front, Measurement, Setting, StudyRecord, Throughput
 from search.store.tables import METADATA
 from search.study.spec import StudySpec, make_spec
+from tests.contracts.stores.mariadb import MariaDB, missing
 
 
 def schedule(number: int) -> Schedule:
@@ -91,7 +92,25 @@ def sqlite_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     store.close()
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(scope="session")
+def mysql_server() -> Iterator[MariaDB]:
+    reason = missing()
+    if reason is not None:
+        pytest.skip(reason)
+    with tempfile.TemporaryDirectory() as folder:
+        running = MariaDB(Path(folder))
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="session")
+def mysql_store(mysql_server: MariaDB) -> Iterator[Store]:
+    store = Store.open(mysql_server.new_database())
+    yield store
+    store.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "mysql"])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -101,7 +120,8 @@ def empty(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """URL of a database without tables."""
     if kind == "sqlite":
         return f"sqlite:///{tmp_path}/store.db"
-    return str(request.getfixturevalue("server").new_database())
+    server = request.getfixturevalue("mysql_server" if kind == "mysql" else "server")
+    return str(server.new_database())
 
 
 @pytest.fixture

@@ -88,8 +88,8 @@ class TestStudies:
         assert opened.study("shirts").provenance == {"dtype": "bfloat16", "versions": {"torch": "2.6"}}
 
     def test_unknown_state_is_a_mistake_in_the_program(self, opened: Store, record: StudyRecord) -> None:
-        with pytest.raises(ValueError, match=r"state must be one of .* got 'paused'"):
-            opened.set_state(record.id, "paused")
+        with pytest.raises(ValueError, match=r"state must be one of .* got 'asleep'"):
+            opened.set_state(record.id, "asleep")
 
     def test_many_threads_that_add_one_study_get_one(self, opened: Store, asked: StudySpec) -> None:
         with ThreadPoolExecutor(4) as pool:

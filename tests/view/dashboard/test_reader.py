@@ -17,7 +17,8 @@ from search.store.fronts import Store
 from search.store.records import Evaluation, StudyRecord
 from search.study.spec import StudySpec, make_spec
 from search.view.dashboard import reader as reader_module
-from search.view.dashboard.reader import FrontPictures, FrontReader, ReadOnly
+from search.view.dashboard.pictures import FrontPictures, ReadOnly
+from search.view.dashboard.reader import FrontReader
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,16 +16,19 @@ from torch import Tensor
 
 from pruning.backbones import Backbone
 from search.errors import InputError
-from search.evaluation.decoded import decode_once
-from search.evaluation.sources import DemoImages, FolderImages, Pixels, Source
+from search.evaluation.images.collection import Collection, DemoImages, Source
+from search.evaluation.images.decoded import Decoded, decode_once
+from search.evaluation.images.preprocessing import Pixels
+from search.evaluation.images.readers import Columns
 from search.study.sections import FOLDER_SPLIT
 from search.study.spec import DataSpec, ObjectivesSpec
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images in a fixed order. pixels: [images, C, H, W] uint8. labels: [images] class indices, or None.
+    """Images in a fixed order. pixels: [stored, C, H, W] uint8. labels: [images] class indices, or None.
 
+    rows: [images] of which rows of `pixels` the split consists, where some were left out; None for all.
     skipped: names of images left out because they could not be decoded.
     """
 
@@ -36,9 +38,10 @@ class Split:
     mean: Tensor
     std: Tensor
     skipped: tuple[str, ...] = ()
+    rows: NDArray[np.intp] | None = None
 
     def __len__(self) -> int:
-        return len(self.pixels)
+        return len(self.pixels if self.rows is None else self.rows)
 
     def batch(self, start: int, stop: int) -> Tensor:
         """Normalised images [stop - start, C, H, W] float32."""
@@ -46,7 +49,8 @@ class Split:
 
     def take(self, positions: slice | NDArray[np.int64]) -> Tensor:
         """Normalised images [positions, C, H, W] float32."""
-        raw = torch.from_numpy(np.array(self.pixels[positions])).float()  # a copy: the file is read-only
+        rows = positions if self.rows is None else self.rows[positions]
+        raw = torch.from_numpy(np.array(self.pixels[rows])).float()  # a copy: the file is read-only
         return raw.div_(255).sub_(self.mean).div_(self.std)
 
     def batches(self, size: int) -> Iterator[Tensor]:
@@ -81,38 +85,39 @@ class Images:
         """Decode the confirm split. Raises InputError like `search`."""
         return self._decode("confirm", self.confirm_indices)
 
+    @property
+    def classes(self) -> str:
+        """How labels became the backbone's classes, for the record."""
+        return self.source.classes.mapping
+
     def _decode(self, name: str, indices: NDArray[np.int64]) -> Split:
-        if isinstance(self.source, DemoImages):
-            pixels, good = self.source.images[indices], np.arange(len(indices))
-        else:
-            digest = hashlib.sha256(self.source.cache_key.encode() + indices.tobytes()).hexdigest()[:32]
-            pixels, good = decode_once(digest, indices, self._pixels)
+        decoded = self._decoded(indices)
+        good = decoded.good
         if not len(good):
             first = self.source.name(int(indices[0]))
             raise InputError(f"data.path: no image of the {name} split can be decoded; first: {first}")
-        labels = self.source.labels
+        labels = self.source.classes.indices
         return Split(
             name=name,
-            pixels=pixels,
+            pixels=decoded.pixels,
             labels=None if labels is None else labels[indices[good]],
             mean=self.mean,
             std=self.std,
             skipped=tuple(self.source.name(int(index)) for index in np.delete(indices, good)),
+            rows=good if len(good) < len(indices) else None,
         )
 
-    def _pixels(self, index: int) -> Pixels | None:
-        try:
-            return self.source.pixels(index)
-        except InputError:
-            if self.skip_corrupt:
-                return None
-            raise
+    def _decoded(self, indices: NDArray[np.int64]) -> Decoded:
+        if self.source.images is not None:
+            return Decoded(self.source.images[indices], np.arange(len(indices)))
+        digest = hashlib.sha256(self.source.cache_key.encode() + indices.tobytes()).hexdigest()[:32]
+        return decode_once(digest, indices, self.source.pixels, self.source.shape, self.skip_corrupt)
 
 
 def open_images(data: DataSpec, objectives: ObjectivesSpec, backbone: Backbone) -> Images:
     """List a study's images and draw the two splits by data.seed. Decodes nothing.
 
-    Raises InputError if the folder is missing, empty or too small, or if its labels cannot serve top1.
+    Raises InputError if `data.path` is missing, empty, broken or too small, or if its labels cannot serve top1.
     """
     source = open_source(data, objectives, backbone)
     search, confirm = _sizes(data, len(source))
@@ -139,21 +144,30 @@ def _images(
 def open_source(data: DataSpec, objectives: ObjectivesSpec, backbone: Backbone) -> Source:
     """The images of a study, listed but not decoded.
 
-    Raises InputError if the folder is missing or empty, or if its labels cannot serve top1.
+    Raises InputError if `data.path` is missing, empty or broken, or if its labels cannot serve top1.
     """
-    source: Source = DemoImages() if data.path is None else FolderImages(Path(data.path), backbone)
-    if data.path is None and backbone.family.image_shape != (1, 28, 28):
+    source = _demo(backbone) if data.path is None else _collection(data.path, data, backbone)
+    classes = source.classes
+    if objectives.accuracy == "top1" and classes.indices is None:
         raise InputError(
-            f"data.source: the demo's images are 1x28x28, got backbone {backbone.name} for "
-            f"{'x'.join(map(str, backbone.family.image_shape))}; give data.path, a folder of images"
-        )
-    if objectives.accuracy == "top1" and source.labels is None:
-        folders = len(getattr(source, "class_names", ()))
-        raise InputError(
-            f"data.path must have one sub-folder per class of the backbone ({backbone.num_classes}) for "
-            f"objectives.accuracy top1, got {folders} in {data.path}; mend the folder or use accuracy: agreement"
+            f"data.path must have labels that are classes of the backbone ({backbone.num_classes}) for "
+            f"objectives.accuracy top1, got {classes.problem} in {data.path}; mend the labels or use "
+            "accuracy: agreement"
         )
     return source
+
+
+def _collection(path: str, data: DataSpec, backbone: Backbone) -> Source:
+    return Collection(path, backbone, Columns(data.image_column, data.label_column))
+
+
+def _demo(backbone: Backbone) -> Source:
+    if backbone.family.image_shape != DemoImages.shape:
+        raise InputError(
+            f"data.source: the demo's images are 1x28x28, got backbone {backbone.name} for "
+            f"{'x'.join(map(str, backbone.family.image_shape))}; give data.path, labelled images of yours"
+        )
+    return DemoImages()
 
 
 def _sizes(data: DataSpec, available: int) -> tuple[int, int]:

@@ -1,0 +1,75 @@
+"""What becomes of tokens that do not stay: merged into one that does, or all of them into one token.
+
+Pure functions on tensors, float32 inside whatever the tokens' dtype. Knows nothing of models or schedules.
+Notation (B N n P K D): see `pruning`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pruning.selection import gather, keep_tokens
+from pruning.tokens import Tokens
+
+
+@dataclass(frozen=True)
+class Match:
+    """What merges with what. All are indices into the n patch tokens.
+
+    kept: [B, K], ascending. leaving: [B, r]. partner: [B, r], the kept token that each leaving one joins.
+    """
+
+    kept: Tensor
+    leaving: Tensor
+    partner: Tensor
+
+
+def cosines(left: Tensor, right: Tensor) -> Tensor:
+    """Cosine similarity of all pairs: [B, a, D], [B, b, D] -> [B, a, b] float32; a b D multiply-adds an image."""
+    normalize = torch.nn.functional.normalize
+    return normalize(left.float(), dim=-1) @ normalize(right.float(), dim=-1).transpose(-1, -2)
+
+
+def complement(leaving: Tensor, tokens: int) -> Tensor:
+    """The n - r indices [B, K] of `tokens` that are not among leaving [B, r], ascending."""
+    gone = torch.zeros(len(leaving), tokens, dtype=torch.int64, device=leaving.device).scatter(1, leaving, 1)
+    return gone.argsort(dim=-1, stable=True)[:, : tokens - leaving.shape[1]]
+
+
+def merge_tokens(tokens: Tokens, match: Match, prefix: int) -> Tokens:
+    """Each kept token becomes the mean of itself and what joins it, weighted by size: [B, N, D] -> [B, P + K, D].
+
+    Sizes add up (float32: bfloat16 cannot count beyond 256). A leaving token that is in no pair is dropped.
+    """
+    sizes = tokens.sizes
+    if sizes is None:
+        sizes = torch.ones(tokens.values.shape[:2], device=tokens.values.device)
+    leaving, partner = match.leaving + prefix, match.partner + prefix
+    wide = partner[..., None].expand(-1, -1, tokens.values.shape[-1])
+    weighted = tokens.values.float() * sizes[..., None]  # [B, N, D]
+    summed = weighted.scatter_add(1, wide, gather(weighted, leaving))
+    sizes = sizes.scatter_add(1, partner, sizes.gather(1, leaving))
+    left = keep_tokens(Tokens(summed, tokens.index, sizes), match.kept, prefix)
+    assert left.sizes is not None
+    return left.with_values((left.values / left.sizes[..., None]).to(tokens.values.dtype))
+
+
+def fuse_rest(tokens: Tokens, ranked: Tensor, kept: int, weights: Tensor | None, prefix: int) -> Tokens:
+    """The K - 1 first-ranked tokens, and one mean of all others at the place of the first-ranked of these.
+
+    ranked: [B, n] indices, the most important first. weights: [B, n] of the mean, not negative; None: all alike.
+    [B, N, D] -> [B, P + K, D].
+    """
+    stay = ranked[:, :kept].sort(dim=-1).values  # [B, K]
+    others = ranked[:, kept - 1 :]  # [B, n - K + 1]
+    share = torch.ones(others.shape, device=others.device) if weights is None else weights.gather(1, others).float()
+    share = share.clamp_min(torch.finfo(torch.float32).tiny)  # if all have underflowed, all are alike
+    share = share / share.sum(-1, keepdim=True)
+    mean = (gather(tokens.values, others + prefix).float() * share[..., None]).sum(1)  # [B, D]
+    left = keep_tokens(tokens, stay, prefix)
+    fused = prefix + (stay < others[:, :1]).sum(-1)  # [B], where the mean goes
+    is_fused = torch.arange(prefix + kept, device=fused.device) == fused[:, None]  # [B, P + K]
+    return left.with_values(torch.where(is_fused[..., None], mean[:, None].to(left.values.dtype), left.values))

@@ -1,0 +1,178 @@
+"""Runs a comparison: every contender at every level answers the same images and is timed against the dense model.
+
+Knows the bench and contenders. Ignores flags and how results look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pruning.backbones import Backbone, load_backbone
+from pruning.config import Config, read_config
+from pruning.errors import WeightsError
+from pruning.model import PrunedViT
+from pruning.schedule import Schedule
+from search.errors import InputError
+from search.evaluation.bench import Bench
+from search.evaluation.comparison import Bits, Comparison, Row, judge_levels
+from search.evaluation.contenders import SHARES, Contender, Cost, Entry, Levels, at_cost, at_keep, paper_blocks
+from search.evaluation.device import choose_device
+from search.evaluation.images.splits import Images, open_all, open_images
+from search.store.records import Measurement
+from search.study.spec import StudySpec, make_spec
+
+Observe = Callable[[int, int, Row], None]  # rows done, rows in all, the row just measured
+
+
+IMAGES = 2000  # unless asked otherwise: 90% accuracy within 1.3 points, and paired tests see less than that
+
+
+def compare(
+    spec: StudySpec,
+    contenders: Sequence[Contender],
+    levels: Levels,
+    images: int | None,
+    searched: bool,
+    configs: Sequence[Path],
+    observe: Observe,
+) -> Comparison:
+    """Measure everything. spec: backbone, data, objectives and runtime; the rest of it is not looked at.
+
+    images: how many; None for IMAGES, or all there are. searched: whether `spec` is a study's: its search images are
+    then left out, like those of every configuration in `configs`, for a front's points are the best on them partly by
+    luck. Raises InputError or PruningError before anything is run for what cannot be.
+    """
+    exported = [(path, read_config(path)) for path in configs]
+    backbone = load_backbone(spec.backbone.name, spec.backbone.weights)
+    for path, config in exported:
+        _check_config(path, config, backbone)
+    chosen, words = choose_images(spec, backbone, images, searched, [config for _, config in exported])
+    bench = Bench(_measured(spec), backbone, chosen, choose_device(spec.runtime.device))
+    entries = list(line_up(bench, contenders, levels, [(path.stem, config) for path, config in exported]))
+    bench.find_facts()
+    dense = bench.measure(Schedule(), bench.time(Schedule()))
+    rows = list(_measure(bench, entries, observe))
+    facts = {"name": backbone.name, "weights": backbone.weights, "fingerprint": backbone.fingerprint}
+    return Comparison(facts, words, dense, judge_levels(rows))
+
+
+def _measured(spec: StudySpec) -> StudySpec:
+    """The spec without a latency profile: here every throughput is measured."""
+    return make_spec(spec.to_dict() | {"objectives": {**spec.to_dict()["objectives"], "throughput": "measured"}}, "")
+
+
+def _check_config(path: Path, config: Config, backbone: Backbone) -> None:
+    if config.backbone["name"] != backbone.name:
+        raise InputError(
+            f"{path}: backbone.name must be that of the comparison, {backbone.name}, got {config.backbone['name']}"
+        )
+    expected = config.backbone.get("fingerprint", backbone.fingerprint)
+    if expected != backbone.fingerprint:
+        raise WeightsError(
+            f"{path}: backbone.fingerprint must be that of the compared weights, {backbone.fingerprint}, got "
+            f"{expected}; compare with the weights it was exported for"
+        )
+
+
+def choose_images(
+    spec: StudySpec, backbone: Backbone, wanted: int | None, searched: bool, configs: Sequence[Config]
+) -> tuple[Images, str]:
+    """The images of a comparison and what to call them: drawn by data.seed from those that no search has seen.
+
+    Raises InputError if fewer than `wanted` are left.
+    """
+    everything = open_all(spec.data, spec.objectives, backbone)
+    seen = [open_images(spec.data, spec.objectives, backbone).search_indices] if searched else []
+    seen += [found for config in configs if (found := _searched(config, spec, backbone, everything)) is not None]
+    left = np.setdiff1d(everything.search_indices, np.concatenate(seen)) if seen else everything.search_indices
+    count = min(IMAGES, len(left)) if wanted is None else wanted
+    if not 1 <= count <= len(left):
+        unseen = " that no search has seen" if seen else ""
+        raise InputError(f"--images must be in 1..{len(left)}, the images of {_place(spec)}{unseen}, got {wanted}")
+    drawn = np.sort(np.random.default_rng(spec.data.seed).permutation(left)[:count])
+    words = f"{count:,} of {_place(spec)}, seed {spec.data.seed}" + (", none of them searched on" if seen else "")
+    return replace(everything, search_indices=drawn), words
+
+
+def _searched(config: Config, spec: StudySpec, backbone: Backbone, images: Images) -> NDArray[np.int64] | None:
+    """The search images of an exported configuration, if they are from the images that are compared on."""
+    data = {name: value for name, value in config.data.items() if name not in ("accuracy", "fingerprint")}
+    if data.get("path") != spec.data.path or data.get("source") != spec.data.source or not data:
+        return None
+    document = {"name": "compare", "backbone": {"name": backbone.name}, "data": data}
+    found = open_images(make_spec(document, "config").data, spec.objectives, backbone)
+    return found.search_indices if found.source.fingerprint == images.source.fingerprint else None
+
+
+def _place(spec: StudySpec) -> str:
+    return "the demo" if spec.data.path is None else spec.data.path
+
+
+def line_up(
+    bench: Bench, contenders: Sequence[Contender], levels: Levels, configs: Sequence[tuple[str, Config]]
+) -> Iterator[Entry]:
+    """Every contender at every level, configurations at the level they fit under. Runs no image.
+
+    Raises InputError for a level at which nobody can be, or that asks for no less than the dense model costs.
+    """
+    family, dense = bench.backbone.family, bench.flops(Schedule())
+    blocks = levels.blocks or paper_blocks(family.depth)
+    if max(blocks) > family.depth - 2:
+        raise InputError(
+            f"--blocks must be at most {family.depth - 2} for a backbone of {family.depth} blocks (dropping after the "
+            f"last block saves nothing), got {max(blocks)}"
+        )
+    cost = _cost(bench)
+    joining = [(name, config.schedule, cost(config.schedule) / 1e9) for name, config in configs]
+    costs = _costs(levels, dense / 1e9, [gflops for _, _, gflops in joining])
+    groups = [[at_keep(each, blocks, keep, cost) for each in contenders] for keep in levels.keeps]
+    groups += [[at_cost(each, blocks, gflops, cost, family.tokens) for each in contenders] for gflops in costs]
+    for group in groups:
+        if group and all(entry.schedule is None for entry in group):
+            raise InputError(
+                f"{group[0].level}: some method must reach it, got none; {group[0].name}: {group[0].absent}"
+            )
+    joined = [Entry(name, s.method, _level(gflops, costs), s) for name, s, gflops in joining]
+    return iter([*joined, *(entry for group in groups for entry in group)])
+
+
+def _cost(bench: Bench) -> Cost:
+    """FLOPs of a schedule that the backbone can run. Raises ScheduleError for another."""
+    probe = PrunedViT(bench.backbone.model)
+
+    def cost(schedule: Schedule) -> int:
+        probe.schedule = schedule
+        return bench.flops(schedule)
+
+    return cost
+
+
+def _costs(levels: Levels, dense: float, joining: Sequence[float]) -> list[float]:
+    """The levels in GFLOPs, the dearest first; those of the joining configurations if none are asked for."""
+    over = [gflops for gflops in levels.gflops if gflops >= dense]
+    if over:
+        raise InputError(f"--gflops must be below the {dense:.4g} GFLOPs of the dense model, got {over[0]:g}; lower it")
+    if levels.keeps:
+        return []
+    asked = levels.gflops or tuple(joining) or tuple(share * dense for share in SHARES)
+    return sorted(set(asked), reverse=True)
+
+
+def _level(gflops: float, costs: Sequence[float]) -> str:
+    """The lowest level that a configuration keeps to; one of its own if it keeps to none."""
+    return f"{min((c for c in costs if gflops <= c), default=gflops):.4g} GFLOPs"
+
+
+def _measure(bench: Bench, entries: Sequence[Entry], observe: Observe) -> Iterator[tuple[Row, Bits | None]]:
+    for done, entry in enumerate(entries, start=1):
+        row, bits = Row(entry.name, entry.method, entry.level, absent=entry.absent), None
+        if entry.schedule is not None:
+            measured: Measurement = bench.measure(entry.schedule, bench.time(entry.schedule))
+            row, bits = replace(row, measurement=measured), bench.bits(measured)
+        observe(done, len(entries), row)
+        yield row, bits

@@ -1,0 +1,1 @@
+"""Labelled images: what people have on disk -> two splits of preprocessed pixels, decoded once."""

@@ -1,0 +1,63 @@
+"""Readers of image collections, one file each, and the table of which form of `data.path` is whose.
+
+To add a form: one file with a class of `base.Reader`'s laws, and a row here. Knows paths. Ignores what is inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from search.errors import InputError
+from search.evaluation.images.readers.base import USUAL, Columns, Reader, unreadable
+from search.evaluation.images.readers.folder import FolderReader, has_images
+from search.evaluation.images.readers.idx import IdxReader, images_files
+from search.evaluation.images.readers.parquet import ParquetReader, shard_files
+from search.evaluation.images.readers.rows import RowsReader
+from search.evaluation.images.readers.tar import TarReader
+from search.study.data_paths import FOLDER, FORMS, expand, form_of
+
+__all__ = ["READERS", "USUAL", "Columns", "Form", "Reader", "find_form", "open_reader"]
+
+TAR, PARQUET, IDX, ROWS = FORMS  # `search.study` tells them apart by name, before anything heavy is loaded
+
+
+@dataclass(frozen=True)
+class Form:
+    """A form of collection. holds: whether a folder is of this form, by what lies in it."""
+
+    read: Callable[[list[Path], Columns], Reader]
+    holds: Callable[[Path], bool]
+
+
+READERS: dict[str, Form] = {  # of a folder, the first that fits
+    FOLDER: Form(FolderReader, has_images),
+    TAR: Form(TarReader, lambda folder: any(folder.glob("*.tar"))),
+    PARQUET: Form(ParquetReader, lambda folder: bool(shard_files(folder))),
+    IDX: Form(IdxReader, lambda folder: bool(images_files(folder))),
+    ROWS: Form(RowsReader, lambda folder: False),  # a table is named itself: many a folder has one for other ends
+}
+MANY_FILES = (TAR, PARQUET)  # may come as several files, by numbers in braces
+
+
+def open_reader(path: str, columns: Columns = USUAL) -> Reader:
+    """List the collection at `path`. Raises InputError for a path that is not there, of no known form, or broken."""
+    paths = expand(path)
+    forms = sorted({find_form(each) for each in paths})
+    if len(paths) > 1 and (len(forms) > 1 or forms[0] not in MANY_FILES):
+        raise InputError(
+            f"data.path must be one path, or files that are all {' or all '.join(MANY_FILES)}, got {path!r}; name one"
+        )
+    return READERS[forms[0]].read(paths, columns)
+
+
+def find_form(path: Path) -> str:
+    """The name in READERS; an empty folder is FOLDER. Raises InputError."""
+    form = form_of(path)
+    if form != FOLDER:
+        return form
+    try:
+        return next((name for name, each in READERS.items() if each.holds(path)), FOLDER)
+    except OSError as error:
+        raise unreadable(path, error) from None

@@ -1,0 +1,213 @@
+"""What a study would take, without evaluating anything: its costs by arithmetic, its time by a short latency profile.
+
+Works where neither the weights nor the images are: speed does not depend on what they hold, so random weights and noise
+serve. Knows the bench. Ignores storages, Optuna's trials and how the forecast is shown.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from pruning.backbones import load_backbone
+from pruning.errors import ScheduleError
+from pruning.schedule import Schedule
+from search.errors import InputError
+from search.evaluation.bench import Bench
+from search.evaluation.device import bfloat16_is_fast, choose_device
+from search.evaluation.images.classes import Classes
+from search.evaluation.images.collection import DemoImages
+from search.evaluation.images.preprocessing import Pixels
+from search.evaluation.images.splits import Images
+from search.evaluation.profile import LatencyProfile, Turns, measure_profile
+from search.fleet.launch import check_budget, check_methods, speedup_limit_error
+from search.study.sections import WEIGHTS
+from search.study.space import baselines, distributions, smallest, to_schedule
+from search.study.spec import StudySpec
+
+DRAWS = 1000  # schedules of the space, drawn uniformly: a share of 0.5 is then known to 0.03
+PROFILE_POINTS = 3
+TURNS = Turns(least=1, most=3, enough_s=2.0)
+BATCH_S = 1.0  # the dense model's batch is cut to about this, for a forecast is to take seconds
+FINALISTS = 10  # that are confirmed; a front has rarely more within a budget's trials
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What is known of a study before it runs. Seconds are of one worker.
+
+    gflops: of one image, by name: dense, cheapest, and each baseline. feasible: the share of schedules drawn uniformly
+    from the space that keep the limits which need no image. trial_s: median and longest of the feasible ones, every
+    image seen. notes: what was not there, and what was taken in its place.
+    """
+
+    spec: StudySpec
+    gflops: Mapping[str, float]
+    feasible: float
+    speedups: tuple[float, float]  # of the feasible schedules drawn: the least and the most
+    dense_images_per_s: float
+    trial_s: tuple[float, float]
+    confirm_s: float
+    dtype: str
+    hardware: str
+    batch_size: int
+    notes: tuple[str, ...]
+    finalists: int = FINALISTS
+
+    @property
+    def search_s(self) -> float:
+        """All trials, none stopped early, at the median's time."""
+        return self.spec.budget.trials * self.trial_s[0]
+
+    @property
+    def total_s(self) -> float:
+        """Search, within the time budget, and confirmation."""
+        limit = self.spec.budget.time
+        return (self.search_s if limit is None else min(self.search_s, limit)) + self.confirm_s
+
+
+class Noise:
+    """One image of noise, without a label: what a bench needs to time a model."""
+
+    fingerprint = cache_key = "noise"
+    classes = Classes(None, "none", "noise")
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        self.shape = shape
+        self.images: Pixels | None = np.random.default_rng(0).integers(0, 256, (1, *shape), dtype=np.uint8)
+
+    def __len__(self) -> int:
+        return 1
+
+    def name(self, index: int) -> str:
+        return "noise"
+
+    def pixels(self, index: int) -> Pixels:
+        assert self.images is not None
+        image: Pixels = self.images[index]
+        return image
+
+
+def forecast(spec: StudySpec) -> Forecast:
+    """Raises InputError or PruningError for a study that could not be launched anywhere; writes nothing."""
+    bench, notes = _open(spec)
+    check_methods(spec, bench)
+    check_budget(spec, bench)
+    depth = bench.backbone.family.depth
+    drawn = _draw(bench)
+    bench, profile = _profile(bench)
+    floor = spec.budget.min_speedup
+    if floor is not None:
+        fastest = smallest(spec.space, depth, lambda schedule: 1 / profile.predict(schedule).speedup)
+        most = profile.predict(fastest).speedup
+        if most < floor:
+            raise speedup_limit_error(spec, most)
+    fitting = [schedule for schedule in drawn if _fits(schedule, bench, profile)]
+    timed = [profile.predict(schedule) for schedule in fitting]
+    dense = profile.predict(Schedule()).images_per_s
+    seconds = [spec.data.search_images / each.images_per_s for each in timed] or [spec.data.search_images / dense]
+    speedups = [each.speedup for each in timed] or [1.0]
+    trial_s = statistics.median(seconds), max(seconds)
+    gflops = {name: bench.flops(schedule) / 1e9 for name, schedule in _named(bench)}
+    return Forecast(
+        spec=spec,
+        gflops=gflops,
+        feasible=len(fitting) / DRAWS,
+        speedups=(min(speedups), max(speedups)),
+        dense_images_per_s=dense,
+        trial_s=trial_s,
+        confirm_s=FINALISTS * trial_s[0] * spec.data.confirm_images / spec.data.search_images,
+        dtype=str(next(bench.model.parameters()).dtype).removeprefix("torch."),
+        hardware=bench.hardware,
+        batch_size=profile.batch_size,
+        notes=tuple(notes),
+    )
+
+
+def _open(spec: StudySpec) -> tuple[Bench, list[str]]:
+    """A bench with what is on this machine, and what is not."""
+    notes = []
+    weights = spec.backbone.weights
+    if weights == "pretrained":
+        notes.append("weights: random ones are timed, the hub is not asked")
+        weights = "random"
+    elif weights not in WEIGHTS and not Path(weights).is_file():
+        notes.append(f"weights: {weights} is not on this machine, random ones are timed")
+        weights = "random"
+    device = choose_device("cpu" if spec.objectives.throughput == "onnxruntime" else spec.runtime.device)
+    backbone = load_backbone(spec.backbone.name, weights)
+    if weights != spec.backbone.weights and not backbone.num_classes:
+        notes.append(f"classifier: {spec.backbone.name} has none of its own, the weights must bring it")
+    if spec.data.path is not None and not Path(spec.data.path).exists():
+        notes.append(f"images: {spec.data.path} is not on this machine")
+    if spec.data.path is None and backbone.family.image_shape != DemoImages.shape:
+        raise InputError(f"{spec.name}: data.source {spec.data.source} does not fit backbone {spec.backbone.name}")
+    if spec.objectives.throughput == "onnxruntime":
+        notes.append("speed: taken in torch here; the study takes its own in ONNX Runtime")
+    source = Noise(backbone.family.image_shape)
+    channels = torch.ones(backbone.family.image_shape[0], 1, 1)
+    one, none = np.arange(1), np.arange(0)
+    return Bench(spec, backbone, Images(source, one, none, False, 0.5 * channels, 0.5 * channels), device), notes
+
+
+def _profile(bench: Bench) -> tuple[Bench, LatencyProfile]:
+    """A short latency profile, of batches that take about BATCH_S each."""
+    spec = bench.spec
+    dtype = spec.runtime.dtype
+    if dtype == "auto":
+        narrow = bfloat16_is_fast(bench.device) and spec.objectives.throughput != "onnxruntime"
+        dtype = "bfloat16" if narrow else "float32"
+    bench.set_model(dtype)
+    image = bench.search_split.batch(0, 1).to(bench.device)
+    with torch.inference_mode():
+        bench.model(image)
+        began = time.perf_counter()
+        bench.model(image)
+    took = time.perf_counter() - began
+    size = min(spec.runtime.batch_size, max(1, int(BATCH_S / took)))
+    least = smallest(spec.space, bench.backbone.family.depth, bench.flops).plan(bench.backbone.family.tokens)
+    fewest = least[-1].kept if least else bench.backbone.family.tokens
+    images = image.repeat(size, 1, 1, 1)
+    return bench, measure_profile(bench.model, images, spec.space.methods, fewest, points=PROFILE_POINTS, turns=TURNS)
+
+
+def _named(bench: Bench) -> list[tuple[str, Schedule]]:
+    space, depth = bench.spec.space, bench.backbone.family.depth
+    cheapest = smallest(space, depth, bench.flops)
+    first, *others = baselines(space, depth)
+    return [first, ("cheapest", cheapest), *others]
+
+
+def _draw(bench: Bench) -> list[Schedule]:
+    """Schedules drawn uniformly from the space's box, as a random search would."""
+    space, depth = bench.spec.space, bench.backbone.family.depth
+    box, random = distributions(space, depth), np.random.default_rng(bench.spec.sampler.seed)
+    return [to_schedule({name: _value(each, random) for name, each in box.items()}, space, depth) for _ in range(DRAWS)]
+
+
+def _value(distribution: BaseDistribution, random: np.random.Generator) -> Any:
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices[int(random.integers(len(distribution.choices)))]
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    if isinstance(distribution, IntDistribution):
+        return int(random.integers(distribution.low, distribution.high + 1))
+    return float(random.uniform(distribution.low, distribution.high))
+
+
+def _fits(schedule: Schedule, bench: Bench, profile: LatencyProfile) -> bool:
+    """Whether it keeps the limits that need no image."""
+    budget = bench.spec.budget
+    try:
+        if budget.max_gflops is not None and bench.flops(schedule) > 1e9 * budget.max_gflops:
+            return False
+        return budget.min_speedup is None or profile.predict(schedule).speedup >= budget.min_speedup
+    except ScheduleError:
+        return False

@@ -1,0 +1,162 @@
+"""A comparison of methods as a table, as CSV, and as what one reads while it runs.
+
+Knows the record of a comparison and how a terminal shows it. Ignores how it was measured, and pictures.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from pruning.methods import METHODS
+from pruning.stage import Stage
+from search.evaluation.comparison import SIGNIFICANCE, Comparison, Row
+from search.store.records import FLOP_CONVENTION, Measurement
+from search.view import wording
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+COLUMNS = ("accuracy", "images/s", "speed-up", "realised", "GFLOPs", "p")
+CSV_COLUMNS = (
+    *("level", "name", "method", "options", "accuracy", "accuracy_low", "accuracy_high", "images", "accuracy_kind"),
+    *("flops", "throughput", "speedup", "spread", "ideal_speedup", "realised"),
+    *("best", "p", "p_single", "wins", "losses", "absent", "schedule", "device", "dtype", "batch_size"),
+)
+
+
+def table(shown: Comparison) -> RenderableType:
+    """For a terminal: the dense model, then level by level, under it what the numbers mean."""
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), title=_title(shown), title_justify="left")
+    made.add_column("level", no_wrap=True)
+    made.add_column("method", no_wrap=True)
+    for name in COLUMNS:
+        made.add_column(name, justify="right", no_wrap=True)
+    made.add_column("schedule", overflow="fold", min_width=16)
+    made.add_row("", "dense", *_numbers(shown, shown.dense), "", "", style="dim", end_section=True)
+    for level in shown.levels:
+        rows = shown.at(level)
+        for row in rows:
+            first, last = row is rows[0], row is rows[-1]
+            made.add_row(
+                level if first else "", *_cells(shown, row), style="bold" if row.best else "", end_section=last
+            )
+    return Group(made, *(Text(line, style="dim") for line in footnotes(shown)))
+
+
+def _title(shown: Comparison) -> Text:
+    text = Text(f"{shown.backbone['name']}: ", style="bold")
+    return text.append(f"{wording.count(len(shown.rows), 'row')}, images: {shown.images}", style="not bold")
+
+
+def _cells(shown: Comparison, row: Row) -> list[str]:
+    if row.measurement is None:
+        return [row.name, *[""] * len(COLUMNS), f"not run: {row.absent}"]
+    schedule = wording.stages(row.measurement.schedule)
+    return [row.name, *_numbers(shown, row.measurement), p_value(row), schedule]
+
+
+def _numbers(shown: Comparison, measured: Measurement) -> list[str]:
+    return [
+        wording.percent(measured.accuracy),
+        wording.rate(measured.throughput.images_per_s),
+        wording.speedup(measured.throughput),
+        f"{shown.realised(measured):.2f}",
+        f"{measured.gflops:.4f}",
+    ]
+
+
+def p_value(row: Row) -> str:
+    """`best`, or the corrected p-value against the best: `0.031`, `2.1e-05`."""
+    if row.verdict is None:
+        return "best" if row.best else ""
+    return f"{row.verdict.p:.3f}" if row.verdict.p >= 0.001 else f"{row.verdict.p:.1e}"
+
+
+def footnotes(shown: Comparison) -> list[str]:
+    """What the numbers mean."""
+    accuracy = shown.dense.accuracy
+    return [
+        f"accuracy: {wording.KIND_WORDS[accuracy.kind]} in %, ± half the 95% interval, "
+        f"{accuracy.images:,} images, the same for every row",
+        f"throughput: measured, each row in turns with the dense model, on {wording.setting(shown.dense)}",
+        "realised: speed-up over the ratio of FLOPs, its ideal",
+        f"FLOPs: {FLOP_CONVENTION}",
+        f"p: {SIGNIFICANCE}; the best is chosen on these images too, so a p near the threshold says little",
+        "schedule: block:keep",
+        *(f"{name}: {words}" for name, words in _recipes(shown).items()),
+    ]
+
+
+def _recipes(shown: Comparison) -> dict[str, str]:
+    """What stands behind each name that is not a method with its defaults: `zero-tprune, split alternate`."""
+    found = {}
+    for row in shown.rows:
+        if row.measurement is None:
+            continue
+        schedule = row.measurement.schedule
+        parts = [f"{name} {value}" for name, value in schedule.options.items()]
+        for name in sorted(METHODS[row.method].stage_fields) if row.method in METHODS else ():
+            values = [getattr(stage, name) for stage in schedule.stages]
+            if any(value != getattr(Stage, name) for value in values):
+                parts.append(f"{name} {'/'.join(f'{value:g}' for value in dict.fromkeys(values))}")
+        if parts or row.name != row.method:
+            found[row.name] = ", ".join([row.method, *parts])
+    return found
+
+
+def progress(done: int, total: int, row: Row) -> str:
+    """One line for a row just measured: `3/9 random, 0.25 GFLOPs: 89.35 ±0.60 %, 1.38x ±1.2%`."""
+    found = row.measurement
+    told = f"not run: {row.absent}"
+    if found is not None:
+        told = f"{wording.percent(found.accuracy)} %, {wording.speedup(found.throughput)}"
+    return f"{done}/{total} {row.name}, {row.level}: {told}"
+
+
+def as_csv(shown: Comparison) -> str:
+    """One row per row, the dense model's first; empty cells where nothing was measured."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_csv_rows(shown))
+    return text.getvalue()
+
+
+def _csv_rows(shown: Comparison) -> Iterator[dict[str, object]]:
+    yield {"name": "dense", **_csv_measured(shown, shown.dense)}
+    for row in shown.rows:
+        plain: dict[str, object] = {"level": row.level, "name": row.name, "method": row.method, "best": row.best}
+        if row.verdict:
+            plain |= vars(row.verdict)
+        if row.measurement:
+            plain |= _csv_measured(shown, row.measurement)
+        yield plain | {"absent": row.absent}
+
+
+def _csv_measured(shown: Comparison, measured: Measurement) -> dict[str, object]:
+    accuracy, throughput, where = measured.accuracy, measured.throughput, measured.setting
+    return {
+        "options": " ".join(f"{name}={value}" for name, value in measured.schedule.options.items()),
+        "accuracy": accuracy.value,
+        "accuracy_low": accuracy.low,
+        "accuracy_high": accuracy.high,
+        "images": accuracy.images,
+        "accuracy_kind": accuracy.kind,
+        "flops": measured.flops,
+        "throughput": throughput.images_per_s,
+        "speedup": throughput.speedup,
+        "spread": throughput.spread,
+        "ideal_speedup": shown.ideal(measured),
+        "realised": shown.realised(measured),
+        "schedule": str(measured.schedule),
+        "device": where.device,
+        "dtype": where.dtype,
+        "batch_size": where.batch_size,
+    }

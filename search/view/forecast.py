@@ -1,0 +1,64 @@
+"""A dry run for a terminal: what a study would take, a line per fact.
+
+Knows the forecast and how numbers are worded. Ignores how it is made.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from search.store.records import FLOP_CONVENTION
+from search.view import wording
+
+if TYPE_CHECKING:
+    from search.fleet.dry_run import Forecast
+
+
+def forecast_table(forecast: Forecast) -> Table:
+    """All that is known of a study before it runs."""
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in _facts(forecast):
+        table.add_row(name, value)
+    return table
+
+
+def _facts(forecast: Forecast) -> list[tuple[str, str]]:
+    spec = forecast.spec
+    data, limits = spec.data, _limits(forecast)
+    low, high = forecast.speedups
+    trial, longest = map(wording.duration, forecast.trial_s)
+    within = "" if spec.budget.time is None else f", at most {wording.duration(spec.budget.time)} by budget.time"
+    return [
+        ("study", f"{spec.name}, dry run: nothing is evaluated or stored"),
+        ("backbone", f"{spec.backbone.name}, weights {spec.backbone.weights}"),
+        ("trials", f"{spec.budget.trials:,}"),
+        (
+            "images",
+            f"{data.search_images:,} to search on, {data.confirm_images:,} to confirm, {data.path or 'bundled'}",
+        ),
+        ("GFLOPs", ", ".join(f"{name} {value:.3g}" for name, value in forecast.gflops.items())),
+        ("limits", limits or "none"),
+        ("feasible", f"{forecast.feasible:.1%} of the space's schedules, drawn uniformly"),
+        ("speed", f"dense {wording.rate(forecast.dense_images_per_s)} images/s, feasible {low:.2f}x to {high:.2f}x"),
+        ("a trial", f"{trial} at the median, {longest} at most, if it sees every image"),
+        ("the search", f"{wording.duration(forecast.search_s)}{within}; racing and caches make it shorter"),
+        ("to confirm", f"{wording.duration(forecast.confirm_s)}, for {forecast.finalists} finalists"),
+        ("in all", f"{wording.duration(forecast.total_s)} with one worker"),
+        ("runs on", f"{forecast.hardware}, {forecast.dtype}, timed in batches of {forecast.batch_size}"),
+        *(("note", note) for note in forecast.notes),
+        ("FLOPs", FLOP_CONVENTION),
+    ]
+
+
+def _limits(forecast: Forecast) -> str:
+    budget = forecast.spec.budget
+    named = (
+        ("max_gflops", budget.max_gflops),
+        ("min_speedup", budget.min_speedup),
+        ("max_accuracy_drop", budget.max_accuracy_drop),
+    )
+    return ", ".join(f"{name} {value:g}" for name, value in named if value is not None)

@@ -1,0 +1,155 @@
+"""The picture of a comparison: accuracy over cost and over measured speed, one line a method.
+
+Knows what it shows and says. Ignores files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from search.evaluation.comparison import Comparison
+from search.store.records import FLOP_CONVENTION, Measurement
+from search.view import wording
+from search.view.pictures import canvas
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from plotly.graph_objects import Figure as PlotlyFigure
+
+X_AXES: tuple[tuple[str, Callable[[Measurement], float]], ...] = (
+    ("GFLOPs of one image", lambda measured: measured.gflops),
+    ("measured speed-up over the dense model", lambda measured: measured.throughput.speedup),
+)
+SIDE = 0.006  # of the dense model's FLOPs: bars of one level would cover each other on paper; hovering needs no shift
+
+
+@dataclass(frozen=True)
+class Line:
+    """The rows of one name, by cost. In percent: y, and the arms of its 95% interval."""
+
+    name: str
+    measured: tuple[Measurement, ...]
+
+    @property
+    def y(self) -> list[float]:
+        return [100 * m.accuracy.value for m in self.measured]
+
+    @property
+    def arms(self) -> tuple[list[float], list[float]]:
+        """Below and above."""
+        accuracies = [m.accuracy for m in self.measured]
+        return [100 * (a.value - a.low) for a in accuracies], [100 * (a.high - a.value) for a in accuracies]
+
+    @property
+    def words(self) -> list[str]:
+        return [
+            f"<b>{self.name}</b> {wording.stages(m.schedule)}<br>{wording.percent(m.accuracy)} %<br>"
+            f"{m.gflops:.4f} GFLOPs, {wording.speedup(m.throughput)}"
+            for m in self.measured
+        ]
+
+
+def lines(shown: Comparison) -> list[Line]:
+    """One for each name that was measured."""
+    names = dict.fromkeys(row.name for row in shown.rows if row.measurement)
+    found = []
+    for name in names:
+        measured = [row.measurement for row in shown.rows if row.name == name and row.measurement]
+        found.append(Line(name, tuple(sorted(measured, key=lambda m: m.flops))))
+    return found
+
+
+def _title(shown: Comparison) -> str:
+    return f"{shown.backbone['name']}: methods of token pruning on the same {shown.dense.accuracy.images:,} images"
+
+
+def _footnote(shown: Comparison, more: str = "") -> str:
+    return f"{wording.setting(shown.dense)}; images: {shown.images}; bars: 95% intervals{more}"
+
+
+def matplotlib_figure(shown: Comparison) -> Figure:
+    """2080 x 960 at 160 dots an inch."""
+    figure = canvas.empty_figure(13, 6)
+    left, right = figure.subplots(1, 2, sharey=True)
+    drawn = lines(shown)
+    shifts = [SIDE * shown.dense.gflops * (place - (len(drawn) - 1) / 2) for place in range(len(drawn))]
+    for axes, (label, x) in zip((left, right), X_AXES, strict=True):
+        for place, (line, shift) in enumerate(zip(drawn, shifts, strict=True)):
+            color, marker, _ = canvas.look(place)
+            axes.errorbar(
+                [x(m) + (shift if axes is left else 0) for m in line.measured],
+                line.y,
+                yerr=line.arms,
+                color=color,
+                marker=marker,
+                markersize=7,
+                linewidth=1.3,
+                elinewidth=0.9,
+                capsize=2.5,
+                label=line.name,
+            )
+        dense = shown.dense
+        y = 100 * dense.accuracy.value
+        axes.axhline(y, color=canvas.DENSE, linewidth=0.8, linestyle=(0, (4, 4)), alpha=0.5)
+        axes.scatter([x(dense)], [y], s=190, marker="*", color=canvas.DENSE, zorder=5, label="dense model")
+        axes.set_xlabel(label)
+        canvas.style(axes)
+    right.xaxis.set_major_formatter("{x:.2g}x")
+    left.set_ylabel(f"{wording.KIND_WORDS[shown.dense.accuracy.kind]} (%)")
+    left.set_title(_title(shown), loc="left", fontsize=13, fontweight="bold")
+    right.legend(frameon=False, loc="lower left")
+    figure.supxlabel(_footnote(shown, "; left: rows of one level side by side"), fontsize=8, color=canvas.QUIET)
+    return figure
+
+
+def plotly_figure(shown: Comparison) -> PlotlyFigure:
+    """The same picture to hover over and zoom into."""
+    from plotly.subplots import make_subplots
+
+    figure = make_subplots(rows=1, cols=2, shared_yaxes=True, horizontal_spacing=0.04)
+    for column, (label, x) in enumerate(X_AXES, start=1):
+        for place, line in enumerate(lines(shown)):
+            color, _, symbol = canvas.look(place)
+            below, above = line.arms
+            arms = {"type": "data", "array": above, "arrayminus": below, "symmetric": False, "thickness": 1.2}
+            figure.add_scatter(
+                x=[x(m) for m in line.measured],
+                y=line.y,
+                error_y=arms,
+                text=line.words,
+                marker={"color": color, "symbol": symbol, "size": 9},
+                line={"color": color, "width": 1.5},
+                **_series(line.name, column),
+            )
+        star = {"color": canvas.DENSE, "size": 15, "symbol": "star"}
+        dense = Line("dense model", (shown.dense,))
+        words = {"x": [x(shown.dense)], "y": dense.y, "text": dense.words}
+        figure.add_scatter(**words, marker=star, **_series("dense model", column))
+        figure.update_xaxes(title_text=label, ticksuffix="x" if column == 2 else "", row=1, col=column)
+    figure.update_xaxes(**canvas.PLOTLY_GRID)
+    figure.update_yaxes(**canvas.PLOTLY_GRID)
+    figure.update_yaxes(title_text=f"{wording.KIND_WORDS[shown.dense.accuracy.kind]} (%)", row=1, col=1)
+    title = f"{_title(shown)}<br><sub>{_footnote(shown)}<br>FLOPs: {FLOP_CONVENTION}</sub>"
+    figure.update_layout(
+        template="none",
+        title={"text": title, "x": 0.02},
+        margin={"t": 110},
+        font={"family": "system-ui, sans-serif"},
+        hoverlabel={"align": "left"},
+    )
+    return figure
+
+
+def _series(name: str, column: int) -> dict[str, Any]:
+    """Each method stands in the legend once, and shows and hides on both sides at once."""
+    return {
+        "name": name,
+        "legendgroup": name,
+        "showlegend": column == 1,
+        "hoverinfo": "text",
+        "mode": "lines+markers",
+        "row": 1,
+        "col": column,
+    }

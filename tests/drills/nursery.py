@@ -1,0 +1,182 @@
+"""Real worker processes by the dozen: one process loads torch and the backbone, then forks a worker when told to.
+
+    python -m tests.drills.nursery URL STUDY SECONDS_A_TRIAL FOLDER
+
+Reads lines on stdin: `spawn NUMBER` forks a worker and prints its process id, `end_of PID` waits for one and prints
+with what code it ended. What a worker says goes to a file named by its process id. A worker runs the loop, slots,
+Optuna and store code of `ztp worker`; only what an image's answer is, is simulated (see tests/benchmarks/overhead.py).
+Each believes to be alone on its machine, so that the others learn of its death by its silence alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import traceback
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from search.errors import SearchError
+from search.evaluation.bench import Bench
+from search.evaluation.facts import Facts
+from search.evaluation.profile import LatencyProfile, StageCost
+from search.fleet.worker import FACTS, Worker
+from search.store import slots
+from search.store.fronts import Store
+from search.store.records import StudyRecord
+from search.study.spec import StudySpec, make_spec
+from tests.benchmarks.overhead import IMAGES, Simulated
+
+ROOT = Path(__file__).parents[2]
+COST = StageCost(opened=(0.1, 2.0), vote=(0.01, 0.1), similarity=(0.2, 3.0))
+PROFILE = LatencyProfile(8, 12, (5, 196), (0.5, 7.0), 0.7, {"zero-tprune": COST})
+
+
+def drill_spec(name: str, trials: int) -> StudySpec:
+    document = {
+        "name": name,
+        "backbone": {"name": "demo"},
+        "data": {"source": "demo", "search_images": IMAGES, "confirm_images": 8},
+        "budget": {"trials": trials},
+        "space": {"max_stages": 3, "keep": [0.3, 1.0], "wpr_iterations": [1, 30]},
+        "sampler": {"name": "random"},
+        "runtime": {"batch_size": 8, "dtype": "float32", "device": "cpu"},
+    }
+    return make_spec(document, "drill")
+
+
+def prepare(store: Store, spec: StudySpec) -> StudyRecord:
+    """A study as a launch leaves it before its first trial; its latency profile is made up."""
+    bench = Bench.open(spec)
+    facts = Facts(
+        dtype="float32",
+        dtype_reason="asked for",
+        hardware="cpu: of the drills",
+        weights=bench.backbone.fingerprint,
+        images=bench.images.fingerprint,
+        dense_images_per_s=180.0,
+        profile=PROFILE.to_dict(),
+    )
+    record = store.add_study(spec)
+    store.set_provenance(record.id, {FACTS: facts.to_dict()})
+    store.set_state(record.id, "running")
+    _worker(store, store.study(spec.name), bench, 0, 0.0).prepare()
+    return store.study(spec.name)
+
+
+def _worker(store: Store, record: StudyRecord, bench: Bench, number: int, seconds: float) -> Worker:
+    bench.use(Facts(**record.provenance[FACTS]))
+    simulated = Simulated(bench, seconds)
+    bench.__dict__["_searcher"] = simulated
+    return Worker(store, record, bench, number, keeps_time=False)
+
+
+class Nursery:
+    """The forking process, from outside."""
+
+    def __init__(self, url: str, name: str, seconds: float, environment: Mapping[str, str] | None = None) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        command = [sys.executable, "-m", "tests.drills.nursery", url, name, str(seconds), self._folder.name]
+        variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **(environment or {})}
+        self._process = subprocess.Popen(
+            command, cwd=ROOT, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.born = 0
+        self.pids: list[int] = []
+        self._read("ready")
+
+    def _read(self, start: str) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line.startswith(start), line
+        return line.removeprefix(start).strip()
+
+    def spawn(self) -> int:
+        self.born += 1
+        self.pids.append(int(self._ask(f"spawn {self.born}", "pid")))
+        return self.pids[-1]
+
+    def _ask(self, order: str, answer: str) -> str:
+        assert self._process.stdin is not None
+        self._process.stdin.write(order + "\n")
+        self._process.stdin.flush()
+        return self._read(answer)
+
+    def end_of(self, pid: int) -> tuple[int, str]:
+        """Waits for a worker's end; its exit code, and what it said."""
+        return int(self._ask(f"end_of {pid}", "code")), self.said(pid)
+
+    def said(self, pid: int) -> str:
+        return Path(self._folder.name, str(pid)).read_text()
+
+    def living(self) -> list[int]:
+        return [pid for pid in self.pids if slots.process_identity(pid) != f"{pid}:"]
+
+    def close(self) -> None:
+        for pid in self.living():
+            os.kill(pid, signal.SIGKILL)
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+        self._folder.cleanup()
+
+    def __enter__(self) -> Nursery:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+
+def main(url: str, name: str, seconds: float, folder: str) -> None:
+    store = Store.open(url, create=False)
+    record = store.study(name)
+    store.close()
+    bench = Bench.open(make_spec(record.spec, name))
+    bench.use(Facts(**record.provenance[FACTS]))
+    print("ready", flush=True)
+    for line in sys.stdin:
+        order, number = line.split()
+        if order == "end_of":
+            _, status = os.waitpid(int(number), 0)
+            print(f"code {os.waitstatus_to_exitcode(status)}", flush=True)
+            continue
+        pid = os.fork()
+        if pid == 0:
+            _speak_to(Path(folder, str(os.getpid())))
+            _live(url, name, bench, int(number), seconds)
+        print(f"pid {pid}", flush=True)
+
+
+def _speak_to(path: Path) -> None:
+    os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), 2)
+    logging.basicConfig(level=logging.WARNING, format="ztp: %(message)s")
+
+
+def _live(url: str, name: str, bench: Bench, number: int, seconds: float) -> None:
+    code = 1
+    try:
+        machine = f"machine-{uuid.uuid4().hex}"
+        slots.host_identity = lambda: machine
+        store = Store.open(url, create=False)
+        _worker(store, store.study(name), bench, number, seconds).finish()
+        code = 0
+    except KeyboardInterrupt as left:
+        code = int(getattr(left, "code", 130))
+    except SearchError as error:
+        print(f"ztp: {error}", file=sys.stderr, flush=True)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], float(sys.argv[3]), sys.argv[4])

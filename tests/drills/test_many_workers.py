@@ -1,0 +1,96 @@
+"""Many workers on one PostgreSQL: what coordination costs, and how much of their time they work.
+
+The trials are simulated: they sleep. So the workers may outnumber the cores; what they share is the database, and the
+processor time that coordination takes, of which this machine's cores offer so much and no more.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search.store.fronts import Store
+from tests.drills.nursery import Nursery, drill_spec, prepare
+from tests.drills.postgres import PostgreSQL
+from tests.fleet.soundness import check_sound
+
+
+def drill(url: str, workers: int, trials: int, seconds: float, report: Callable[..., None]) -> dict[str, float]:
+    """Racing stops none of these: a trial takes `seconds`. Starting the workers does not count."""
+    store = Store.open(url)
+    spec = drill_spec("many", trials + workers).model_copy(update={})
+    record = prepare(store, spec)
+    with Nursery(url, "many", seconds, {"ZTP_HEARTBEAT": "10"}) as nursery:
+        for _ in range(workers):
+            nursery.spawn()
+        began_at = wait_until(store, record.id, workers)
+        spent = cpu_seconds(nursery)
+        ended_at = wait_until(store, record.id, workers + trials - workers // 2)
+        spent = cpu_seconds(nursery) - spent
+        while nursery.living():
+            time.sleep(0.2)
+    measured = trials - workers // 2
+    rate = measured / (ended_at - began_at)
+    efficiency = rate * seconds / workers
+    complete = len(store.slots(record.id, "done"))
+    found = {
+        "efficiency": efficiency,
+        "coordination_ms": 1e3 * (workers / rate - seconds),
+        "cpu_ms": 1e3 * spent / measured,
+    }
+    report(
+        drill=f"{workers} workers, trials of {seconds:g} s",
+        expected=trials + workers,
+        complete=complete,
+        lost=trials + workers - complete,
+        doubled=complete - len({slot.trial for slot in store.slots(record.id, "done")}),
+        note=f"efficiency {efficiency:.2f}, coordination {found['coordination_ms']:.0f} ms a trial, of which the "
+        f"workers' processor time is {found['cpu_ms']:.0f} ms; {os.cpu_count()} cores",
+    )
+    check_sound(store, "many", trials + workers)
+    store.close()
+    return found
+
+
+def wait_until(store: Store, study_id: int, done: int) -> float:
+    """The moment at which so many trials were done."""
+    until = time.monotonic() + 400
+    while store.progress(study_id).done < done:
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    return time.monotonic()
+
+
+def cpu_seconds(nursery: Nursery) -> float:
+    """Of all workers so far."""
+    ticks = 0
+    for pid in nursery.living():
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.drill
+def test_64_workers(postgres: PostgreSQL, report: Callable[..., None]) -> None:
+    """The goal is an efficiency of 0.9 and 50 ms a trial, which takes a core for every 20 such workers or so."""
+    found = drill(postgres.new_database(), 64, 960, 1.0, report)
+    if enough_cores(64, found):
+        assert found["efficiency"] >= 0.9
+        assert found["coordination_ms"] < 50
+    assert found["cpu_ms"] < 50
+
+
+def enough_cores(workers: int, found: dict[str, Any]) -> bool:
+    """Whether the processor time that they need, with as much again for the database, is there, this machine idle."""
+    return workers * 2 * found["cpu_ms"] / 1e3 < 0.7 * (os.cpu_count() or 1)
+
+
+@pytest.mark.slow
+def test_8_workers(postgres: PostgreSQL, report: Callable[..., None]) -> None:
+    found = drill(postgres.new_database(), 8, 40, 0.5, report)
+    assert found["cpu_ms"] < 100

@@ -1,0 +1,173 @@
+"""Exported programs and ONNX files against the eager model: every method, any batch, ties, and what is refused."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import pytest
+import torch
+from onnx import checker, load_model
+from torch import Tensor, nn
+
+import pruning
+from pruning.backbones import DEMO_MEAN, load_backbone
+from pruning.config import Config
+from pruning.deployment import export_config, export_onnx, export_program, to_onnx
+from pruning.errors import DeploymentError, ScheduleError, WeightsError
+from pruning.model import PrunedViT, prune
+from pruning.schedule import Schedule
+from pruning.selection import ascending, keep_highest
+from pruning.stage import Stage
+
+TOLERANCE = 1e-4  # absolute, on float32 logits
+STAGES = (Stage(0, 0.8, 3, partition=0.6), Stage(1, 0.6, 1))
+METHODS: list[tuple[str, dict[str, Any]]] = [
+    ("zero-tprune", {}),
+    ("zero-tprune", {"split": "alternate", "metric": "euclidean", "feature": "input", "aggregation": "mean"}),
+    ("zero-tprune", {"split": "random", "metric": "dot", "feature": "value", "head_filter": True}),
+    ("zero-tprune", {"importance": False, "feature": "query", "class_start": False}),
+    ("cls-attention", {}),
+    ("random", {"seed": 3}),
+]
+
+
+def batch(size: int, channels: int = 3, side: int = 32) -> Tensor:
+    return torch.randn(size, channels, side, side, generator=torch.Generator().manual_seed(size))
+
+
+def open_session(source: Any) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(source, providers=["CPUExecutionProvider"])
+
+
+def run(session: onnxruntime.InferenceSession, images: Tensor) -> Tensor:
+    (logits,) = session.run(None, {"images": images.numpy()})
+    return torch.from_numpy(logits)
+
+
+@pytest.mark.parametrize(("method", "options"), METHODS)
+def test_onnx_runtime_gives_the_eager_logits_for_any_batch(
+    make_vit: Callable[..., nn.Module], tmp_path: Path, method: str, options: dict[str, Any]
+) -> None:
+    pruned = prune(make_vit(), Schedule(STAGES, method, options))
+    export_onnx(pruned, tmp_path / "best.onnx")
+    session = open_session(tmp_path / "best.onnx")
+    assert session.get_inputs()[0].shape == ["batch", 3, 32, 32]
+    for size in (1, 2, 5):
+        torch.testing.assert_close(run(session, batch(size)), pruned(batch(size)), atol=TOLERANCE, rtol=0)
+    assert [path.name for path in tmp_path.iterdir()] == ["best.onnx"]
+
+
+@pytest.mark.parametrize("trait", ["distilled", "attention_pool", "registers"])
+def test_other_heads_and_prefixes(make_vit: Callable[..., nn.Module], tmp_path: Path, trait: str) -> None:
+    pruned = prune(make_vit(trait), Schedule(STAGES))
+    export_onnx(pruned, tmp_path / "best.onnx")
+    torch.testing.assert_close(
+        run(open_session(tmp_path / "best.onnx"), batch(5)), pruned(batch(5)), atol=TOLERANCE, rtol=0
+    )
+
+
+@pytest.mark.parametrize(("method", "options"), METHODS)
+def test_an_exported_program_is_the_eager_model(
+    make_vit: Callable[..., nn.Module], method: str, options: dict[str, Any]
+) -> None:
+    pruned = prune(make_vit(), Schedule(STAGES, method, options))
+    program = export_program(pruned).module()
+    for size in (1, 2, 5):
+        torch.testing.assert_close(program(batch(size)), pruned(batch(size)), atol=TOLERANCE, rtol=0)
+
+
+class Choice(nn.Module):
+    """Both orders that methods choose by."""
+
+    def forward(self, scores: Tensor) -> Tensor:
+        return torch.cat((ascending(scores), keep_highest(scores, 5), keep_highest((scores > 1).byte(), 5)), dim=1)
+
+
+def test_ties_go_to_the_lower_token_there_too() -> None:
+    scores = torch.randint(0, 3, (64, 40), generator=torch.Generator().manual_seed(0)).float()
+    program = to_onnx(Choice(), (scores[:2],), ["scores"], "chosen")
+    (chosen,) = open_session(program.model_proto.SerializeToString()).run(None, {"scores": scores.numpy()})
+    assert torch.equal(torch.from_numpy(chosen), Choice()(scores))
+
+
+def test_narrow_weights_are_widened(make_vit: Callable[..., nn.Module], tmp_path: Path) -> None:
+    narrow = prune(make_vit().bfloat16(), Schedule(STAGES))
+    export_onnx(narrow, tmp_path / "best.onnx")
+    assert {parameter.dtype for parameter in narrow.parameters()} == {torch.bfloat16}  # the caller's own stays
+    widened = prune(make_vit().bfloat16().float(), Schedule(STAGES))
+    torch.testing.assert_close(
+        run(open_session(tmp_path / "best.onnx"), batch(2)), widened(batch(2)), atol=TOLERANCE, rtol=0
+    )
+
+
+def config(**changes: Any) -> Config:
+    schedule = Schedule([Stage(2, 0.6), Stage(6, 0.5)])
+    metrics = {"search": {"accuracy": 0.9}, "gflops": 0.2}
+    fields = {"metrics": metrics, "provenance": {"study": "demo", "trial": 7}, "runtime": {"dtype": "bfloat16"}}
+    return Config(**{"backbone": {"name": "demo", "weights": "bundled"}, "schedule": schedule, **fields, **changes})
+
+
+def test_a_configuration_goes_with_all_it_says(tmp_path: Path) -> None:
+    path = tmp_path / "best.onnx"
+    export_config(config(), "test", path)
+    model = load_model(path)
+    checker.check_model(model, full_check=True)
+    words = {prop.key: json.loads(prop.value) for prop in model.metadata_props}
+    assert words["schedule"] == config().schedule.to_dict()
+    assert words["metrics"] == config().metrics
+    assert words["provenance"] == {"study": "demo", "trial": 7}
+    assert words["preprocessing"]["mean"] == list(DEMO_MEAN)
+    assert words["preprocessing"]["input_size"] == words["image_shape"] == [1, 28, 28]
+    assert words["classes"] == 10
+    images = batch(3, 1, 28)
+    eager = prune(load_backbone("demo").model, config().schedule)  # float32, though measured in bfloat16
+    torch.testing.assert_close(run(open_session(path), images), eager(images), atol=TOLERANCE, rtol=0)
+
+    config(runtime={"dtype": "float32"}).write(tmp_path / "best.yaml")  # the other way: read, then exported
+    program = export_program(pruning.load(tmp_path / "best.yaml")).module()
+    torch.testing.assert_close(program(images), eager(images), atol=TOLERANCE, rtol=0)
+
+
+REFUSED: list[tuple[str, str]] = [
+    ("no/best.onnx", "no/best.onnx: cannot be written: No such file or directory; choose a writable folder"),
+    ("/proc/best.onnx", "/proc/best.onnx: cannot be written"),
+    ("best.pb", "best.pb: an ONNX file must end in .onnx, got 'best.pb'; rename it"),
+    ("folder.onnx", "folder.onnx: must be a file, got a folder; choose another name"),
+]
+
+
+@pytest.mark.parametrize(("path", "message"), REFUSED)
+def test_a_path_that_cannot_be_written(
+    make_vit: Callable[..., nn.Module], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder.onnx").mkdir()
+    for export in (lambda: export_onnx(PrunedViT(make_vit()), path), lambda: export_config(config(), "test", path)):
+        with pytest.raises(DeploymentError) as refused:
+            export()
+        assert message in str(refused.value)
+    assert [each.name for each in Path().iterdir()] == ["folder.onnx"]
+
+
+def test_without_the_exporter_it_says_what_to_install(
+    make_vit: Callable[..., nn.Module], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxscript" else found(name))
+    with pytest.raises(DeploymentError, match=r"got no onnxscript; pip install zero-tprune-search\[onnx\]"):
+        export_onnx(PrunedViT(make_vit()), tmp_path / "best.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_configuration_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    wrong = {"name": "demo", "weights": "bundled", "fingerprint": "0" * 16}
+    with pytest.raises(WeightsError, match=r"test: backbone\.fingerprint must be that of the weights exported"):
+        export_config(config(backbone=wrong), "test", tmp_path / "best.onnx")
+    with pytest.raises(ScheduleError, match=r"test: schedule: stages\[0\].block must be at most 10"):
+        export_config(config(schedule=Schedule([Stage(11, 0.5)])), "test", tmp_path / "best.onnx")
+    assert list(tmp_path.iterdir()) == []
