@@ -94,6 +94,16 @@ def _redacted(value: Any) -> Any:
     return [_redacted(item) for item in value] if isinstance(value, list | tuple) else value
 
 
+class _Stderr(logging.Handler):
+    """Writes to what is stderr at the time, which whoever redirects it may change and close."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            print(self.format(record), file=sys.stderr, flush=True)
+        except (OSError, ValueError):  # nobody reads it any more; work goes on
+            self.handleError(record)
+
+
 def set_up(as_json: bool, level: str | None) -> None:
     """Send all messages from `level` on to stderr, in one form; a second call replaces the first.
 
@@ -107,7 +117,7 @@ def set_up(as_json: bool, level: str | None) -> None:
     root = logging.getLogger()
     if _handler is not None:
         root.removeHandler(_handler)
-    _handler = logging.StreamHandler(sys.stderr)
+    _handler = _Stderr()
     _handler.setFormatter(JsonLines() if as_json else Lines("ztp: %(message)s"))
     root.addHandler(_handler)
     root.setLevel(chosen.upper())

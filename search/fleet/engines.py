@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from search import logs
 from search.errors import InputError, SearchError
 from search.fleet.ray_engine import check_ray, run_ray
 from search.store.database import parse_url
@@ -36,7 +37,8 @@ def run_local(name: str, url: str, workers: int, watch: Watch) -> None:
     environment = {**os.environ, "ZTP_STORAGE": url, "OMP_NUM_THREADS": str(threads)}
     command = [sys.executable, "-m", "search.cli", "worker", name, "--number"]
     with tempfile.TemporaryFile() as said:  # not a pipe: a worker that says much would wait for a reader
-        options: dict[str, Any] = {"env": environment, "stdout": said, "stderr": said, "start_new_session": True}
+        heard = None if logs.as_json() else said  # a program reads the workers' lines beside ours
+        options: dict[str, Any] = {"env": environment, "stdout": said, "stderr": heard, "start_new_session": True}
         processes: list[subprocess.Popen[bytes]] = []
         try:
             for number in range(1, workers + 1):

@@ -6,6 +6,7 @@ first, then told, so a process may die at any moment: `mend` tells what was left
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from search.study.sections import BudgetSpec
 from search.study.space import baselines, distributions, to_params, to_schedule
 from search.study.spec import StudySpec
 
+LOGGER = logging.getLogger(__name__)
 MAX_REFUSALS = 1000  # suggestions in a row over the limits; a refusal costs 10 to 40 ms
 MEASUREMENT = "measurement"  # the one attribute of a trial that holds all there is to know
 MOST_REASON = 500  # characters
@@ -179,6 +181,8 @@ class Trials:
         state = TrialState.COMPLETE if measurement.complete else TrialState.PRUNED
         with suppress(UpdateFinishedTrialError):  # a mender told it between Optuna's look and its write
             self.study.tell(number, values if measurement.complete else None, state, skip_if_finished=True)
+        known = {"trial": number, "accuracy": values[0], "throughput": values[1], "gflops": measurement.gflops}
+        LOGGER.info("trial %d %s", number, state.name.lower(), extra={"fields": known})
 
     def abandon(self, number: int) -> None:
         """Put a running trial back into the queue as it is: whoever asks next gets the same parameters.
@@ -205,6 +209,7 @@ class Trials:
 
     def settle(self, number: int, verdict: str, reason: str) -> None:
         """Bring Optuna in line with what `Store.lose` said of a trial's attempt."""
+        LOGGER.info("trial %d %s: %s", number, verdict, reason, extra={"fields": {"trial": number}})
         if verdict == "again":
             self.abandon(number)
         elif verdict == "failed":

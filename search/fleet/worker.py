@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from pruning.schedule import Schedule
+from search import logs
 from search.errors import SearchError, StorageUnavailable, TrialStopped
 from search.evaluation.bench import Bench
 from search.evaluation.racing import Hurdle, Race
@@ -71,7 +72,7 @@ class Worker:
         Raises StorageLost if the database stays away, and SearchError if no trial can be measured.
         """
         done = 0
-        with leaving(self._hand_back), self._heartbeat():
+        with logs.fields(study=self._record.name, worker=self.name), leaving(self._hand_back), self._heartbeat():
             while done != at_most and not self._out_of_time():
                 slot = self._reserve()
                 if slot is None:
@@ -178,9 +179,8 @@ class Worker:
         measurement, dense = measured
         number = proposal.trial.number
         self._store.assign(slot, number)  # TrialStopped if the trial is another's by now
-        budget = self._bench.spec.budget
         drop = dense - measurement.accuracy.value
-        over = violations(budget, measurement.gflops, measurement.throughput.speedup, drop)
+        over = violations(self._bench.spec.budget, measurement.gflops, measurement.throughput.speedup, drop)
         self._keep(lambda: self.trials.describe(proposal.trial, measurement, over))
         self._store.complete(slot, measurement, is_feasible(over), number)
         self._keep(lambda: self.trials.tell(number, measurement))

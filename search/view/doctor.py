@@ -27,7 +27,7 @@ STYLES = {OK: "green", WARN: "yellow", FAIL: "red"}
 GIB = 2**30
 LEAST_MEMORY = 2 * GIB  # torch, a small backbone and one batch
 LEAST_CACHE = 8 * GIB  # 50,000 decoded images of 224 x 224 take 7.5 GB
-SHORTEST_TOKEN = 16  # characters: 8 random bytes in hex
+SHORTEST_TOKEN = 16  # characters: `ztp serve` refuses a shorter one
 PORT = 8000  # of `ztp serve`, unless told otherwise
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -166,7 +166,7 @@ def token_check(token: str | None) -> Check:
     if token != token.strip():
         return Check("token", FAIL, "ZTP_TOKEN has spaces or a line's end around it", remedy)
     if len(token) < SHORTEST_TOKEN:
-        return Check("token", WARN, f"ZTP_TOKEN has {len(token)} characters, got fewer than {SHORTEST_TOKEN}", remedy)
+        return Check("token", FAIL, f"ZTP_TOKEN has {len(token)} characters, {SHORTEST_TOKEN} are needed", remedy)
     return Check("token", OK, f"ZTP_TOKEN is set, {len(token)} characters")
 
 

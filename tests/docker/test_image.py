@@ -169,3 +169,18 @@ class TestCarriedOut:
         )
         assert ran.returncode != 0
         assert nowhere in ran.stdout + ran.stderr
+
+
+@needs_root
+@pytest.mark.drill
+def test_the_whole_image_is_built_and_its_ztp_is_sound(tmp_path: Path) -> None:
+    """Every RUN line without a short cut: torch and all dependencies are installed, and `ztp doctor` runs on them."""
+    pip = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
+    builder = image.Builder(tmp_path, ROOT, pip | {"VARIANT": "cuda"})
+    for instruction in INSTRUCTIONS:
+        builder.carry_out(instruction)
+    assert builder.ran == values("RUN")
+    storage = {"ZTP_STORAGE": "sqlite:////work/ztp.db"}
+    assert builder.run(["ztp", "db", "upgrade"], **storage).returncode == 0
+    ran = builder.run(["ztp", "doctor"], **storage)
+    assert (ran.returncode, "fail" in ran.stdout) == (0, False), ran.stdout + ran.stderr

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from search.store.records import Progress
-from search.view.live import LINE_EVERY_S, LiveProgress
+from search.view.live import LINE_EVERY_S, LiveProgress, LoggedProgress
 
 MakeProgress = Callable[..., Progress]
 
@@ -155,3 +155,18 @@ def test_an_interrupt_passes_and_the_display_ends(clock: Clock, file: io.StringI
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert file.getvalue().endswith("\x1b[?25h")  # the cursor is back
+
+
+def test_for_a_program_the_lines_are_messages_with_their_numbers(
+    clock: Clock, progress: MakeProgress, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with caplog.at_level("INFO"), LoggedProgress("shirts", None, clock) as observe:
+        observe(progress(done=0))
+        clock.now += 30
+        observe(progress(done=3))
+    out, err = capsys.readouterr()
+    assert (out, "\x1b" in err) == ("", False)  # nothing is drawn
+    assert [record.fields["study"] for record in caplog.records] == ["shirts"] * 3  # type: ignore[attr-defined]
+    last: dict[str, object] = caplog.records[-1].fields  # type: ignore[attr-defined]
+    assert (last["done"], last["total"], last["state"]) == (3, 8, "running")
+    assert "3/8 trials, 6 trials/min" in caplog.messages[-1]
