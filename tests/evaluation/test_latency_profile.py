@@ -111,11 +111,9 @@ def test_of_a_real_backbone(backbone: Backbone, split: Split, monkeypatch: pytes
     for cost in found.stages.values():
         assert min(*cost.opened, *cost.vote, *cost.similarity) >= 0
     assert max(found.stages["random"].vote) == 0
-    assert all(0 < half < whole for half, whole in zip(found.mlp, found.block, strict=True))
+    assert len(found.mlp) == len(found.sized) == len(found.tokens)
+    assert 0 < found.mlp[0] < found.mlp[-1] < found.block[-1]
     assert found.sized[-1] > found.sized[0] > 0
-    late = Schedule([Stage(9, 0.5), Stage(10, 0.5)], "random")
-    early = Schedule(late.stages, "random", {"drop": "before-mlp"})
-    assert found.latency_ms(early) < found.latency_ms(late)
     assert found.predict(Schedule()).speedup == 1.0
     assert found.predict(Schedule([Stage(0, 0.15)], "random")).speedup > 1.5
     assert LatencyProfile.from_dict(json.loads(json.dumps(found.to_dict()))) == found
