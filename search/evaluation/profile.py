@@ -1,9 +1,13 @@
 """The latency profile: what a block costs at each token count, so that a schedule's speed is known in microseconds.
 
 Measured once a study. A schedule's time is the sum over blocks of the time at their token counts, plus what each
-stage adds: opening attention, votes, matching. A block that runs again and again finds its weights and tokens in the
-cache, which it does not in the midst of a model; so both parts are then scaled to what whole models take, the dense one
-and, for each method, one typical schedule. Knows PrunedViT and clocks.
+stage adds: opening attention, votes, matching. A stage before the MLP leaves that block's MLP to the tokens kept;
+behind a stage that merges, blocks weigh tokens by size, which takes a little longer. Of a method's options only `drop`
+and those that shape counts are told apart: the others take about what the defaults take.
+
+A block that runs again and again finds its weights and tokens in the cache, which it does not in the midst of a model;
+so both parts are then scaled to what whole models take, the dense one and, for each method, one typical schedule. Knows
+PrunedViT and clocks.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pruning.methods import METHODS
+from pruning.methods import METHODS, load_method
 from pruning.model import PrunedViT
 from pruning.schedule import Schedule
 from pruning.stage import Stage, StagePlan, plan_stage
@@ -64,7 +68,11 @@ class StageCost:
 
 @dataclass(frozen=True)
 class LatencyProfile:
-    """tokens: patch tokens, ascending. block: milliseconds a batch of one dense block. rest: embedding and head."""
+    """tokens: patch tokens, ascending. block: milliseconds a batch of one dense block. rest: embedding and head.
+
+    mlp: of the block's second half. sized: of the block where tokens have sizes. Both empty in profiles of studies from
+    before there was a method that needs them.
+    """
 
     batch_size: int
     depth: int
@@ -72,16 +80,22 @@ class LatencyProfile:
     block: tuple[float, ...]
     rest: float
     stages: Mapping[str, StageCost]
+    mlp: tuple[float, ...] = ()
+    sized: tuple[float, ...] = ()
 
     def latency_ms(self, schedule: Schedule) -> float:
         """Predicted milliseconds a batch. Raises ScheduleError, or KeyError for a method that was not profiled."""
-        plans = schedule.plan(self.tokens[-1], self.depth)
+        drop, merges = _drop(schedule), load_method(schedule.method, schedule.options).merges
         total, entering, block = self.rest, self.tokens[-1], 0
-        for plan in plans:
-            total += (plan.block + 1 - block) * self._at(entering, self.block)
+        each = self.block
+        for plan in schedule.plan(self.tokens[-1], self.depth):
+            total += (plan.block + 1 - block) * self._at(entering, each)
             total += self._stage_ms(self.stages[schedule.method], plan)
+            if drop == "before-mlp":
+                total += self._at(plan.kept, self.mlp) - self._at(entering, self.mlp)
             entering, block = plan.kept, plan.block + 1
-        return total + (self.depth - block) * self._at(entering, self.block)
+            each = self.sized if merges and plan.similar else each
+        return total + (self.depth - block) * self._at(entering, each)
 
     def predict(self, schedule: Schedule) -> Throughput:
         """The schedule's throughput, its speedup relative to the profile's own dense model."""
@@ -101,12 +115,16 @@ class LatencyProfile:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> LatencyProfile:
-        lists = {name: tuple(data[name]) for name in ("tokens", "block")}
+        lists = {name: tuple(data.get(name, ())) for name in ("tokens", "block", "mlp", "sized")}
         stages = {
             method: StageCost(**{name: tuple(values) for name, values in cost.items()})
             for method, cost in data["stages"].items()
         }
-        return cls(data["batch_size"], data["depth"], lists["tokens"], lists["block"], data["rest"], stages)
+        return cls(data["batch_size"], data["depth"], rest=data["rest"], stages=stages, **lists)
+
+
+def _drop(schedule: Schedule) -> str:
+    return str(METHODS[schedule.method].all_options(schedule.options)["drop"])
 
 
 def in_torch(module: nn.Module, inputs: Inputs) -> Callable[[], object]:
@@ -136,10 +154,17 @@ def measure_profile(
     cases = {case: prepare(*what) for case, what in _cases(model, images, methods, grid).items()}
     with exclusive(images.device):
         took = _take_turns(cases, images.device, turns)
-    block = np.array([took["block", count] for count in grid])
-    stages = {method: _stage_cost(method, grid, block, took) for method in methods}
-    rest = took["rest", 0]
-    measured = LatencyProfile(len(images), family.depth, tuple(grid), tuple(block), rest, stages)
+    block, mlp, sized = (np.array([took[part, count] for count in grid]) for part in ("block", "mlp", "sized"))
+    measured = LatencyProfile(
+        batch_size=len(images),
+        depth=family.depth,
+        tokens=tuple(grid),
+        block=tuple(block),
+        rest=took["rest", 0],
+        stages={method: _stage_cost(method, grid, block, took) for method in methods},
+        mlp=tuple(mlp),
+        sized=tuple(sized),
+    )
     return _scaled_to_whole_models(measured, took)
 
 
@@ -160,7 +185,8 @@ def _scaled_to_whole_models(profile: LatencyProfile, took: Mapping[Case, float])
     """Blocks scaled so that the dense model comes out as measured, then stages so that a typical schedule does."""
     in_blocks = profile.latency_ms(Schedule()) - profile.rest
     by_block = max(took["whole", DENSE] - profile.rest, 0) / in_blocks
-    profile = replace(profile, block=tuple(by_block * value for value in profile.block))
+    parts = {"block": profile.block, "mlp": profile.mlp, "sized": profile.sized}
+    profile = replace(profile, **{name: tuple(by_block * value for value in part) for name, part in parts.items()})
     stages = {}
     for method, cost in profile.stages.items():
         typical = _typical(method, profile.depth)
@@ -189,19 +215,35 @@ class _Rest(nn.Module):
 
 
 class _Block(nn.Module):
-    """One block on the first tokens of the grid of patches, with a stage of known counts or without any."""
+    """One block on the first tokens of the grid of patches, with a stage of known counts or without any.
 
-    def __init__(self, model: PrunedViT, number: int, plan: StagePlan | None = None) -> None:
+    sized: as behind a merging stage, each token standing for two.
+    """
+
+    def __init__(self, model: PrunedViT, number: int, plan: StagePlan | None = None, sized: bool = False) -> None:
         super().__init__()
-        self.model, self.number, self.plan = model, number, plan
+        self.model, self.number, self.plan, self.sized = model, number, plan, sized
 
     def forward(self, values: Tensor, seeds: Tensor | None = None) -> Tensor:
         tokens = Tokens(values)
         if self.model.architecture.positional:
             tokens = replace(tokens, index=tokens.places(self.model.family.prefix))
+        if self.sized:
+            tokens = replace(tokens, sizes=torch.full_like(values[..., 0], 2.0, dtype=torch.float32))
         if self.plan is None:
             return self.model.architecture.run(self.number, tokens).values
         return self.model.run_stage(self.number, tokens, self.plan, seeds).values
+
+
+class _Mlp(nn.Module):
+    """The other half of one block."""
+
+    def __init__(self, model: PrunedViT, number: int) -> None:
+        super().__init__()
+        self.model, self.number = model, number
+
+    def forward(self, values: Tensor) -> Tensor:
+        return self.model.architecture.feed_forward(self.number, values)
 
 
 def _cases(
@@ -218,8 +260,10 @@ def _cases(
     for count in grid:
         tokens = everything[:, : prefix + count].contiguous()
         cases["block", count] = _Block(model, middle), (tokens,)
+        cases["sized", count] = _Block(model, middle, sized=True), (tokens,)
+        cases["mlp", count] = _Mlp(model, middle), (tokens,)
         for method in methods:
-            staged = PrunedViT(model.backbone, Schedule([Stage(block=0, keep=0.5)], method)).eval()
+            staged = PrunedViT(model.backbone, Schedule([Stage(0, 0.5)], method, {"drop": "block-end"})).eval()
             seeds = staged.seeds(images)
             inputs = (tokens,) if seeds is None else (tokens, seeds)
             for name, plan in _plans(method, middle, count).items():

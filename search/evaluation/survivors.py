@@ -22,7 +22,8 @@ from pruning.model import PrunedViT
 from pruning.tokens import Tokens
 from search.errors import InputError
 from search.evaluation.device import DTYPES, choose_device
-from search.evaluation.images.preprocessing import Pixels, Preprocessing
+from search.evaluation.images.pixels import Pixels
+from search.evaluation.images.preprocessing import Preprocessing
 from search.evaluation.images.splits import Split, open_images
 from search.evaluation.replay import spec_of
 

@@ -25,7 +25,7 @@ from search.evaluation.bench import Bench
 from search.evaluation.device import bfloat16_is_fast, choose_device, synchronize
 from search.evaluation.images.classes import Classes
 from search.evaluation.images.collection import DemoImages
-from search.evaluation.images.preprocessing import Pixels
+from search.evaluation.images.pixels import Pixels
 from search.evaluation.images.splits import Images
 from search.evaluation.profile import LatencyProfile, Turns, measure_profile
 from search.fleet.launch import check_budget, check_methods, speedup_limit_error

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from pruning import Schedule, count_flops
 from pruning.backbones import load_backbone
+from pruning.methods import METHODS
 from pruning.model import PrunedViT
 from search.evaluation.device import DTYPES, choose_device
 from search.evaluation.profile import LatencyProfile, measure_profile
@@ -70,6 +71,7 @@ def main() -> None:
     parser.add_argument("--dtype", choices=list(DTYPES), default="float32")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--schedules", type=int, default=20)
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=None, help="default: the study's")
     parser.add_argument("--repeats", type=int, default=REPEATS, help="pairs of passes for each schedule, at least 2")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
@@ -79,7 +81,7 @@ def main() -> None:
     backbone = load_backbone(arguments.model, "random")  # what is computed does not depend on the weights
     model = PrunedViT(backbone.model.to(device, DTYPES[arguments.dtype])).eval()
     images = torch.randn(arguments.batch, *backbone.family.image_shape, device=device)
-    spec = read_spec("demo", {})
+    spec = read_spec("demo", {"space.methods": arguments.methods} if arguments.methods else {})
     table = Table("profile", arguments, device, COLUMNS)
     began = time.perf_counter()
     profile = take_profile(model, images, spec.space)

@@ -11,6 +11,7 @@ import torch
 from scipy.stats import binomtest
 
 from pruning.backbones import Backbone
+from pruning.methods import METHODS
 from pruning.model import PrunedViT, prune
 from pruning.schedule import Schedule
 from pruning.stage import Stage
@@ -35,7 +36,7 @@ def one_at_a_time(backbone: Backbone, split: Split, schedule: Schedule) -> list[
         return [int(model(split.batch(i, i + 1))[0].argmax()) for i in range(len(split))]
 
 
-@pytest.mark.parametrize("method", ["zero-tprune", "random", "cls-attention"])
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("cache", [0, CACHE_BYTES])
 def test_is_one_image_at_a_time(backbone: Backbone, split: Split, method: str, cache: int) -> None:
     # 13 images in batches of 4: images never influence each other, nor does the last, shorter batch
@@ -46,6 +47,28 @@ def test_is_one_image_at_a_time(backbone: Backbone, split: Split, method: str, c
     assert evaluator.predictions(schedule).tolist() == expected  # from what is kept, too
     assert split.labels is not None
     assert evaluator.correct(schedule).tolist() == [p == t for p, t in zip(expected, split.labels, strict=True)]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_kept_tokens_give_the_same_logits_to_the_bit(backbone: Backbone, split: Split, method: str) -> None:
+    """What a stage knows of its tokens, their places and sizes, arises behind what is kept."""
+    schedule, positions = Schedule([Stage(2, 0.6), Stage(6, 0.5)], method), np.arange(4)
+    evaluator = make(backbone, split, cache=CACHE_BYTES)
+    evaluator.predictions(Schedule([Stage(4, 0.5)]))  # keeps what enters block 4, of no use to the next
+    evaluator.predictions(schedule)
+    with torch.inference_mode():
+        model = PrunedViT(backbone.model, schedule).eval()
+        kept, afresh = evaluator._logits(0, positions), make_logits(backbone, split, schedule, positions)
+        assert evaluator._cache.deepest(0, 2) is not None
+        assert kept.equal(afresh)
+        assert kept.equal(model(split.take(positions)))
+
+
+def make_logits(backbone: Backbone, split: Split, schedule: Schedule, positions: Any) -> torch.Tensor:
+    """Without a cache."""
+    evaluator = make(backbone, split)
+    evaluator._model.schedule = schedule
+    return evaluator._logits(0, positions)
 
 
 def test_earlier_schedules_leave_no_trace(backbone: Backbone, split: Split, pruning_schedule: Schedule) -> None:
