@@ -1,8 +1,8 @@
 """Multiply-adds of a backbone under a schedule: a closed form, and fvcore's trace that it must equal.
 
 Convention: fvcore's, for one image: one multiply-add is one FLOP, LayerNorm counts 5 per element (4 without affine),
-patch embedding and head are included, and so are page-rank votes and matching unless switched off. Elementwise
-operations, softmax and GELU count nothing. The trace is the judge; the closed form costs microseconds.
+RMSNorm one less, patch embedding and head are included, and so are page-rank votes and matching unless switched off.
+Elementwise operations, softmax and GELU count nothing. The trace is the judge; the closed form costs microseconds.
 """
 
 from __future__ import annotations
@@ -11,13 +11,16 @@ import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from timm.layers.norm import RmsNorm
 from torch import nn
 
 from pruning.errors import UncountedOperator
-from pruning.families import Architecture, drive
+from pruning.families import drive
+from pruning.families.base import Parts
 from pruning.methods import load_method
 from pruning.methods.base import GraphShape
 from pruning.model import PrunedViT
@@ -28,10 +31,10 @@ _ELEMENTWISE = frozenset(
     "aten::" + name
     for name in (
         "__and__ __rshift__ __xor__ abs add add_ amax amin any argmax argsort bitwise_and bitwise_xor clamp_min "
-        "clone cumsum div div_ exp expand_as ge gelu index_select le linalg_vector_norm log logical_and "
-        "logical_not lt "
-        "masked_fill_ max maximum mean minimum mul mul_ ne neg new_ones norm ones_like pow repeat rsqrt rsub "
-        "scatter scatter_add sigmoid silu softmax sort sqrt square sub sum tanh topk where"
+        "clone cos cumsum div div_ exp expand_as ge gelu index_select le linalg_vector_norm log logical_and "
+        "logical_not lt masked_fill_ max maximum mean meshgrid minimum mul mul_ ne neg new_ones norm ones_like "
+        "pad pow repeat repeat_interleave rsqrt rsub scatter scatter_add sigmoid silu sin softmax sort sqrt "
+        "square sub sum tanh tensor_split topk unflatten where"
     ).split()
 )
 
@@ -56,9 +59,9 @@ class FlopCounter:
         self._family = architecture.family
         vit: Any = backbone
         self._vit = vit
-        self._blocks = [_block(architecture, number) for number in range(architecture.family.depth)]
+        self._blocks = [_block(architecture.parts(number)) for number in range(architecture.family.depth)]
         self._embedding = _patch_embedding(vit)
-        self._norms = _tokenwise(vit.norm_pre, 1), _tokenwise(vit.norm, 1)
+        self._norms = _tokenwise(getattr(vit, "norm_pre", nn.Identity()), 1), _tokenwise(vit.norm, 1)
 
     def count(self, schedule: Schedule, *, stage_costs: bool = True) -> int:
         """Multiply-adds for one image; see `count_flops`. Raises ScheduleError."""
@@ -67,11 +70,11 @@ class FlopCounter:
         method = load_method(schedule.method, schedule.options)
         tokens = family.tokens + family.prefix
         total = self._embedding + self._norms[0] * tokens
-        for index, (attention, mlp, pairs) in enumerate(self._blocks):
-            total += attention * tokens + pairs * tokens**2
+        for index, block in enumerate(self._blocks):
+            total += block.fixed + block.before * tokens + block.pairs * tokens**2
             plan = plans.get(index)
             left = tokens if plan is None else plan.kept + family.prefix
-            total += mlp * (left if method.drop == "before-mlp" else tokens)
+            total += block.after * (left if method.drop == "before-mlp" else tokens)
             if plan is not None and stage_costs:
                 shape = GraphShape(tokens, family.prefix, family.heads, family.head_width, family.width)
                 total += method.flops(plan, shape)
@@ -90,6 +93,7 @@ def trace_flops(model: nn.Module, schedule: Schedule | None = None) -> int:
 
         analysis = FlopCountAnalysis(pruned, image)
         analysis.set_op_handle("aten::scaled_dot_product_attention", _attention_handle)
+        analysis.set_op_handle("aten::rms_norm", _rms_norm_handle)
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         total = int(analysis.total())
     unknown = sorted(set(analysis.unsupported_ops()) - _ELEMENTWISE)
@@ -123,14 +127,22 @@ def _attention_handle(inputs: list[Any], outputs: list[Any]) -> int:
     return int(math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1]))
 
 
+def _rms_norm_handle(inputs: list[Any], outputs: list[Any]) -> int:
+    """Root mean square norm: what LayerNorm counts, less the subtraction of the mean."""
+    affine = inputs[2].isCompleteTensor()
+    return int(math.prod(outputs[0].type().sizes()) * (4 if affine else 3))
+
+
 def _tokenwise(module: nn.Module, tokens: int) -> int:
-    """A module that treats `tokens` tokens alike: linear layers and layer norms, at any depth."""
+    """A module that treats `tokens` tokens alike: linear layers and norms, at any depth."""
     total = 0
     for part in module.modules():
         if isinstance(part, nn.Linear):
             total += tokens * part.in_features * part.out_features
         elif isinstance(part, nn.LayerNorm):
             total += tokens * math.prod(part.normalized_shape) * (5 if part.elementwise_affine else 4)
+        elif isinstance(part, RmsNorm):
+            total += tokens * math.prod(part.normalized_shape) * (4 if part.elementwise_affine else 3)
         elif any(True for _ in part.parameters(recurse=False)) and type(part).__name__ != "LayerScale":
             raise UncountedOperator(f"module {type(part).__name__} has no FLOP rule; add one to pruning/flops.py")
     return total
@@ -143,12 +155,24 @@ def _patch_embedding(backbone: Any) -> int:
     return int(tokens) * per_token + _tokenwise(backbone.patch_embed.norm, tokens)
 
 
-def _block(architecture: Architecture, number: int) -> tuple[int, int, int]:
-    """A block's multiply-adds a token before its MLP, in it, and a pair of tokens: 2 D for attention's two products."""
-    first, second, attention = architecture.parts(number)
-    norms = _tokenwise(attention.q_norm, 1) + _tokenwise(attention.k_norm, 1)  # on [H, N, d]: H N times
-    before = sum(_tokenwise(part, 1) for part in first) + norms * int(attention.num_heads)
-    return before, sum(_tokenwise(part, 1) for part in second), 2 * int(attention.attn_dim)
+@dataclass(frozen=True)
+class _Block:
+    """A block's multiply-adds: whatever the tokens, a token up to mid-block, a token behind it, a pair of tokens."""
+
+    fixed: int
+    before: int
+    after: int
+    pairs: int
+
+
+def _block(parts: Parts) -> _Block:
+    return _Block(
+        fixed=sum(_tokenwise(module, times) for module, times in parts.fixed),
+        before=sum(_tokenwise(module, 1) for module in parts.before)
+        + sum(_tokenwise(module, heads) for module, heads in parts.by_head),
+        after=sum(_tokenwise(module, 1) for module in parts.after),
+        pairs=2 * parts.mixed_width,  # queries with keys, attention with values
+    )
 
 
 def _head(backbone: Any, tokens: int) -> int:
@@ -156,9 +180,10 @@ def _head(backbone: Any, tokens: int) -> int:
     total = _tokenwise(backbone.fc_norm, 1) + _tokenwise(backbone.head, 1)
     distilled: nn.Module | None = getattr(backbone, "head_dist", None)
     total += _tokenwise(distilled, 1) if distilled is not None else 0
-    pool = backbone.attn_pool
+    pool = getattr(backbone, "attn_pool", None)
     if pool is not None:
-        read = tokens if backbone.pool_include_prefix else tokens - backbone.num_prefix_tokens
+        everything = getattr(backbone, "pool_include_prefix", True)  # Eva's pool reads prefix tokens, and has no switch
+        read = tokens if everything else tokens - backbone.num_prefix_tokens
         latent = pool.latent_len
         width = pool.num_heads * pool.head_dim
         total += pool.num_heads * (latent * _tokenwise(pool.q_norm, 1) + read * _tokenwise(pool.k_norm, 1))

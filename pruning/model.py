@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pruning.errors import ScheduleError, UnsupportedBackbone
+from pruning.errors import PruningError, ScheduleError, UnsupportedBackbone
 from pruning.families import Architecture, Family, drive
 from pruning.families.base import is_watched
 from pruning.methods import load_method
@@ -83,7 +83,12 @@ class PrunedViT(nn.Module):
         return self._method.draws and bool(self._plans)
 
     def embed(self, images: Tensor) -> Tensor:
-        """Images [B, C, H, W] -> tokens [B, N, D] entering block 0."""
+        """Images [B, C, H, W] -> tokens [B, N, D] entering block 0. Raises PruningError for another size."""
+        if tuple(images.shape[1:]) != self.family.image_shape:  # some backbones would take them, with other tokens
+            raise PruningError(
+                f"images must be [B, {', '.join(map(str, self.family.image_shape))}], as the backbone was made for, "
+                f"got {list(images.shape)}; create it with another img_size"
+            )
         dtype = next(self.backbone.parameters()).dtype
         return self.architecture.embed(images.to(dtype))
 

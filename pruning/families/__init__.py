@@ -6,17 +6,26 @@ to tests/contracts/test_backbones.py.
 
 from __future__ import annotations
 
+from timm.models.beit import Beit
 from timm.models.deit import VisionTransformerDistilled
+from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 from torch import nn
 
 from pruning.errors import UnsupportedBackbone
 from pruning.families.base import Architecture, Family
+from pruning.families.beit import BeitViT
+from pruning.families.eva import EvaViT
+from pruning.families.relpos import RelPosViT
 from pruning.families.vit import PlainViT
 
 ARCHITECTURES: dict[type[nn.Module], type[Architecture]] = {
     VisionTransformer: PlainViT,
     VisionTransformerDistilled: PlainViT,
+    Eva: EvaViT,
+    Beit: BeitViT,
+    VisionTransformerRelPos: RelPosViT,
 }
 
 

@@ -52,6 +52,22 @@ class Attended:
     class_row: Tensor | None
 
 
+@dataclass(frozen=True)
+class Parts:
+    """What a block computes, for counting.
+
+    before, after: modules that treat tokens alike, up to where tokens may leave in mid-block, and behind it.
+    by_head: modules that run on each token once for each of so many heads. mixed_width: H d, over which attention's
+    two products sum. fixed: modules that run so many times whatever the tokens.
+    """
+
+    before: Sequence[nn.Module]
+    after: Sequence[nn.Module]
+    by_head: Sequence[tuple[nn.Module, int]]
+    mixed_width: int
+    fixed: Sequence[tuple[nn.Module, int]] = ()
+
+
 class Architecture(ABC):
     """Drives the blocks of one model, in halves where a stage needs what happens inside.
 
@@ -86,9 +102,8 @@ class Architecture(ABC):
         """Tokens as they leave the last block -> logits [B, classes]."""
 
     @abstractmethod
-    def parts(self, number: int) -> tuple[Sequence[nn.Module], Sequence[nn.Module], Any]:
-        """Block `number`'s modules that treat tokens alike: before merging and dropping can come, after it, and the
-        attention module (`num_heads`, `attn_dim`, and `q_norm`, `k_norm`, which run once a head)."""
+    def parts(self, number: int) -> Parts:
+        """What block `number` computes, for counting."""
 
     def run(self, number: int, tokens: Tokens) -> Tokens:
         """The whole of block `number`; untouched, with fused attention, wherever the tokens are plain."""

@@ -17,7 +17,7 @@ import typer
 
 from pruning.errors import PruningError
 from search import logs
-from search.cli import caching, comparing, launching, looking, operating, reading
+from search.cli import caching, catalogue, comparing, launching, looking, operating, reading
 from search.errors import InputError, SearchError
 
 FAILED, INVALID = 1, 2
@@ -37,6 +37,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "compare": comparing.compare,
     "visualize": looking.visualize,
     "dashboard": reading.dashboard,
+    "backbones": catalogue.backbones,
     "worker": launching.worker,
     "cache": caching.cache,
     "doctor": operating.doctor,

@@ -55,7 +55,30 @@ ROWS = [
     Row("vit_betwixt_patch16_reg4_gap_256", 16, 4, False, SMALL),
     Row("flexivit_small", 16, 1, True, SMALL),
     Row("beit3_base_patch16_224", 16, 1, True, SMALL),  # norms inside attention and MLP
+    Row("vit_base_patch16_rpn_224", 16, 0, False, SMALL),  # norms behind the branches
+    Row("aimv2_large_patch14_224", 16, 0, False, SHORT | {"img_size": 56}),  # root mean square norms, gated MLP
+    Row("vit_intern300m_patch14_448", 16, 1, True, SHORT | {"img_size": 56}),  # any image size: taken at this one
     Row("test_vit3", 100, 1, False),  # timm's own for tests: a register and an attention pool
+    Row("eva_giant_patch14_224", 16, 1, True, SHORT | {"img_size": 56, "embed_dim": 176, "num_heads": 2}),
+    Row("eva02_tiny_patch14_224", 16, 1, True, SHORT | {"img_size": 56}),  # rotary, projections apart, gated MLP
+    Row("eva02_base_patch14_448", 16, 1, True, SHORT | {"img_size": 56}),  # one projection, norm in the MLP
+    Row("eva02_base_patch16_clip_224", 16, 1, True, SMALL),  # norm in attention
+    Row("eva02_enormous_patch14_clip_224", 16, 1, True, SHORT | {"img_size": 56, "embed_dim": 224, "num_heads": 2}),
+    Row("vit_medium_patch16_rope_reg1_gap_256", 16, 1, False, SMALL),
+    Row("vit_small_patch16_rope_224", 16, 1, True, SMALL),
+    Row("vit_small_patch16_rope_mixed_ape_224", 16, 1, True, SMALL),  # a table for each head and block
+    Row("vit_pe_core_tiny_patch16_384", 16, 1, True, SMALL),  # rotary and an attention pool
+    Row("vit_pe_spatial_tiny_patch16_512", 16, 1, True, SMALL),
+    Row("vit_small_patch16_dinov3", 16, 5, True, SMALL),  # half-turned, any image size
+    Row("vit_small_plus_patch16_dinov3", 16, 5, True, SMALL),
+    Row("vit_small_patch16_lingbot", 16, 5, True, SMALL),
+    Row("vit_base_patch16_sapiens2", 16, 9, True, SMALL | {"num_kv_heads": 4}),  # queries share keys
+    Row("beit_base_patch16_224", 16, 1, True, SMALL),  # a bias on each pair, layer scale
+    Row("beitv2_base_patch16_224", 16, 1, True, SMALL),
+    Row("vit_relpos_small_patch16_224", 16, 0, False, SMALL),
+    Row("vit_relpos_base_patch16_cls_224", 16, 1, True, SMALL),
+    Row("vit_relpos_medium_patch16_rpn_224", 16, 0, False, SMALL),  # norms behind the branches
+    Row("vit_srelpos_small_patch16_224", 16, 0, False, SMALL),  # one bias for all blocks
 ]
 
 
@@ -68,6 +91,9 @@ def row(request: pytest.FixtureRequest) -> Row:
 def model(row: Row) -> nn.Module:
     """Every weight is drawn anew: what is initialised to zero or to one would hide a branch that is left out."""
     model = timm.create_model(row.name, device="meta", **row.options).to_empty(device="cpu")
+    for module in model.modules():
+        if hasattr(module, "init_non_persistent_buffers"):  # tables of places, which weights do not hold
+            module.init_non_persistent_buffers()
     generator = torch.Generator().manual_seed(1)
     for name, parameter in model.named_parameters():
         scale = 1.0 if parameter.ndim == 1 else parameter[0].numel() ** -0.5
