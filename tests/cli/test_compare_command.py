@@ -34,6 +34,11 @@ CONFIGURATION = {
 }
 
 
+def size_of(name: str) -> tuple[int, int]:
+    with Image.open(name) as image:
+        return image.size
+
+
 def test_a_comparison_is_measured_saved_and_shown_again(ztp: Ztp) -> None:
     Path("tiny.yaml").write_text(yaml.safe_dump(STUDY))
     options = ["--methods", "random,even=random", "--options", "even.seed=2", "--keep", "0.5", "--images", "8"]
@@ -54,7 +59,7 @@ def test_a_comparison_is_measured_saved_and_shown_again(ztp: Ztp) -> None:
         row["measurement"]["accuracy"]["value"] for row in document["rows"]
     ]
     assert rows[2]["options"] == "seed=2"
-    assert Image.open("methods.png").size == (2080, 960)
+    assert size_of("methods.png") == (2080, 960)
     assert "even: random, seed 2" in ztp("compare", "--from", "saved.json").out
 
 
@@ -70,11 +75,12 @@ def test_visualize_draws_the_configurations_own_images(ztp: Ztp) -> None:
     Path("best.yaml").write_text(yaml.safe_dump(CONFIGURATION))
     ran = ztp("visualize", "best.yaml", "--count", "2")
     assert (ran.code, ran.out, ran.err) == (0, "", "ztp: wrote best-patches.png: 2 images\n")
-    assert Image.open("best-patches.png").size == (748, 668)
+    assert size_of("best-patches.png") == (748, 668)
 
 
 @pytest.fixture
 def two_studies(
+    ztp: Ztp,  # forgets the storage that this sets, so it comes first
     store: Store,
     spec: StudySpec,
     evaluations: list[Evaluation],

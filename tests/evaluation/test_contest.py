@@ -120,8 +120,23 @@ def bench(small_spec: Spec, backbone: Backbone, make_bench: Callable[..., Bench]
 
 
 def test_unless_asked_levels_are_shares_of_the_dense_cost(bench: Bench) -> None:
-    found = list(contest.line_up(bench, read_contenders("random", [], 3), Levels(), []))
+    found = contest.line_up(bench, read_contenders("random", [], 3), Levels(), [])
     assert [entry.level for entry in found] == ["0.2826 GFLOPs", "0.2296 GFLOPs", "0.1766 GFLOPs"]
+
+
+def test_configurations_stand_at_the_lowest_level_that_they_keep_to(bench: Bench) -> None:
+    costs = {"dear": Schedule([Stage(5, 0.9)]), "cheap": Schedule([Stage(0, 0.5), Stage(3, 0.5)])}
+    assert bench.flops(costs["dear"]) > 0.3e9 > 0.2e9 > bench.flops(costs["cheap"])
+    configs = [(name, Config({}, schedule)) for name, schedule in costs.items()]
+    found = contest.line_up(bench, read_contenders("random", [], 3), Levels(gflops=(0.2, 0.3)), configs)
+    own = f"{bench.flops(costs['dear']) / 1e9:.4g} GFLOPs"
+    assert [(entry.name, entry.level) for entry in found] == [
+        ("dear", own),  # above every level
+        ("random", "0.3 GFLOPs"),
+        ("cheap", "0.2 GFLOPs"),
+        ("random", "0.2 GFLOPs"),
+    ]
+    assert [entry.level for entry in contest.line_up(bench, [], Levels(keeps=(0.5,)), configs[:1])] == [own]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,9 @@ from search.view.pictures import patches
 
 
 def stage(places: list[int], sizes: list[float] | None = None, block: int = 2) -> Survivors:
-    return Survivors(block, np.array(places), None if sizes is None else np.array(sizes, dtype=np.float32))
+    return Survivors(
+        block, np.array(places, dtype=np.int64), None if sizes is None else np.array(sizes, dtype=np.float32)
+    )
 
 
 def patch(image: patches.Picture, grid: tuple[int, int], place: int) -> patches.Picture:
