@@ -53,7 +53,7 @@ def compare(
         _check_config(path, config, backbone)
     chosen, words = choose_images(spec, backbone, images, searched, [config for _, config in exported])
     bench = Bench(_measured(spec), backbone, chosen, choose_device(spec.runtime.device))
-    entries = list(line_up(bench, contenders, levels, [(path.stem, config) for path, config in exported]))
+    entries = line_up(bench, contenders, levels, [(path.stem, config) for path, config in exported])
     bench.find_facts()
     dense = bench.measure(Schedule(), bench.time(Schedule()))
     rows = list(_measure(bench, entries, observe))
@@ -115,8 +115,8 @@ def _place(spec: StudySpec) -> str:
 
 def line_up(
     bench: Bench, contenders: Sequence[Contender], levels: Levels, configs: Sequence[tuple[str, Config]]
-) -> Iterator[Entry]:
-    """Every contender at every level, configurations at the level they fit under. Runs no image.
+) -> list[Entry]:
+    """Every contender at every level, configurations first at the level they fit under. Runs no image.
 
     Raises InputError for a level at which nobody can be, or that asks for no less than the dense model costs.
     """
@@ -138,7 +138,9 @@ def line_up(
                 f"{group[0].level}: some method must reach it, got none; {group[0].name}: {group[0].absent}"
             )
     joined = [Entry(name, s.method, _level(gflops, costs), s) for name, s, gflops in joining]
-    return iter([*joined, *(entry for group in groups for entry in group)])
+    order = list(dict.fromkeys(group[0].level for group in groups))  # a level of a configuration's own comes first
+    entries = [*joined, *(entry for group in groups for entry in group)]
+    return sorted(entries, key=lambda entry: order.index(entry.level) if entry.level in order else -1)
 
 
 def _cost(bench: Bench) -> Cost:

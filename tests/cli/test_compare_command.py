@@ -1,0 +1,107 @@
+"""`ztp compare`, `ztp visualize` and `ztp front A B` as a user types them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+
+from search.store.fronts import Store
+from search.store.records import Evaluation, StudyRecord
+from search.study.spec import StudySpec, make_spec
+
+Ztp = Callable[..., Any]
+
+STUDY = {
+    "name": "tiny",
+    "backbone": {"name": "demo"},
+    "data": {"source": "demo", "search_images": 20, "confirm_images": 20},
+    "runtime": {"dtype": "float32", "batch_size": 4},
+}
+CONFIGURATION = {
+    "format": 1,
+    "backbone": {"name": "demo", "weights": "bundled"},
+    "schedule": {"method": "cls-attention", "stages": [{"block": 2, "keep": 0.5}, {"block": 6, "keep": 0.5}]},
+    "data": {"source": "demo", "search_images": 8, "confirm_images": 8},
+    "runtime": {"dtype": "float32", "batch_size": 4},
+}
+
+
+def size_of(name: str) -> tuple[int, int]:
+    with Image.open(name) as image:
+        return image.size
+
+
+def test_a_comparison_is_measured_saved_and_shown_again(ztp: Ztp) -> None:
+    Path("tiny.yaml").write_text(yaml.safe_dump(STUDY))
+    options = ["--methods", "random,even=random", "--options", "even.seed=2", "--keep", "0.5", "--images", "8"]
+    ran = ztp("compare", "tiny.yaml", *options, "--json")
+    assert ran.code == 0
+    lines = ran.err.splitlines()
+    assert lines[0].startswith("compare: loading demo and the images")
+    assert [line.split()[1:3] for line in lines[1:]] == [["1/2", "random,"], ["2/2", "even,"]]
+    document = json.loads(ran.out)
+    assert [row["name"] for row in document["rows"]] == ["random", "even"]
+    assert document["dense"]["accuracy"]["images"] == 8
+    assert document["images"].endswith("none of them searched on")
+    Path("saved.json").write_text(ran.out)
+    again = ztp("compare", "--from", "saved.json", "--csv", "--plot", "methods.png")
+    assert (again.code, again.err) == (0, "ztp: wrote methods.png\n")
+    rows = list(csv.DictReader(io.StringIO(again.out)))
+    assert [float(row["accuracy"]) for row in rows[1:]] == [
+        row["measurement"]["accuracy"]["value"] for row in document["rows"]
+    ]
+    assert rows[2]["options"] == "seed=2"
+    assert size_of("methods.png") == (2080, 960)
+    assert "even: random, seed 2" in ztp("compare", "--from", "saved.json").out
+
+
+@pytest.mark.parametrize("text", ["no json", "{}", "[1]"])
+def test_another_file_is_not_shown(ztp: Ztp, text: str) -> None:
+    Path("saved.json").write_text(text)
+    ran = ztp("compare", "--from", "saved.json")
+    assert (ran.code, ran.out) == (2, "")
+    assert "saved.json: must be" in ran.err
+
+
+def test_visualize_draws_the_configurations_own_images(ztp: Ztp) -> None:
+    Path("best.yaml").write_text(yaml.safe_dump(CONFIGURATION))
+    ran = ztp("visualize", "best.yaml", "--count", "2")
+    assert (ran.code, ran.out, ran.err) == (0, "", "ztp: wrote best-patches.png: 2 images\n")
+    assert size_of("best-patches.png") == (748, 668)
+
+
+@pytest.fixture
+def two_studies(
+    ztp: Ztp,  # forgets the storage that this sets, so it comes first
+    store: Store,
+    spec: StudySpec,
+    evaluations: list[Evaluation],
+    fill: Callable[..., StudyRecord],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ZTP_STORAGE", store.url)
+    fill(store, make_spec({**spec.to_dict(), "name": "second"}, "test"), evaluations[:3])
+
+
+@pytest.mark.usefixtures("two_studies")
+def test_several_fronts_at_once(ztp: Ztp) -> None:
+    assert [document["study"] for document in json.loads(ztp("front", "shirts", "second", "--json").out)] == [
+        "shirts",
+        "second",
+    ]
+    studies = [row["study"] for row in csv.DictReader(io.StringIO(ztp("front", "shirts", "second", "--csv").out))]
+    assert studies == ["shirts"] * 5 + ["second"] * 2
+    table = ztp("front", "shirts", "second").out
+    assert "shirts: front of 5 points" in table
+    assert "second: front of 2 points" in table
+    ran = ztp("front", "shirts", "second", "--plot", "fronts.html")
+    assert (ran.code, ran.err) == (0, "ztp: wrote fronts.html\n")
+    assert "second (demo)" in Path("fronts.html").read_text()

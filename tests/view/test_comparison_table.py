@@ -1,0 +1,95 @@
+"""A comparison as table, CSV, line of progress and picture."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+
+from pruning.schedule import Schedule
+from pruning.stage import Stage
+from search.evaluation.comparison import Comparison, Row, Verdict
+from search.store.records import FLOP_CONVENTION, Evaluation
+from search.view import comparison
+from search.view.pictures import canvas, methods
+
+
+@pytest.fixture
+def shown(make_evaluation: Callable[..., Evaluation]) -> Comparison:
+    dense = make_evaluation(0, 0.9, 1.0).search
+    one, two, three = (
+        make_evaluation(i, accuracy, 1 + i / 5).search for i, accuracy in ((1, 0.87), (2, 0.89), (3, 0.8))
+    )
+    spread = replace(two, schedule=Schedule([Stage(2, 0.9, 7), Stage(5, 0.9, 1)], options={"split": "alternate"}))
+    rows = (
+        Row(
+            "random",
+            "random",
+            "0.2 GFLOPs",
+            replace(one, schedule=Schedule([Stage(2, 0.5)], "random")),
+            verdict=Verdict(0.00002, 0.00001, 2, 30),
+        ),
+        Row("spread", "zero-tprune", "0.2 GFLOPs", spread, best=True),
+        Row("cls-attention", "cls-attention", "0.2 GFLOPs", absent="no class token"),
+        Row("random", "random", "0.1 GFLOPs", replace(three, schedule=Schedule([Stage(2, 0.2)], "random")), best=True),
+    )
+    return Comparison(
+        {"name": "demo", "weights": "bundled", "fingerprint": "ab"}, "2,000 of the demo, seed 0", dense, rows
+    )
+
+
+def test_the_dense_model_stands_first_and_levels_once(shown: Comparison, printed: Callable[..., str]) -> None:
+    lines = [line.split() for line in printed(comparison.table(shown), 200).splitlines() if line.strip()]
+    assert lines[0] == "demo: 4 rows, images: 2,000 of the demo, seed 0".split()
+    assert lines[3][:3] == ["dense", "90.00", "±1.31"]
+    assert lines[4][:5] == ["0.2", "GFLOPs", "random", "87.00", "±1.47"]
+    assert lines[4][-2:] == ["2.0e-05", "2:0.5"]
+    assert lines[5][0] == "spread"
+    assert lines[5][-3:] == ["best", "2:0.9", "5:0.9"]
+    assert lines[6] == "cls-attention not run: no class token".split()
+    assert lines[7][:3] == ["0.1", "GFLOPs", "random"]
+
+
+def test_footnotes_say_what_the_numbers_mean(shown: Comparison) -> None:
+    text = "\n".join(comparison.footnotes(shown))
+    for fact in ("2,000 images, the same for every row", "EPYC", FLOP_CONVENTION, "McNemar", "Holm"):
+        assert fact in text
+    assert "\nspread: zero-tprune, split alternate, wpr_iterations 7/1" in text
+    assert "\nrandom:" not in text
+
+
+def test_csv_has_a_line_for_every_row(shown: Comparison) -> None:
+    rows = list(csv.DictReader(io.StringIO(comparison.as_csv(shown))))
+    assert [row["name"] for row in rows] == ["dense", "random", "spread", "cls-attention", "random"]
+    assert (rows[1]["wins"], rows[1]["losses"], rows[1]["p"]) == ("2", "30", "2e-05")
+    assert float(rows[1]["realised"]) == pytest.approx(1.0, rel=1e-6)
+    assert rows[2]["options"] == "split=alternate"
+    assert (rows[3]["absent"], rows[3]["accuracy"]) == ("no class token", "")
+    assert int(rows[4]["flops"]) == round(251_000_000 / 1.6)
+
+
+def test_progress_tells_what_was_measured_or_why_not(shown: Comparison) -> None:
+    assert comparison.progress(1, 4, shown.rows[0]) == "1/4 random, 0.2 GFLOPs: 87.00 ±1.47 %, 1.20x"
+    assert comparison.progress(3, 4, shown.rows[2]) == "3/4 cls-attention, 0.2 GFLOPs: not run: no class token"
+
+
+def test_both_renderers_draw_a_line_a_name_over_cost_and_speed(shown: Comparison) -> None:
+    left, right = methods.matplotlib_figure(shown).axes
+    figure = methods.plotly_figure(shown)
+    assert right.get_legend_handles_labels()[1] == ["dense model", "random", "spread"]
+    random = [trace for trace in figure.data if trace.name == "random"]
+    assert [list(trace.x) for trace in random] == [[0.156875, 0.209166667], [1.6, 1.2]]
+    assert [list(trace.y) for trace in random] == [[80.0, 87.0]] * 2
+    assert [trace.showlegend for trace in random] == [True, False]
+    assert list(right.containers[0][0].get_xdata()) == [1.6, 1.2]
+    moved = left.containers[0][0].get_xdata() - [0.156875, 0.209166667]
+    assert abs(moved).max() < 0.01 * shown.dense.gflops  # side by side, not elsewhere
+
+
+def test_the_picture_as_files(shown: Comparison) -> None:
+    assert Image.open(io.BytesIO(canvas.png(methods.matplotlib_figure(shown)))).size == (2080, 960)
+    assert FLOP_CONVENTION in canvas.html(methods.plotly_figure(shown)).decode()
