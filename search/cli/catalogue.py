@@ -24,11 +24,12 @@ def backbones(
     from rich.progress import track
 
     from pruning.catalogue import Entry, Refused, look_up, names
-    from search.evaluation.decoded import cache_folder
+    from search.evaluation.images.cache import cache_folder
+    from search.evaluation.images.progress import stderr_console
     from search.view import catalogue, report
 
     chosen = names() if pattern is None else names(pattern)
-    console = report.terminal(stderr=True)
+    console = stderr_console()
     answers = list(
         track(
             look_up(chosen, cache_folder()),
