@@ -112,6 +112,7 @@ SLOT = Table(
     Column("lease_s", Double, nullable=False, server_default="60"),  # after so long without a beat it is over
     Index("ztp_slot_by_state", "study_id", "state"),
     Index("ztp_slot_by_worker", "worker"),
+    Index("ztp_slot_by_lease", "lease"),
 )
 
 ATTEMPT = Table(  # attempts at a trial that came to nothing

@@ -101,10 +101,13 @@ class TestEnded:
 
         started = start(tiny_spec())
         monkeypatch.setattr(Bench, "measure", fail)
-        with pytest.raises(RuntimeError, match="out of memory"):
+        rule = (
+            "study tiny: the dense model, with which all is compared, cannot be measured: RuntimeError: out of memory"
+        )
+        with pytest.raises(SearchError, match=f"{rule}: RuntimeError: out of memory"):
             launch(started.bench.spec, started.store.url, ignore)
         progress = started.store.progress(started.record.id)
-        assert (progress.state, progress.note) == ("stopped", "RuntimeError: out of memory")
+        assert (progress.state, progress.note) == ("stopped", f"SearchError: {rule}: RuntimeError: out of memory")
 
     def test_waits_for_a_trial_of_a_worker_elsewhere(
         self, start: Start, tiny_spec: Spec, check_sound: Callable[..., None]
@@ -156,7 +159,7 @@ class TestRefused:
     def test_before_anything_is_written(
         self, tmp_path: Path, url: str, tiny_spec: Spec, sections: dict[str, Any], rule: str
     ) -> None:
-        with pytest.raises(Exception, match=rule):
+        with pytest.raises(Exception, match=f"{rule}: RuntimeError: out of memory"):
             launch(tiny_spec(**sections), url, ignore)
         assert not list(tmp_path.iterdir())
 

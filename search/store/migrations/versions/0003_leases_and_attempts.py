@@ -15,6 +15,7 @@ def upgrade() -> None:
     op.add_column("ztp_study", sa.Column("mended_at", sa.Double, nullable=False, server_default="0"))
     op.add_column("ztp_slot", sa.Column("lease", sa.String(32), nullable=False, server_default=""))
     op.add_column("ztp_slot", sa.Column("lease_s", sa.Double, nullable=False, server_default="60"))
+    op.create_index("ztp_slot_by_lease", "ztp_slot", ["lease"])
     op.create_table(
         "ztp_attempt",
         sa.Column("id", sa.Integer, primary_key=True),
@@ -33,6 +34,7 @@ def downgrade() -> None:
     slot = sa.table("ztp_slot", sa.column("state", sa.String))
     op.execute(sa.delete(slot).where(slot.c.state == "failed"))
     op.drop_table("ztp_attempt")
+    op.drop_index("ztp_slot_by_lease", "ztp_slot")
     op.drop_column("ztp_slot", "lease_s")
     op.drop_column("ztp_slot", "lease")
     op.drop_column("ztp_study", "mended_at")
