@@ -21,7 +21,7 @@ from search.view.report import show
 
 SMALL: dict[str, Any] = {
     "name": "small",
-    "backbone": {"name": "test_vit", "weights": "pretrained"},
+    "backbone": {"name": "test_vit3", "weights": "pretrained"},
     "data": {"path": "/no/such/folder", "search_images": 400, "confirm_images": 800},
     "runtime": {"batch_size": 4, "dtype": "float32", "device": "cpu"},
     "budget": {"trials": 10},
@@ -37,7 +37,7 @@ def test_neither_weights_nor_images_are_needed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    found = small(backbone={"name": "test_vit", "weights": "gone.pth"})
+    found = small(backbone={"name": "test_vit3", "weights": "gone.pth"})
     assert found.notes == (
         "weights: gone.pth is not on this machine, random ones are timed",
         "images: /no/such/folder is not on this machine",
@@ -47,7 +47,8 @@ def test_neither_weights_nor_images_are_needed(
     assert found.search_s == pytest.approx(10 * found.trial_s[0])
     assert found.total_s == pytest.approx(found.search_s + found.confirm_s)
     assert 0 < found.trial_s[0] <= found.trial_s[1]
-    assert (found.dtype, found.batch_size) == ("float32", 4)
+    assert found.dtype == "float32"
+    assert 1 <= found.batch_size <= 4
     assert list(tmp_path.iterdir()) == list(own_cache.iterdir()) == []
 
     show(forecast_table(found))
@@ -70,8 +71,8 @@ def test_a_speed_up_out_of_reach_is_refused() -> None:
 
 
 def test_a_space_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(InputError, match=r"space.max_stages must be at most 5"):
-        small(space={"max_stages": 9})
+    with pytest.raises(InputError, match=r"space.max_stages must be at most 3"):
+        small(space={"max_stages": 12})
 
 
 @pytest.mark.parametrize("name", [name for name in builtin_names() if name != "demo"])
