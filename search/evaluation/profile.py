@@ -159,8 +159,12 @@ def _scaled_to_whole_models(profile: LatencyProfile, took: Mapping[Case, float])
     """Blocks scaled so that the dense model comes out as measured, then stages so that a typical schedule does."""
     in_blocks = profile.latency_ms(Schedule()) - profile.rest
     by_block = max(took["whole", DENSE] - profile.rest, 0) / in_blocks
-    parts = {"block": profile.block, "mlp": profile.mlp, "sized": profile.sized}
-    profile = replace(profile, **{name: tuple(by_block * value for value in part) for name, part in parts.items()})
+
+    def scaled(values: Sequence[float]) -> tuple[float, ...]:
+        return tuple(by_block * value for value in values)
+
+    block, mlp, sized = map(scaled, (profile.block, profile.mlp, profile.sized))
+    profile = replace(profile, block=block, mlp=mlp, sized=sized)
     stages = {}
     for method, cost in profile.stages.items():
         typical = _typical(method, profile.depth)
