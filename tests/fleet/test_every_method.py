@@ -55,7 +55,7 @@ def test_every_sampler_searches_over_methods_and_options(
     assert not [trial for trial in started.trials(TrialState.PRUNED) if "refused" in trial.user_attrs]
     rows = [row.search for row in started.store.evaluations(started.record.id)]
     assert {row.schedule.method for row in rows} == set(METHODS)
-    assert {"alternate"} <= {row.schedule.options.get("split") for row in rows}
+    assert {trial.params["zero-tprune.split"] for trial in started.trials()} == {"sequential", "alternate"}
     assert len({row.key for row in rows}) == len(rows)  # equal effect, one measurement
     for trial in started.trials(TrialState.COMPLETE):
         schedule = to_schedule(trial.params, spec.space, 12)
