@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks [NAME ...] [--results DIR]
 
-On two cores `time_to_front` takes three to four hours, `samplers` about 20 minutes, the rest
-minutes. Nothing else should run meanwhile. Knows commands and files. Ignores what is measured.
+On two cores `time_to_front` takes three to four hours, `samplers` about 20 minutes, the rest minutes.
+Nothing else should run meanwhile. Knows commands and files. Ignores what is measured.
 """
 
 from __future__ import annotations

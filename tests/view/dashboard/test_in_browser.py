@@ -117,4 +117,5 @@ def test_a_trial_of_the_front_shows_its_schedule(address: str, chromium: Callabl
     text = text_of(chromium(f"{address}/studies/1/trials?numbers=3", "--dump-dom"))
     assert "Best Trial" in text
     assert "ztp export shirts --trial 3" in text
+    assert "patches.png" in text
     assert "similarity_share : 0.5" in text.replace(" :", ":").replace(":", " :")
