@@ -16,7 +16,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from pruning.errors import PruningError
-from search.cli import launching, reading
+from search.cli import launching, reading, serving
 from search.errors import InputError, SearchError
 
 FAILED, INVALID = 1, 2
@@ -34,6 +34,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "export": reading.export,
     "evaluate": reading.evaluate,
     "dashboard": reading.dashboard,
+    "serve": serving.serve,
     "worker": launching.worker,
 }
 for name, command in COMMANDS.items():

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from search.cli.options import DEFAULT_STORAGE, INTERRUPTED, Name, Storage, number, open_store, whole
+from search.cli.options import DEFAULT_STORAGE, INTERRUPTED, Storage, number, open_store, whole
 from search.errors import InputError, SearchError
 
 if TYPE_CHECKING:
@@ -118,15 +118,21 @@ def _conclude(name: str, storage: str) -> None:
 
 
 def worker(
-    name: Name,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="A study; without it, any study that is open.")
+    ] = None,
     storage: Storage = DEFAULT_STORAGE,
     number: Annotated[int | None, typer.Option(parser=whole, hidden=True)] = None,  # an engine counts those it starts
 ) -> None:
-    """Join a running study from any machine that reaches its storage and has its data."""
+    """Join a running study, or any that is open, from any machine that reaches its storage and has its data."""
+    from search.fleet.open_studies import work_off
     from search.fleet.worker import join
 
     try:
-        join(name, storage, number)
+        if name is None:
+            work_off(storage, number)
+        else:
+            join(name, storage, number)
     except KeyboardInterrupt:
         print("\nztp: this worker stopped; its unfinished trial is free for another", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None

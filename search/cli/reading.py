@@ -8,16 +8,12 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from search.cli.options import DEFAULT_STORAGE, AsJson, Name, Storage, number, open_store, whole
 from search.errors import InputError, SearchError
-
-if TYPE_CHECKING:
-    from search.store.fronts import Store
-    from search.store.records import Evaluation, Front, StudyRecord
 
 
 def list_studies(storage: Storage = DEFAULT_STORAGE) -> None:
@@ -46,6 +42,7 @@ def front(
 ) -> None:
     """Show a study's Pareto front of accuracy and throughput."""
     from search.view import plots, report
+    from search.view.lookup import the_front
 
     if as_json + as_csv + (plot is not None) > 1:
         raise InputError("front takes one of --json, --csv and --plot, got more; run it once for each")
@@ -53,7 +50,7 @@ def front(
         plots.check_path(plot)
     store = open_store(storage)
     study = store.study(name)
-    latest = _front(store, study)
+    latest = the_front(store, study)
     if plot is not None:
         plots.save_plot(plot, study, latest, store.evaluations(study.id))
         print(f"ztp: wrote {plot}", file=sys.stderr)
@@ -63,14 +60,6 @@ def front(
         print(report.front_csv(study, latest), end="")
     else:
         report.show(report.front_table(study, latest))
-
-
-def _front(store: Store, study: StudyRecord) -> Front:
-    found = store.front(study.id)
-    if found is None:
-        done = store.progress(study.id).done
-        raise InputError(f"study {study.name} has no front yet, got {done} trials done; wait for the dense model's")
-    return found
 
 
 def export(
@@ -93,34 +82,18 @@ def export(
     """Write the best configuration within the limits as YAML, for `pruning.load` and `ztp evaluate`."""
     from search.view import wording
     from search.view.export import Limits, to_config
+    from search.view.lookup import the_point
 
     limits = Limits(max_gflops, min_speedup, min_accuracy)
     store = open_store(storage)
     study = store.study(name)
-    point = _choose(store, study, limits, trial)
+    point = the_point(store, study, limits, trial)
     config = to_config(study, point)
     if output is None:
         print(config.to_yaml(), end="")
         return
     config.write(output)
     print(f"ztp: wrote {output}: {wording.point(point)}; next: ztp evaluate {output}", file=sys.stderr)
-
-
-def _choose(store: Store, study: StudyRecord, limits: Any, trial: int | None) -> Evaluation:
-    from search.view.export import budget_limits, choose
-
-    if trial is None:
-        front = _front(store, study)
-        return choose(front, limits, budget_limits(study, front))
-    if limits.given():
-        raise InputError(f"--trial names one schedule, so limits are refused beside it, got --trial {trial}; drop one")
-    found = store.evaluation_of_trial(study.id, trial)
-    if found is None or not found.search.complete:
-        points = ", ".join(str(point.trial) for point in _front(store, study).points)
-        why = f", which was stopped after {found.search.accuracy.images} images" if found else ""
-        rule = f"--trial must be an evaluated trial of {study.name}"
-        raise InputError(f"{rule}, got {trial}{why}; on the front: {points}")
-    return found
 
 
 def evaluate(

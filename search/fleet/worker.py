@@ -22,7 +22,7 @@ from search.evaluation.facts import Facts
 from search.evaluation.racing import Hurdle, Race
 from search.fleet.trials import Proposal, Trials, is_feasible, violations
 from search.store.fronts import Store
-from search.store.records import Measurement, Progress, Slot, StudyRecord, Throughput
+from search.store.records import HELD_STATES, Measurement, Progress, Slot, StudyRecord, Throughput
 from search.study.spec import make_spec
 
 BEAT_S = 10.0  # a worker is taken for dead after 60 s without a beat
@@ -45,16 +45,20 @@ class Worker:
         self._dense: Measurement | None = None
 
     def run(self, observe: Observer, at_most: int | None = None) -> None:
-        """Take trials until all are taken, the time is used up, or `at_most` are done here."""
+        """Take trials until all are taken, the time is used up, the study is held, or `at_most` are done here."""
         total, done = self._bench.spec.budget.trials, 0
         with self._heartbeat():
-            while done != at_most and not self._out_of_time():
+            while done != at_most and not self._is_held() and not self._out_of_time():
                 slot = self._store.reserve(self._record.id, self.name, total)
                 if slot is None:
                     return
                 self._fill(slot)
                 done += 1
                 observe(self._store.progress(self._record.id))
+
+    def _is_held(self) -> bool:
+        """Whether somebody paused or stopped the study; asked before every trial."""
+        return self._store.state(self._record.id) in HELD_STATES
 
     def _out_of_time(self) -> bool:
         limit = self._bench.spec.budget.time

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from contextlib import suppress
 from typing import Any
 
 import optuna
@@ -67,6 +68,12 @@ def _open(url: URL, **options: Any) -> RDBStorage:
         remedy = f"run `optuna storage upgrade --storage {shown(url)}`"
     storage.engine.dispose()
     raise InputError(f"storage {shown(url)}: Optuna's schema version must be {expected}, got {found}; {remedy}")
+
+
+def delete_optuna_study(storage: RDBStorage, name: str) -> None:
+    """Delete the Optuna study of this name; it may be gone already."""
+    with suppress(KeyError):
+        storage.delete_study(storage.get_study_id_from_name(name))
 
 
 def create_optuna_study(storage: RDBStorage, name: str) -> None:

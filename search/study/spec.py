@@ -7,6 +7,7 @@ Knows YAML, the built-in studies and how to say what is wrong. The rules of each
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
@@ -118,14 +119,17 @@ def make_spec(data: Any, place: str) -> StudySpec:
 
 
 def check_files(spec: StudySpec) -> None:
-    """Refuse a data folder or a weights file that is not there. Paths are relative to the current folder."""
-    if spec.data.path is not None and not Path(spec.data.path).is_dir():
+    """Refuse a data folder or a weights file that is not there. Paths are relative to the current folder.
+
+    By `os.path`, for pathlib raises where a name is too long.
+    """
+    if spec.data.path is not None and not os.path.isdir(spec.data.path):
         raise InputError(
             f"{spec.name}: data.path must be an existing folder with one sub-folder per class, got {spec.data.path!r}; "
             "check the path"
         )
     weights = spec.backbone.weights
-    if weights not in WEIGHTS and not Path(weights).is_file():
+    if weights not in WEIGHTS and not os.path.isfile(weights):
         raise InputError(
             f"{spec.name}: backbone.weights must be pretrained, random or an existing .safetensors or .pth file, "
             f"got {weights!r}; check the path"

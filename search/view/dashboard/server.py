@@ -18,7 +18,9 @@ import optuna_dashboard
 from search.errors import InputError
 from search.store.fronts import Store
 from search.store.records import StudyRecord
+from search.view.access.gate import Gate
 from search.view.dashboard import notes
+from search.view.dashboard.guard import guarded
 from search.view.dashboard.reader import FrontPictures, FrontReader
 
 if TYPE_CHECKING:
@@ -94,10 +96,14 @@ class _Quiet(WSGIRequestHandler):
         """One line per request, several a second: nobody reads it."""
 
 
-def make_dashboard(store: Store, host: str, port: int) -> WSGIServer:
-    """A server bound to its address, not yet serving. port 0 takes a free one. Raises InputError if it cannot bind."""
+def make_dashboard(store: Store, host: str, port: int, gate: Gate | None = None) -> WSGIServer:
+    """A server bound to its address, not yet serving. port 0 takes a free one. Raises InputError if it cannot bind.
+
+    gate: who may look; None for everybody.
+    """
+    app = make_app(store) if gate is None else guarded(make_app(store), gate)
     try:
-        return make_server(host, port, make_app(store), server_class=_Server, handler_class=_Quiet)
+        return make_server(host, port, app, server_class=_Server, handler_class=_Quiet)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(
