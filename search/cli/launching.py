@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from search.cli.options import DEFAULT_STORAGE, INTERRUPTED, Storage, number, open_store, whole
+from search.cli.options import DEFAULT_STORAGE, INTERRUPTED, Server, Storage, number, open_store, whole
 from search.errors import InputError, SearchError
 
 if TYPE_CHECKING:
+    from search.store.records import Front, StudyRecord
     from search.study.spec import StudySpec
+    from search.view.lookup import Reader
 
 COMMON_FOLDERS = {"val", "validation", "test", "train", "images", "data"}  # say nothing about which data it is
 
@@ -40,6 +42,7 @@ def launch(
         int | None, typer.Option(parser=whole, metavar="N", help="Processes to start on this machine.")
     ] = None,
     storage: Storage = DEFAULT_STORAGE,
+    server: Server = None,
 ) -> None:
     """Search schedules for a backbone and a budget; the same command continues a study that was interrupted."""
     from search.store.database import parse_url
@@ -48,10 +51,12 @@ def launch(
     overrides = {"budget.trials": trials, "budget.time": time, "budget.max_gflops": max_gflops}
     overrides["runtime.workers"] = workers
     spec = _spec(study, backbone, data, {name: value for name, value in overrides.items() if value is not None})
+    if server:
+        return _launch_there(spec, server)
     check_files(spec)
     parse_url(storage)
     _run(spec, storage)
-    _conclude(spec.name, storage)
+    _launched_here(spec.name, storage)
 
 
 def _run(spec: StudySpec, storage: str) -> None:
@@ -64,6 +69,36 @@ def _run(spec: StudySpec, storage: str) -> None:
     except KeyboardInterrupt:
         print("\nztp: stopped, and nothing is lost; the same command continues", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
+
+
+def _launch_there(spec: StudySpec, server: str) -> None:
+    """The server's workers do it; this process follows, and may be ended without harm."""
+    from search.view.client import Client, refusal
+    from search.view.export import server_commands
+    from search.view.live import LiveProgress
+
+    with Client(server) as client:
+        study = client.launch(spec)
+        try:
+            with LiveProgress(spec.name, spec.budget.time) as observe:
+                progress = client.follow(study.id, observe)
+        except KeyboardInterrupt:
+            print(f"\nztp: {spec.name} goes on at {client.url}; the same command follows it again", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
+        if error := refusal(progress):
+            raise error
+        study, front = _conclude(client, spec.name)
+        print("next: " + "\n      ".join(server_commands(study, front, client.url)))
+
+
+def _launched_here(name: str, storage: str) -> None:
+    from search.view import dashboard
+    from search.view.export import next_commands
+
+    store = open_store(storage)
+    study, front = _conclude(store, name)
+    dashboard.publish(store, study)
+    print("next: " + "\n      ".join(next_commands(study, front, storage, DEFAULT_STORAGE)))
 
 
 def _spec(study: str | None, backbone: str | None, data: str | None, overrides: dict[str, Any]) -> StudySpec:
@@ -92,29 +127,26 @@ def _derived_name(backbone: str, data: str) -> str:
     return re.sub(r"[^A-Za-z0-9._]+", "-", f"{backbone}-{place}").strip("-.")[:100]
 
 
-def _conclude(name: str, storage: str) -> None:
-    """What one wants to see when a launch ends: the front, its plots, and what to type next."""
-    from search.view import dashboard, plots, report
-    from search.view.export import next_commands
+def _conclude(reader: Reader, name: str) -> tuple[StudyRecord, Front]:
+    """What one wants to see when a launch ends: the front and its plots."""
+    from search.view import plots, report
 
-    store = open_store(storage)
-    study = store.study(name)
-    front = store.front(study.id)
-    progress = store.progress(study.id)
+    study = reader.study(name)
+    front = reader.front(study.id)
+    progress = reader.progress(study.id)
     if front is None:
         raise SearchError(f"{name}: {study.state} without a front after {progress.done} trials; {progress.note}")
     report.show(report.front_table(study, front))
     if study.state != "done":
         print(f"\n{name}: {study.state} after {progress.done} of {progress.total} trials; {progress.note}")
-    dashboard.publish(store, study)
     print()
     for path in (Path(f"{name}-front.png"), Path(f"{name}-front.html")):
         try:
-            plots.save_plot(path, study, front, store.evaluations(study.id))
+            plots.save_plot(path, study, front, reader.evaluations(study.id))
             print(f"plot: {path.resolve()}")
         except InputError as error:  # the search is done and stored: a folder without space must not fail it
             print(f"ztp: {error}", file=sys.stderr)
-    print("next: " + "\n      ".join(next_commands(study, front, storage, DEFAULT_STORAGE)))
+    return study, front
 
 
 def worker(

@@ -12,23 +12,23 @@ from typing import Annotated
 
 import typer
 
-from search.cli.options import DEFAULT_STORAGE, AsJson, Name, Storage, number, open_store, whole
+from search.cli.options import DEFAULT_STORAGE, AsJson, Name, Server, Storage, number, open_reader, open_store, whole
 from search.errors import InputError, SearchError
 
 
-def list_studies(storage: Storage = DEFAULT_STORAGE) -> None:
+def list_studies(storage: Storage = DEFAULT_STORAGE, server: Server = None) -> None:
     """List the studies of a storage."""
     from search.view import report, status
 
-    store = open_store(storage)
+    store = open_reader(storage, server)
     report.show(status.study_list((study, store.progress(study.id)) for study in store.studies()))
 
 
-def study_status(name: Name, storage: Storage = DEFAULT_STORAGE) -> None:
+def study_status(name: Name, storage: Storage = DEFAULT_STORAGE, server: Server = None) -> None:
     """Show how far a study is, and what is known of it."""
     from search.view import report, status
 
-    store = open_store(storage)
+    store = open_reader(storage, server)
     study = store.study(name)
     report.show(status.study_status(study, store.progress(study.id)))
 
@@ -39,6 +39,7 @@ def front(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print one row per point.")] = False,
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a picture: .png or .html.")] = None,
     storage: Storage = DEFAULT_STORAGE,
+    server: Server = None,
 ) -> None:
     """Show a study's Pareto front of accuracy and throughput."""
     from search.view import plots, report
@@ -48,7 +49,7 @@ def front(
         raise InputError("front takes one of --json, --csv and --plot, got more; run it once for each")
     if plot is not None:
         plots.check_path(plot)
-    store = open_store(storage)
+    store = open_reader(storage, server)
     study = store.study(name)
     latest = the_front(store, study)
     if plot is not None:
@@ -78,6 +79,7 @@ def export(
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to write; default: stdout.")
     ] = None,
     storage: Storage = DEFAULT_STORAGE,
+    server: Server = None,
 ) -> None:
     """Write the best configuration within the limits as YAML, for `pruning.load` and `ztp evaluate`."""
     from search.view import wording
@@ -85,7 +87,7 @@ def export(
     from search.view.lookup import the_point
 
     limits = Limits(max_gflops, min_speedup, min_accuracy)
-    store = open_store(storage)
+    store = open_reader(storage, server)
     study = store.study(name)
     point = the_point(store, study, limits, trial)
     config = to_config(study, point)
