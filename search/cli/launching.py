@@ -45,18 +45,13 @@ def launch(
     server: Server = None,
 ) -> None:
     """Search schedules for a backbone and a budget; the same command continues a study that was interrupted."""
-    from search.store.database import parse_url
-    from search.study.spec import check_files
-
     overrides = {"budget.trials": trials, "budget.time": time, "budget.max_gflops": max_gflops}
     overrides["runtime.workers"] = workers
     spec = _spec(study, backbone, data, {name: value for name, value in overrides.items() if value is not None})
     if server:
-        return _launch_there(spec, server)
-    check_files(spec)
-    parse_url(storage)
-    _run(spec, storage)
-    _launched_here(spec.name, storage)
+        _launch_there(spec, server)
+    else:
+        _launch_here(spec, storage)
 
 
 def _run(spec: StudySpec, storage: str) -> None:
@@ -91,12 +86,19 @@ def _launch_there(spec: StudySpec, server: str) -> None:
         print("next: " + "\n      ".join(server_commands(study, front, client.url)))
 
 
-def _launched_here(name: str, storage: str) -> None:
+def _launch_here(spec: StudySpec, storage: str) -> None:
+    from search.store.database import parse_url
+    from search.study.spec import check_files
+
+    check_files(spec)
+    parse_url(storage)
+    _run(spec, storage)
+
     from search.view import dashboard
     from search.view.export import next_commands
 
     store = open_store(storage)
-    study, front = _conclude(store, name)
+    study, front = _conclude(store, spec.name)
     dashboard.publish(store, study)
     print("next: " + "\n      ".join(next_commands(study, front, storage, DEFAULT_STORAGE)))
 

@@ -5,6 +5,7 @@ Knows flags. Ignores what commands do with them.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -40,6 +41,9 @@ Storage = Annotated[
 Server = Annotated[
     str | None,
     typer.Option("--server", envvar="ZTP_SERVER", metavar="URL", help="Ask this `ztp serve` instead of a database."),
+]
+TokenFile = Annotated[
+    Path | None, typer.Option("--token-file", metavar="FILE", help="File with the token; else ZTP_TOKEN is read.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 

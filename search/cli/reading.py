@@ -12,7 +12,18 @@ from typing import Annotated
 
 import typer
 
-from search.cli.options import DEFAULT_STORAGE, AsJson, Name, Server, Storage, number, open_reader, open_store, whole
+from search.cli.options import (
+    DEFAULT_STORAGE,
+    AsJson,
+    Name,
+    Server,
+    Storage,
+    TokenFile,
+    number,
+    open_reader,
+    open_store,
+    whole,
+)
 from search.errors import InputError, SearchError
 
 
@@ -122,10 +133,17 @@ def dashboard(
     port: Annotated[
         int, typer.Option(parser=whole, metavar="PORT", help="Where to listen; 0 for any free port.")
     ] = 8080,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on; any but loopback needs a token.")] = "127.0.0.1",
+    token_file: TokenFile = None,
     storage: Storage = DEFAULT_STORAGE,
 ) -> None:
     """Serve Optuna Dashboard over the storage, read-only, until Ctrl-C."""
-    from search.view.dashboard import make_dashboard, serve
+    from search.view.access.gate import Gate
+    from search.view.access.token import check_host, read_token
 
-    serve(make_dashboard(open_store(storage), host, port), host)
+    token = read_token(token_file)
+    check_host(host, token)
+
+    from search.view.dashboard import make_dashboard, serve  # only now: Optuna and its dashboard, for seconds
+
+    serve(make_dashboard(open_store(storage), host, port, Gate(token)), host)

@@ -10,13 +10,10 @@ from typing import Annotated
 
 import typer
 
-from search.cli.options import DEFAULT_STORAGE, Storage, whole
+from search.cli.options import DEFAULT_STORAGE, Storage, TokenFile, whole
 from search.errors import InputError
 
 MOST_WORKERS = 256
-TokenFile = Annotated[
-    Path | None, typer.Option("--token-file", metavar="FILE", help="File with the token; else ZTP_TOKEN is read.")
-]
 
 
 def serve(

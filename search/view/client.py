@@ -35,14 +35,12 @@ class ServerAway(InputError):
 class Client:
     """Studies of a server. Use as a context manager."""
 
-    def __init__(self, url: str, transport: httpx.BaseTransport | None = None) -> None:
-        """Raises InputError for an address that is none. transport: for tests."""
+    def __init__(self, url: str) -> None:
+        """Raises InputError for an address that is none."""
         self.url = check_server(url)
         token = read_token(None)
         headers = {"Authorization": f"Bearer {token.secret}"} if token else {}
-        self._http = httpx.Client(
-            base_url=f"{self.url}/api/v1", headers=headers, timeout=TIMEOUT_S, transport=transport
-        )
+        self._http = httpx.Client(base_url=f"{self.url}/api/v1", headers=headers, timeout=TIMEOUT_S)
         self._names: dict[int, str] = {}
 
     def __enter__(self) -> Client:

