@@ -24,8 +24,8 @@ from search.view.service.errors import documented
 from search.view.service.metrics import CONTENT_TYPE, RequestMetrics
 from search.view.service.middleware import AccessMiddleware, MetricsMiddleware
 from search.view.service.models import HealthModel
+from search.view.service.studies import API
 
-API = "/api/v1"
 DESCRIPTION = """Zero-shot token-pruning studies: create one, follow it, take its best configuration.
 
 Every request but `GET /health` needs `Authorization: Bearer TOKEN` where the server has a token. Whatever goes wrong is
@@ -51,7 +51,7 @@ def make_app(
     app.state.metrics = metrics = RequestMetrics(store)
     errors.install(app)
     for router in (studies.router, fronts.router, events.router):
-        app.include_router(router, prefix=API)
+        app.include_router(router)
     app.include_router(pages.router)
     app.add_api_route("/health", health, response_model=HealthModel, tags=["operations"], responses=UNHEALTHY)
     app.add_api_route("/metrics", scrape, response_class=Response, tags=["operations"], responses=METRICS)

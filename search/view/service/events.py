@@ -21,7 +21,7 @@ from search.store.fronts import Store
 from search.store.records import HELD_STATES
 from search.view.service.documents import Document, progress_document
 from search.view.service.errors import documented
-from search.view.service.studies import DENIED, Reading, Study
+from search.view.service.studies import API, DENIED, Reading, Study
 
 LOOK_EVERY_S = 1.0
 PING_EVERY_S = 15.0  # proxies close what is silent
@@ -44,7 +44,7 @@ Seconds = Annotated[
 ]
 Event = tuple[str, Document]
 
-router = APIRouter(tags=["events"])
+router = APIRouter(prefix=API, tags=["events"])
 
 
 @router.get(

@@ -26,7 +26,7 @@ from search.view.service.models import (
     FrontRecordsModel,
     HistoryModel,
 )
-from search.view.service.studies import DENIED, Reading, Study
+from search.view.service.studies import API, DENIED, Reading, Study
 
 MOST_AT_ONCE = 1000
 CONFIG_EXAMPLE = """format: 1
@@ -40,7 +40,7 @@ Version = Annotated[
     int | None, Query(ge=1, le=MOST_TRIAL, description="of the front; the latest without it", examples=[3])
 ]
 
-router = APIRouter(prefix="/studies/{name}", tags=["fronts"])
+router = APIRouter(prefix=f"{API}/studies/{{name}}", tags=["fronts"])
 
 
 @router.get(

@@ -20,7 +20,7 @@ from search.view.service.documents import Document, study_document
 from search.view.service.errors import ServiceError, documented
 from search.view.service.models import StudyListModel, StudyModel
 
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+API = "/api/v1"
 DENIED = documented(401, 403)
 EXAMPLE = """name: shirts
 backbone: {name: demo}
@@ -37,7 +37,7 @@ BODY = {
     }
 }
 
-router = APIRouter(prefix="/studies", tags=["studies"])
+router = APIRouter(prefix=f"{API}/studies", tags=["studies"])
 
 
 def get_store(request: Request) -> Store:
@@ -83,7 +83,7 @@ async def create_study(request: Request, response: Response, store: Reading) -> 
     spec = parse_study(body, request.headers.get("content-type", ""), request.app.state.roots)
     study, is_new = await run_in_threadpool(_add, store, spec)
     response.status_code = 201 if is_new else 200
-    response.headers["Location"] = f"/api/v1/studies/{study.name}"
+    response.headers["Location"] = f"{API}/studies/{study.name}"
     return await run_in_threadpool(lambda: study_document(study, store.progress(study.id)))
 
 
