@@ -7,8 +7,11 @@ with its trials. Ignores trials.
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -26,8 +29,13 @@ IDLE_S = 1.0  # between two looks at a store without open studies
 
 
 def work_off(url: str, number: int | None = None) -> None:
-    """Work on open studies, the oldest first, until interrupted. Raises InputError if there is no such store."""
+    """Work on open studies, the oldest first, until interrupted. Raises InputError if there is no such store.
+
+    number: given by who supervises this process, which ends when its supervisor does.
+    """
     store = Store.open(url, create=False)
+    if number is not None:
+        threading.Thread(target=_end_with, args=(os.getppid(),), name="parent", daemon=True).start()
     try:
         while True:
             worked = [_work_on(store, record, number) for record in store.studies() if record.state in OPEN_STATES]
@@ -35,6 +43,13 @@ def work_off(url: str, number: int | None = None) -> None:
                 time.sleep(IDLE_S)
     finally:
         store.close()
+
+
+def _end_with(parent: int) -> None:
+    """Interrupt this process once its parent is gone: a killed service must not leave workers behind."""
+    while os.getppid() == parent:
+        time.sleep(IDLE_S)
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 def _work_on(store: Store, record: StudyRecord, number: int | None) -> bool:
