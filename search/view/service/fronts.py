@@ -102,7 +102,7 @@ def show_evaluation(
 @router.get(
     "/export",
     response_class=Response,
-    responses={200: {"content": {"application/yaml": {"schema": {"type": "string"}, "example": CONFIG_EXAMPLE}}}}
+    responses={200: {"content": {"application/yaml": {"schema": {"type": "object"}, "example": CONFIG_EXAMPLE}}}}
     | DENIED
     | documented(404, 422, 503),
 )

@@ -101,7 +101,7 @@ def show_study(study: Study, store: Reading) -> Document:
 @router.get(
     "/{name}/spec",
     response_class=Response,
-    responses={200: {"content": {"application/yaml": {"schema": {"type": "string"}, "example": EXAMPLE}}}}
+    responses={200: {"content": {"application/yaml": {"schema": {"type": "object"}, "example": EXAMPLE}}}}
     | DENIED
     | documented(404, 503),
 )

@@ -47,9 +47,7 @@ def test_it_serves_and_shows_the_password_to_nobody(
             for path in ("/studies", "/studies/shirts", "/studies/shirts/spec", "/openapi.json")
         ),
         *(service.api("GET", path) for path in ("/studies/nope", "/studies/%00", "/studies/shirts/front", "/nothing")),
-        service.api(
-            "POST", "/studies", content=new_study("shirts").replace("8", "9"), headers={"Content-Type": "text/yaml"}
-        ),
+        service.api("POST", "/studies", content=new_study("shirts").replace("8", "9"), headers=yaml),
         *(service.http.get(path) for path in ("/", "/health", "/metrics", "/cards/shirts")),
         *(service.http.get(service.dashboard + path) for path in ("/api/studies", "/api/studies/1", "/api/meta")),
     ]
