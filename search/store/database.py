@@ -70,7 +70,7 @@ def parse_url(url: str) -> URL:
 
 def shown(url: URL) -> str:
     """The URL as people may see it: drivers also take a password as an option behind the question mark."""
-    secret = {name: "***" for name in url.query if "password" in name.lower()}
+    secret = {name: "HIDDEN" for name in url.query if "password" in name.lower()}
     return url.update_query_dict(secret).render_as_string(hide_password=True)
 
 
