@@ -22,6 +22,7 @@ from search.view.service.documents import Document, to_evaluation, to_front, to_
 
 TIMEOUT_S = 30.0
 LOOK_EVERY_S = 1.0
+ONE_EACH = httpx.Limits(max_keepalive_connections=0)  # a connection a request: nothing is left open by a command
 AWAY_S = 60.0  # a server that is started anew answers again within this
 PAGE = 1000  # evaluations a request
 # what a worker notes with a study that it refused, and the command line ends with 2 for
@@ -40,7 +41,7 @@ class Client:
         self.url = check_server(url)
         token = read_token(None)
         headers = {"Authorization": f"Bearer {token.secret}"} if token else {}
-        self._http = httpx.Client(base_url=f"{self.url}/api/v1", headers=headers, timeout=TIMEOUT_S)
+        self._http = httpx.Client(base_url=f"{self.url}/api/v1", headers=headers, timeout=TIMEOUT_S, limits=ONE_EACH)
         self._names: dict[int, str] = {}
 
     def __enter__(self) -> Client:

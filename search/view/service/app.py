@@ -20,7 +20,7 @@ from search.study.spec import StudySpec
 from search.view.access.gate import Gate
 from search.view.access.token import Token
 from search.view.service import errors, events, fronts, pages, studies
-from search.view.service.errors import documented
+from search.view.service.errors import ErrorBody, documented
 from search.view.service.metrics import CONTENT_TYPE, RequestMetrics
 from search.view.service.middleware import AccessMiddleware, MetricsMiddleware
 from search.view.service.models import HealthModel
@@ -90,12 +90,22 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         schema = get_openapi(
             title=app.title, version=app.version, description=app.description, routes=app.routes, tags=app.openapi_tags
         )
-        parts = schema["components"]["schemas"]
-        spec = StudySpec.model_json_schema(ref_template="#/components/schemas/{model}")
-        parts |= spec.pop("$defs")
-        parts["StudySpec"] = spec
+        for model in (StudySpec, ErrorBody):
+            described = model.model_json_schema(ref_template="#/components/schemas/{model}")
+            schema["components"]["schemas"] |= described.pop("$defs") | {model.__name__: described}
+        _drop_unused(schema)
         schema["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         schema["security"] = [{"token": []}]
         schema["paths"]["/health"]["get"]["security"] = []
         app.openapi_schema = schema
     return app.openapi_schema
+
+
+def _drop_unused(schema: dict[str, Any]) -> None:
+    """FastAPI documents an error of its own for every parameter; here all errors have one shape."""
+    for methods in schema["paths"].values():
+        for operation in methods.values():
+            if "HTTPValidationError" in str(operation["responses"].get("422")):
+                del operation["responses"]["422"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        schema["components"]["schemas"].pop(name, None)

@@ -64,7 +64,8 @@ def place_of(message: str) -> str | None:
 
 def documented(*codes: int) -> dict[int | str, dict[str, Any]]:
     """OpenAPI's `responses` of an operation, by code."""
-    return {code: {"model": ErrorBody, "description": DESCRIPTIONS[code]} for code in codes}
+    content = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}
+    return {code: {"content": content, "description": DESCRIPTIONS[code]} for code in codes}
 
 
 DESCRIPTIONS = {
