@@ -36,9 +36,7 @@ data: {"study": "shirts", "version": 2, "hypervolume": 0.0498, "points": 3}
 event: end
 data: {"study": "shirts", "state": "done"}
 """
-STREAM: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/event-stream": {"schema": {"type": "string"}, "example": EXAMPLE}}}
-}
+STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"example": EXAMPLE}}}}
 Seconds = Annotated[
     float, Query(ge=0, le=LONGEST_S, description="end the stream after so many seconds; 0: after what is known now")
 ]
