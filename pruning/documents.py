@@ -14,9 +14,38 @@ import yaml
 
 from pruning.errors import ConfigError
 
+MOST_EXPANDED = 1_000_000  # characters and nodes once aliases are written out; a study has some hundreds
+
 
 class _StrictLoader(yaml.SafeLoader):
-    """PyYAML's safe loader takes the last of two equal keys in silence; this one refuses."""
+    """PyYAML's safe loader takes the last of two equal keys in silence; this one refuses.
+
+    It refuses as well what a few aliases blow up to: harmless as shared objects, not once it is copied or shown.
+    """
+
+    def get_single_node(self) -> yaml.Node | None:
+        node: yaml.Node | None = super().get_single_node()
+        if node is not None:
+            self._expanded(node, {})
+        return node
+
+    def _expanded(self, node: yaml.Node, sizes: dict[int, int]) -> int:
+        """Size of a node with its aliases written out; `sizes`: of those seen, -1 while one is being measured."""
+        known = sizes.get(id(node))
+        if known is None:
+            sizes[id(node)] = -1
+            children = [node.value] if isinstance(node.value, str) else node.value
+            sizes[id(node)] = known = 1 + sum(self._size(child, sizes) for child in children)
+        if not 0 <= known <= MOST_EXPANDED:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"aliases must not expand to more than {MOST_EXPANDED:,} characters", node.start_mark
+            )
+        return known
+
+    def _size(self, child: Any, sizes: dict[int, int]) -> int:
+        if isinstance(child, str):
+            return len(child)
+        return sum(self._expanded(node, sizes) for node in (child if isinstance(child, tuple) else (child,)))
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()

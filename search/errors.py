@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class SearchError(Exception):
     """Something failed while running; the command line exits with 1."""
@@ -17,6 +19,23 @@ class StorageUnavailable(SearchError):
 
 class StorageLost(SearchError):
     """The database did not answer for as long as one was told to wait for it."""
+
+
+class UnknownStudy(InputError):
+    """No study of this name is in the store."""
+
+
+class SpecConflict(InputError):
+    """The name is taken by a study of another spec."""
+
+    def __init__(self, message: str, differences: Sequence[str] = ()) -> None:
+        """differences: each as "budget.trials: 40 -> 60"; empty if the study is not ours."""
+        super().__init__(message)
+        self.differences = tuple(differences)
+
+
+class StudyHeld(SearchError):
+    """Somebody paused or stopped the study while it ran; what it found stays."""
 
 
 class TrialStopped(SearchError):

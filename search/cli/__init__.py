@@ -17,7 +17,7 @@ import typer
 
 from pruning.errors import PruningError
 from search import logs
-from search.cli import caching, catalogue, comparing, launching, looking, operating, reading
+from search.cli import caching, catalogue, comparing, launching, looking, operating, reading, serving
 from search.errors import InputError, SearchError
 
 FAILED, INVALID = 1, 2
@@ -38,6 +38,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "visualize": looking.visualize,
     "dashboard": reading.dashboard,
     "backbones": catalogue.backbones,
+    "serve": serving.serve,
     "worker": launching.worker,
     "cache": caching.cache,
     "doctor": operating.doctor,

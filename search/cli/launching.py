@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from search import logs
-from search.cli.options import DEFAULT_STORAGE, Storage, exit_code, number, open_store, whole
+from search.cli.options import DEFAULT_STORAGE, INTERRUPTED, Server, Storage, exit_code, number, open_store, whole
 from search.errors import InputError, SearchError
 
 if TYPE_CHECKING:
+    from search.store.records import Front, StudyRecord
     from search.study.spec import StudySpec
+    from search.view.lookup import Reader
 
 COMMON_FOLDERS = {"val", "validation", "test", "train", "images", "data"}  # say nothing about which data it is
 
@@ -49,21 +51,18 @@ def launch(
         str | None, typer.Option(metavar="ENGINE", help="How workers are started: local, or ray.")
     ] = None,
     storage: Storage = DEFAULT_STORAGE,
+    server: Server = None,
 ) -> None:
     """Search schedules for a backbone and a budget; the same command continues a study that was interrupted."""
-    from search.store.database import parse_url
-    from search.study.spec import check_files
-
     overrides = {"budget.trials": trials, "budget.time": time, "budget.max_gflops": max_gflops}
     overrides |= {"runtime.workers": workers, "runtime.engine": engine, "backbone.weights": weights}
     spec = _spec(study, backbone, data, {name: value for name, value in overrides.items() if value is not None})
     if dry_run:
         _forecast(spec)
-        return
-    check_files(spec)
-    parse_url(storage)
-    _run(spec, storage)
-    _conclude(spec.name, storage)
+    elif server:
+        _launch_there(spec, server)
+    else:
+        _launch_here(spec, storage)
 
 
 def _forecast(spec: StudySpec) -> None:
@@ -86,6 +85,43 @@ def _run(spec: StudySpec, storage: str) -> None:
     except KeyboardInterrupt as error:
         logs.say("\nztp: stopped, and nothing is lost; the same command continues")
         raise typer.Exit(exit_code(error)) from None
+
+
+def _launch_there(spec: StudySpec, server: str) -> None:
+    """The server's workers do it; this process follows, and may be ended without harm."""
+    from search.view.client import Client, refusal
+    from search.view.export import server_commands
+    from search.view.live import LiveProgress
+
+    with Client(server) as client:
+        study = client.launch(spec)
+        try:
+            with LiveProgress(spec.name, spec.budget.time) as observe:
+                progress = client.follow(study.id, observe)
+        except KeyboardInterrupt:
+            logs.say(f"\nztp: {spec.name} goes on at {client.url}; the same command follows it again")
+            raise typer.Exit(INTERRUPTED) from None
+        if error := refusal(progress):
+            raise error
+        study, front = _conclude(client, spec.name)
+        print("next: " + "\n      ".join(server_commands(study, front, client.url)))
+
+
+def _launch_here(spec: StudySpec, storage: str) -> None:
+    from search.store.database import parse_url
+    from search.study.spec import check_files
+
+    check_files(spec)
+    parse_url(storage)
+    _run(spec, storage)
+
+    from search.view import dashboard
+    from search.view.export import next_commands
+
+    store = open_store(storage)
+    study, front = _conclude(store, spec.name)
+    dashboard.publish(store, study)
+    print("next: " + "\n      ".join(next_commands(study, front, storage, DEFAULT_STORAGE)))
 
 
 def _spec(study: str | None, backbone: str | None, data: str | None, overrides: dict[str, Any]) -> StudySpec:
@@ -115,29 +151,26 @@ def _derived_name(backbone: str, data: str) -> str:
     return re.sub(r"[^A-Za-z0-9._]+", "-", f"{backbone}-{place}").strip("-.")[:100]
 
 
-def _conclude(name: str, storage: str) -> None:
-    """What one wants to see when a launch ends: the front, its plots, and what to type next."""
-    from search.view import dashboard, plots, report
-    from search.view.export import next_commands
+def _conclude(reader: Reader, name: str) -> tuple[StudyRecord, Front]:
+    """What one wants to see when a launch ends: the front and its plots."""
+    from search.view import plots, report
 
-    store = open_store(storage)
-    study = store.study(name)
-    front = store.front(study.id)
-    progress = store.progress(study.id)
+    study = reader.study(name)
+    front = reader.front(study.id)
+    progress = reader.progress(study.id)
     if front is None:
         raise SearchError(f"{name}: {study.state} without a front after {progress.done} trials; {progress.note}")
     report.show(report.front_table(study, front))
     if study.state != "done":
         print(f"\n{name}: {study.state} after {progress.done} of {progress.total} trials; {progress.note}")
-    dashboard.publish(store, study)
     print()
     for path in (Path(f"{name}-front.png"), Path(f"{name}-front.html")):
         try:
-            plots.save_plot(path, study, front, store.evaluations(study.id))
+            plots.save_plot(path, study, front, reader.evaluations(study.id))
             print(f"plot: {path.resolve()}")
         except InputError as error:  # the search is done and stored: a folder without space must not fail it
             logs.say(f"ztp: {error}")
-    print("next: " + "\n      ".join(next_commands(study, front, storage, DEFAULT_STORAGE)))
+    return study, front
 
 
 def worker(
@@ -146,7 +179,8 @@ def worker(
         typer.Argument(metavar="[NAME]", help="Name of a study; without it, any open one, oldest first."),
     ] = None,
     keep_waiting: Annotated[
-        bool, typer.Option("--keep-waiting", help="Without NAME: wait for further studies, until told to end.")
+        bool,
+        typer.Option("--keep-waiting", help="Without NAME: stay, and lead what nobody leads."),
     ] = False,
     storage: Storage = DEFAULT_STORAGE,
     number: Annotated[int | None, typer.Option(parser=whole, hidden=True)] = None,  # an engine counts those it starts
@@ -154,7 +188,8 @@ def worker(
     """Join running studies from any machine that reaches their storage and has their data."""
     if name is not None and keep_waiting:
         raise InputError(f"--keep-waiting is for a worker of any study, got it beside {name}; drop one")
-    from search.fleet.joining import join, join_any
+    from search.fleet.joining import join
+    from search.fleet.roaming import join_any
 
     try:
         if name is not None:

@@ -5,12 +5,14 @@ Knows flags. Ignores what commands do with them.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
     from search.store.fronts import Store
+    from search.view.lookup import Reader
 
 DEFAULT_STORAGE = "sqlite:///ztp.db"
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -36,6 +38,13 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a study; `ztp
 Storage = Annotated[
     str, typer.Option("--storage", envvar="ZTP_STORAGE", metavar="URL", help="Database of the studies.")
 ]
+Server = Annotated[
+    str | None,
+    typer.Option("--server", envvar="ZTP_SERVER", metavar="URL", help="Ask this `ztp serve` instead of a database."),
+]
+TokenFile = Annotated[
+    Path | None, typer.Option("--token-file", metavar="FILE", help="File with the token; else ZTP_TOKEN is read.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
@@ -49,3 +58,12 @@ def open_store(storage: str) -> Store:
     from search.store.fronts import Store
 
     return Store.open(storage, create=False)
+
+
+def open_reader(storage: str, server: str | None) -> Reader:
+    """What answers a command that reads: the server if one is named, else the store. Raises InputError."""
+    if not server:
+        return open_store(storage)
+    from search.view.client import Client  # only now: the HTTP client, for a tenth of a second
+
+    return Client(server)

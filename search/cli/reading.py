@@ -8,33 +8,44 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from search import logs
-from search.cli.options import DEFAULT_STORAGE, AsJson, Name, Storage, number, open_store, whole
+from search.cli.options import (
+    DEFAULT_STORAGE,
+    AsJson,
+    Name,
+    Server,
+    Storage,
+    TokenFile,
+    number,
+    open_reader,
+    open_store,
+    whole,
+)
 from search.errors import InputError, SearchError
 
 if TYPE_CHECKING:
     from pruning.config import Config
-    from search.store.fronts import Store
     from search.store.records import Evaluation, Front, StudyRecord
+    from search.view.lookup import Reader
 
 
-def list_studies(storage: Storage = DEFAULT_STORAGE) -> None:
+def list_studies(storage: Storage = DEFAULT_STORAGE, server: Server = None) -> None:
     """List the studies of a storage."""
     from search.view import report, status
 
-    store = open_store(storage)
+    store = open_reader(storage, server)
     report.show(status.study_list((study, store.progress(study.id)) for study in store.studies()))
 
 
-def study_status(name: Name, storage: Storage = DEFAULT_STORAGE) -> None:
+def study_status(name: Name, storage: Storage = DEFAULT_STORAGE, server: Server = None) -> None:
     """Show how far a study is, and what is known of it."""
     from search.view import report, status
 
-    store = open_store(storage)
+    store = open_reader(storage, server)
     study = store.study(name)
     report.show(status.study_status(study, store.progress(study.id)))
 
@@ -45,9 +56,11 @@ def front(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print one row per point.")] = False,
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a picture: .png or .html.")] = None,
     storage: Storage = DEFAULT_STORAGE,
+    server: Server = None,
 ) -> None:
     """Show a study's Pareto front of accuracy and throughput, or those of several."""
     from search.view import report
+    from search.view.lookup import the_front
     from search.view.pictures import canvas
 
     if as_json + as_csv + (plot is not None) > 1:
@@ -56,8 +69,8 @@ def front(
         raise InputError(f"front takes each study once, got {' '.join(names)}")
     if plot is not None:
         canvas.check_path(plot)
-    store = open_store(storage)
-    found = [(study, _front(store, study)) for study in map(store.study, names)]
+    store = open_reader(storage, server)
+    found = [(study, the_front(store, study)) for study in map(store.study, names)]
     if plot is not None:
         _plot(plot, store, found)
         logs.say(f"ztp: wrote {plot}")
@@ -70,7 +83,7 @@ def front(
         report.show(*(report.front_table(study, latest) for study, latest in found))
 
 
-def _plot(path: Path, store: Store, found: Sequence[tuple[StudyRecord, Front]]) -> None:
+def _plot(path: Path, store: Reader, found: Sequence[tuple[StudyRecord, Front]]) -> None:
     """One study with everything that it evaluated; several with their fronts alone."""
     from search.view import plots
     from search.view.pictures import canvas, fronts
@@ -80,14 +93,6 @@ def _plot(path: Path, store: Store, found: Sequence[tuple[StudyRecord, Front]]) 
         plots.save_plot(path, study, latest, store.evaluations(study.id))
     else:
         canvas.save(path, fronts.gather(found), fronts.matplotlib_figure, fronts.plotly_figure)
-
-
-def _front(store: Store, study: StudyRecord) -> Front:
-    found = store.front(study.id)
-    if found is None:
-        done = store.progress(study.id).done
-        raise InputError(f"study {study.name} has no front yet, got {done} trials done; wait for the dense model's")
-    return found
 
 
 def export(
@@ -109,14 +114,16 @@ def export(
         Path | None, typer.Option("--onnx", metavar="FILE.onnx", help="The pruned model itself, for ONNX Runtime.")
     ] = None,
     storage: Storage = DEFAULT_STORAGE,
+    server: Server = None,
 ) -> None:
     """Write the best configuration within the limits as YAML, for `pruning.load` and `ztp evaluate`, or as ONNX."""
     from search.view.export import Limits, to_config
+    from search.view.lookup import the_point
 
     limits = Limits(max_gflops, min_speedup, min_accuracy)
-    store = open_store(storage)
+    store = open_reader(storage, server)
     study = store.study(name)
-    point = _choose(store, study, limits, trial)
+    point = the_point(store, study, limits, trial)
     config = to_config(study, point)
     if onnx is not None:
         _export_onnx(config, point, onnx)
@@ -138,23 +145,6 @@ def _wrote(path: Path, point: Evaluation, more: str) -> None:
     from search.view import wording
 
     logs.say(f"ztp: wrote {path}: {wording.point(point)}{more}")
-
-
-def _choose(store: Store, study: StudyRecord, limits: Any, trial: int | None) -> Evaluation:
-    from search.view.export import budget_limits, choose
-
-    if trial is None:
-        front = _front(store, study)
-        return choose(front, limits, budget_limits(study, front))
-    if limits.given():
-        raise InputError(f"--trial names one schedule, so limits are refused beside it, got --trial {trial}; drop one")
-    found = store.evaluation_of_trial(study.id, trial)
-    if found is None or not found.search.complete:
-        points = ", ".join(str(point.trial) for point in _front(store, study).points)
-        why = f", which was stopped after {found.search.accuracy.images} images" if found else ""
-        rule = f"--trial must be an evaluated trial of {study.name}"
-        raise InputError(f"{rule}, got {trial}{why}; on the front: {points}")
-    return found
 
 
 def evaluate(
@@ -182,10 +172,17 @@ def dashboard(
     port: Annotated[
         int, typer.Option(parser=whole, metavar="PORT", help="Where to listen; 0 for any free port.")
     ] = 8080,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on; any but loopback needs a token.")] = "127.0.0.1",
+    token_file: TokenFile = None,
     storage: Storage = DEFAULT_STORAGE,
 ) -> None:
     """Serve Optuna Dashboard over the storage, read-only, until Ctrl-C."""
-    from search.view.dashboard import make_dashboard, serve
+    from search.view.access.gate import Gate
+    from search.view.access.token import check_host, read_token
 
-    serve(make_dashboard(open_store(storage), host, port), host)
+    token = read_token(token_file)
+    check_host(host, token)
+
+    from search.view.dashboard import make_dashboard, serve  # only now: Optuna and its dashboard, for seconds
+
+    serve(make_dashboard(open_store(storage), host, port, Gate(token)), host)

@@ -1,4 +1,4 @@
-"""Workers that join studies which somebody launched: one study, or whatever is open.
+"""Joining studies that somebody launched.
 
 Knows states of studies. Ignores how a trial is done.
 """
@@ -7,21 +7,16 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 
 from pruning.errors import PruningError
 from search.errors import InputError, SearchError, StorageLost
 from search.evaluation.bench import Bench
 from search.evaluation.facts import Facts
-from search.fleet.leaving import leaving
-from search.fleet.patience import Patience
-from search.fleet.settings import read_settings
 from search.fleet.worker import FACTS, Worker
 from search.store.fronts import Store
 from search.store.records import Progress, StudyRecord
 from search.study.spec import check_files, make_spec
 
-POLL_S = 5.0  # between two looks for a study that is open
 log = logging.getLogger(__name__)
 
 
@@ -50,33 +45,7 @@ def join(name: str, url: str, number: int | None = None) -> None:
             raise SearchError(f"study {name} has spent its budget; see ztp front {name}")
         if record.state == "stopped":
             raise SearchError(f"study {name} is stopped; continue it by its launch, and workers may join again")
-        open_worker(store, record, _seed(number), keeps_time=False).finish()
-    finally:
-        store.close()
-
-
-def join_any(url: str, number: int | None = None, keep_waiting: bool = False) -> int:
-    """Help with whatever studies are open, oldest first, until none is. Returns how many it helped with.
-
-    keep_waiting: go on looking for open studies until the process is asked to end.
-    A study that this machine cannot help with, for lack of its images say, is left to others; that is said once.
-    """
-    store = Store.open(url, create=False)
-    keep = Patience(read_settings().patience_s).keep
-    helped, beyond = 0, set[int]()
-    try:
-        while True:
-            record = next((each for each in keep(lambda: open_studies(store)) if each.id not in beyond), None)
-            if record is not None:
-                if _help(store, record, _seed(number)):
-                    helped += 1
-                else:
-                    beyond.add(record.id)
-            elif not keep_waiting:
-                return helped
-            else:
-                with leaving():
-                    time.sleep(POLL_S)
+        open_worker(store, record, seed_of(number), keeps_time=False).finish()
     finally:
         store.close()
 
@@ -92,7 +61,7 @@ def _has_budget(record: StudyRecord, progress: Progress) -> bool:
     return progress.done < progress.total and (limit is None or progress.seconds < limit)
 
 
-def _help(store: Store, record: StudyRecord, number: int) -> bool:
+def help_with(store: Store, record: StudyRecord, number: int) -> bool:
     """Whether this machine could."""
     try:
         open_worker(store, record, number, keeps_time=False).finish(wait_if_paused=False)
@@ -104,6 +73,6 @@ def _help(store: Store, record: StudyRecord, number: int) -> bool:
     return True
 
 
-def _seed(number: int | None) -> int:
+def seed_of(number: int | None) -> int:
     """Two workers must not suggest the same."""
     return os.getpid() if number is None else number

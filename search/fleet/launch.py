@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pruning.model import PrunedViT
 from pruning.schedule import Schedule
 from pruning.stage import Stage
-from search.errors import InputError, SearchError
+from search.errors import InputError, StudyHeld
 from search.evaluation.bench import Bench
 from search.evaluation.deployed import ONNXRUNTIME, check_onnxruntime
 from search.evaluation.facts import Facts
@@ -23,7 +23,7 @@ from search.fleet.patience import Patience
 from search.fleet.settings import read_settings
 from search.fleet.worker import FACTS, Observer, Worker
 from search.store.fronts import Store
-from search.store.records import Evaluation, StudyRecord
+from search.store.records import HELD_STATES, OPEN_STATES, Evaluation, StudyRecord
 from search.study.space import smallest
 from search.study.spec import StudySpec, check_files
 
@@ -53,6 +53,8 @@ def launch(spec: StudySpec, url: str, observe: Observer, workers: int = 1, engin
     store = Patience(read_settings().patience_s).wrap(Store.open(url))
     try:
         record = store.add_study(spec)
+        if known is not None and known.state in OPEN_STATES:
+            _check_open(store, record)  # somebody may have paused it while the model was loaded
         if record.state != "done":
             _run(store, record, bench, observe, workers, engine or spec.runtime.engine)
         return store.study(spec.name)
@@ -118,19 +120,28 @@ def check_methods(spec: StudySpec, bench: Bench) -> None:
 
 def _run(store: Store, record: StudyRecord, bench: Bench, observe: Observer, workers: int, engine: str) -> None:
     """Search, then confirm. Whatever ends it early leaves the study "stopped" and resumable."""
+    store.set_state(record.id, "running")  # first: who pauses it from now on is obeyed
     try:
         _prepare(store, record, bench)
         observe(store.progress(record.id))
         _search(store, record, bench, observe, workers, engine)
-        store.set_state(record.id, "confirming")
+        if not store.advance(record.id, OPEN_STATES, "confirming"):
+            _check_open(store, record)
         _confirm(store, record, bench, observe)
     except BaseException as error:
-        store.set_state(record.id, "stopped", _reason(error))
+        store.advance(record.id, OPEN_STATES, "stopped", _reason(error))
         raise
     done, total = store.progress(record.id).done, bench.spec.budget.trials
     note = "" if done == total else f"time budget used up after {done} of {total} trials"
     store.set_state(record.id, "done", note)
     observe(store.progress(record.id))
+
+
+def _check_open(store: Store, record: StudyRecord) -> None:
+    """Raises StudyHeld if somebody paused or stopped the study: this process is then free for another."""
+    state = store.state(record.id)
+    if state in HELD_STATES:
+        raise StudyHeld(f"study {record.name} was {state}; what it found is kept; launch or resume it to continue")
 
 
 def _reason(error: BaseException) -> str:
@@ -142,7 +153,6 @@ def _prepare(store: Store, record: StudyRecord, bench: Bench) -> None:
     known = record.provenance.get(FACTS)
     if known is not None:
         bench.use(Facts(**known))
-        store.set_state(record.id, "running")
         return
     began = time.monotonic()
     bench.find_facts()
@@ -163,7 +173,6 @@ def _prepare(store: Store, record: StudyRecord, bench: Bench) -> None:
             FACTS: facts.to_dict(),
         },
     )
-    store.set_state(record.id, "running")
     store.add_seconds(record.id, time.monotonic() - began)
 
 
@@ -174,10 +183,8 @@ def _search(store: Store, record: StudyRecord, bench: Bench, observe: Observer, 
     if workers > 1 or engine != "local":
         worker.run(observe, at_most=1)
         _search_by_engine(store, record, worker, observe, workers, engine)
-    worker.finish(observe)  # with other workers about: what they leave, wherever they are
-    progress = store.progress(record.id)
-    if progress.state == "stopped":
-        raise SearchError(f"study {record.name} was stopped; launch it again to continue it")
+    worker.finish(observe, wait_if_paused=False)  # with other workers about: what they leave, wherever they are
+    _check_open(store, record)
 
 
 def _search_by_engine(
@@ -206,6 +213,7 @@ def _confirm(store: Store, record: StudyRecord, bench: Bench, observe: Observer)
     dense = store.evaluation(record.id, bench.key(Schedule()))
     finalists = {e.search.key: e for e in [*([dense] if dense else []), *(front.points if front else ())]}
     for key, evaluation in finalists.items():
+        _check_open(store, record)
         if evaluation.confirm is None:
             store.save_confirm(record.id, key, bench.confirm(evaluation.search.schedule))
             observe(store.progress(record.id))

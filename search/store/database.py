@@ -96,7 +96,9 @@ def _with_password(url: URL) -> URL:
 
 
 def shown(url: URL) -> str:
-    return url.render_as_string(hide_password=True)
+    """The URL as people may see it: drivers also take a password as an option behind the question mark."""
+    secret = {name: "HIDDEN" for name in url.query if "password" in name.lower()}
+    return url.update_query_dict(secret).render_as_string(hide_password=True)
 
 
 def _check_sqlite_url(url: URL) -> None:

@@ -74,9 +74,10 @@ def find_of_trial(connection: Connection, study_id: int, trial: int) -> Evaluati
     return None if key is None else find(connection, study_id, key)
 
 
-def find_all(connection: Connection, study_id: int) -> list[Evaluation]:
-    """In the order in which their schedules were evaluated first."""
+def find_all(connection: Connection, study_id: int, skip: int = 0, limit: int | None = None) -> list[Evaluation]:
+    """In the order in which their schedules were evaluated first, without the first `skip`, at most `limit`."""
     query = select(EVALUATION).where(EVALUATION.c.study_id == study_id).order_by(EVALUATION.c.id)
+    query = query.offset(skip).limit(limit) if skip or limit is not None else query
     return [to_evaluation(row) for row in connection.execute(query)]
 
 

@@ -14,7 +14,7 @@ threads; another process opens its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -23,7 +23,7 @@ from sqlalchemy import Engine
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import IntegrityError
 
-from search.errors import InputError, SearchError
+from search.errors import InputError, SearchError, SpecConflict
 from search.store import attempts, evaluations, slots, studies, versions
 from search.store.database import (
     exists,
@@ -37,7 +37,7 @@ from search.store.database import (
     writing,
 )
 from search.store.migrations import HEAD
-from search.store.records import Attempt, Evaluation, Front, Measurement, Progress, Slot, StudyRecord
+from search.store.records import STUDY_STATES, Attempt, Evaluation, Front, Measurement, Progress, Slot, StudyRecord
 from search.store.slots import LEASE_S
 from search.study.spec import StudySpec, differences, make_spec
 
@@ -99,6 +99,11 @@ class Store:
                 self._optuna = trials.open_optuna(self._url)
             return self._optuna
 
+    def ping(self) -> None:
+        """Raises SearchError if the database cannot be reached."""
+        with reading(self._engine) as connection:
+            connection.exec_driver_sql("SELECT 1")
+
     def close(self) -> None:
         """Give all connections back."""
         self._engine.dispose()
@@ -111,7 +116,7 @@ class Store:
     def add_study(self, spec: StudySpec) -> StudyRecord:
         """Create the study, or find it again if it was created by the same spec.
 
-        Raises InputError with the differences if the name is taken by another spec, or by a foreign Optuna study.
+        Raises SpecConflict with the differences if the name is taken by another spec, or by a foreign Optuna study.
         """
         storage = self.optuna_storage()
         try:
@@ -122,9 +127,10 @@ class Store:
         stored = make_spec(record.spec, f"study {spec.name} at {shown(self._url)}")
         changed = differences(stored.to_dict(), spec.to_dict())
         if changed:
-            raise InputError(
+            raise SpecConflict(
                 f"study {spec.name} at {shown(self._url)} exists with another spec ({'; '.join(changed)}); "
-                "restore the spec to continue it, or choose another name"
+                "restore the spec to continue it, or choose another name",
+                changed,
             )
         from search.store import trials  # loads Optuna
 
@@ -136,7 +142,7 @@ class Store:
             return studies.find_or_add(connection, spec, shown(self._url))
 
     def study(self, name: str) -> StudyRecord:
-        """Look a study up by name. Raises InputError listing near or known names."""
+        """Look a study up by name. Raises UnknownStudy listing near or known names."""
         with reading(self._engine) as connection:
             return studies.get(connection, name, shown(self._url))
 
@@ -147,8 +153,30 @@ class Store:
 
     def set_state(self, study_id: int, state: str, note: str = "") -> None:
         """state: one of STUDY_STATES; another is a ValueError."""
+        self.advance(study_id, STUDY_STATES, state, note)
+
+    def advance(self, study_id: int, sources: Collection[str], state: str, note: str = "") -> bool:
+        """Change the state if it is one of `sources` at that moment; False, and nothing is written, if it is not."""
         with writing(self._engine) as connection:
-            studies.set_state(connection, study_id, state, note)
+            return studies.set_state(connection, study_id, state, note, sources)
+
+    def state(self, study_id: int) -> str:
+        """What a worker asks before every trial. "stopped" if the study was deleted."""
+        with reading(self._engine) as connection:
+            return studies.get_state(connection, study_id) or "stopped"
+
+    def delete_study(self, name: str) -> None:
+        """Remove a study with its trials, evaluations and fronts, for good. Raises UnknownStudy.
+
+        Optuna's part goes first: a kill in between leaves a study that can be deleted again.
+        """
+        record = self.study(name)
+        from search.store import trials  # loads Optuna
+
+        trials.delete_optuna_study(self.optuna_storage(), name)
+        with writing(self._engine) as connection:
+            slots.lock_study(connection, record.id)
+            studies.remove(connection, record.id)
 
     def set_provenance(self, study_id: int, provenance: Mapping[str, Any]) -> None:
         """Merge plain data into what is known of the study's origin."""
@@ -235,10 +263,10 @@ class Store:
         with reading(self._engine) as connection:
             return evaluations.find(connection, study_id, key)
 
-    def evaluations(self, study_id: int) -> list[Evaluation]:
-        """All evaluations in the order in which their schedules were first evaluated."""
+    def evaluations(self, study_id: int, skip: int = 0, limit: int | None = None) -> list[Evaluation]:
+        """Evaluations in the order in which their schedules were first evaluated: all, or a part of them."""
         with reading(self._engine) as connection:
-            return evaluations.find_all(connection, study_id)
+            return evaluations.find_all(connection, study_id, skip, limit)
 
     def evaluation_of_trial(self, study_id: int, trial: int) -> Evaluation | None:
         """The evaluation of a trial's schedule, also if an earlier trial had the same schedule."""

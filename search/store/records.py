@@ -162,15 +162,17 @@ class Progress:
     failed: int = 0
 
 
-STUDY_STATES = ("created", "running", "paused", "confirming", "done", "stopped")
-HALTED = ("paused", "stopped")  # no trial of such a study is started
+OPEN_STATES = ("created", "running", "confirming")  # workers may take the study
+HELD_STATES = ("paused", "stopped")  # somebody's word, or a failure: workers leave it until it is resumed
+STUDY_STATES = (*OPEN_STATES, *HELD_STATES, "done")
 
 
 @dataclass(frozen=True)
 class StudyRecord:
     """A row of `ztp_study`.
 
-    state: one of STUDY_STATES; "stopped" is a study that was interrupted, failed, or was told to stop.
+    state: "created" (waits for a worker), "running", "confirming", "done", "paused" (by somebody, until resumed), or
+        "stopped" (by somebody, interrupted, or failed; the note says which).
     spec: the StudySpec as plain data. provenance: versions, hardware, dtype choice, profile error, fingerprints.
     """
 

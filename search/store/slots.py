@@ -17,7 +17,7 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, inser
 
 from search.errors import TrialStopped
 from search.store import attempts
-from search.store.records import HALTED, Slot
+from search.store.records import HELD_STATES, Slot
 from search.store.tables import SLOT, STUDY
 
 RESERVED, DONE, FAILED = "reserved", "done", "failed"
@@ -38,7 +38,7 @@ def reserve(
 
     A second call with the same lease finds the slot that the first one took.
     """
-    if lock_study(connection, study_id) in HALTED:
+    if lock_study(connection, study_id) in HELD_STATES:
         return None
     known = connection.execute(select(SLOT).where(SLOT.c.study_id == study_id, SLOT.c.lease == lease)).one_or_none()
     if known is not None:

@@ -7,22 +7,22 @@ when a transaction ends.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, text, update
+from sqlalchemy import Connection, Row, delete, insert, select, text, update
 
-from search.errors import InputError
+from search.errors import SpecConflict, UnknownStudy
 from search.store import slots
 from search.store.compatibility import newer_writer, warn_of_newer_writer
 from search.store.evaluations import utc_now
 from search.store.records import STUDY_STATES, StudyRecord
-from search.store.tables import STUDY
+from search.store.tables import EVALUATION, FRONT, FRONT_POINT, SLOT, STUDY
 from search.study.spec import StudySpec
 
 
 def find_or_add(connection: Connection, spec: StudySpec, place: str) -> StudyRecord:
-    """The study of this name, made if there is none. Raises InputError if Optuna has one that is not ours.
+    """The study of this name, made if there is none. Raises SpecConflict if Optuna has one that is not ours.
 
     place: the database, as error messages name it.
     """
@@ -30,7 +30,7 @@ def find_or_add(connection: Connection, spec: StudySpec, place: str) -> StudyRec
     if row is None:
         taken = text("SELECT study_id FROM studies WHERE study_name = :name")
         if connection.execute(taken, {"name": spec.name}).first() is not None:
-            raise InputError(
+            raise SpecConflict(
                 f"study {spec.name}: an Optuna study of this name exists at {place} that was not launched by ztp; "
                 "choose another name"
             )
@@ -43,14 +43,14 @@ def find_or_add(connection: Connection, spec: StudySpec, place: str) -> StudyRec
 
 
 def get(connection: Connection, name: str, place: str) -> StudyRecord:
-    """Look a study up by name. Raises InputError listing near or known names."""
+    """Look a study up by name. Raises UnknownStudy listing near or known names."""
     row = _find(connection, name)
     if row is not None:
         return _to_study(row)
     known = list(connection.scalars(select(STUDY.c.name).order_by(STUDY.c.id)))
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known[-10:]) or 'none; launch one first'}"
-    raise InputError(f"study must be one at {place}, got {name!r}; {hint}")
+    raise UnknownStudy(f"study must be one at {place}, got {name!r}; {hint}")
 
 
 def find_all(connection: Connection) -> list[StudyRecord]:
@@ -58,10 +58,24 @@ def find_all(connection: Connection) -> list[StudyRecord]:
     return [_to_study(row) for row in connection.execute(select(STUDY).order_by(STUDY.c.id))]
 
 
-def set_state(connection: Connection, study_id: int, state: str, note: str) -> None:
+def set_state(connection: Connection, study_id: int, state: str, note: str, sources: Collection[str]) -> bool:
+    """Change the state if it is one of `sources`; whether it was."""
     if state not in STUDY_STATES:
         raise ValueError(f"state must be one of {', '.join(STUDY_STATES)}, got {state!r}")
-    connection.execute(update(STUDY).where(STUDY.c.id == study_id).values(state=state, note=note))
+    known = (STUDY.c.id == study_id) & STUDY.c.state.in_(sources)
+    return connection.execute(update(STUDY).where(known).values(state=state, note=note)).rowcount > 0
+
+
+def get_state(connection: Connection, study_id: int) -> str | None:
+    """None if the study is gone."""
+    return connection.scalar(select(STUDY.c.state).where(STUDY.c.id == study_id))
+
+
+def remove(connection: Connection, study_id: int) -> None:
+    """Every row of a study, those that point to others first."""
+    for table in (FRONT_POINT, FRONT, SLOT, EVALUATION):
+        connection.execute(delete(table).where(table.c.study_id == study_id))
+    connection.execute(delete(STUDY).where(STUDY.c.id == study_id))
 
 
 def merge_provenance(connection: Connection, study_id: int, provenance: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from contextlib import suppress
 from typing import Any
 
 import optuna
@@ -85,6 +86,12 @@ def _problem(storage: RDBStorage) -> str | None:
     with storage.engine.connect() as connection:
         wrote = optuna_writer(connection)
     return optuna_problem(wrote or optuna.__version__, optuna.__version__)
+
+
+def delete_optuna_study(storage: RDBStorage, name: str) -> None:
+    """Delete the Optuna study of this name; it may be gone already."""
+    with suppress(KeyError):
+        storage.delete_study(storage.get_study_id_from_name(name))
 
 
 def create_optuna_study(storage: RDBStorage, name: str) -> None:

@@ -7,6 +7,7 @@ Knows YAML, the built-in studies and how to say what is wrong. The rules of each
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
@@ -134,14 +135,17 @@ def make_spec(data: Any, place: str) -> StudySpec:
 
 
 def check_files(spec: StudySpec) -> None:
-    """Refuse images or a weights file that are not there. Paths are relative to the current folder."""
+    """Refuse images or a weights file that are not there. Paths are relative to the current folder.
+
+    By `os.path`, for pathlib raises where a name is too long.
+    """
     if spec.data.path is not None:
         try:
             form_of(expand(spec.data.path)[0])
-        except InputError as error:
+        except (InputError, OSError) as error:
             raise InputError(f"{spec.name}: {error}") from None
     weights = spec.backbone.weights
-    if weights not in WEIGHTS and not Path(weights).is_file():
+    if weights not in WEIGHTS and not os.path.isfile(weights):
         raise InputError(
             f"{spec.name}: backbone.weights must be pretrained, random or an existing .safetensors or .pth file, "
             f"got {weights!r}; check the path"

@@ -194,6 +194,15 @@ def next_commands(study: StudyRecord, front: Front, storage: str, default_storag
     ]
 
 
+def server_commands(study: StudyRecord, front: Front, server: str) -> list[str]:
+    """The same after a launch over a server."""
+    where = "" if server == os.environ.get("ZTP_SERVER", "").rstrip("/") else f" --server {shlex.quote(server)}"
+    return [
+        f"{_program()} export {study.name}{_worthwhile_speedup(front)} -o {study.name}-best.yaml{where}",
+        f"{server}/  (in a browser)",
+    ]
+
+
 def _program() -> str:
     """How this shell can call the command again: by name, or by the path it was called by (.venv/bin/ztp, say)."""
     called = sys.argv[0]
@@ -213,4 +222,8 @@ def _worthwhile_speedup(front: Front) -> str:
 
 def _quoted(storage: str) -> str:
     """For a shell, and without a password: terminals are watched and logged."""
-    return shlex.quote(re.sub(r"(://[^:/@]*:)[^@]*@", r"\1***@", storage))
+    return shlex.quote(re.sub(r"(://[^:/@]*:)[^@]*@|(password=)[^&]*", _masked, storage))
+
+
+def _masked(found: re.Match[str]) -> str:
+    return f"{found[1]}***@" if found[1] else f"{found[2]}***"

@@ -156,7 +156,7 @@ def _label(axes: Axes, shown: Picture) -> None:
     axes.set_xlabel("speed-up over the dense model")
     axes.set_ylabel(shown.y_label)
     axes.xaxis.set_major_formatter("{x:.2g}x")
-    axes.set_ylim(*_y_range(shown))
+    axes.set_ylim(*y_range(shown))
     canvas.style(axes)
     axes.legend(frameon=False, loc="lower left")
     if shown.dense_rate:
@@ -175,7 +175,7 @@ def _images_axis(axes: Axes, dense_rate: float) -> None:
     top.spines["top"].set_visible(False)
 
 
-def _y_range(shown: Picture) -> tuple[float, float]:
+def y_range(shown: Picture) -> tuple[float, float]:
     """Frame the front with its intervals; a ruined schedule far below must not flatten it."""
     series = [s for s in (shown.front, shown.confirm, shown.dense) if s.y] or [shown.others]
     low = min((y - arm for s in series for y, arm in zip(s.y, s.below, strict=True)), default=0.0)
@@ -235,7 +235,7 @@ def _layout(shown: Picture) -> dict[str, object]:
         "template": "none",  # 7 kB less, and the dashboard stores figures in 2 kB pieces
         "title": {"text": f"{shown.title}<br><sub>{shown.footnote}<br>FLOPs: {FLOP_CONVENTION}</sub>", "x": 0.02},
         "xaxis": {"title": {"text": "speed-up over the dense model"}, "ticksuffix": "x", **grid},
-        "yaxis": {"title": {"text": shown.y_label}, "range": list(_y_range(shown)), **grid},
+        "yaxis": {"title": {"text": shown.y_label}, "range": list(y_range(shown)), **grid},
         "legend": {"x": 0.01, "y": 0.01, "xanchor": "left", "yanchor": "bottom"},
         "margin": {"t": 110},
         "font": {"family": "system-ui, sans-serif"},

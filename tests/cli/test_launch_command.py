@@ -16,6 +16,7 @@ import yaml
 import search.cli.launching
 import search.fleet.joining
 import search.fleet.launch
+import search.fleet.roaming
 from search.errors import InputError
 from search.store.fronts import Store
 from search.store.records import Evaluation, StudyRecord
@@ -178,7 +179,7 @@ def test_a_worker_without_a_name_joins_any_study(ztp: Ztp, monkeypatch: pytest.M
         seen.append(args)
         return 2
 
-    monkeypatch.setattr(search.fleet.joining, "join_any", join_any)
+    monkeypatch.setattr(search.fleet.roaming, "join_any", join_any)
     assert ztp("worker").err == "ztp: helped with 2 studies; none is open\n"
     assert ztp("worker", "--keep-waiting", "--storage", "sqlite:///x.db").code == 0
     assert seen == [("sqlite:///ztp.db", None, False), ("sqlite:///x.db", None, True)]

@@ -15,8 +15,9 @@ from optuna.trial import TrialState
 
 from pruning.schedule import Schedule
 from search.errors import SearchError
-from search.fleet.joining import join, join_any, open_studies
+from search.fleet.joining import join, open_studies
 from search.fleet.leaving import Leave
+from search.fleet.roaming import join_any
 
 Start = Callable[..., Any]
 Spec = Callable[..., Any]

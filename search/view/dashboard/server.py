@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 from collections.abc import Iterable
 from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any
@@ -14,11 +15,12 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import optuna_dashboard
 
-from search import logs
 from search.errors import InputError
 from search.store.fronts import Store
 from search.store.records import StudyRecord
+from search.view.access.gate import Gate
 from search.view.dashboard import notes
+from search.view.dashboard.guard import guarded
 from search.view.dashboard.pictures import FrontPictures
 from search.view.dashboard.reader import FrontReader
 
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 
 READING = ("GET", "HEAD")
 STUDY_PATH = re.compile(r"^/api/studies/(\d+)/?$")
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def make_app(store: Store) -> WSGIApplication:
@@ -90,15 +91,23 @@ class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
 
+class _Server6(_Server):
+    address_family = socket.AF_INET6
+
+
 class _Quiet(WSGIRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         """One line per request, several a second: nobody reads it."""
 
 
-def make_dashboard(store: Store, host: str, port: int) -> WSGIServer:
-    """A server bound to its address, not yet serving. port 0 takes a free one. Raises InputError if it cannot bind."""
+def make_dashboard(store: Store, host: str, port: int, gate: Gate | None = None) -> WSGIServer:
+    """A server bound to its address, not yet serving. port 0 takes a free one. Raises InputError if it cannot bind.
+
+    gate: who may look; None for everybody.
+    """
+    app = make_app(store) if gate is None else guarded(make_app(store), gate)
     try:
-        return make_server(host, port, make_app(store), server_class=_Server, handler_class=_Quiet)
+        return make_server(host, port, app, server_class=_Server6 if ":" in host else _Server, handler_class=_Quiet)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(
@@ -110,8 +119,6 @@ def make_dashboard(store: Store, host: str, port: int) -> WSGIServer:
 def serve(server: WSGIServer, host: str) -> None:
     """Print the address and answer until Ctrl-C."""
     print(f"http://{host}:{server.server_port}/dashboard  (Ctrl-C ends it)", flush=True)
-    if host not in LOOPBACK:
-        logs.say("ztp: whoever reaches this address can read every study: there is no password")
     try:
         server.serve_forever()
     except KeyboardInterrupt:

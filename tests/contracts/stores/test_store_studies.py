@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
-from search.errors import InputError
+from search.errors import InputError, UnknownStudy
 from search.store.fronts import Store
 from search.store.records import StudyRecord
 from search.store.tables import METADATA
@@ -105,3 +107,54 @@ class TestStudies:
             list(pool.map(note, range(20)))
         assert opened.progress(record.id).seconds == 20.0
         assert opened.study("shirts").provenance == {str(n): n for n in range(20)}
+
+
+class TestHoldingAndRemoving:
+    def test_a_state_advances_from_those_it_may_alone(self, opened: Store, record: StudyRecord) -> None:
+        assert not opened.advance(record.id, ("running",), "paused", "too late")
+        assert opened.study("shirts").state == opened.state(record.id) == "created"
+        assert opened.advance(record.id, ("created", "running"), "paused", "by request")
+        assert opened.state(record.id) == "paused"
+        assert opened.progress(record.id).note == "by request"
+        with pytest.raises(ValueError, match="state must be one of"):
+            opened.advance(record.id, ("paused",), "asleep")
+
+    def test_one_of_many_wins(self, opened: Store, record: StudyRecord) -> None:
+        with ThreadPoolExecutor(8) as pool:
+            won = list(pool.map(lambda _: opened.advance(record.id, ("created",), "running"), range(8)))
+        assert sorted(won) == [False] * 7 + [True]
+
+    def test_a_removed_study_leaves_nothing_and_others_alone(
+        self, opened: Store, record: StudyRecord, run: Callable[..., Any], measured: Callable[..., Any]
+    ) -> None:
+        other = opened.add_study(make_spec({"name": "other", "backbone": {"name": "demo"}}, "test"))
+        run(0, measured(0, 0.9, 1.0))
+        run(1, measured(20, 0.89, 1.2))
+        assert opened.front(record.id) is not None
+        opened.delete_study("shirts")
+        assert opened.studies() == [other]
+        assert [study.study_name for study in opened.optuna_storage().get_all_studies()] == ["other"]
+        with opened._engine.connect() as connection:
+            for name in ("ztp_evaluation", "ztp_front", "ztp_front_point", "ztp_slot"):
+                assert connection.execute(METADATA.tables[name].select()).all() == []
+        assert opened.state(record.id) == "stopped"  # a worker that still asks ends
+        with pytest.raises(UnknownStudy):
+            opened.delete_study("shirts")
+
+    def test_what_a_kill_left_of_a_removal_is_removed(self, opened: Store, record: StudyRecord) -> None:
+        storage = opened.optuna_storage()
+        storage.delete_study(storage.get_study_id_from_name("shirts"))
+        opened.delete_study("shirts")
+        assert opened.studies() == []
+
+    def test_evaluations_come_in_parts(
+        self, opened: Store, record: StudyRecord, run: Callable[..., Any], measured: Callable[..., Any]
+    ) -> None:
+        for trial in range(4):
+            run(trial, measured(trial, 0.9, 1.0 + trial / 10))
+        assert [each.trial for each in opened.evaluations(record.id, 1, 2)] == [1, 2]
+        assert [each.trial for each in opened.evaluations(record.id, 3)] == [3]
+        assert opened.evaluations(record.id, 4, 10) == []
+
+    def test_a_reachable_database_is_pinged(self, opened: Store) -> None:
+        opened.ping()

@@ -141,12 +141,10 @@ def test_serve_prints_the_address_and_ends_on_interrupt(
     def interrupt(*args: object) -> None:
         raise KeyboardInterrupt
 
-    server = make_dashboard(store, "0.0.0.0", 0)
+    server = make_dashboard(store, "127.0.0.1", 0)
     monkeypatch.setattr(server, "service_actions", interrupt)
-    serve(server, "0.0.0.0")
-    out, err = capsys.readouterr()
-    assert out.startswith(f"http://0.0.0.0:{server.server_port}/dashboard")
-    assert "no password" in err
+    serve(server, "127.0.0.1")
+    assert capsys.readouterr().out.startswith(f"http://127.0.0.1:{server.server_port}/dashboard")
 
 
 def stored_note(store: Store) -> str:

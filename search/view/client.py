@@ -1,0 +1,180 @@
+"""A server in the place of a store: answers what `search.view.lookup.Reader` asks, by HTTP, and creates studies.
+
+Knows the API's addresses and how its refusals become this project's errors. Ignores what is done with the answers.
+The token comes from ZTP_TOKEN alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import httpx
+
+from search.errors import InputError, SearchError, SpecConflict, UnknownStudy
+from search.store.evaluations import MOST_TRIAL
+from search.store.records import HELD_STATES, Evaluation, Front, Progress, StudyRecord
+from search.study.spec import StudySpec
+from search.view.access.token import VARIABLE, read_token
+from search.view.service.documents import Document, to_evaluation, to_front, to_progress, to_study
+
+TIMEOUT_S = 30.0
+LOOK_EVERY_S = 1.0
+ONE_EACH = httpx.Limits(max_keepalive_connections=0)  # a connection a request: nothing is left open by a command
+AWAY_S = 60.0  # a server that is started anew answers again within this
+PAGE = 1000  # evaluations a request
+# what a worker notes with a study that it refused, and the command line ends with 2 for
+REFUSALS = ("InputError: ", "ScheduleError: ", "UnsupportedBackbone: ", "WeightsError: ", "ConfigError: ")
+
+
+class ServerAway(InputError):
+    """Nobody answers at this address."""
+
+
+class Client:
+    """Studies of a server. Use as a context manager."""
+
+    def __init__(self, url: str) -> None:
+        """Raises InputError for an address that is none."""
+        self.url = check_server(url)
+        token = read_token(None)
+        headers = {"Authorization": f"Bearer {token.secret}"} if token else {}
+        self._http = httpx.Client(base_url=f"{self.url}/api/v1", headers=headers, timeout=TIMEOUT_S, limits=ONE_EACH)
+        self._names: dict[int, str] = {}
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._http.close()
+
+    # Reading, as a store does
+
+    def studies(self) -> list[StudyRecord]:
+        return [self._noted(document) for document in self._get("/studies")["studies"]]
+
+    def study(self, name: str) -> StudyRecord:
+        return self._noted(self._get(f"/studies/{quote(name, safe='')}"))
+
+    def progress(self, study_id: int) -> Progress:
+        return to_progress(self._get(self._path(study_id))["progress"])
+
+    def front(self, study_id: int, version: int | None = None) -> Front | None:
+        chosen = {} if version is None else {"version": version}
+        response = self._request("GET", f"{self._path(study_id)}/front/records", params=chosen)
+        if response.status_code == 404 and _error(response).get("place") == "front":
+            return None
+        return to_front(_checked(response))
+
+    def evaluations(self, study_id: int) -> list[Evaluation]:
+        found: list[Evaluation] = []
+        while True:
+            some = self._get(f"{self._path(study_id)}/evaluations", skip=len(found), limit=PAGE)["evaluations"]
+            found += [to_evaluation(document) for document in some]
+            if len(some) < PAGE:
+                return found
+
+    def evaluation_of_trial(self, study_id: int, trial: int) -> Evaluation | None:
+        if not 0 <= trial <= MOST_TRIAL:
+            return None
+        response = self._request("GET", f"{self._path(study_id)}/evaluations/{trial}")
+        if response.status_code == 404 and _error(response).get("place") == "trial":
+            return None
+        return to_evaluation(_checked(response))
+
+    # Launching
+
+    def launch(self, spec: StudySpec) -> StudyRecord:
+        """Create the study, or continue it. Raises SpecConflict if the name is another study's."""
+        study = self._noted(_checked(self._request("POST", "/studies", json=spec.to_dict())))
+        if study.state in HELD_STATES:
+            study = self._noted(_checked(self._request("POST", f"{self._path(study.id)}/resume")))
+        return study
+
+    def follow(self, study_id: int, observe: Callable[[Progress], None]) -> Progress:
+        """Call `observe` once a second until the study is done, paused or stopped; the last progress."""
+        answered = time.monotonic()
+        while True:
+            try:
+                progress = self.progress(study_id)
+                answered = time.monotonic()
+                observe(progress)
+                if progress.state in ("done", *HELD_STATES):
+                    return progress
+            except ServerAway:
+                if time.monotonic() - answered > AWAY_S:
+                    raise
+            time.sleep(LOOK_EVERY_S)
+
+    def _noted(self, document: Document) -> StudyRecord:
+        study = to_study(document)
+        self._names[study.id] = study.name
+        return study
+
+    def _path(self, study_id: int) -> str:
+        return f"/studies/{quote(self._names[study_id], safe='')}"
+
+    def _get(self, path: str, **params: Any) -> Document:
+        return _checked(self._request("GET", path, params=params))
+
+    def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        try:
+            return self._http.request(method, path, **options)
+        except httpx.TransportError as error:
+            reason = str(error) or type(error).__name__
+            raise ServerAway(
+                f"--server {self.url}: cannot be reached: {reason}; check that ztp serve runs there"
+            ) from None
+
+
+def check_server(url: str) -> str:
+    """The address without a slash at its end. Raises InputError; a password in it is not shown."""
+    try:
+        parts = urlsplit(url)
+        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.query and parts.port != 0
+    except ValueError:
+        fits = False
+    if "@" in url:
+        raise InputError(f"--server must hold no user and no password, got an address with @; set {VARIABLE} instead")
+    if not fits:
+        raise InputError(f"--server must be an address such as http://127.0.0.1:8000, got {url!r}; check it")
+    return url.rstrip("/")
+
+
+def refusal(progress: Progress) -> SearchError | None:
+    """What ended a study without a result, as the same launch would have raised it here."""
+    if progress.state not in HELD_STATES:
+        return None
+    for kind in REFUSALS:
+        if progress.note.startswith(kind):
+            return InputError(progress.note.removeprefix(kind))
+    return None
+
+
+def _error(response: httpx.Response) -> Document:
+    try:
+        document = response.json()["error"]
+    except (ValueError, KeyError, TypeError):  # not a server of ours: a proxy, say
+        return {"message": f"{response.url} answered {response.status_code} {response.reason_phrase}"}
+    return dict(document)
+
+
+def _checked(response: httpx.Response) -> Document:
+    """The document of an answer. Raises what the same request would raise on a store."""
+    if response.is_success:
+        return dict(response.json())
+    error = _error(response)
+    message = str(error["message"])
+    if response.status_code in (401, 403):
+        raise InputError(f"--server: {message}; set {VARIABLE} to the server's token")
+    if response.status_code == 404 and error.get("place") == "name":
+        raise UnknownStudy(message)
+    if response.status_code == 409:
+        raise SpecConflict(message, error.get("differences") or ())
+    raise InputError(message) if response.status_code < 500 else SearchError(message)

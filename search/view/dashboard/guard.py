@@ -1,0 +1,69 @@
+"""The dashboard behind the same rule as the API: a WSGI application that asks the gate first.
+
+Knows WSGI and the gate. Ignores what the dashboard shows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs
+
+from search.view.access import login
+from search.view.access.gate import LOGIN, Gate, Verdict
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+FORBIDDEN, UNAUTHENTICATED = "403 Forbidden", "401 Unauthorized"
+Headers = list[tuple[str, str]]
+
+
+def guarded(inner: WSGIApplication, gate: Gate) -> WSGIApplication:
+    """`inner`, shown to those whom the gate lets pass; browsers get the login form."""
+
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        path, method = str(environ["PATH_INFO"]), str(environ["REQUEST_METHOD"])
+        verdict = gate.judge(method, path, _headers(environ))
+        if verdict is Verdict.LOGIN:
+            return _answer(start_response, "200 OK", login.page(path), [*login.HEADERS])
+        if verdict is not Verdict.PASS:
+            return _refuse(start_response, verdict)
+        if path == LOGIN and gate.token is not None:
+            return _log_in(gate, environ, start_response)
+        return inner(environ, start_response)
+
+    return app
+
+
+def _headers(environ: WSGIEnvironment) -> dict[str, str]:
+    """By lower-case name."""
+    return {name[5:].replace("_", "-").lower(): str(v) for name, v in environ.items() if name.startswith("HTTP_")}
+
+
+def _refuse(start_response: StartResponse, verdict: Verdict) -> list[bytes]:
+    body = json.dumps({"error": {"message": verdict.value}}).encode()
+    status = UNAUTHENTICATED if verdict is Verdict.UNAUTHENTICATED else FORBIDDEN
+    return _answer(start_response, status, body, [("Content-Type", "application/json"), ("WWW-Authenticate", "Bearer")])
+
+
+def _log_in(gate: Gate, environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
+    """The form, and the cookie for who fills it in."""
+    assert gate.token is not None
+    if environ["REQUEST_METHOD"] != "POST":
+        wanted = parse_qs(str(environ.get("QUERY_STRING", ""))).get("next", ["/dashboard"])[0]
+        return _answer(start_response, "200 OK", login.page(wanted), [*login.HEADERS])
+    length = str(environ.get("CONTENT_LENGTH") or "0")
+    form = environ["wsgi.input"].read(min(int(length), login.LONGEST_FORM + 1)) if length.isdecimal() else b""
+    fits, wanted = login.submitted(gate.token, form)
+    if not fits:
+        body = login.page(wanted, "This is not the token.")
+        return _answer(start_response, UNAUTHENTICATED, body, [*login.HEADERS])
+    headers = [("Location", wanted), ("Set-Cookie", login.cookie_header(gate.token))]
+    return _answer(start_response, "303 See Other", b"", headers)
+
+
+def _answer(start_response: StartResponse, status: str, body: bytes, headers: Headers) -> list[bytes]:
+    start_response(status, [*headers, ("Content-Length", str(len(body)))])
+    return [body]

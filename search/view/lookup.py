@@ -1,0 +1,52 @@
+"""What the terminal, the API and a client all look up: the front that must be there, the point that limits choose.
+
+Knows the questions and their refusals. Ignores who answers: a store, or a server that stands in for one.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from search.errors import InputError
+from search.store.records import Evaluation, Front, Progress, StudyRecord
+from search.view.export import Limits, budget_limits, choose
+
+
+class Reader(Protocol):
+    """What can be asked about studies; `search.store.fronts.Store` states the laws."""
+
+    def studies(self) -> list[StudyRecord]: ...
+    def study(self, name: str) -> StudyRecord: ...
+    def progress(self, study_id: int) -> Progress: ...
+    def front(self, study_id: int, version: int | None = None) -> Front | None: ...
+    def evaluations(self, study_id: int) -> list[Evaluation]: ...
+    def evaluation_of_trial(self, study_id: int, trial: int) -> Evaluation | None: ...
+
+
+class NoFront(InputError):
+    """The study has no front yet."""
+
+
+def the_front(reader: Reader, study: StudyRecord, version: int | None = None) -> Front:
+    """A version of the front, the latest by default. Raises NoFront, or InputError for an unknown version."""
+    found = reader.front(study.id, version)
+    if found is None:
+        done = reader.progress(study.id).done
+        raise NoFront(f"study {study.name} has no front yet, got {done} trials done; wait for the dense model's")
+    return found
+
+
+def the_point(reader: Reader, study: StudyRecord, limits: Limits, trial: int | None) -> Evaluation:
+    """The evaluation of a trial, or without one the point that the limits choose. Raises InputError."""
+    if trial is None:
+        front = the_front(reader, study)
+        return choose(front, limits, budget_limits(study, front))
+    if limits.given():
+        raise InputError(f"--trial names one schedule, so limits are refused beside it, got --trial {trial}; drop one")
+    found = reader.evaluation_of_trial(study.id, trial)
+    if found is None or not found.search.complete:
+        points = ", ".join(str(point.trial) for point in the_front(reader, study).points)
+        why = f", which was stopped after {found.search.accuracy.images} images" if found else ""
+        rule = f"--trial must be an evaluated trial of {study.name}"
+        raise InputError(f"{rule}, got {trial}{why}; on the front: {points}")
+    return found

@@ -1,0 +1,80 @@
+"""Records as JSON documents and back: what the API answers, and what a client makes of it.
+
+Knows the records. Ignores the web. Correctness bits stay in the store: nobody outside it needs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import Any
+
+from search.store.records import Evaluation, Front, Measurement, Progress, StudyRecord
+
+Document = dict[str, Any]
+
+
+def evaluation_document(evaluation: Evaluation) -> Document:
+    return {
+        "trial": evaluation.trial,
+        "feasible": evaluation.feasible,
+        "search": evaluation.search.to_dict(),
+        "confirm": evaluation.confirm.to_dict() if evaluation.confirm else None,
+    }
+
+
+def to_evaluation(document: Mapping[str, Any]) -> Evaluation:
+    """Inverse of `evaluation_document`."""
+    confirm = document["confirm"]
+    return Evaluation(
+        trial=document["trial"],
+        search=Measurement.from_dict(document["search"]),
+        feasible=document["feasible"],
+        confirm=Measurement.from_dict(confirm) if confirm else None,
+    )
+
+
+def progress_document(progress: Progress) -> Document:
+    plain = {field.name: getattr(progress, field.name) for field in fields(progress)}
+    return {**plain, "best": evaluation_document(progress.best) if progress.best else None}
+
+
+def to_progress(document: Mapping[str, Any]) -> Progress:
+    """Inverse of `progress_document`."""
+    best = document["best"]
+    return Progress(**{**document, "best": to_evaluation(best) if best else None})
+
+
+def study_document(study: StudyRecord, progress: Progress) -> Document:
+    """A study with all that is known of it, and how far it is."""
+    return {**asdict(study), "progress": progress_document(progress)}
+
+
+def to_study(document: Mapping[str, Any]) -> StudyRecord:
+    return StudyRecord(**{field.name: document[field.name] for field in fields(StudyRecord)})
+
+
+def front_document(front: Front) -> Document:
+    """A version of a front with whole evaluations; `search.view.report.front_json` is the short form."""
+    plain = {name: getattr(front, name) for name in ("version", "trials", "created_at", "hypervolume")}
+    return {
+        **plain,
+        "reference": list(front.reference),
+        "points": [evaluation_document(point) for point in front.points],
+        "dense": evaluation_document(front.dense) if front.dense else None,
+    }
+
+
+def to_front(document: Mapping[str, Any]) -> Front:
+    """Inverse of `front_document`."""
+    accuracy, speedup = document["reference"]
+    dense = document["dense"]
+    return Front(
+        version=document["version"],
+        trials=document["trials"],
+        created_at=document["created_at"],
+        hypervolume=document["hypervolume"],
+        reference=(accuracy, speedup),
+        points=tuple(to_evaluation(point) for point in document["points"]),
+        dense=to_evaluation(dense) if dense else None,
+    )

@@ -1,0 +1,200 @@
+"""What the API answers, as models: they are its documentation, and every answer is checked against them.
+
+Knows shapes, units and examples. Ignores where the numbers come from.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
+
+STATES = "created (waits for a worker), running, confirming, paused, stopped, done"
+SCHEDULE: JsonDict = {
+    "method": "zero-tprune",
+    "stages": [{"block": 3, "keep": 0.6, "wpr_iterations": 5, "partition": 0.5, "similarity_share": 0.5}],
+    "options": {},
+}
+
+
+class AccuracyModel(BaseModel):
+    """A share of images with its 95% interval. kind: top1, or agreement with the dense model."""
+
+    value: float
+    low: float
+    high: float
+    images: int
+    kind: str
+
+
+class ThroughputModel(BaseModel):
+    """images_per_s and speedup over the dense model. how: profiled or measured."""
+
+    images_per_s: float
+    speedup: float
+    how: str
+    spread: float | None
+    repeats: int
+
+
+class SettingModel(BaseModel):
+    """Where a measurement was taken."""
+
+    device: str
+    dtype: str
+    batch_size: int
+
+
+class MeasurementModel(BaseModel):
+    """One schedule on one split. complete: whether every image was seen. flops: fvcore convention, one image."""
+
+    schedule: dict[str, Any] = Field(examples=[SCHEDULE])
+    key: str
+    flops: int
+    complete: bool
+    accuracy: AccuracyModel
+    throughput: ThroughputModel
+    setting: SettingModel
+
+
+class EvaluationModel(BaseModel):
+    """A schedule's measurement on the search split, and for finalists on the confirm split."""
+
+    trial: int
+    feasible: bool
+    search: MeasurementModel
+    confirm: MeasurementModel | None
+
+
+class ProgressModel(BaseModel):
+    """How far a study is. seconds: evaluation time used. best: the fastest point within 1 point of the best."""
+
+    state: str = Field(description=STATES)
+    done: int
+    total: int
+    seconds: float
+    front_size: int
+    hypervolume: float
+    best: EvaluationModel | None
+    confirmed: int
+    note: str
+    stopped: int
+    images: int
+    images_whole: int
+
+
+class StudyModel(BaseModel):
+    """A study: what was asked for, where it ran, how far it is."""
+
+    id: int
+    name: str = Field(examples=["deit-small-3g"])
+    state: str = Field(description=STATES, examples=["running"])
+    spec: dict[str, Any] = Field(description="the study as plain data, every default written out")
+    provenance: dict[str, Any] = Field(description="versions, hardware, fingerprints")
+    created_at: str = Field(description="UTC, ISO 8601", examples=["2026-11-22T16:55:00.000+00:00"])
+    progress: ProgressModel
+
+
+class StudyListModel(BaseModel):
+    studies: list[StudyModel]
+
+
+class FrontVersionModel(BaseModel):
+    version: int
+    trials: int
+    created_at: str
+    hypervolume: float = Field(description="of (accuracy, speed-up), against the study's fixed reference point")
+
+
+class HistoryModel(BaseModel):
+    """Every version of a front, oldest first."""
+
+    study: str
+    versions: list[FrontVersionModel]
+
+
+class FrontRecordsModel(FrontVersionModel):
+    """A version of a front with whole evaluations, slowest point first."""
+
+    reference: tuple[float, float] = Field(description="(accuracy, speed-up) that the hypervolume is measured from")
+    points: list[EvaluationModel]
+    dense: EvaluationModel | None
+
+
+class EvaluationListModel(BaseModel):
+    """A part of a study's evaluations, in the order they were made."""
+
+    study: str
+    skip: int
+    evaluations: list[EvaluationModel]
+
+
+class DenseModel(BaseModel):
+    accuracy: float
+    throughput: float
+    gflops: float
+
+
+class ConfirmModel(BaseModel):
+    accuracy: float
+    accuracy_ci95: tuple[float, float]
+    images: int
+    throughput: float
+    speedup: float
+    spread: float | None
+
+
+class PointModel(BaseModel):
+    """accuracy: a fraction; throughput: images/s; speedup: over the dense model; gflops: fvcore convention."""
+
+    trial: int
+    accuracy: float
+    accuracy_ci95: tuple[float, float]
+    images: int
+    throughput: float
+    speedup: float
+    gflops: float
+    schedule: dict[str, Any]
+    confirm: ConfirmModel | None
+
+
+FRONT_EXAMPLE: JsonDict = {
+    "study": "deit-small-3g",
+    "dense": {"accuracy": 0.798, "throughput": 940.0, "gflops": 4.61},
+    "hypervolume": 0.117,
+    "points": [
+        {
+            "trial": 17,
+            "accuracy": 0.793,
+            "accuracy_ci95": [0.781, 0.804],
+            "images": 5000,
+            "throughput": 1310.0,
+            "speedup": 1.39,
+            "gflops": 2.97,
+            "schedule": SCHEDULE,
+            "confirm": None,
+        }
+    ],
+    "flop_convention": "fvcore: one multiply-add = one FLOP",
+    "hardware": ["cuda: NVIDIA H100, bfloat16, batches of 64"],
+}
+
+
+class FrontModel(BaseModel):
+    """What `ztp front --json` prints; points sorted by throughput."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [FRONT_EXAMPLE]})
+
+    study: str
+    dense: DenseModel | None
+    hypervolume: float
+    points: list[PointModel]
+    flop_convention: str
+    hardware: list[str]
+
+
+class HealthModel(BaseModel):
+    status: str = Field(examples=["ok"])
+    database: str = Field(examples=["reachable"])
+    version: str

@@ -1,0 +1,53 @@
+"""Which files of this machine a study that came over the network may name: those below the configured folders.
+
+Knows paths. Ignores what the files hold.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from search.errors import InputError
+from search.study.sections import WEIGHTS
+from search.study.spec import StudySpec
+
+
+def check_roots(roots: Sequence[Path]) -> tuple[Path, ...]:
+    """The folders with every link resolved. Raises InputError for one that is not there."""
+    for root in roots:
+        if not root.is_dir():
+            raise InputError(f"--data-root must be an existing folder, got {str(root)!r}; check the path")
+    return tuple(root.resolve() for root in roots)
+
+
+def within_roots(spec: StudySpec, roots: Sequence[Path]) -> StudySpec:
+    """The spec with its paths absolute, links resolved. Raises InputError for a path outside the roots.
+
+    A relative path is looked for below each root in turn. The message is the same whether or not the path exists:
+    nobody learns from it what lies elsewhere.
+    """
+    data, backbone = spec.data, spec.backbone
+    if data.path is not None:
+        data = data.model_copy(update={"path": _resolved(data.path, roots, f"{spec.name}: data.path")})
+    if backbone.weights not in WEIGHTS:
+        weights = _resolved(backbone.weights, roots, f"{spec.name}: backbone.weights")
+        backbone = backbone.model_copy(update={"weights": weights})
+    return spec.model_copy(update={"data": data, "backbone": backbone})
+
+
+def _resolved(path: str, roots: Sequence[Path], place: str) -> str:
+    candidates = [found for root in roots if (found := _below(path, root)) is not None]
+    if not candidates:
+        below = ", ".join(map(str, roots)) or "none is configured"
+        raise InputError(f"{place} must lie below a data root of the server ({below}), got {path!r}; see --data-root")
+    return str(next((found for found in candidates if os.path.exists(found)), candidates[0]))
+
+
+def _below(path: str, root: Path) -> Path | None:
+    try:
+        found = (root / path).resolve()
+    except (OSError, RuntimeError, ValueError):  # a loop of links, a name too long, a NUL in it
+        return None
+    return found if found == root or root in found.parents else None

@@ -1,0 +1,30 @@
+"""Thousands of random requests at the whole API: no failure of the server, and no answer without the token."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.fuzzing import fuzz
+from tests.serving import TOKEN, start_service
+
+EXAMPLES = 200  # of each operation: with 18 of them, 3,000 requests and more, each repeated without the token
+
+
+@pytest.mark.drill
+@pytest.mark.slow
+def test_thousands_of_requests(tmp_path: Path, filled_file: Path) -> None:
+    shutil.copy(filled_file, tmp_path / "ztp.db")
+    service = start_service(tmp_path, f"sqlite:///{tmp_path}/ztp.db", "--workers", 0, token=TOKEN)
+    try:
+        tally = fuzz(service, EXAMPLES, seed=1)
+        print(
+            f"\nAPI: {len(tally.operations)} operations, {tally.requests} requests with the token "
+            f"({tally.refused} refused as wrong), {tally.unauthenticated} without it (all refused), 0 failures"
+        )
+        assert tally.requests >= 2000
+        assert "Traceback" not in service.said()
+    finally:
+        assert service.end() == 0

@@ -1,0 +1,95 @@
+"""Studies that somebody pauses or stops while they run: workers end between trials, and nothing is lost."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from search.errors import InputError, StudyHeld
+from search.fleet import launch as launching
+from search.fleet.launch import launch
+from search.fleet.leading import lead
+from search.store.fronts import Store
+from search.store.records import Progress
+from search.study.spec import StudySpec
+
+
+@pytest.mark.parametrize("state", ["paused", "stopped"])
+def test_a_worker_takes_no_trial_of_a_held_study(
+    start: Callable[..., Any], oracle: Callable[..., Any], tiny_spec: Callable[..., StudySpec], state: str
+) -> None:
+    started = start(tiny_spec())
+    oracle(started.bench)
+    worker = started.worker()
+    worker.trials.enqueue_baselines()
+    seen: list[int] = []
+
+    def hold(progress: Progress) -> None:
+        seen.append(progress.done)
+        started.store.set_state(started.record.id, state)
+
+    worker.run(hold)
+    assert seen == [1]  # the trial under way was finished, no other begun
+    assert started.store.slots(started.record.id, "reserved") == []
+    started.store.set_state(started.record.id, "running")
+    worker.run(lambda progress: None)
+    assert started.store.progress(started.record.id).done == 4
+
+
+def test_a_launch_ends_when_held_and_continues_when_launched_again(
+    fresh_store: Store, tiny_spec: Callable[..., StudySpec]
+) -> None:
+    spec = tiny_spec()
+
+    def pause(progress: Progress) -> None:
+        if progress.done == 1:
+            fresh_store.set_state(fresh_store.study("tiny").id, "paused", "by request")
+
+    with pytest.raises(StudyHeld, match=r"study tiny was paused; .* launch or resume it"):
+        launch(spec, fresh_store.url, pause)
+    record = fresh_store.study("tiny")
+    assert (record.state, fresh_store.progress(record.id).done) == ("paused", 1)
+    assert launch(spec, fresh_store.url, lambda progress: None).state == "done"
+
+
+def test_what_fails_is_noted_with_the_study(
+    fresh_store: Store, tiny_spec: Callable[..., StudySpec], caplog: pytest.LogCaptureFixture
+) -> None:
+    record = fresh_store.add_study(tiny_spec(budget={"max_gflops": 0.001}))
+    with caplog.at_level(logging.WARNING):
+        assert not lead(fresh_store, record)
+    assert fresh_store.state(record.id) == "stopped"
+    assert fresh_store.progress(record.id).note.startswith("InputError: tiny: budget.max_gflops must be at least")
+    assert any(message.startswith("study tiny: tiny: budget.max_gflops") for message in caplog.messages)
+
+
+def test_what_others_have_begun_is_left_to_them(fresh_store: Store, tiny_spec: Callable[..., StudySpec]) -> None:
+    fresh_store.add_study(tiny_spec(budget={"max_gflops": 0.001}))
+    fresh_store.set_state(fresh_store.study("tiny").id, "running")
+    assert not lead(fresh_store, fresh_store.study("tiny"))
+    assert fresh_store.study("tiny").state == "running"
+
+
+def test_a_worker_that_is_ended_hands_the_study_back(
+    fresh_store: Store, tiny_spec: Callable[..., StudySpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    record = fresh_store.add_study(tiny_spec())
+    monkeypatch.setattr(launching, "_search", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        lead(fresh_store, record)
+    assert fresh_store.state(record.id) == "created"  # any worker may take it
+
+
+def test_a_study_that_is_done_stays_done(fresh_store: Store, tiny_spec: Callable[..., StudySpec]) -> None:
+    record = fresh_store.add_study(tiny_spec())
+    fresh_store.set_state(record.id, "done")
+    lead(fresh_store, record)
+    assert fresh_store.state(record.id) == "done"
+    with pytest.raises(InputError):
+        fresh_store.study("other")

@@ -1,0 +1,89 @@
+"""`ztp serve` as a process of its own on a free port: what tests and drills talk to."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+TOKEN = "a-token-for-tests-0123456789"
+START_LIMIT_S = 120  # of a machine that is busy with other tests
+
+
+@dataclass
+class Service:
+    """A running server. Its addresses are what it printed."""
+
+    process: subprocess.Popen[str]
+    errors: Path
+    address: str
+    dashboard: str
+    storage: str
+    token: str | None = None
+    _http: list[httpx.Client] = field(default_factory=list)
+
+    @property
+    def http(self) -> httpx.Client:
+        """A client with the token."""
+        if not self._http:
+            headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+            self._http.append(httpx.Client(base_url=self.address, headers=headers, timeout=60))
+        return self._http[0]
+
+    def api(self, method: str, path: str, **options: Any) -> httpx.Response:
+        return self.http.request(method, f"/api/v1{path}", **options)
+
+    def said(self) -> str:
+        return self.errors.read_text()
+
+    def end(self, by: signal.Signals = signal.SIGINT) -> int:
+        for http in self._http:
+            http.close()
+        if self.process.poll() is None:
+            self.process.send_signal(by)
+        try:
+            return self.process.wait(60)
+        finally:
+            self.process.kill()
+            if self.process.stdout:
+                self.process.stdout.close()
+
+
+def start_service(
+    folder: Path, storage: str, *flags: object, token: str | None = None, dashboard: bool = True
+) -> Service:
+    """Starts `ztp serve`; whoever calls this ends it."""
+    environment = {**os.environ, "ZTP_STORAGE": storage, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    environment.pop("ZTP_TOKEN", None)
+    if token is not None:
+        environment["ZTP_TOKEN"] = token
+    ports = ("--port", "0", "--dashboard-port", "0" if dashboard else "-1")
+    errors = folder / f"errors-{time.monotonic_ns()}.txt"
+    with errors.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-W", "error", "-m", "search.cli", "serve", *ports, *map(str, flags)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=file,
+            text=True,
+        )
+    assert process.stdout is not None
+    lines = [process.stdout.readline().split("  ")[0].strip() for _ in range(2 if dashboard else 1)]
+    assert lines[0].startswith("http"), errors.read_text()
+    service = Service(process, errors, lines[0].rstrip("/"), lines[-1].removesuffix("/dashboard"), storage, token)
+    deadline = time.monotonic() + START_LIMIT_S
+    while True:
+        try:
+            if httpx.get(f"{service.address}/health", timeout=30).status_code == 200:
+                return service
+        except httpx.TransportError:
+            assert process.poll() is None, service.said()
+            assert time.monotonic() < deadline, service.said()
+        time.sleep(0.05)

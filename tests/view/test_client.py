@@ -1,0 +1,169 @@
+"""The client against a real server: it answers as the store does, and its refusals are this project's errors."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search.errors import InputError, SpecConflict, UnknownStudy
+from search.store.fronts import Store
+from search.store.records import Evaluation, Progress
+from search.study.spec import make_spec
+from search.view.client import Client, ServerAway, check_server, refusal
+from search.view.service.documents import evaluation_document, to_evaluation
+from tests.serving import TOKEN, Service, start_service
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, filled_file: Path) -> Iterator[Service]:
+    folder = tmp_path_factory.mktemp("served")
+    shutil.copy(filled_file, folder / "ztp.db")
+    service = start_service(
+        folder, f"sqlite:///{folder}/ztp.db", "--workers", 0, "--data-root", folder, token=TOKEN, dashboard=False
+    )
+    yield service
+    assert service.end() == 0
+
+
+@pytest.fixture
+def client(served: Service, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
+    monkeypatch.setenv("ZTP_TOKEN", TOKEN)
+    with Client(served.address) as made:
+        yield made
+
+
+@pytest.fixture
+def there(served: Service) -> Iterator[Store]:
+    """The server's own store."""
+    store = Store.open(served.storage)
+    yield store
+    store.close()
+
+
+def without_bits(evaluation: Evaluation) -> Evaluation:
+    return to_evaluation(evaluation_document(evaluation))
+
+
+def test_it_answers_as_the_store_does(client: Client, there: Store) -> None:
+    study = client.study("shirts")
+    assert study == there.study("shirts")
+    assert study in client.studies()
+    assert client.evaluations(study.id) == [without_bits(each) for each in there.evaluations(study.id)]
+    assert client.evaluation_of_trial(study.id, 99) is None
+    assert client.evaluation_of_trial(study.id, 10**30) is None
+    for version in (None, 1, 7):
+        found, stored = client.front(study.id, version), there.front(study.id, version)
+        assert found is not None
+        assert stored is not None
+        assert found.points == tuple(without_bits(point) for point in stored.points)
+        assert (found.version, found.hypervolume, found.reference) == (
+            stored.version,
+            stored.hypervolume,
+            stored.reference,
+        )
+    progress, stored_progress = client.progress(study.id), there.progress(study.id)
+    assert progress.best is not None
+    assert stored_progress.best is not None
+    assert progress.best == without_bits(stored_progress.best)
+    assert (progress.done, progress.state, progress.images) == (8, "done", stored_progress.images)
+
+
+COMMANDS = [
+    ["list"],
+    ["status", "shirts"],
+    ["front", "shirts"],
+    ["front", "shirts", "--json"],
+    ["front", "shirts", "--csv"],
+    ["export", "shirts", "--min-speedup", "1.3"],
+    ["export", "shirts", "--trial", "4"],
+    ["front", "shirt"],
+    ["status", "zzz"],
+    ["export", "shirts", "--min-speedup", "9"],
+    ["export", "shirts", "--trial", "99"],
+    ["export", "shirts", "--trial", "3", "--max-gflops", "1"],
+]
+
+
+@pytest.mark.parametrize("argv", COMMANDS, ids=" ".join)
+def test_commands_say_the_same_over_a_server(
+    served: Service, ztp: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, argv: list[str]
+) -> None:
+    monkeypatch.setenv("ZTP_TOKEN", TOKEN)
+    over = ztp(*argv, "--server", served.address)
+    assert over == ztp(*argv, "--storage", served.storage)
+    assert over.code == (2 if "zzz" in argv or "shirt" in argv or {"9", "99", "3"} & set(argv) else 0)
+
+
+def test_a_launch_over_a_server_ends_with_the_front(
+    served: Service, ztp: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZTP_TOKEN", TOKEN)
+    monkeypatch.setenv("ZTP_SERVER", served.address)
+    Path("shirts.yaml").write_text("name: shirts\nbackbone: {name: demo}\nbudget: {trials: 8}\n")
+    ran = ztp("launch", "shirts.yaml")
+    assert ran.code == 0
+    assert "shirts: front of 5 points, version 7" in ran.out
+    assert "next: ztp export shirts --min-speedup" in ran.out
+    assert f"{served.address}/  (in a browser)" in ran.out
+    assert {path.name for path in Path().glob("*front*")} == {"shirts-front.png", "shirts-front.html"}
+    other = ztp("launch", "shirts.yaml", "--trials", "9")
+    assert (other.code, "budget.trials: 8 -> 9" in other.err) == (2, True)
+
+
+def test_what_is_held_is_resumed_by_a_launch(client: Client, there: Store) -> None:
+    spec = make_spec({"name": "held", "backbone": {"name": "demo"}}, "test")
+    study = client.launch(spec)
+    assert study.state == "created"
+    there.set_state(study.id, "paused")
+    assert client.launch(spec).state == "created"
+    assert client.front(study.id) is None
+
+
+def test_following_tells_every_change_and_ends(client: Client, there: Store) -> None:
+    study = client.launch(make_spec({"name": "followed", "backbone": {"name": "demo"}}, "test"))
+    seen: list[str] = []
+
+    def observe(progress: Progress) -> None:
+        seen.append(progress.state)
+        there.set_state(study.id, "running" if len(seen) == 1 else "stopped", "InputError: followed: too much")
+
+    last = client.follow(study.id, observe)
+    assert seen == ["created", "running", "stopped"]
+    error = refusal(last)
+    assert isinstance(error, InputError)
+    assert str(error) == "followed: too much"
+
+
+def test_refusals_are_errors_of_this_project(client: Client, served: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UnknownStudy, match=r"did you mean shirts\?"):
+        client.study("shirt")
+    with pytest.raises(SpecConflict) as conflict:
+        client.launch(make_spec({"name": "shirts", "backbone": {"name": "demo"}}, "test"))
+    assert conflict.value.differences == ("budget.trials: 8 -> 200",)
+    far = {"name": "far", "backbone": {"name": "vit_tiny_patch16_224"}, "data": {"path": "/etc"}}
+    with pytest.raises(InputError, match="data root of the server"):
+        client.launch(make_spec(far, "test"))
+    monkeypatch.setenv("ZTP_TOKEN", "another-token-0123456789")
+    with Client(served.address) as stranger, pytest.raises(InputError, match="set ZTP_TOKEN to the server's token"):
+        stranger.studies()
+    with Client("http://127.0.0.1:1") as nobody, pytest.raises(ServerAway, match="cannot be reached"):
+        nobody.studies()
+
+
+@pytest.mark.parametrize(
+    "url", ["", "host:8000", "ftp://host", "http://", "http://host:x", "http://h?a=b", "http://[::1"]
+)
+def test_addresses_that_are_none(url: str) -> None:
+    with pytest.raises(InputError, match="--server must be an address such as http"):
+        check_server(url)
+
+
+def test_a_password_in_an_address_is_not_shown() -> None:
+    with pytest.raises(InputError, match="must hold no user and no password") as error:
+        check_server("http://me:secret@host")
+    assert "secret" not in str(error.value)
+    assert check_server("https://host:8000/") == "https://host:8000"
