@@ -91,11 +91,13 @@ def _run(app: FastAPI, sockets: Sequence[socket.socket]) -> None:
 @contextmanager
 def _listen(host: str, port: int) -> Iterator[socket.socket]:
     """A bound socket. Raises InputError if the address cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        if not 0 <= port < 2**16:  # else `create_server` leaves its socket open
+            raise OSError(0, "port must be 0-65535")
         made = socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
+    except OSError as error:
+        reason = error.strerror or error
         raise InputError(
             f"--host {host} --port {port}: must be an address of this machine and a free port: {reason}; "
             "choose another port, or 0 for any free one"
