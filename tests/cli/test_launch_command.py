@@ -199,9 +199,9 @@ def test_a_worker_of_a_study_that_is_done_is_told(ztp: Ztp, done: Store) -> None
 def test_evaluate_passes_the_other_images(ztp: Ztp, monkeypatch: pytest.MonkeyPatch) -> None:
     import search.evaluation.replay
 
-    def refuse(path: Path, data: str | None) -> None:
-        raise InputError(f"got {path} and {data}")
+    def refuse(path: Path, data: str | None, runtime: str) -> None:
+        raise InputError(f"got {path}, {data} and {runtime}")
 
     monkeypatch.setattr(search.evaluation.replay, "replay", refuse)
-    assert ztp("evaluate", "best.yaml", "--data", "pets").err == "ztp: got best.yaml and pets\n"
-    assert ztp("evaluate", "best.yaml").err == "ztp: got best.yaml and None\n"
+    assert ztp("evaluate", "best.yaml", "--data", "pets").err == "ztp: got best.yaml, pets and torch\n"
+    assert ztp("evaluate", "best.yaml", "--runtime", "onnxruntime").err == "ztp: got best.yaml, None and onnxruntime\n"
