@@ -102,7 +102,7 @@ def test_recorded_without_images_claims_nothing(config: Config, tmp_path: Path, 
         ({"backbone": {"name": "demo", "weights": "bundled", "fingerprint": "0"}}, WeightsError, "that of the weights"),
         ({"metrics": {"search": 3}}, InputError, r"best\.yaml: metrics\.search must be a mapping, got 3"),
         ({"data": {}}, InputError, "data must have either path"),
-        ({"data": {"path": "nowhere"}}, InputError, r"data\.path must be a folder"),
+        ({"data": {"path": "nowhere"}}, InputError, r"data\.path must be an existing folder"),
         ({"data": {"source": "demo", "images": 5}}, InputError, r"data\.images is not a known key"),
         ({"runtime": {"dtype": "int4"}}, InputError, r"runtime\.dtype must be"),
         (
