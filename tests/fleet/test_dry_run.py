@@ -71,7 +71,7 @@ def test_a_speed_up_out_of_reach_is_refused() -> None:
 
 
 def test_a_space_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(InputError, match=r"space.max_stages must be at most 3"):
+    with pytest.raises(InputError, match=r"space.max_stages must be at most 8"):
         small(space={"max_stages": 12})
 
 
