@@ -51,7 +51,8 @@ class PostgreSQL:
         self.control("restart", "-m", mode, "-l", str(self._folder / "log"))
 
     def start(self) -> None:
-        self.control("start", "-l", str(self._folder / "log"))
+        sockets = sa.make_url(self._server.get_uri()).query["host"]  # a restart remembers its options, a start does not
+        self.control("start", "-l", str(self._folder / "log"), "-o", f'-h "" -k {sockets}')
 
     def close(self) -> None:
         self._server.cleanup()

@@ -283,8 +283,10 @@ class TestLocalEngine:
     def test_interrupted_it_lets_workers_hand_back(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         code = (
             "import sys, time\n"
+            "from search.fleet.leaving import leaving\n"
             "try:\n"
-            f"    open(r'{tmp_path}/up' + sys.argv[-1], 'w').close(); time.sleep(60)\n"
+            "    with leaving():\n"
+            f"        open(r'{tmp_path}/up' + sys.argv[-1], 'w').close(); time.sleep(60)\n"
             "except KeyboardInterrupt:\n"
             f"    open(r'{tmp_path}/back' + sys.argv[-1], 'w').close()\n"
         )
