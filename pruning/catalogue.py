@@ -104,9 +104,9 @@ def _file(folder: Path) -> Path:
 def _read(folder: Path | None) -> dict[str, Entry | Refused]:
     try:
         rows = json.loads(_file(folder).read_text()) if folder is not None else []
-    except (OSError, ValueError):  # none yet, or damaged: ask again
+        return {row["name"]: Refused(**row) if "reason" in row else _entry(row) for row in rows}
+    except (OSError, ValueError, TypeError, KeyError):  # none yet, or damaged: ask again
         return {}
-    return {row["name"]: Refused(**row) if "reason" in row else _entry(row) for row in rows}
 
 
 def _entry(row: dict[str, Any]) -> Entry:
