@@ -84,7 +84,7 @@ def look_up(chosen: Sequence[str], kept: Path | None = None) -> Iterator[Entry |
     try:
         for name in chosen:
             if name not in known:
-                reason = _foreign(name)
+                reason = foreign(name)
                 known[name] = Refused(name, reason) if reason else _ask(name)
             yield known[name]
     finally:
@@ -151,7 +151,7 @@ def _ask(name: str) -> Entry | Refused:
     )
 
 
-def _foreign(name: str) -> str:
+def foreign(name: str) -> str:
     """Why a model cannot be pruned if its source does not so much as name a class that can; else nothing."""
     source = timm.models.model_entrypoint(name).__module__
     if _names_a_known_class(source):
