@@ -84,7 +84,7 @@ def look_up(chosen: Sequence[str], kept: Path | None = None) -> Iterator[Entry |
     try:
         for name in chosen:
             if name not in known:
-                reason = _foreign(name)
+                reason = foreign(name)
                 known[name] = Refused(name, reason) if reason else _ask(name)
             yield known[name]
     finally:
@@ -104,9 +104,9 @@ def _file(folder: Path) -> Path:
 def _read(folder: Path | None) -> dict[str, Entry | Refused]:
     try:
         rows = json.loads(_file(folder).read_text()) if folder is not None else []
-    except (OSError, ValueError):  # none yet, or damaged: ask again
+        return {row["name"]: Refused(**row) if "reason" in row else _entry(row) for row in rows}
+    except (OSError, ValueError, TypeError, KeyError):  # none yet, or damaged: ask again
         return {}
-    return {row["name"]: Refused(**row) if "reason" in row else _entry(row) for row in rows}
 
 
 def _entry(row: dict[str, Any]) -> Entry:
@@ -151,7 +151,7 @@ def _ask(name: str) -> Entry | Refused:
     )
 
 
-def _foreign(name: str) -> str:
+def foreign(name: str) -> str:
     """Why a model cannot be pruned if its source does not so much as name a class that can; else nothing."""
     source = timm.models.model_entrypoint(name).__module__
     if _names_a_known_class(source):

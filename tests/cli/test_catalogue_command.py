@@ -1,0 +1,59 @@
+"""`ztp backbones`: which models it shows, and as what."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+Ztp = Callable[..., Any]
+
+
+def test_a_table_of_what_the_pattern_names(ztp: Ztp) -> None:
+    ran = ztp("backbones", "eva02_tiny_patch14_224")
+    assert (ran.code, ran.err) == (0, "")
+    assert "1 timm model can be pruned (one multiply-add = one FLOP)" in ran.out
+    row = ran.out.splitlines()[-1].split()
+    assert row == ["eva02_tiny_patch14_224", "224x224", "12", "256", "1", "1.70", "mim_in22k"]
+    assert "cannot be pruned" not in ran.out
+
+
+def test_models_that_the_pattern_names_are_explained(ztp: Ztp) -> None:
+    ran = ztp("backbones", "vit_*wee_patch16_reg1_gap_256")
+    assert (ran.code, ran.err) == (0, "")
+    assert "1 timm model can be pruned" in ran.out
+    assert "3 timm models cannot be pruned:" in ran.out
+    assert "vit_dwee_patch16_reg1_gap_256: backbone block 0 is Block with DiffAttention" in ran.out
+
+
+def test_nothing_but_explanations(ztp: Ztp) -> None:
+    ran = ztp("backbones", "resnet10t")
+    assert ran.code == 0
+    assert ran.out.startswith("1 timm model cannot be pruned:\nresnet10t: backbone comes from timm's resnet")
+
+
+def test_many_of_one_reason_are_counted(ztp: Ztp) -> None:
+    assert "cait_m36_384, cait_m48_448, cait_s24_224, cait_s24_384 and 6 more: " in ztp("backbones", "cait").out
+
+
+def test_json_is_one_document(ztp: Ztp) -> None:
+    ran = ztp("backbones", "test_vit*", "--json")
+    assert (ran.code, ran.err) == (0, "")
+    document = json.loads(ran.out)
+    assert [each["name"] for each in document["supported"]] == [
+        "test_vit",
+        "test_vit2",
+        "test_vit3",
+        "test_vit4",
+        "test_vit_relpos",
+    ]
+    first = document["supported"][0]
+    assert first["gflops"] == first["flops"] / 1e9
+    assert first["image_shape"] == [3, 160, 160]
+    assert document["refused"] == []
+
+
+def test_a_pattern_without_a_model(ztp: Ztp) -> None:
+    ran = ztp("backbones", "swinny")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith("ztp: PATTERN must match one of timm's")
