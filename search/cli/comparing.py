@@ -6,13 +6,13 @@ Knows how flags become a comparison. Ignores how it is measured and drawn.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from search import logs
 from search.cli.options import INTERRUPTED, AsJson, whole
 from search.errors import InputError
 
@@ -156,13 +156,13 @@ def _measure(
     from search.view import comparison
 
     def observe(done: int, total: int, row: Row) -> None:
-        print(f"compare: {comparison.progress(done, total, row)}", file=sys.stderr, flush=True)
+        logs.say(f"compare: {comparison.progress(done, total, row)}")
 
-    print(f"compare: loading {spec.backbone.name} and the images, choosing the number format", file=sys.stderr)
+    logs.say(f"compare: loading {spec.backbone.name} and the images, choosing the number format")
     try:
         return run(spec, contenders, levels, images, searched, configs, observe)
     except KeyboardInterrupt:
-        print("\nztp: stopped; a comparison is not kept before it is whole", file=sys.stderr)
+        logs.say("\nztp: stopped; a comparison is not kept before it is whole")
         raise typer.Exit(INTERRUPTED) from None
 
 
@@ -178,4 +178,4 @@ def _print(shown: Comparison, as_json: bool, as_csv: bool, plot: Path | None) ->
         report.show(comparison.table(shown))
     if plot is not None:
         canvas.save(plot, shown, methods.matplotlib_figure, methods.plotly_figure)
-        print(f"ztp: wrote {plot}", file=sys.stderr)
+        logs.say(f"ztp: wrote {plot}")

@@ -5,12 +5,12 @@ Knows which flags go together. Ignores how survivors are found and drawn.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from search import logs
 from search.cli.options import whole
 from search.errors import InputError
 
@@ -46,4 +46,4 @@ def visualize(
     rows = anatomies(read, config, images or (), data, 4 if count is None else count)
     title = f"{read.backbone['name']}, {read.schedule.method} {wording.stages(read.schedule)}"
     canvas.write_bytes(target, patches.png(rows, title))
-    print(f"ztp: wrote {target}: {wording.count(len(rows), 'image')}", file=sys.stderr)
+    logs.say(f"ztp: wrote {target}: {wording.count(len(rows), 'image')}")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import socket
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -19,6 +18,7 @@ from wsgiref.simple_server import WSGIServer
 import uvicorn
 from fastapi import FastAPI
 
+from search import logs
 from search.errors import InputError
 from search.fleet.supervisor import Supervisor
 from search.store.fronts import Store
@@ -60,6 +60,7 @@ class _Server(uvicorn.Server):
 def serve(store: Store, settings: Settings) -> None:
     """Answer until SIGINT or SIGTERM. Raises InputError for settings that cannot be, before anything is started."""
     check_host(settings.host, settings.token)
+    logs.hide(settings.token.secret if settings.token else None)
     roots = check_roots(settings.data_roots)
     with ExitStack() as stack:
         listening = stack.enter_context(_listen(settings.host, settings.port))
@@ -77,6 +78,7 @@ def serve(store: Store, settings: Settings) -> None:
 def _run(app: FastAPI, sockets: Sequence[socket.socket]) -> None:
     config = uvicorn.Config(
         app,
+        log_config=None,  # its lines go where ours go
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -125,6 +127,6 @@ def _announce(settings: Settings, port: int, dashboard_port: int | None) -> None
     if dashboard_port is not None:
         print(f"http://{host}:{dashboard_port}/dashboard", flush=True)
     if settings.token is None:
-        print("ztp: no token (ZTP_TOKEN, --token-file): it listens on loopback alone", file=sys.stderr, flush=True)
+        logs.say("ztp: no token (ZTP_TOKEN, --token-file): it listens on loopback alone")
     if not settings.workers:
-        print("ztp: --workers 0: studies wait until `ztp worker` runs somewhere", file=sys.stderr, flush=True)
+        logs.say("ztp: --workers 0: studies wait until `ztp worker --keep-waiting` runs somewhere")
