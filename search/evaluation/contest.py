@@ -138,7 +138,8 @@ def line_up(
                 f"{group[0].level}: some method must reach it, got none; {group[0].name}: {group[0].absent}"
             )
     joined = [Entry(name, s.method, _level(gflops, costs), s) for name, s, gflops in joining]
-    order = list(dict.fromkeys(group[0].level for group in groups))  # a level of a configuration's own comes first
+    # a level of a configuration of its own comes first
+    order = list(dict.fromkeys(group[0].level for group in groups if group))
     entries = [*joined, *(entry for group in groups for entry in group)]
     return sorted(entries, key=lambda entry: order.index(entry.level) if entry.level in order else -1)
 
