@@ -18,7 +18,7 @@ def split(order: Tensor, candidates: int, how: str = "sequential") -> tuple[Tens
     "sequential": the first `candidates` of the order. "alternate": `candidates` of them, evenly spaced along it.
     Returns ([B, |A|], [B, n - |A|]) token indices. Raises ValueError unless 1 <= candidates < n.
     """
-    tokens = order.shape[1]
+    tokens = int(order.shape[1])  # a trace hands out tensors here, of which sets cannot tell equals
     if not 1 <= candidates < tokens:
         raise ValueError(f"candidates must be in 1..{tokens - 1}, got {candidates}")
     if how == "sequential":

@@ -6,6 +6,7 @@ Knows braces, as shells and webdataset have them, and which files are there. Ign
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def form_of(path: Path) -> str:
 def expand(path: str) -> list[Path]:
     """The files of `shard-{000..004}.tar` or `{a,b}.tar` in order; a path without braces alone; a path that is there
     is never taken for a pattern. Raises InputError if one is not there."""
-    if Path(path).exists():
+    if os.path.exists(path):  # unlike pathlib's, without an error where a name is too long
         return [Path(path)]
     if not BRACES.search(path):
         raise InputError(f"data.path must be an existing folder or file, got {path!r}; check the path")
@@ -46,7 +47,7 @@ def expand(path: str) -> list[Path]:
     choices = [_choices(piece, path) if place % 2 else [piece] for place, piece in enumerate(pieces)]
     _check_number(sum(1 for _ in itertools.islice(itertools.product(*choices), MOST_FILES + 1)), path)
     paths = [Path("".join(parts)) for parts in itertools.product(*choices)]
-    missing = [each for each in paths if not each.is_file()]
+    missing = [each for each in paths if not os.path.isfile(each)]
     if missing:
         raise InputError(
             f"data.path must name existing files, got {path!r}, of which {len(missing)} of {len(paths)} are not there; "

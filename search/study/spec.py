@@ -142,7 +142,7 @@ def check_files(spec: StudySpec) -> None:
     if spec.data.path is not None:
         try:
             form_of(expand(spec.data.path)[0])
-        except (InputError, OSError) as error:
+        except InputError as error:
             raise InputError(f"{spec.name}: {error}") from None
     weights = spec.backbone.weights
     if weights not in WEIGHTS and not os.path.isfile(weights):

@@ -76,19 +76,19 @@ def test_the_module_runs_as_workers_are_started() -> None:
     ("error", "code"), [(InputError("a rule"), 2), (PruningError("a rule"), 2), (SearchError("a rule"), 1)]
 )
 def test_exit_codes(ztp: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, error: Exception, code: int) -> None:
-    def fail(storage: str) -> Store:
+    def fail(storage: str, server: str | None) -> Store:
         raise error
 
-    monkeypatch.setattr(search.cli.reading, "open_store", fail)
+    monkeypatch.setattr(search.cli.reading, "open_reader", fail)
     ran = ztp("list")
     assert (ran.code, ran.out, ran.err) == (code, "", "ztp: a rule\n")
 
 
 def test_a_defect_of_ours_keeps_its_traceback(ztp: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(storage: str) -> Store:
+    def fail(storage: str, server: str | None) -> Store:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(search.cli.reading, "open_store", fail)
+    monkeypatch.setattr(search.cli.reading, "open_reader", fail)
     with pytest.raises(ZeroDivisionError):
         search.cli.main(["list"])
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,10 +105,10 @@ class TestEnded:
         rule = (
             "study tiny: the dense model, with which all is compared, cannot be measured: RuntimeError: out of memory"
         )
-        with pytest.raises(SearchError, match=f"{rule}: RuntimeError: out of memory"):
+        with pytest.raises(SearchError, match=rule):
             launch(started.bench.spec, started.store.url, ignore)
         progress = started.store.progress(started.record.id)
-        assert (progress.state, progress.note) == ("stopped", f"SearchError: {rule}: RuntimeError: out of memory")
+        assert (progress.state, progress.note) == ("stopped", f"SearchError: {rule}")
 
     def test_waits_for_a_trial_of_a_worker_elsewhere(
         self, start: Start, tiny_spec: Spec, check_sound: Callable[..., None]
@@ -159,21 +160,17 @@ class TestRefused:
     def test_before_anything_is_written(
         self, tmp_path: Path, url: str, tiny_spec: Spec, sections: dict[str, Any], rule: str
     ) -> None:
-        with pytest.raises(Exception, match=f"{rule}: RuntimeError: out of memory"):
+        with pytest.raises(Exception, match=rule):
             launch(tiny_spec(**sections), url, ignore)
         assert not list(tmp_path.iterdir())
 
     def test_a_method_that_cannot_prune_the_backbone(
         self, tmp_path: Path, url: str, tiny_spec: Spec, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from pruning import families
+        from pruning.families.vit import PlainViT
 
-        described = families.describe
-        from dataclasses import replace
-
-        import pruning.model as model
-
-        monkeypatch.setattr(model, "describe", lambda backbone: replace(described(backbone), class_token=False))
+        described = PlainViT.describe
+        monkeypatch.setattr(PlainViT, "describe", lambda self: replace(described(self), class_token=False))
         with pytest.raises(ScheduleError, match="must not need a class token"):
             launch(tiny_spec(space={"methods": ["cls-attention"]}), url, ignore)
         assert not list(tmp_path.iterdir())

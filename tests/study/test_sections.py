@@ -71,7 +71,11 @@ def test_duration_in_its_largest_unit(seconds: float, text: str) -> None:
         ("data", {"path": "a", "skip_corrupt": "yes"}, "data.skip_corrupt must be true or false, got 'yes'"),
         # objectives
         ("objectives", {"accuracy": "top5"}, "objectives.accuracy must be 'top1' or 'agreement', got 'top5'"),
-        ("objectives", {"throughput": "guess"}, "objectives.throughput must be 'profiled' or 'measured', got 'guess'"),
+        (
+            "objectives",
+            {"throughput": "guess"},
+            "objectives.throughput must be 'profiled', 'measured' or 'onnxruntime', got 'guess'",
+        ),
         ("objectives", {"latency": 1}, "objectives.latency is not a known key, got 1; known: accuracy, throughput"),
         # budget
         ("budget", None, "budget must be a mapping, got None"),

@@ -6,6 +6,7 @@ Knows addresses, signals and threads. Ignores what is served.
 from __future__ import annotations
 
 import logging
+import signal
 import socket
 import threading
 from collections.abc import Iterator, Sequence
@@ -86,8 +87,12 @@ def _run(app: FastAPI, sockets: Sequence[socket.socket]) -> None:
         timeout_graceful_shutdown=GRACE_S,
         h11_max_incomplete_event_size=32 * 1024,
     )
-    with suppress(KeyboardInterrupt):  # uvicorn raises the signal again once it has ended
-        _Server(config, app).run(sockets=list(sockets))
+    before = signal.signal(signal.SIGTERM, lambda number, frame: None)
+    try:
+        with suppress(KeyboardInterrupt):  # uvicorn raises the signal again once it has ended; workers are still to end
+            _Server(config, app).run(sockets=list(sockets))
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

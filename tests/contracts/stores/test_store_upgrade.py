@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 from alembic import command
 from optuna.storages._rdb.storage import _VersionManager
+from sqlalchemy.engine import make_url
 
 from search.errors import InputError
 from search.store import compatibility, trials
@@ -67,7 +68,7 @@ def test_a_second_time_changes_nothing(empty: str) -> None:
     done = upgrade(empty)
     assert done.ours == (HEAD, HEAD)
     assert done.optuna[0] == done.optuna[1]
-    assert ":***@" in done.url or "@" not in done.url
+    assert ":***@" in done.url or make_url(empty).password is None
 
 
 def test_optunas_older_tables_are_upgraded_with_their_trials(
