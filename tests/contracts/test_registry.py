@@ -44,16 +44,17 @@ def short(name: str) -> dict[str, Any]:
     model = shallow(name)
     options: dict[str, Any] = {"depth": 3, "img_size": tuple(4 * side for side in grain(model))}
     heads = model.blocks[0].attn.num_heads
-    shared = getattr(model.blocks[0].attn, "num_kv_groups", 1)
+    shared = max(getattr(block.attn, "num_kv_groups", 0) for block in model.blocks)
     if weights(build_without_values(name, **options, **keys(heads, shared))) > MOST_WEIGHTS:
-        options |= {"embed_dim": 2 * shared * model.embed_dim // heads, "num_heads": 2 * shared}
-        heads = 2 * shared
+        narrow = 2 * max(shared, 1)
+        options |= {"embed_dim": narrow * model.embed_dim // heads, "num_heads": narrow}
+        heads = narrow
     return options | keys(heads, shared)
 
 
 def keys(heads: int, shared: int) -> dict[str, Any]:
-    """timm lists key heads for each block, so shorter models need a number."""
-    return {"num_kv_heads": heads // shared} if shared > 1 else {}
+    """Key heads as a number, where queries may share them: timm lists them for each block of the full depth."""
+    return {"num_kv_heads": heads // shared} if shared else {}
 
 
 def grain(model: Any) -> tuple[int, int]:
