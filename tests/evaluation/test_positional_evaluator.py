@@ -17,8 +17,8 @@ from pruning.families import describe
 from pruning.model import PrunedViT, prune
 from pruning.schedule import Schedule
 from pruning.stage import Stage
-from search.evaluation.data import Split
 from search.evaluation.evaluator import Evaluator
+from search.evaluation.images.splits import Split
 from search.evaluation.profile import measure_profile
 
 CPU = torch.device("cpu")
