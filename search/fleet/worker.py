@@ -159,13 +159,10 @@ class Worker:
     def _take(self, slot: Slot, proposal: Proposal) -> int:
         """Note the trial with the slot; returns how often it was tried before.
 
-        If the slot is lost already, nobody else knows of the trial: it goes back.
+        If the slot is lost already, whoever took it away may have queued the trial, and another worker may have it by
+        now: it is not touched here. Mending finds it if nobody has it.
         """
-        try:
-            return self._store.assign(slot, proposal.trial.number)
-        except TrialStopped:
-            self._keep(lambda: self.trials.abandon(proposal.trial.number))
-            raise
+        return self._store.assign(slot, proposal.trial.number)
 
     def _attempt(self, slot: Slot, proposal: Proposal) -> tuple[Measurement, float]:
         """The trial's measurement and the dense model's accuracy. Raises TrialFailed."""

@@ -145,7 +145,32 @@ class TestTakenForDead:
 
         monkeypatch.setattr(worker.trials, "ask", slow_ask)
         worker.run(ignore, at_most=1)
+        worker.mend()
         assert [trial.state for trial in started.trials()] == [TrialState.WAITING]
+
+    def test_a_trial_that_another_has_by_then_stays_with_it(
+        self, start: Start, tiny_spec: Spec, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        started = start(tiny_spec())
+        slow, other = started.worker(), started.worker()
+        ask = slow.trials.ask
+
+        def slow_ask() -> Any:
+            proposal = ask()
+            (slot,) = started.store.slots(started.record.id, "reserved")
+            started.store.free(slot)
+            other.mend()
+            taken = other.trials.ask()
+            assert taken.trial.number == proposal.trial.number
+            held = started.store.reserve(started.record.id, other.name, 4)
+            started.store.assign(held, taken.trial.number)
+            return proposal
+
+        monkeypatch.setattr(slow.trials, "ask", slow_ask)
+        slow.run(ignore, at_most=1)
+        slow.mend()
+        assert [trial.state for trial in started.trials()] == [TrialState.RUNNING]
+        assert [slot.worker for slot in started.store.slots(started.record.id)] == [other.name]
 
 
 class TestBudget:
