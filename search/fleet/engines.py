@@ -18,6 +18,7 @@ from typing import Any
 
 from search import logs
 from search.errors import InputError, SearchError
+from search.fleet.cores import THREADS, threads_each
 from search.fleet.ray_engine import check_ray, run_ray
 from search.store.database import parse_url
 
@@ -32,9 +33,8 @@ def run_local(name: str, url: str, workers: int, watch: Watch) -> None:
 
     Raises SearchError with the workers' last words if all of them failed; when interrupted, ends those it started.
     """
-    threads = max(1, (os.cpu_count() or 1) // workers)
     # the URL may hold a password: it travels in the environment, which other users cannot read
-    environment = {**os.environ, "ZTP_STORAGE": url, "OMP_NUM_THREADS": str(threads)}
+    environment = {**os.environ, "ZTP_STORAGE": url, THREADS: str(threads_each(workers))}
     command = [sys.executable, "-m", "search.cli", "worker", name, "--number"]
     with tempfile.TemporaryFile() as said:  # not a pipe: a worker that says much would wait for a reader
         heard = None if logs.as_json() else said  # a program reads the workers' lines beside ours

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 
+from search.fleet.cores import THREADS, threads_each
 from search.fleet.engines import GRACE_S, POLL_S
 
 COMMAND = (sys.executable, "-m", "search.cli", "worker", "--keep-waiting", "--number")
@@ -22,8 +23,7 @@ class Supervisor:
 
     def __init__(self, url: str, workers: int) -> None:
         """url: the store's, password included; it reaches the workers by their environment alone."""
-        threads = max(1, (os.cpu_count() or 1) // max(1, workers))
-        self._environment = {**os.environ, "ZTP_STORAGE": url, "OMP_NUM_THREADS": str(threads)}
+        self._environment = {**os.environ, "ZTP_STORAGE": url, THREADS: str(threads_each(workers))}
         self._environment.pop("ZTP_TOKEN", None)  # workers have no use for it
         self._processes: dict[int, tuple[float, subprocess.Popen[bytes]]] = {}
         self._numbers = range(1, workers + 1)

@@ -256,12 +256,22 @@ def migrate(engine: Engine) -> None:
 
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
-    with engine.connect().execution_options(writes=True) as connection, connection.begin():
+    with _alone(engine), engine.connect().execution_options(writes=True) as connection, connection.begin():
         if engine.dialect.name == "postgresql":
             connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
-        if engine.dialect.name == "mysql":  # where every statement about a table ends the transaction
-            connection.execute(text(f"SELECT GET_LOCK('{MIGRATION_LOCK}', {MIGRATION_WAIT_S})"))
         config.attributes["connection"] = connection
         command.upgrade(config, "head")  # does nothing if another process was faster
-        if engine.dialect.name == "mysql":
-            connection.execute(text(f"SELECT RELEASE_LOCK('{MIGRATION_LOCK}')"))
+
+
+@contextmanager
+def _alone(engine: Engine) -> Iterator[None]:
+    """On MySQL, where every statement about a table ends the transaction: a lock that outlives the last commit."""
+    if engine.dialect.name != "mysql":
+        yield
+        return
+    with engine.connect() as guard:
+        guard.execute(text(f"SELECT GET_LOCK('{MIGRATION_LOCK}', {MIGRATION_WAIT_S})"))
+        try:
+            yield
+        finally:
+            guard.execute(text(f"SELECT RELEASE_LOCK('{MIGRATION_LOCK}')"))

@@ -193,10 +193,9 @@ def _override(data: Any, overrides: Mapping[str, Any]) -> Any:
 
 
 def _explain(error: ValidationError) -> str:
-    """The first thing wrong as one sentence. A misspelt key explains a missing one, so it goes first."""
+    """All that is wrong, a sentence each. A misspelt key explains a missing one, so it goes first."""
     details = sorted(error.errors(), key=lambda detail: detail["type"] not in _UNKNOWN)
-    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-    return _sentence(details[0]) + more
+    return "\n     also: ".join(map(_sentence, details))
 
 
 def _sentence(detail: ErrorDetails) -> str:

@@ -19,6 +19,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from search.fleet.cores import CGROUP, usable_cores
 from search.store.compatibility import PACKAGE
 from search.store.health import FAIL, OK, WARN, Check, inspect_database
 
@@ -29,7 +30,6 @@ LEAST_MEMORY = 2 * GIB  # torch, a small backbone and one batch
 LEAST_CACHE = 8 * GIB  # 50,000 decoded images of 224 x 224 take 7.5 GB
 SHORTEST_TOKEN = 16  # characters: `ztp serve` refuses a shorter one
 PORT = 8000  # of `ztp serve`, unless told otherwise
-CGROUP = Path("/sys/fs/cgroup")
 
 
 def examine(storage: str) -> list[Check]:
@@ -91,16 +91,6 @@ def _machine() -> Iterator[Check]:
     yield Check("device", OK, f"{describe_device(device)}, {fast} bfloat16")
     yield threads_check(torch.get_num_threads(), usable_cores())
     yield memory_check(available_memory())
-
-
-def usable_cores() -> float:
-    """Cores this process may use: its affinity, and the control group's quota where there is one."""
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = (CGROUP / "cpu.max").read_text().split()
-    except (OSError, ValueError):
-        return affinity
-    return affinity if quota == "max" else min(affinity, int(quota) / int(period))
 
 
 def threads_check(threads: int, cores: float) -> Check:

@@ -47,7 +47,7 @@ def _facts(forecast: Forecast) -> list[tuple[str, str]]:
         ("a trial", f"{trial} at the median, {longest} at most, if it sees every image"),
         ("the search", f"{wording.duration(forecast.search_s)}{within}; racing and caches make it shorter"),
         ("to confirm", f"{wording.duration(forecast.confirm_s)}, for {forecast.finalists} finalists"),
-        ("in all", f"{wording.duration(forecast.total_s)} with one worker"),
+        ("in all", f"{wording.duration(forecast.total_s)} with one worker, if the machine stays as idle"),
         ("runs on", f"{forecast.hardware}, {forecast.dtype}, timed in batches of {forecast.batch_size}"),
         *(("note", note) for note in forecast.notes),
         ("FLOPs", FLOP_CONVENTION),

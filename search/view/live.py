@@ -68,7 +68,7 @@ class LiveProgress:
             self._print_line(self._latest)
 
     def __call__(self, progress: Progress) -> None:
-        if self._first is None:
+        if self._first is None and progress.state == "running":
             self._first, self._started = progress, self._clock()
         changed = self._latest is None or progress.state != self._latest.state or progress.note != self._latest.note
         news = progress != self._latest
@@ -98,7 +98,7 @@ class LiveProgress:
         stopped = f" ({progress.stopped} stopped early)" if progress.stopped else ""
         counts = [f"{progress.done}/{progress.total} trials{stopped}"]
         if progress.state != "running":
-            return [*counts, progress.state]
+            return [*counts, "waiting for a worker" if progress.state == "created" else progress.state]
         per_s = self._per_second(progress)
         if per_s:
             counts.append(f"{per_s:.2g} trials/s" if per_s >= 1 else f"{60 * per_s:.2g} trials/min")

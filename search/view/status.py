@@ -86,7 +86,8 @@ def _stopped(progress: Progress) -> str:
     """How many trials the race stopped, and what that saved."""
     if not progress.stopped:
         return "none"
-    return f"{progress.stopped} schedules; {progress.images / progress.images_whole:.0%} of the images seen"
+    seen = progress.images / progress.images_whole
+    return f"{wording.count(progress.stopped, 'schedule')}; {seen:.0%} of the images seen"
 
 
 def _one_line(value: Any) -> str:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from search.evaluation.data import open_images
 from timm.models.vision_transformer import VisionTransformer
 
 from pruning.backbones import Backbone
@@ -23,6 +22,7 @@ from search.evaluation import contest
 from search.evaluation.bench import Bench
 from search.evaluation.comparison import Comparison, Row, mcnemar
 from search.evaluation.contenders import Levels, read_contenders
+from search.evaluation.images.splits import open_images
 from search.study.spec import StudySpec
 
 Spec = Callable[..., StudySpec]

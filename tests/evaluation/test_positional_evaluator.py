@@ -57,16 +57,15 @@ def positional(request: pytest.FixtureRequest, backbone: Backbone) -> Backbone:
 @pytest.mark.parametrize("cache", [0, 10_000_000])
 def test_is_one_image_at_a_time(positional: Backbone, split: Split, cache: int) -> None:
     evaluator = Evaluator(PrunedViT(positional.model).eval(), split, "top1", 4, CPU, cache)
-    answers = []
+    logits = []
     for schedule in SCHEDULES:
         model = prune(positional.model, schedule)
         with torch.inference_mode():
             expected = [int(model(split.batch(i, i + 1))[0].argmax()) for i in range(len(split))]
         assert evaluator.predictions(schedule).tolist() == expected
-        answers.append(expected)
-    assert (
-        len({tuple(answer) for answer in answers}) > 1
-    )  # dropping tokens changes answers, so the above says something
+        with torch.inference_mode():
+            logits.append(model(split.batch(0, 4)))
+    assert not torch.allclose(logits[0], logits[-1], atol=1e-3)  # pruned and dense: so the above says something
 
 
 def test_is_profiled(positional: Backbone, split: Split) -> None:

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from search.evaluation.data import Split
 
 from pruning.backbones import Backbone
 from pruning.config import Config
@@ -19,6 +18,7 @@ from pruning.model import PrunedViT
 from pruning.schedule import Schedule
 from pruning.stage import Stage
 from search.errors import InputError
+from search.evaluation.images.splits import Split
 from search.evaluation.survivors import anatomies, class_words, dissect, read_images
 
 STAGES = [Stage(2, 0.7), Stage(5, 0.6), Stage(8, 0.6)]

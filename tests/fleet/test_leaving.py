@@ -21,8 +21,8 @@ import sys, time
 from search.fleet.leaving import leaving
 try:
     with leaving(lambda: print("by force", flush=True)):
-        print("up", flush=True)
         try:
+            print("up", flush=True)
             time.sleep(60)
         finally:
             time.sleep(0.2)
@@ -44,6 +44,7 @@ def run(code: str, *signals: int) -> tuple[int, str, float]:
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "up\n"
+    time.sleep(0.5)  # until what it does next has begun
     began = time.monotonic()
     for number in signals:
         process.send_signal(number)

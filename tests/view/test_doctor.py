@@ -43,15 +43,6 @@ def test_more_threads_than_cores_are_warned_of(threads: int, cores: float, state
         assert f"OMP_NUM_THREADS={max(1, int(cores))}" in check.remedy
 
 
-def test_cores_are_those_of_the_control_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "CGROUP", tmp_path)
-    every = doctor.usable_cores()
-    assert every >= 1
-    for content, cores in (("50000 100000", 0.5), ("max 100000", every), ("nonsense", every)):
-        (tmp_path / "cpu.max").write_text(content)
-        assert doctor.usable_cores() == cores
-
-
 def test_memory_is_what_the_control_group_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "CGROUP", tmp_path)
     free = doctor.available_memory()
