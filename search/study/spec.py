@@ -195,7 +195,7 @@ def _override(data: Any, overrides: Mapping[str, Any]) -> Any:
 def _explain(error: ValidationError) -> str:
     """All that is wrong, a sentence each. A misspelt key explains a missing one, so it goes first."""
     details = sorted(error.errors(), key=lambda detail: detail["type"] not in _UNKNOWN)
-    return "\n     also: ".join(map(_sentence, details))
+    return "; also: ".join(map(_sentence, details))
 
 
 def _sentence(detail: ErrorDetails) -> str:
