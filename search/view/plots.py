@@ -155,7 +155,7 @@ def _label(axes: Axes, shown: Picture) -> None:
     axes.set_title(shown.title, loc="left", fontsize=13, fontweight="bold")
     axes.set_xlabel("speed-up over the dense model")
     axes.set_ylabel(shown.y_label)
-    axes.xaxis.set_major_formatter("{x:.2g}x")
+    axes.xaxis.set_major_formatter("{x:.3g}x")
     axes.set_ylim(*y_range(shown))
     canvas.style(axes)
     axes.legend(frameon=False, loc="lower left")
