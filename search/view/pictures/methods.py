@@ -96,7 +96,7 @@ def matplotlib_figure(shown: Comparison) -> Figure:
         axes.scatter([x(dense)], [y], s=190, marker="*", color=canvas.DENSE, zorder=5, label="dense model")
         axes.set_xlabel(label)
         canvas.style(axes)
-    right.xaxis.set_major_formatter("{x:.2g}x")
+    right.xaxis.set_major_formatter("{x:.3g}x")
     left.set_ylabel(f"{wording.KIND_WORDS[shown.dense.accuracy.kind]} (%)")
     left.set_title(_title(shown), loc="left", fontsize=13, fontweight="bold")
     right.legend(frameon=False, loc="lower left")
