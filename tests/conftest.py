@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +34,9 @@ PROVENANCE = {
     "images": "fedcba9876543210",
 }
 SETTING = Setting(device="cpu: AMD EPYC 7B13, 2 threads", dtype="float32", batch_size=64)
+
+# tools that are installed beside this Python are found whether or not its environment is activated
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
 
 @pytest.fixture(autouse=True)
