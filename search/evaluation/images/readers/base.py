@@ -53,6 +53,22 @@ class Reader(Protocol):
         ...
 
 
+class Files:
+    """Images that are files of their own: what readers of folders and of tables share, once they have the paths."""
+
+    def __init__(self, paths: Sequence[Path], listing: Listing) -> None:
+        self._paths, self.listing = tuple(map(str, paths)), listing
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def name(self, index: int) -> str:
+        return self._paths[index]
+
+    def open(self, index: int) -> Image.Image:
+        return Image.open(self._paths[index])
+
+
 @dataclass(frozen=True)
 class Columns:
     """Columns of a table to read, where their names are not among those that are known. None: look for them."""

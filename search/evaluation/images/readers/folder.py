@@ -9,13 +9,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from PIL import Image
-
 from search.errors import InputError
-from search.evaluation.images.readers.base import ENDINGS, USUAL, Columns, Listing, stat_lines, unreadable
+from search.evaluation.images.readers.base import ENDINGS, USUAL, Columns, Files, Listing, stat_lines, unreadable
 
 
-class FolderReader:
+class FolderReader(Files):
     """root/class/**/image, or root/image without labels. What is hidden (.name) at the top is passed over."""
 
     def __init__(self, paths: list[Path], columns: Columns = USUAL) -> None:
@@ -26,17 +24,8 @@ class FolderReader:
             identity, stamps = stat_lines(found, root)
         except OSError as error:
             raise unreadable(root, error) from None
-        self._paths = tuple(map(str, found))
-        self.listing = Listing(identity, stamps, classes or None, unlabelled="no sub-folders, one per class")
-
-    def __len__(self) -> int:
-        return len(self._paths)
-
-    def name(self, index: int) -> str:
-        return self._paths[index]
-
-    def open(self, index: int) -> Image.Image:
-        return Image.open(self._paths[index])
+        unlabelled = "no sub-folders, one per class"
+        super().__init__(found, Listing(identity, stamps, classes or None, unlabelled=unlabelled))
 
 
 def has_images(folder: Path) -> bool:

@@ -9,10 +9,8 @@ import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from PIL import Image
-
 from search.errors import InputError
-from search.evaluation.images.readers.base import USUAL, Columns, Listing, stat_lines, unreadable
+from search.evaluation.images.readers.base import USUAL, Columns, Files, Listing, stat_lines, unreadable
 
 IMAGE_COLUMNS = ("path", "file_name", "filename", "image", "file", "image_path", "filepath", "img")
 LABEL_COLUMNS = ("label", "class", "target", "labels", "class_name", "cls", "synset", "wnid", "category")
@@ -21,34 +19,7 @@ DELIMITERS = {".csv": ",", ".tsv": "\t"}
 Row = tuple[str, str, str]  # where it stands ("line 3"), path, label ("" if there is no label column)
 
 
-class RowsReader:
-    """Image files that a .csv or .tsv names."""
-
-    def __init__(self, paths: list[Path], columns: Columns = USUAL) -> None:
-        """Raises InputError naming the line for missing columns, fields, files, and for what is no such table."""
-        path = paths[0]
-        try:
-            rows, unlabelled = _read(path, columns)
-        except UnicodeDecodeError as error:
-            raise InputError(f"data.path: {path} must be UTF-8 text: {error.reason}; save it as UTF-8") from None
-        except csv.Error as error:
-            raise InputError(f"data.path: {path} is not a readable table: {error}; mend it") from None
-        except OSError as error:
-            raise unreadable(path, error) from None
-        self._files = FileRows(path, rows, unlabelled)
-        self.listing = self._files.listing
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def name(self, index: int) -> str:
-        return self._files.name(index)
-
-    def open(self, index: int) -> Image.Image:
-        return self._files.open(index)
-
-
-class FileRows:
+class FileRows(Files):
     """Image files that the rows of any table name; the part of a reader that does not depend on the table's format."""
 
     def __init__(self, table: Path, rows: Sequence[Row], unlabelled: str = "") -> None:
@@ -64,17 +35,24 @@ class FileRows:
             if not file.is_file():
                 raise InputError(f"data.path: {table}, {place}: no such image file: {file}; mend or remove the row")
         labels = None if unlabelled else as_labels([label for _, _, label in rows])
-        self.listing = Listing(*stat_lines(files, table.parent), labels, unlabelled=unlabelled)
-        self._paths = tuple(map(str, files))
+        super().__init__(files, Listing(*stat_lines(files, table.parent), labels, unlabelled=unlabelled))
 
-    def __len__(self) -> int:
-        return len(self._paths)
 
-    def name(self, index: int) -> str:
-        return self._paths[index]
+class RowsReader(FileRows):
+    """Image files that a .csv or .tsv names."""
 
-    def open(self, index: int) -> Image.Image:
-        return Image.open(self._paths[index])
+    def __init__(self, paths: list[Path], columns: Columns = USUAL) -> None:
+        """Raises InputError naming the line for missing columns, fields, files, and for what is no such table."""
+        path = paths[0]
+        try:
+            rows, unlabelled = _read(path, columns)
+        except UnicodeDecodeError as error:
+            raise InputError(f"data.path: {path} must be UTF-8 text: {error.reason}; save it as UTF-8") from None
+        except csv.Error as error:
+            raise InputError(f"data.path: {path} is not a readable table: {error}; mend it") from None
+        except OSError as error:
+            raise unreadable(path, error) from None
+        super().__init__(path, rows, unlabelled)
 
 
 def as_labels(texts: Sequence[str]) -> list[str] | list[int]:
