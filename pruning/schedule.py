@@ -36,6 +36,7 @@ class Schedule:
     stages: tuple[Stage, ...] = ()
     method: str = DEFAULT_METHOD
     options: Mapping[str, Any] = field(default_factory=dict)
+    _plans: dict[int, tuple[StagePlan, ...]] = field(init=False, repr=False, compare=False)
 
     def __init__(
         self, stages: Iterable[Stage] = (), method: str = DEFAULT_METHOD, options: Mapping[str, Any] | None = None
@@ -44,6 +45,7 @@ class Schedule:
         object.__setattr__(self, "stages", _sorted_stages(stages))
         object.__setattr__(self, "method", method)
         object.__setattr__(self, "options", MappingProxyType(row.check_options(method, options or {})))
+        object.__setattr__(self, "_plans", {})  # by tokens: a search asks again and again
 
     def __hash__(self) -> int:
         return hash((self.stages, self.method, tuple(self.options.items())))
@@ -58,14 +60,24 @@ class Schedule:
         Raises ScheduleError if a stage keeps no token, keeps fewer than its method can, or lies at or behind the last
         of `depth` blocks.
         """
-        steps = method_row(self.method).steps(self.options)
-        plans = []
+        if depth is not None:
+            self._check_depth(depth)
+        if tokens not in self._plans:
+            self._plans[tokens] = self._plan(tokens)
+        return self._plans[tokens]
+
+    def _check_depth(self, depth: int) -> None:
         for i, stage in enumerate(self.stages):
-            if depth is not None and stage.block >= depth - 1:
+            if stage.block >= depth - 1:
                 raise ScheduleError(
                     f"stages[{i}].block must be at most {depth - 2} for a backbone of {depth} blocks (dropping after "
                     f"the last block saves nothing), got {stage.block}"
                 )
+
+    def _plan(self, tokens: int) -> tuple[StagePlan, ...]:
+        steps = method_row(self.method).steps(self.options)
+        plans = []
+        for i, stage in enumerate(self.stages):
             try:
                 plan = plan_stage(stage, tokens, steps)
             except ScheduleError as error:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -107,8 +108,8 @@ class LatencyProfile:
         similarity = self._at(plan.tokens, cost.similarity) if plan.similar else 0.0
         return self._at(plan.tokens, cost.opened) + plan.votes * self._at(plan.tokens, cost.vote) + similarity
 
-    def _at(self, tokens: int, values: Sequence[float]) -> float:
-        return float(np.interp(tokens, self.tokens, values))
+    def _at(self, tokens: int, values: tuple[float, ...]) -> float:
+        return _at_each_count(self.tokens, values)[tokens]
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -121,6 +122,12 @@ class LatencyProfile:
             for method, cost in data["stages"].items()
         }
         return cls(data["batch_size"], data["depth"], rest=data["rest"], stages=stages, **lists)
+
+
+@lru_cache(maxsize=1024)  # profiles in use at once, times some ten rows each: a search asks thousands of times
+def _at_each_count(tokens: tuple[int, ...], values: tuple[float, ...]) -> list[float]:
+    """values[i] at tokens[i], linear between, by the number of tokens from 0 to the last."""
+    return [float(value) for value in np.interp(range(tokens[-1] + 1), tokens, values)]
 
 
 def _drop(schedule: Schedule) -> str:

@@ -5,6 +5,8 @@ Knows schedules. Ignores what is done with the numbers.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,17 +24,23 @@ def describe(schedule: Schedule, problem: Problem) -> NDArray[np.float64]:
     is. Raises ScheduleError if the schedule does not fit.
     """
     plans = {plan.block: plan for plan in schedule.plan(problem.tokens, problem.depth)}
-    gone = np.zeros(problem.depth - 1)
-    how = np.zeros(len(METHOD_FIELDS))
-    read = np.array([field in METHODS[schedule.method].stage_fields for field in METHOD_FIELDS])
+    read = [field in METHODS[schedule.method].stage_fields for field in METHOD_FIELDS]
+    left = problem.tokens  # behind the blocks so far
+    gone: list[float] = []
+    how = [0.0] * len(METHOD_FIELDS)
     for stage in schedule.stages:
         plan = plans.get(stage.block)
         if plan is None:
             continue
-        gone[stage.block :] = 1 - plan.kept / problem.tokens
+        gone += [1 - left / problem.tokens] * (stage.block - len(gone))
+        left = plan.kept
         dropped = (plan.tokens - plan.kept) / problem.tokens
-        how += dropped * read * np.array([_position(getattr(stage, f), f, problem) for f in METHOD_FIELDS])
-    return np.concatenate([gone, how, gone[-1] * np.array(_choices(schedule, problem), dtype=np.float64)])
+        for i, field in enumerate(METHOD_FIELDS):
+            if read[i]:
+                how[i] += dropped * _position(getattr(stage, field), field, problem)
+    at_end = 1 - left / problem.tokens
+    gone += [at_end] * (problem.depth - 1 - len(gone))
+    return np.array(gone + how + [at_end * chosen for chosen in _choices(schedule, problem)])
 
 
 def _choices(schedule: Schedule, problem: Problem) -> list[bool]:
@@ -49,9 +57,9 @@ def _choices(schedule: Schedule, problem: Problem) -> list[bool]:
 
 def _position(value: float, field: str, problem: Problem) -> float:
     """Where a field's value lies in its range, from -0.5 to 0.5."""
-    low, high = getattr(problem.space, field)
+    low, high = map(float, getattr(problem.space, field))
     if low == high:
         return 0.0
     if field == "wpr_iterations":
-        low, high, value = np.log(low), np.log(high), np.log(value)
-    return float(min(max((value - low) / (high - low), 0.0), 1.0) - 0.5)
+        low, high, value = math.log(low), math.log(high), math.log(value)
+    return min(max((value - low) / (high - low), 0.0), 1.0) - 0.5

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import LinAlgError, cholesky, solve_triangular
 
 Floats = NDArray[np.float64]
 
@@ -34,9 +35,9 @@ class Surrogate:
 
     def predict(self, features: Floats) -> tuple[Floats, Floats]:
         """Mean and standard deviation at `features` [candidates, D]."""
-        across = _kernel(features, self.features, self.length, self.linear)
+        across = _mixed(*_kernels(features, self.features, self.length), self.linear)
         mean = across @ self.weights
-        solved = np.linalg.solve(self.factor, across.T)
+        solved = _solve(self.factor, across.T)
         variance = _diagonal(features, self.linear) - (solved**2).sum(axis=0)
         return self.offset + self.scale * mean, self.scale * np.sqrt(np.maximum(variance, 1e-12))
 
@@ -49,30 +50,40 @@ def fit(features: Floats, values: Floats, errors: Floats) -> Surrogate:
     offset = float(values[0])
     scale = float(np.sqrt(np.mean((values - offset) ** 2))) or 1.0
     targets, own = (values - offset) / scale, (errors / scale) ** 2
-    best: tuple[float, Surrogate] | None = None
-    for length, linear in itertools.product(LENGTHS, LINEAR_SHARES):
-        prior = _kernel(features, features, length, linear)
-        for noise in NOISES:
+    best: tuple[float, float, float, Floats, Floats] | None = None
+    for length in LENGTHS:
+        kernels = _kernels(features, features, length)
+        for linear, noise in itertools.product(LINEAR_SHARES, NOISES):
+            covariance = _mixed(*kernels, linear)
+            covariance[np.diag_indices_from(covariance)] += own + noise**2
             try:
-                factor = np.linalg.cholesky(prior + np.diag(own + noise**2))
-            except np.linalg.LinAlgError:  # equal features and hardly any noise
+                factor = cholesky(covariance, lower=True, check_finite=False, overwrite_a=True)
+            except LinAlgError:  # equal features and hardly any noise
                 continue
-            half = np.linalg.solve(factor, targets)
+            half = _solve(factor, targets)
             likelihood = -0.5 * float(half @ half) - float(np.log(np.diag(factor)).sum())
             if best is None or likelihood > best[0]:
-                weights = np.linalg.solve(factor.T, half)
-                best = likelihood, Surrogate(features, length, linear, scale, offset, np.asarray(factor), weights)
+                best = likelihood, length, linear, factor, half
     assert best is not None, "noise keeps the covariance positive"
-    return best[1]
+    _, length, linear, factor, half = best
+    return Surrogate(features, length, linear, scale, offset, factor, _solve(factor, half, transposed=True))
 
 
-def _kernel(left: Floats, right: Floats, length: float, linear: float) -> Floats:
-    """A sum over features, plus a Matern 5/2 for how they interact."""
-    square = ((left[:, None, :] - right[None, :, :]) ** 2).sum(-1)
-    distance = np.sqrt(5 * square) / length
-    matern = (1 + distance + distance**2 / 3) * np.exp(-distance)
-    return np.asarray(linear * (left @ right.T) + (1 - linear) * matern)
+def _kernels(left: Floats, right: Floats, length: float) -> tuple[Floats, Floats]:
+    """A sum over features, and a Matern 5/2 for how they interact."""
+    inner = left @ right.T
+    square = (left**2).sum(-1)[:, None] + (right**2).sum(-1) - 2 * inner
+    distance = np.sqrt(5 * np.maximum(square, 0)) / length
+    return inner, np.asarray((1 + distance + distance**2 / 3) * np.exp(-distance))
+
+
+def _mixed(inner: Floats, matern: Floats, linear: float) -> Floats:
+    return linear * inner + (1 - linear) * matern
 
 
 def _diagonal(features: Floats, linear: float) -> Floats:
     return np.asarray(linear * (features**2).sum(-1) + (1 - linear))
+
+
+def _solve(factor: Floats, right: Floats, transposed: bool = False) -> Floats:
+    return np.asarray(solve_triangular(factor, right, trans=int(transposed), lower=True, check_finite=False))

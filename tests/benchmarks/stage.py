@@ -6,7 +6,7 @@ Ideal is the ratio of FLOPs, dense over pruned. Realised is the median ratio of 
 the pruned model, spread half the interquartile range of the ratios over it. Realised over ideal of 1.0 means that a
 schedule delivers all it promises; unchunked is the same where stages do not run in cache-sized chunks. Schedules
 drop at blocks 2, 5 and 8; tome merges in every block but the last, as many tokens as come closest to zero-tprune's
-FLOPs.
+FLOPs: as our method, and written plainly as it is published (`plain_tome`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from contextlib import suppress
 from typing import Any
 
 import torch
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 import pruning.model
@@ -28,6 +29,7 @@ from pruning.flops import FlopCounter
 from pruning.model import PrunedViT
 from search.evaluation.device import DTYPES, choose_device
 from search.evaluation.throughput import REPEATS, PairedTiming, time_against
+from tests.benchmarks.plain_tome import PlainToMe
 from tests.benchmarks.table import Table, make_parser
 
 BLOCKS, VOTES = (2, 5, 8), 5
@@ -50,15 +52,15 @@ def shape(method: str, keep: float = KEEP) -> Schedule:
 
 
 def merging(tokens: int, merges: Sequence[int]) -> Schedule:
-    """tome with a stage in each block but the last, merging merges[i] tokens in block i."""
+    """tome as published, between attention and MLP, merging merges[i] tokens in block i."""
     stages = []
     for block, count in enumerate(merges):
         stages.append(Stage(block, min((tokens - count + 0.5) / tokens, 1.0)))  # a half: int() must not lose a token
         tokens -= count
-    return Schedule(stages, "tome")
+    return Schedule(stages, "tome", {"drop": "before-mlp"})
 
 
-def closest_merging(backbone: nn.Module, flops: int) -> Schedule:
+def closest_merging(backbone: nn.Module, flops: int) -> tuple[int, ...]:
     """The merging whose FLOPs come closest to `flops`: r tokens in every block, and one more in some run of blocks.
 
     The run makes up for the coarse step of a constant r: 5% of DeiT-S.
@@ -72,20 +74,23 @@ def closest_merging(backbone: nn.Module, flops: int) -> Schedule:
             merges = tuple(constant + (start <= block < stop) for block in range(blocks))
             with suppress(ScheduleError):  # more than half of the tokens of some block
                 found.append((abs(counter.count(merging(family.tokens, merges)) - flops), merges))
-    return merging(family.tokens, min(found)[1])
+    return min(found)[1]
 
 
-def rivals(backbone: nn.Module, keep: float) -> dict[str, PrunedViT]:
-    """Each method's model, by name."""
+def rivals(backbone: VisionTransformer, keep: float) -> dict[str, tuple[nn.Module, Schedule]]:
+    """By name, each model and the schedule that it follows."""
     schedules = {method: shape(method, keep) for method in ("zero-tprune", "cls-attention", "random")}
     flops = count_flops(backbone, schedules["zero-tprune"])
-    schedules["tome"] = closest_merging(backbone, flops)
-    return {method: PrunedViT(backbone, schedule).eval() for method, schedule in schedules.items()}
+    merges = closest_merging(backbone, flops)
+    schedules["tome"] = merging(describe(backbone).tokens, merges)
+    models: dict[str, nn.Module] = {name: PrunedViT(backbone, each).eval() for name, each in schedules.items()}
+    models["tome, plain"] = PlainToMe(backbone, merges).eval()
+    return {name: (model, schedules[name.removesuffix(", plain")]) for name, model in models.items()}
 
 
 def time_unchunked(dense: nn.Module, other: nn.Module, images: Tensor, repeats: int) -> PairedTiming | None:
     """The same with stages that take the whole batch at once; None for what never takes it in chunks."""
-    if images.device.type != "cpu":
+    if images.device.type != "cpu" or not isinstance(other, PrunedViT):
         return None
     chunked = pruning.model.CACHE_BYTES
     pruning.model.CACHE_BYTES = NO_CHUNKS
@@ -95,7 +100,7 @@ def time_unchunked(dense: nn.Module, other: nn.Module, images: Tensor, repeats: 
         pruning.model.CACHE_BYTES = chunked
 
 
-def compare(dense: nn.Module, other: PrunedViT, ideal: float, images: Tensor, repeats: int) -> dict[str, Any]:
+def compare(dense: nn.Module, other: nn.Module, ideal: float, images: Tensor, repeats: int) -> dict[str, Any]:
     timing = time_against(dense, other, images, repeats)
     whole = time_unchunked(dense, other, images, repeats)
     return {
@@ -105,7 +110,6 @@ def compare(dense: nn.Module, other: PrunedViT, ideal: float, images: Tensor, re
         "spread": timing.spread,
         "unchunked": None if whole is None else whole.speedup / ideal,
         "dense images/s": timing.dense_images_per_s,
-        "kept": [plan.kept for plan in other.plans],
     }
 
 
@@ -128,10 +132,11 @@ def main() -> None:
     table = Table("stage", arguments, device, COLUMNS)
     for batch in arguments.batch:
         images = torch.randn(batch, *backbone.family.image_shape, device=device)
-        for name, model in models.items():
-            flops = count_flops(model)
+        for name, (model, schedule) in models.items():
+            flops = count_flops(dense, schedule)
             row = compare(dense, model, dense_flops / flops, images, arguments.repeats)
-            table.add({"batch": batch, "method": name, "GFLOPs": flops / 1e9, **row})
+            kept = [plan.kept for plan in schedule.plan(backbone.family.tokens)]
+            table.add({"batch": batch, "method": name, "GFLOPs": flops / 1e9, **row, "kept": kept})
     table.finish()
 
 
