@@ -24,6 +24,7 @@ BENCHMARKS = {  # name of the file of results -> module of this folder and its o
     "overhead": "overhead",
     "workers": "workers",
     "decoding": "decoding",
+    "images-saved": "images_saved",
     "samplers": "samplers",
     "time-to-front": "time_to_front --plain-known",
 }
