@@ -22,6 +22,7 @@ BENCHMARKS = {  # name of the file of results -> module of this folder and its o
     "stage-demo": f"stage {DEMO}",
     "prefix-cache": "prefix_cache",
     "overhead": "overhead",
+    "wall-time": "wall_time",
     "workers": "workers",
     "decoding": "decoding",
     "images-saved": "images_saved",
