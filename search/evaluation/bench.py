@@ -28,7 +28,8 @@ from search.evaluation.evaluator import NO_CLASS, Bits, Evaluator, accuracy_of
 from search.evaluation.facts import Facts, choose_dtype
 from search.evaluation.images.splits import Images, Split, open_images
 from search.evaluation.order import ImageOrder, draw_order, pack_strata, stratify, unpack_strata
-from search.evaluation.profile import LatencyProfile, measure_profile
+from search.evaluation.profile import LatencyProfile
+from search.evaluation.profiling import measure_profile
 from search.evaluation.racing import Lap, Race, estimate
 from search.evaluation.throughput import PairedTiming, measured, time_pairs
 from search.store.records import Accuracy, Measurement, Setting, Throughput

@@ -22,7 +22,8 @@ from pruning.backbones import load_backbone
 from pruning.methods import METHODS
 from pruning.model import PrunedViT
 from search.evaluation.device import DTYPES, choose_device
-from search.evaluation.profile import LatencyProfile, measure_profile
+from search.evaluation.profile import LatencyProfile
+from search.evaluation.profiling import measure_profile
 from search.evaluation.throughput import REPEATS, time_pairs
 from search.study.sections import SpaceSpec
 from search.study.space import smallest

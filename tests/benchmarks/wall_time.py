@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from pruning.model import PrunedViT
-from search.evaluation import bench, profile, racing
+from search.evaluation import bench, profiling, racing
 from search.evaluation.images.splits import Split
 from search.fleet.launch import launch
 from search.fleet.trials import Trials
@@ -31,7 +31,7 @@ from tests.benchmarks.table import Table, make_parser
 
 PARTS: dict[str, list[tuple[Any, str]]] = {
     "model": [(PrunedViT, name) for name in ("forward", "embed", "advance", "head", "run_stage")]
-    + [(profile, "_take_turns")],
+    + [(profiling, "_take_turns")],
     "images": [(Split, "take"), (Split, "batch")],
     "racing": [(racing.Lap, "may_go_on"), (bench, "estimate")],
     "sampler": [(FrontierSampler, "sample_relative")],

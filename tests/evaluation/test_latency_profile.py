@@ -13,7 +13,8 @@ from pruning.model import PrunedViT
 from pruning.schedule import Schedule
 from pruning.stage import Stage
 from search.evaluation.images.splits import Split
-from search.evaluation.profile import LatencyProfile, StageCost, Turns, measure_profile
+from search.evaluation.profile import LatencyProfile, StageCost
+from search.evaluation.profiling import Turns, measure_profile
 
 # linear in tokens, so that every value between the grid's is known
 ZERO = StageCost(opened=(1.0, 10.0), vote=(0.1, 1.0), similarity=(0.2, 2.0))

@@ -19,7 +19,7 @@ from pruning.schedule import Schedule
 from pruning.stage import Stage
 from search.evaluation.evaluator import Evaluator
 from search.evaluation.images.splits import Split
-from search.evaluation.profile import measure_profile
+from search.evaluation.profiling import measure_profile
 
 CPU = torch.device("cpu")
 SIZES: dict[str, Any] = {
