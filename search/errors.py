@@ -40,3 +40,7 @@ class StudyHeld(SearchError):
 
 class TrialStopped(SearchError):
     """A worker lost its claim on a trial, or was asked to stop; the trial's slot is free for another."""
+
+
+class LeadChanged(SearchError):
+    """Another process leads the study now, or this one does, and did not before: its work there is another."""

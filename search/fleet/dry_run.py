@@ -29,7 +29,7 @@ from search.evaluation.images.pixels import Pixels
 from search.evaluation.images.splits import Images
 from search.evaluation.profile import LatencyProfile
 from search.evaluation.profiling import Turns, measure_profile
-from search.fleet.launch import check_budget, check_methods, speedup_limit_error
+from search.fleet.limits import check_budget, check_methods, speedup_limit_error
 from search.study.sections import WEIGHTS
 from search.study.space import baselines, distributions, smallest, to_schedule
 from search.study.spec import StudySpec

@@ -9,12 +9,12 @@ import logging
 import os
 
 from pruning.errors import PruningError
-from search.errors import InputError, SearchError, StorageLost
+from search.errors import InputError, LeadChanged, SearchError, StorageLost
 from search.evaluation.bench import Bench
 from search.evaluation.facts import Facts
-from search.fleet.worker import FACTS, Worker
+from search.fleet.worker import FACTS, Observer, Worker
 from search.store.fronts import Store
-from search.store.records import Progress, StudyRecord
+from search.store.records import StudyRecord
 from search.study.spec import check_files, make_spec
 
 log = logging.getLogger(__name__)
@@ -50,22 +50,22 @@ def join(name: str, url: str, number: int | None = None) -> None:
         store.close()
 
 
-def open_studies(store: Store) -> list[StudyRecord]:
-    """Studies with trials left that a worker may take, oldest first. Those paused or stopped are left alone."""
-    running = [each for each in store.studies() if each.state == "running" and FACTS in each.provenance]
-    return [each for each in running if _has_budget(each, store.progress(each.id))]
-
-
-def _has_budget(record: StudyRecord, progress: Progress) -> bool:
-    limit = make_spec(record.spec, f"study {record.name}").budget.time
+def has_trials(store: Store, record: StudyRecord) -> bool:
+    """Whether the study is prepared, runs, and has budget left."""
+    if record.state != "running" or FACTS not in record.provenance:
+        return False
+    progress, limit = store.progress(record.id), make_spec(record.spec, f"study {record.name}").budget.time
     return progress.done < progress.total and (limit is None or progress.seconds < limit)
 
 
-def help_with(store: Store, record: StudyRecord, number: int) -> bool:
-    """Whether this machine could."""
+def help_with(store: Store, record: StudyRecord, number: int, observe: Observer | None = None) -> bool:
+    """Take trials until none is left; whether this machine could.
+
+    observe: called between trials; a LeadChanged that it raises ends the help.
+    """
     try:
-        open_worker(store, record, number, keeps_time=False).finish(wait_if_paused=False)
-    except StorageLost:
+        open_worker(store, record, number, keeps_time=False).finish(observe, wait_if_paused=False)
+    except (StorageLost, LeadChanged):
         raise
     except (SearchError, PruningError) as error:
         log.warning("study %s is left to others: %s", record.name, error)

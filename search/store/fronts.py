@@ -1,7 +1,7 @@
 """The store: studies, their trial budget, what was evaluated and the versions of the front.
 
-Knows our tables through `studies`, `slots`, `evaluations` and `versions`, and Optuna's through `trials`. Ignores
-how anything is measured.
+Knows our tables through `studies`, `leaders`, `slots`, `evaluations` and `versions`, and Optuna's through `trials`.
+Ignores how anything is measured.
 
 Laws, on every database:
 - a method that writes is one transaction: all of it happened or nothing did, also after a kill;
@@ -14,9 +14,8 @@ threads; another process opens its own.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from sqlalchemy import Engine
@@ -36,8 +35,9 @@ from search.store.database import (
     shown,
     writing,
 )
+from search.store.leaders import LeaderStore
 from search.store.migrations import HEAD
-from search.store.records import STUDY_STATES, Attempt, Evaluation, Front, Measurement, Progress, Slot, StudyRecord
+from search.store.records import Attempt, Evaluation, Front, Measurement, Progress, Slot, StudyRecord
 from search.store.slots import LEASE_S
 from search.study.spec import StudySpec, differences, make_spec
 
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from optuna.storages import RDBStorage
 
 
-class Store:
+class Store(LeaderStore):
     """All studies in one database. Make one by `Store.open`."""
 
     def __init__(self, url: URL, engine: Engine) -> None:
@@ -151,15 +151,6 @@ class Store:
         with reading(self._engine) as connection:
             return studies.find_all(connection)
 
-    def set_state(self, study_id: int, state: str, note: str = "") -> None:
-        """state: one of STUDY_STATES; another is a ValueError."""
-        self.advance(study_id, STUDY_STATES, state, note)
-
-    def advance(self, study_id: int, sources: Collection[str], state: str, note: str = "") -> bool:
-        """Change the state if it is one of `sources` at that moment; False, and nothing is written, if it is not."""
-        with writing(self._engine) as connection:
-            return studies.set_state(connection, study_id, state, note, sources)
-
     def state(self, study_id: int) -> str:
         """What a worker asks before every trial. "stopped" if the study was deleted."""
         with reading(self._engine) as connection:
@@ -177,11 +168,6 @@ class Store:
         with writing(self._engine) as connection:
             slots.lock_study(connection, record.id)
             studies.remove(connection, record.id)
-
-    def set_provenance(self, study_id: int, provenance: Mapping[str, Any]) -> None:
-        """Merge plain data into what is known of the study's origin."""
-        with writing(self._engine) as connection:
-            studies.merge_provenance(connection, study_id, provenance)
 
     def add_seconds(self, study_id: int, seconds: float) -> None:
         """Count evaluation time against the time budget."""
@@ -297,12 +283,6 @@ class Store:
             evaluations.add(connection, slot.study_id, trial, measurement, feasible)
             version = versions.update_front(connection, slot.study_id, measurement.key)
             return None if version is None else versions.read_front(connection, slot.study_id, version)
-
-    def save_confirm(self, study_id: int, key: str, measurement: Measurement) -> None:
-        """Keep a finalist's measurement on the confirm split. Raises SearchError if there is no such evaluation."""
-        with writing(self._engine) as connection:
-            if not evaluations.set_confirm(connection, study_id, key, measurement):
-                raise SearchError(f"confirm: schedule must have been evaluated in study {study_id}, got key {key}")
 
     # Fronts
 

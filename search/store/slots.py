@@ -131,12 +131,17 @@ def list_stale(connection: Connection, study_id: int, older_than_s: float | None
     """
     query = select(SLOT).where(SLOT.c.study_id == study_id, SLOT.c.state == RESERVED).order_by(SLOT.c.id)
     at, here = now(connection), host_identity()
-    return [
-        _to_slot(row)
-        for row in connection.execute(query)
-        if row.heartbeat_at < at - (row.lease_s if older_than_s is None else older_than_s)
-        or (row.host == here and not _alive(row.process))
-    ]
+    return [_to_slot(row) for row in connection.execute(query) if _is_over(row, at, here, older_than_s)]
+
+
+def is_stale(connection: Connection, row: Row[Any]) -> bool:
+    """Whether a lease is over, or was held by a process of this machine that has ended."""
+    return _is_over(row, now(connection), host_identity())
+
+
+def _is_over(row: Row[Any], at: float, here: str, older_than_s: float | None = None) -> bool:
+    silent = row.heartbeat_at < at - (row.lease_s if older_than_s is None else older_than_s)
+    return silent or (row.host == here and not _alive(row.process))
 
 
 def count_ended(connection: Connection, study_id: int) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from search.store import slots
 from search.store.compatibility import newer_writer, warn_of_newer_writer
 from search.store.evaluations import utc_now
 from search.store.records import STUDY_STATES, StudyRecord
-from search.store.tables import EVALUATION, FRONT, FRONT_POINT, SLOT, STUDY
+from search.store.tables import ATTEMPT, EVALUATION, FRONT, FRONT_POINT, LEADER, SLOT, STUDY
 from search.study.spec import StudySpec
 
 
@@ -73,7 +73,7 @@ def get_state(connection: Connection, study_id: int) -> str | None:
 
 def remove(connection: Connection, study_id: int) -> None:
     """Every row of a study, those that point to others first."""
-    for table in (FRONT_POINT, FRONT, SLOT, EVALUATION):
+    for table in (FRONT_POINT, FRONT, ATTEMPT, SLOT, EVALUATION, LEADER):
         connection.execute(delete(table).where(table.c.study_id == study_id))
     connection.execute(delete(STUDY).where(STUDY.c.id == study_id))
 

@@ -127,3 +127,15 @@ ATTEMPT = Table(  # attempts at a trial that came to nothing
     Column("created_at", String(32), nullable=False),
     Index("ztp_attempt_by_trial", "study_id", "trial"),
 )
+
+LEADER = Table(  # of a study that one process over all machines prepares and confirms
+    "ztp_leader",
+    METADATA,
+    Column("study_id", Integer, ForeignKey("ztp_study.id"), primary_key=True, autoincrement=False),
+    Column("worker", String(200), nullable=False),
+    Column("host", String(255), nullable=False),
+    Column("process", String(64), nullable=False),
+    Column("heartbeat_at", Double, nullable=False),  # seconds since 1970, the database's clock
+    Column("lease", String(32), nullable=False),  # drawn by who leads
+    Column("lease_s", Double, nullable=False),  # after so long without a beat it is over
+)

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from search.errors import InputError, StudyHeld
-from search.fleet import launch as launching
+from search.errors import InputError, LeadChanged, StudyHeld
 from search.fleet.launch import launch
-from search.fleet.leading import lead
+from search.fleet.leadership import Leadership
+from search.fleet.leading import Served, serve
+from search.fleet.roaming import join_any
+from search.fleet.walk import Walk
 from search.store.fronts import Store
 from search.store.records import Progress
 from search.study.spec import StudySpec
@@ -60,7 +62,7 @@ def test_what_fails_is_noted_with_the_study(
 ) -> None:
     record = fresh_store.add_study(tiny_spec(budget={"max_gflops": 0.001}))
     with caplog.at_level(logging.WARNING):
-        assert not lead(fresh_store, record)
+        assert serve(fresh_store, record, 1) is Served.REFUSED
     assert fresh_store.state(record.id) == "stopped"
     assert fresh_store.progress(record.id).note.startswith("InputError: tiny: budget.max_gflops must be at least")
     assert any(message.startswith("study tiny: tiny: budget.max_gflops") for message in caplog.messages)
@@ -69,7 +71,7 @@ def test_what_fails_is_noted_with_the_study(
 def test_what_others_have_begun_is_left_to_them(fresh_store: Store, tiny_spec: Callable[..., StudySpec]) -> None:
     fresh_store.add_study(tiny_spec(budget={"max_gflops": 0.001}))
     fresh_store.set_state(fresh_store.study("tiny").id, "running")
-    assert not lead(fresh_store, fresh_store.study("tiny"))
+    assert serve(fresh_store, fresh_store.study("tiny"), 1) is Served.REFUSED
     assert fresh_store.study("tiny").state == "running"
 
 
@@ -80,16 +82,57 @@ def test_a_worker_that_is_ended_hands_the_study_back(
         raise KeyboardInterrupt
 
     record = fresh_store.add_study(tiny_spec())
-    monkeypatch.setattr(launching, "_search", interrupt)
+    monkeypatch.setattr(Walk, "_search", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        lead(fresh_store, record)
+        serve(fresh_store, record, 1)
     assert fresh_store.state(record.id) == "created"  # any worker may take it
+    assert fresh_store.leader(record.id) is None
 
 
 def test_a_study_that_is_done_stays_done(fresh_store: Store, tiny_spec: Callable[..., StudySpec]) -> None:
     record = fresh_store.add_study(tiny_spec())
     fresh_store.set_state(record.id, "done")
-    lead(fresh_store, record)
+    assert join_any(fresh_store.url) == 0
     assert fresh_store.state(record.id) == "done"
     with pytest.raises(InputError):
         fresh_store.study("other")
+
+
+def test_a_study_that_another_leads_and_that_has_no_trial_is_left_alone(
+    fresh_store: Store, tiny_spec: Callable[..., StudySpec]
+) -> None:
+    record = fresh_store.add_study(tiny_spec(budget={"max_gflops": 0.001}))  # whoever led it would stop it
+    with Leadership(fresh_store, record.id):
+        assert serve(fresh_store, record, 1) is Served.ELSEWHERE
+    assert fresh_store.state(record.id) == "created"
+
+
+@pytest.mark.parametrize("lost", ["before the search", "before it is confirmed"])
+def test_a_leader_that_lost_the_lead_gives_up_without_damage(
+    start: Callable[..., Any],
+    oracle: Callable[..., Any],
+    tiny_spec: Callable[..., StudySpec],
+    monkeypatch: pytest.MonkeyPatch,
+    lost: str,
+) -> None:
+    """Another takes over at that moment; the study's state and its finalists are that one's to write."""
+    started = start(tiny_spec())
+    oracle(started.bench)
+    store, study_id = started.store, started.record.id
+    store.set_state(study_id, "running")
+    step = {"before the search": "_prepare", "before it is confirmed": "_search"}[lost]
+    done = getattr(Walk, step)
+
+    def lose(walk: Walk, *given: Any) -> None:
+        done(walk, *given)
+        assert store.resign(study_id, lead.lease or "")
+        assert store.claim_lead(study_id, "another", "another", 60.0)
+
+    monkeypatch.setattr(Walk, step, lose)
+    monkeypatch.setattr(started.bench, "confirm", lambda schedule: pytest.fail("confirmed by who does not lead"))
+    walk = Walk(store, started.record, started.bench, lambda progress: None)
+    with Leadership(store, study_id) as lead, pytest.raises(LeadChanged):
+        walk.lead(lead)
+    assert store.state(study_id) == "running"
+    assert store.leader(study_id) == "another"
+    assert store.slots(study_id, "reserved") == []

@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 
 from pruning.schedule import Schedule
 from search.errors import SearchError
-from search.fleet.joining import join, open_studies
+from search.fleet.joining import has_trials, join
 from search.fleet.leaving import Leave
 from search.fleet.roaming import join_any
 
@@ -38,17 +38,18 @@ def several(start: Start, tiny_spec: Spec) -> dict[str, Any]:
 
 def test_open_are_those_that_run_and_have_budget_left(several: dict[str, Any]) -> None:
     store = several["first"].store
-    assert [study.name for study in open_studies(store)] == ["first", "second"]
+    assert [study.name for study in store.studies() if has_trials(store, study)] == ["first", "second"]
     store.set_state(several["first"].record.id, "paused")
-    assert [study.name for study in open_studies(store)] == ["second"]
+    assert [study.name for study in store.studies() if has_trials(store, study)] == ["second"]
 
 
 def test_time_that_is_used_up_closes_a_study(start: Start, tiny_spec: Spec) -> None:
     started = start(tiny_spec(budget={"trials": 2, "time": "5s"}))
     started.store.set_state(started.record.id, "running")
-    assert len(open_studies(started.store)) == 1
+    record = started.store.study("tiny")
+    assert has_trials(started.store, record)
     started.store.add_seconds(started.record.id, 5.0)
-    assert open_studies(started.store) == []
+    assert not has_trials(started.store, record)
 
 
 def test_joins_all_that_are_open_oldest_first(several: dict[str, Any], check_sound: Any) -> None:

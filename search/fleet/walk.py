@@ -1,0 +1,220 @@
+"""One process's walk through a study, from its facts to the confirmed front: as its leader, or beside its leader.
+
+Every step can be repeated, so a second walk continues where the first one ended, however it ended. What must be done
+once over all machines, the leader does: facts, baselines, the confirmed front. Trials are everybody's.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from contextlib import suppress
+from importlib.metadata import version
+
+from pruning.schedule import Schedule
+from search.errors import LeadChanged, SearchError, StudyHeld
+from search.evaluation.bench import Bench
+from search.evaluation.facts import Facts
+from search.fleet.engines import ENGINES
+from search.fleet.leadership import Leadership
+from search.fleet.leaving import leaving
+from search.fleet.limits import check_speedup
+from search.fleet.worker import FACTS, Observer, Worker
+from search.store.fronts import Store
+from search.store.records import HELD_STATES, OPEN_STATES, Evaluation, Progress, StudyRecord
+
+RECORDED_VERSIONS = ("zero-tprune-search", "torch", "timm", "optuna", "fvcore")
+POLL_S = 1.0  # between two looks at what the leader has done
+INTERRUPTED = ("stopped", "interrupted")
+
+
+class Walk:
+    """Through one study, in one process."""
+
+    def __init__(
+        self,
+        store: Store,
+        record: StudyRecord,
+        bench: Bench,
+        observe: Observer,
+        workers: int = 1,
+        engine: str = "local",
+        interrupted: tuple[str, str] = INTERRUPTED,
+    ) -> None:
+        """observe: called with the progress after every trial and finalist.
+
+        interrupted: state and note of a study whose leader is asked to end.
+        """
+        self._store, self._record, self._bench = store, record, bench
+        self._observe, self._workers, self._engine = observe, workers, engine
+        self._interrupted = interrupted
+
+    def run(self, lead: Leadership) -> None:
+        """Until the study is done, leading it whenever nobody else does. Raises StudyHeld."""
+        while self._store.state(self._record.id) != "done":
+            with suppress(LeadChanged):
+                if lead.lease is None:
+                    self._follow(lead)
+                else:
+                    self.lead(lead)
+
+    def lead(self, lead: Leadership) -> None:
+        """From where the study stands to its end. Raises LeadChanged, leaving it as it is, once another leads.
+
+        Whatever else ends it early leaves the study "stopped" and resumable.
+        """
+        lease = lead.lease
+        try:
+            self._lead(lead, lease)
+        except LeadChanged:
+            raise
+        except BaseException as error:
+            with suppress(LeadChanged):
+                state, note = self._interrupted if isinstance(error, KeyboardInterrupt) else ("stopped", _reason(error))
+                self._store.advance(self._record.id, OPEN_STATES, state, note, lease)
+            raise
+
+    def _lead(self, lead: Leadership, lease: str | None) -> None:
+        study_id = self._record.id
+        self._store.advance(study_id, ("created",), "running", lease=lease)
+        self._prepare(lease)
+        self._observe(self._store.progress(study_id))
+        self._search(lead, lease)
+        if not self._store.advance(study_id, OPEN_STATES, "confirming", lease=lease):
+            self._check_open()
+        self._confirm(lead, lease)
+        done, total = self._store.progress(study_id).done, self._bench.spec.budget.trials
+        note = "" if done == total else f"time budget used up after {done} of {total} trials"
+        self._store.set_state(study_id, "done", note, lease)
+        self._observe(self._store.progress(study_id))
+
+    def _follow(self, lead: Leadership) -> None:
+        """Help once the study is prepared and as long as it has trials; else wait a moment."""
+        self._check_open()
+        self._record = self._store.study(self._record.name)
+        facts = self._record.provenance.get(FACTS)
+        if facts is not None and self._has_trials():
+            self._bench.use(Facts(**facts))
+            self._search(lead, None)
+            return
+        with leaving():
+            time.sleep(POLL_S)
+        self._observe(self._store.progress(self._record.id))
+
+    def _has_trials(self) -> bool:
+        progress, budget = self._store.progress(self._record.id), self._bench.spec.budget
+        return progress.done < budget.trials and (budget.time is None or progress.seconds < budget.time)
+
+    def _check_open(self) -> None:
+        """Raises StudyHeld if somebody paused or stopped the study: this process is then free for another."""
+        state = self._store.state(self._record.id)
+        if state in HELD_STATES:
+            raise StudyHeld(
+                f"study {self._record.name} was {state}; what it found is kept; launch or resume it to continue"
+            )
+
+    # Prepare
+
+    def _prepare(self, lease: str | None) -> None:
+        """What is found out once: the first leader keeps it with the study, a later one takes it over."""
+        self._record = self._store.study(self._record.name)
+        known = self._record.provenance.get(FACTS)
+        if known is not None:
+            self._bench.use(Facts(**known))
+            return
+        began = time.monotonic()
+        check_speedup(self._bench.spec, self._bench)
+        self._bench.find_facts()
+        facts = self._bench.find_strata()
+        self._store.set_provenance(self._record.id, _provenance(self._bench, facts), lease)
+        self._store.add_seconds(self._record.id, time.monotonic() - began)
+
+    # Search
+
+    def _search(self, lead: Leadership, lease: str | None) -> None:
+        """Spend the budget. The leader measures the dense model first: everything else is compared with it."""
+
+        def observe(progress: Progress) -> None:
+            lead.check(lease)
+            self._observe(progress)
+
+        number = 0 if lease else os.getpid()  # two processes must not suggest the same
+        worker = Worker(self._store, self._record, self._bench, number, keeps_time=lease is not None)
+        if lease is not None:
+            worker.prepare()
+        if self._workers > 1 or self._engine != "local":
+            worker.run(observe, at_most=1)
+            self._search_by_engine(lead, worker)
+        worker.finish(observe, wait_if_paused=False)  # with others about: what they leave, wherever they are
+        self._check_open()
+
+    def _search_by_engine(self, lead: Leadership, worker: Worker) -> None:
+        """Let an engine's workers spend the budget; the time that all take together counts once, by the leader."""
+        last = time.monotonic()
+
+        def watch() -> None:
+            nonlocal last
+            now = time.monotonic()
+            if lead.lease is not None:
+                self._store.add_seconds(self._record.id, now - last)
+            last = now
+            worker.mend()  # what a dead worker held is free for the others within seconds
+            self._observe(self._store.progress(self._record.id))
+
+        try:
+            ENGINES[self._engine].run(self._record.name, self._store.url, self._workers, watch)
+        except LeadChanged:
+            raise
+        except SearchError:
+            if self._has_trials():  # if not, others were faster: there was nothing left to join
+                raise
+        finally:
+            worker.mend()
+
+    # Confirm
+
+    def _confirm(self, lead: Leadership, lease: str | None) -> None:
+        """Measure the dense model and every finalist on images and in a clock the search has not seen."""
+        study_id = self._record.id
+        front = self._store.front(study_id)
+        dense = self._store.evaluation(study_id, self._bench.key(Schedule()))
+        finalists = {e.search.key: e for e in [*([dense] if dense else []), *(front.points if front else ())]}
+        for key, evaluation in finalists.items():
+            self._check_open()
+            lead.check(lease)
+            if evaluation.confirm is None:
+                self._store.save_confirm(study_id, key, self._bench.confirm(evaluation.search.schedule), lease)
+                self._observe(self._store.progress(study_id))
+        confirmed = [e for key in finalists if (e := self._store.evaluation(study_id, key)) is not None]
+        self._store.set_provenance(study_id, {"profile_error": _profile_error(confirmed)}, lease)
+
+
+def _provenance(bench: Bench, facts: Facts) -> dict[str, object]:
+    versions = {name: version(name) for name in RECORDED_VERSIONS} | {"python": platform.python_version()}
+    return {
+        "hardware": facts.hardware,
+        "dtype": facts.dtype,
+        "dtype_reason": facts.dtype_reason,
+        "versions": versions,
+        "skipped_images": [*bench.search_split.skipped, *bench.confirm_split.skipped],
+        "fingerprint": facts.weights,
+        "images": facts.images,
+        "classes": bench.images.classes,
+        FACTS: facts.to_dict(),
+    }
+
+
+def _profile_error(evaluations: list[Evaluation]) -> float | None:
+    """Median relative error of the predicted speedups against those measured; None if none was predicted."""
+    errors = [
+        abs(evaluation.search.throughput.speedup / evaluation.confirm.throughput.speedup - 1)
+        for evaluation in evaluations
+        if evaluation.confirm is not None and evaluation.search.throughput.how == "profiled"
+    ]
+    return statistics.median(errors) if errors else None
+
+
+def _reason(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"[:1000]
