@@ -33,8 +33,10 @@ def gflops(measurement: Measurement) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """`1 point`, `2 points`."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+    """`1 point`, `2 points`, `2 studies`."""
+    if number != 1:
+        noun = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{number:,} {noun}"
 
 
 def duration(seconds: float) -> str:

@@ -56,9 +56,19 @@ def test_gflops(evaluations: list[Evaluation], flops: int, words: str) -> None:
     assert wording.gflops(replace(evaluations[0].search, flops=flops)) == words
 
 
-@pytest.mark.parametrize(("number", "words"), [(0, "0 trials"), (1, "1 trial"), (1200, "1,200 trials")])
-def test_count(number: int, words: str) -> None:
-    assert wording.count(number, "trial") == words
+@pytest.mark.parametrize(
+    ("number", "noun", "words"),
+    [
+        (0, "trial", "0 trials"),
+        (1, "trial", "1 trial"),
+        (1200, "trial", "1,200 trials"),
+        (1, "study", "1 study"),
+        (2, "study", "2 studies"),
+        (1, "split", "1 split"),
+    ],
+)
+def test_count(number: int, noun: str, words: str) -> None:
+    assert wording.count(number, noun) == words
 
 
 def test_confirm_speaks_for_a_point_that_has_it(evaluations: list[Evaluation]) -> None:

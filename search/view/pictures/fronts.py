@@ -58,7 +58,7 @@ def gather(found: Sequence[Found]) -> Fronts:
     kind = wording.KIND_WORDS[wording.measurements(found[0][1])[-1].accuracy.kind]
     machines = list(dict.fromkeys(wording.settings(front) for _, front in found))
     return Fronts(
-        title=f"fronts of {wording.count(len(found), 'study').replace('studys', 'studies')}",
+        title=f"fronts of {wording.count(len(found), 'study')}",
         x_label="images per second" if rates else "speed-up over each study's own dense model",
         y_label=f"{kind} (%)" if absolute else f"{kind}, points over each study's own dense model",
         footnote=f"{'; '.join(machines)}; confirmed where confirmed; bars: 95% intervals; stars: dense models",
