@@ -63,7 +63,7 @@ def front_table(study: StudyRecord, front: Front) -> RenderableType:
     )
     for name in ("trial", "accuracy", "confirm", "images/s", "speed-up", "GFLOPs"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("schedule", overflow="fold", min_width=16)
+    table.add_column("schedule", overflow="fold", min_width=12)
     if front.dense and front.dense.trial not in {point.trial for point in front.points}:
         table.add_row(*_cells(front, front.dense), style="dim")
     for point in front.points:
@@ -82,12 +82,12 @@ def _title(study: StudyRecord, front: Front) -> Text:
 
 def _cells(front: Front, evaluation: Evaluation) -> list[str]:
     search, confirm = evaluation.search, evaluation.confirm
-    known = wording.best_known(evaluation)
+    known, ends = wording.best_known(evaluation), wording.lopsided(wording.accuracies(front))
     method = f"{search.schedule.method} " if len(wording.methods(front)) > 1 and search.schedule.stages else ""
     return [
         str(evaluation.trial),
-        wording.percent(search.accuracy),
-        wording.percent(confirm.accuracy) if confirm else "-",
+        wording.percent(search.accuracy, ends),
+        wording.percent(confirm.accuracy, ends) if confirm else "-",
         wording.rate(known.throughput.images_per_s),
         wording.speedup(known.throughput),
         wording.gflops(search),
@@ -218,7 +218,8 @@ def replay_table(name: str, replay: Replay) -> RenderableType:
     table.add_row("speed-up", wording.speedup(measured.throughput), "")
     lines = [
         f"{name}: {_verdict(replay)}",
-        f"accuracy: {wording.KIND_WORDS[measured.accuracy.kind]}, {measured.accuracy.images:,} {replay.split} images",
+        f"accuracy: {wording.KIND_WORDS[measured.accuracy.kind]}, {wording.interval([measured.accuracy])}, "
+        f"{measured.accuracy.images:,} {replay.split} images",
         f"measured on {wording.setting(measured)}",
         f"FLOPs: {FLOP_CONVENTION}",
     ]

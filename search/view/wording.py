@@ -5,15 +5,46 @@ Knows records and their units. Ignores where the words end up.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
+
 from pruning.schedule import Schedule
 from search.store.records import FLOP_CONVENTION, Accuracy, Evaluation, Front, Measurement, Throughput
 
 KIND_WORDS = {"top1": "top-1 accuracy", "agreement": "agreement with the dense model"}
 
 
-def percent(accuracy: Accuracy) -> str:
-    """`88.10 ±1.42`: percent, and half the width of the 95% interval. Two digits: 10,000 images resolve 0.01."""
+LOPSIDED = 1.25  # times as long as the other may an interval's arm be where one half width stands for both
+
+
+def percent(accuracy: Accuracy, ends: bool | None = None) -> str:
+    """Percent with the 95% interval: `88.10 ±1.42`, half its width, or by its ends, `100.00 (72..100)`.
+
+    Two digits: 10,000 images resolve 0.01. ends: which form; None for the ends where half a width would mislead. A
+    table asks `lopsided` for all that it shows, and then has one form.
+    """
+    if lopsided([accuracy]) if ends is None else ends:
+        return f"{100 * accuracy.value:.2f} ({_ends(100 * accuracy.low, 100 * accuracy.high)})"
     return f"{100 * accuracy.value:.2f} ±{50 * (accuracy.high - accuracy.low):.2f}"
+
+
+def lopsided(accuracies: Iterable[Accuracy]) -> bool:
+    """Whether an interval reaches much further to one side: of few images, near 0 or 100%, or of a stopped trial."""
+    arms = [sorted((each.value - each.low, each.high - each.value)) for each in accuracies]
+    return any(long > LOPSIDED * short for short, long in arms)
+
+
+def _ends(low: float, high: float) -> str:
+    """`87.9..91.6`, rounded outwards, in digits that its width can do with."""
+    digits = 0 if high - low >= 10 else 1 if high - low >= 1 else 2
+    scale = 10**digits
+    down, up = math.floor(round(low * scale, 9)), math.ceil(round(high * scale, 9))  # 100 * 0.29 is 28.999999999999996
+    return f"{down / scale:.{digits}f}..{up / scale:.{digits}f}"
+
+
+def interval(accuracies: Iterable[Accuracy]) -> str:
+    """What a table of these accuracies says behind each."""
+    return "in brackets the 95% interval" if lopsided(accuracies) else "± half the 95% interval"
 
 
 def speedup(throughput: Throughput) -> str:
@@ -90,13 +121,20 @@ def measurements(front: Front) -> list[Measurement]:
     return [evaluation.search for evaluation in (*dense, *front.points)]
 
 
+def accuracies(front: Front) -> list[Accuracy]:
+    """All that a table of the front shows."""
+    confirmed = [p.confirm for p in ([front.dense] if front.dense else []) + list(front.points) if p.confirm]
+    return [m.accuracy for m in (*measurements(front), *confirmed)]
+
+
 def footnotes(front: Front) -> list[str]:
     """What the numbers of a front mean: which images, which machine, which FLOPs."""
     shown = measurements(front)
     if not shown:
         return [f"FLOPs: {FLOP_CONVENTION}"]
     accuracy = shown[-1].accuracy
-    lines = [f"accuracy: {KIND_WORDS[accuracy.kind]} in %, ± half the 95% interval, {accuracy.images:,} search images"]
+    meaning = f"{KIND_WORDS[accuracy.kind]} in %, {interval(accuracies(front))}"
+    lines = [f"accuracy: {meaning}, {accuracy.images:,} search images"]
     confirmed = next((p.confirm for p in front.points if p.confirm), None)
     if confirmed:
         lines[0] += f"; confirm: {confirmed.accuracy.images:,} images the search never saw"

@@ -13,7 +13,7 @@ import pytest
 
 from pruning.schedule import Schedule
 from pruning.stage import Stage
-from search.store.records import FLOP_CONVENTION, Evaluation, Front, StudyRecord
+from search.store.records import FLOP_CONVENTION, Accuracy, Evaluation, Front, StudyRecord
 from search.view import report
 
 Printed = Callable[..., str]
@@ -24,6 +24,23 @@ def test_table_shows_both_accuracies_of_every_point(printed: Printed, study: Stu
     row = next(line for line in lines if line.split()[:1] == ["3"])
     for cell in ("89.30 ±1.35", "89.10 ±0.68", "231", "1.28x ±1.2%", "0.192", "2:0.91 5:0.91 8:0.91"):
         assert cell in row
+
+
+def test_a_table_has_one_form_of_interval_and_says_which(
+    printed: Printed, study: StudyRecord, front: Front, make_evaluation: Callable[..., Evaluation]
+) -> None:
+    few = make_evaluation(7, 0.9, 1.5)
+    few = replace(few, search=replace(few.search, accuracy=Accuracy(1.0, 0.7225, 1.0, 10)))
+    text = printed(report.front_table(study, replace(front, points=(*front.points, few))))
+    assert "100.00 (72..100)" in text
+    assert "89.30 (87.9..90.7)" in text
+    assert "in brackets the 95% interval" in text
+    rows = [line for line in text.splitlines() if line.split()[:1] and line.split()[0].isdigit()]
+    assert not [line for line in rows if "±" in line.partition(")")[0]]
+    assert "± half the 95% interval" in printed(report.front_table(study, front))
+    narrow = printed(report.front_table(study, replace(front, points=(*front.points, few))), 80)
+    assert "…" not in narrow
+    assert "89.10 (88.4..89.8)" in narrow
 
 
 def test_table_is_sorted_as_the_front_is(printed: Printed, study: StudyRecord, front: Front) -> None:

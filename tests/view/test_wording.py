@@ -9,6 +9,7 @@ import pytest
 
 from pruning.schedule import Schedule
 from pruning.stage import Stage
+from search.evaluation.intervals import wilson
 from search.store.records import Accuracy, Evaluation, Front, Throughput
 from search.view import wording
 
@@ -16,6 +17,31 @@ from search.view import wording
 def test_percent_shows_half_the_width_of_the_interval() -> None:
     # (0.894 - 0.866) / 2 = 0.014
     assert wording.percent(Accuracy(0.881, 0.866, 0.894, 2000)) == "88.10 ±1.40"
+
+
+@pytest.mark.parametrize(
+    ("hits", "images", "words"),
+    [  # Wilson's intervals
+        (10, 10, "100.00 (72..100)"),  # 72.25 to 100
+        (0, 10, "0.00 (0..28)"),  # 0 to 27.75
+        (5, 10, "50.00 ±26.34"),  # 23.66 to 76.34: as far to either side
+        (90, 100, "90.00 (82..95)"),  # 82.56 to 94.48
+        (100, 100, "100.00 (96.3..100.0)"),
+        (990, 1000, "99.00 (98.1..99.5)"),  # 98.16 to 99.46
+        (900, 1000, "90.00 ±1.86"),  # 87.98 to 91.71
+        (9990, 10000, "99.90 (99.81..99.95)"),  # 99.816 to 99.946
+        (9000, 10000, "90.00 ±0.59"),
+    ],
+)
+def test_percent_says_the_ends_where_an_interval_reaches_further_to_one_side(
+    hits: int, images: int, words: str
+) -> None:
+    low, high = wilson(hits, images)
+    assert wording.percent(Accuracy(hits / images, low, high, images)) == words
+
+
+def test_the_ends_are_rounded_outwards() -> None:
+    assert wording.percent(Accuracy(0.5, 0.29, 0.7101, 9), ends=True) == "50.00 (29..72)"
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def study_note(study: StudyRecord, front: Front, picture: str | None = None) -> 
         "",
         _line(["trial", "accuracy %", "confirm %", "images/s", "speed-up", "GFLOPs", "schedule"]),
         "|---:|---:|---:|---:|---:|---:|:---|",
-        *(_row(point) for point in front.points),
+        *(_row(point, wording.lopsided(wording.accuracies(front))) for point in front.points),
         "",
         *(f"- {line}" for line in wording.footnotes(front)),
         "",
@@ -46,12 +46,12 @@ def study_note(study: StudyRecord, front: Front, picture: str | None = None) -> 
     return "\n".join(lines) + "\n"
 
 
-def _row(point: Evaluation) -> str:
+def _row(point: Evaluation, ends: bool) -> str:
     search, known = point.search, wording.best_known(point)
     cells = [
         str(point.trial),
-        wording.percent(search.accuracy),
-        wording.percent(point.confirm.accuracy) if point.confirm else "-",
+        wording.percent(search.accuracy, ends),
+        wording.percent(point.confirm.accuracy, ends) if point.confirm else "-",
         wording.rate(known.throughput.images_per_s),
         wording.speedup(known.throughput),
         wording.gflops(search),
