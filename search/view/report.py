@@ -84,8 +84,9 @@ def _cells(front: Front, evaluation: Evaluation) -> list[str]:
     search, confirm = evaluation.search, evaluation.confirm
     known, ends = wording.best_known(evaluation), wording.lopsided(wording.accuracies(front))
     method = f"{search.schedule.method} " if len(wording.methods(front)) > 1 and search.schedule.stages else ""
+    mark = wording.BEHIND if evaluation.trial in wording.behind(front) else ""
     return [
-        str(evaluation.trial),
+        mark + str(evaluation.trial),
         wording.percent(search.accuracy, ends),
         wording.percent(confirm.accuracy, ends) if confirm else "-",
         wording.rate(known.throughput.images_per_s),

@@ -74,6 +74,17 @@ def test_table_shows_the_dense_model_once_on_the_front_or_not(
     assert sum(line.rstrip().endswith("dense") for line in lines) == 1
 
 
+def test_table_marks_what_confirmed_numbers_put_behind(printed: Printed, study: StudyRecord, front: Front) -> None:
+    slower = front.points[1]
+    assert slower.confirm is not None
+    slow = replace(slower.confirm, throughput=replace(slower.confirm.throughput, speedup=0.97))
+    points = (front.points[0], replace(slower, confirm=slow), *front.points[2:])
+    text = printed(report.front_table(study, replace(front, points=points)), 140)
+    assert [line.split()[0] for line in text.splitlines() if line.lstrip().startswith("*")] == ["*2"]
+    assert "marked *: by the confirmed numbers another row is at least as accurate and as fast" in text
+    assert "*" not in printed(report.front_table(study, front))
+
+
 def test_table_names_methods_only_if_they_differ(
     printed: Printed, study: StudyRecord, front: Front, make_evaluation: Callable[..., Evaluation]
 ) -> None:

@@ -136,6 +136,37 @@ def test_footnotes_of_an_empty_front(front: Front) -> None:
     assert len(wording.footnotes(replace(front, points=(), dense=None))) == 1
 
 
+@pytest.mark.parametrize(
+    ("confirmed", "behind"),
+    [
+        # (accuracy, speed-up) of trials 2, 3, 5 and 7, confirmed; the dense model has 0.899 at 1.00x
+        ([(0.897, 1.12), (0.891, 1.28), (0.861, 1.59), (0.799, 2.01)], set()),
+        ([(0.880, 1.12), (0.891, 1.28), (0.861, 1.59), (0.799, 2.01)], {2}),  # by trial 3
+        ([(0.897, 0.98), (0.897, 1.28), (0.861, 1.28), (0.799, 2.01)], {2, 5}),  # equal in one number is enough
+        ([(0.897, 1.12), (0.897, 1.12), (0.861, 1.59), (0.799, 2.01)], set()),  # equal in both: neither is behind
+        ([(0.899, 0.97), (0.891, 1.28), (0.861, 1.59), (0.799, 2.01)], {2}),  # by the dense model
+        ([(0.880, 1.12), None, (0.861, 1.59), (0.799, 2.01)], set()),  # nothing is confirmed of trial 3
+    ],
+)
+def test_behind_are_points_that_confirmed_numbers_beat(
+    front: Front, confirmed: list[tuple[float, float] | None], behind: set[int]
+) -> None:
+    points = [front.points[0]]
+    for point, known in zip(front.points[1:], confirmed, strict=True):
+        confirm = point.confirm
+        assert confirm is not None
+        if known is not None:
+            confirm = replace(
+                confirm,
+                accuracy=replace(confirm.accuracy, value=known[0]),
+                throughput=replace(confirm.throughput, speedup=known[1]),
+            )
+        points.append(replace(point, confirm=confirm if known is not None else None))
+    changed = replace(front, points=tuple(points))
+    assert wording.behind(changed) == behind
+    assert any(line.startswith("marked *") for line in wording.footnotes(changed)) == bool(behind)
+
+
 def test_settings_list_each_machine_once(front: Front) -> None:
     points = list(front.points)
     other = replace(points[1].search, setting=replace(points[1].search.setting, device="cuda: H100"))
