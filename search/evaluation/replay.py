@@ -115,7 +115,7 @@ def spec_of(config: Config, path: Path, data_path: str | None = None) -> StudySp
         data = {name: value for name, value in data.items() if name != "source"} | {"path": data_path}
     document: dict[str, Any] = {
         "name": "replay",
-        "backbone": {name: config.backbone[name] for name in ("name", "weights")},
+        "backbone": {name: config.backbone[name] for name in ("name", "weights")} | config.sizes,
         "data": data,
         "objectives": {"accuracy": config.data.get("accuracy", "top1")},
         "runtime": dict(config.runtime),

@@ -168,6 +168,7 @@ def _prepare(store: Store, record: StudyRecord, bench: Bench) -> None:
             "versions": versions,
             "skipped_images": skipped,
             "fingerprint": facts.weights,
+            "input": {"image_shape": list(bench.backbone.family.image_shape), "tokens": bench.backbone.family.tokens},
             "images": facts.images,
             "classes": bench.images.classes,
             FACTS: facts.to_dict(),

@@ -95,7 +95,9 @@ class StudySpec(Section):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data; `make_spec(spec.to_dict(), place) == spec`."""
-        return self.model_dump(mode="json")
+        plain = self.model_dump(mode="json")
+        shown = {key: value for key, value in plain["backbone"].items() if value is not None}
+        return plain | {"backbone": shown}  # as before there were sizes: a service that knows none takes it too
 
 
 def read_spec(path_or_builtin: str, overrides: Mapping[str, Any] | None = None) -> StudySpec:

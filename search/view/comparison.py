@@ -51,7 +51,7 @@ def table(shown: Comparison) -> RenderableType:
 
 
 def _title(shown: Comparison) -> Text:
-    text = Text(f"{shown.backbone['name']}: ", style="bold")
+    text = Text(f"{wording.backbone(shown.backbone)}: ", style="bold")
     return text.append(f"{wording.count(len(shown.rows), 'row')}, images: {shown.images}", style="not bold")
 
 

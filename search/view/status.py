@@ -31,7 +31,7 @@ def study_list(rows: Iterable[tuple[StudyRecord, Progress]]) -> Table:
         table.add_row(
             study.name,
             Text(study.state, style=STATE_STYLE.get(study.state, "")),
-            str(study.spec["backbone"]["name"]),
+            wording.backbone(study.spec["backbone"]),
             f"{progress.done}/{progress.total}",
             str(progress.front_size),
             wording.duration(progress.seconds),
@@ -87,6 +87,9 @@ def _origin(known: Mapping[str, Any]) -> Iterator[tuple[str, RenderableType]]:
         yield "number format", f"{known['dtype']}: {reason}" if reason else str(known["dtype"])
     if known.get("profile_error") is not None:
         yield "prediction error", f"{known['profile_error']:.1%}: median of the finalists' speed-ups, against measured"
+    if known.get("input"):
+        shape, tokens = known["input"]["image_shape"], known["input"]["tokens"]
+        yield "input", f"{'x'.join(map(str, shape))}, {tokens} patch tokens"
     if known.get("versions"):
         yield "versions", _one_line(known["versions"])
     if skipped := known.get("skipped_images"):

@@ -6,7 +6,8 @@ Knows records and their units. Ignores where the words end up.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from pruning.schedule import Schedule
 from search.store.records import FLOP_CONVENTION, Accuracy, Evaluation, Front, Measurement, Throughput
@@ -68,6 +69,12 @@ def count(number: int, noun: str) -> str:
     if number != 1:
         noun = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
     return f"{number:,} {noun}"
+
+
+def backbone(spec: Mapping[str, Any]) -> str:
+    """`deit_small_patch16_224`, with the sizes that are not its own: `deit_small_patch16_224 at img_size 384`."""
+    sizes = " and ".join(f"{name} {spec[name]}" for name in ("img_size", "patch_size") if spec.get(name))
+    return f"{spec['name']} at {sizes}" if sizes else str(spec["name"])
 
 
 def duration(seconds: float) -> str:

@@ -62,7 +62,8 @@ def lines(shown: Comparison) -> list[Line]:
 
 
 def _title(shown: Comparison) -> str:
-    return f"{shown.backbone['name']}: methods of token pruning on the same {shown.dense.accuracy.images:,} images"
+    images = f"{shown.dense.accuracy.images:,} images"
+    return f"{wording.backbone(shown.backbone)}: methods of token pruning on the same {images}"
 
 
 def _footnote(shown: Comparison) -> str:
