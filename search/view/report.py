@@ -218,7 +218,7 @@ def replay_table(name: str, replay: Replay) -> RenderableType:
     table.add_row("images/s", wording.rate(measured.throughput.images_per_s), "")
     table.add_row("speed-up", wording.speedup(measured.throughput), "")
     lines = [
-        f"{name}: {_verdict(replay)}",
+        f"{name}: {_verdict(name, replay)}",
         f"accuracy: {wording.KIND_WORDS[measured.accuracy.kind]}, {wording.interval([measured.accuracy])}, "
         f"{measured.accuracy.images:,} {replay.split} images",
         f"measured on {wording.setting(measured)}",
@@ -227,10 +227,18 @@ def replay_table(name: str, replay: Replay) -> RenderableType:
     return Group(table, *(Text(line, style="" if i == 0 else "dim") for i, line in enumerate(lines)))
 
 
-def _verdict(replay: Replay) -> str:
+def _verdict(name: str, replay: Replay) -> str:
     if replay.comparable:
         return VERDICTS[replay.reproduced]
-    return "recorded in another number format than it ran in now, so nothing is compared"
+    flops = "no FLOPs are recorded"
+    if replay.recorded_flops is not None:
+        flops = "FLOPs are exactly those recorded" if replay.same_flops else "FLOPs DIFFER from those recorded"
+    now = replay.measured.setting.dtype
+    return (
+        f"{flops}; its accuracy was recorded in {replay.recorded_dtype} and ran in {now} now, so the two are not "
+        f"compared. To reproduce the record: ztp evaluate {name}, without --runtime. For a record that both runtimes "
+        "can reproduce: a study with runtime: {dtype: float32} or objectives: {throughput: onnxruntime}"
+    )
 
 
 def replay_json(replay: Replay) -> dict[str, Any]:
@@ -245,7 +253,11 @@ def replay_json(replay: Replay) -> dict[str, Any]:
         "gflops": measured.gflops,
         "flops": measured.flops,
         "schedule": measured.schedule.to_dict(),
-        "recorded": {"accuracy": replay.recorded_accuracy, "flops": replay.recorded_flops},
+        "recorded": {
+            "accuracy": replay.recorded_accuracy,
+            "flops": replay.recorded_flops,
+            "dtype": replay.recorded_dtype or measured.setting.dtype,
+        },
         "reproduced": replay.reproduced,
         "flop_convention": FLOP_CONVENTION,
         "hardware": wording.setting(measured),

@@ -182,12 +182,31 @@ def test_replay_table_says_whether_it_came_out_the_same(
 def test_replay_of_a_file_without_metrics(printed: Printed, front: Front) -> None:
     bare = replay(front.points[2], None, recorded_accuracy=None, recorded_flops=None)
     assert " - " in printed(report.replay_table("best.yaml", bare))
-    assert report.replay_json(bare)["recorded"] == {"accuracy": None, "flops": None}
+    assert report.replay_json(bare)["recorded"] == {"accuracy": None, "flops": None, "dtype": "float32"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "best.yaml: FLOPs are exactly those recorded; its accuracy was recorded in bfloat16"),
+        ({"recorded_flops": 1}, "best.yaml: FLOPs DIFFER from those recorded; its"),
+        ({"recorded_flops": None}, "best.yaml: no FLOPs are recorded; its"),
+    ],
+)
+def test_replay_in_another_number_format_compares_what_it_can(
+    printed: Printed, front: Front, changes: dict[str, Any], words: str
+) -> None:
+    other = replay(front.points[2], None, recorded_dtype="bfloat16", **changes)
+    text = " ".join(printed(report.replay_table("best.yaml", other), 100).split())
+    assert words in text
+    assert "and ran in float32 now" in text
+    assert "ztp evaluate best.yaml, without --runtime" in text
+    assert report.replay_json(other)["recorded"]["dtype"] == "bfloat16"
 
 
 def test_replay_json(front: Front) -> None:
     document = json.loads(json.dumps(report.replay_json(replay(front.points[2], True))))
     assert document["reproduced"] is True
     assert (document["accuracy"], document["images"], document["split"]) == (0.893, 2000, "search")
-    assert document["recorded"] == {"accuracy": 0.893, "flops": document["flops"]}
+    assert document["recorded"] == {"accuracy": 0.893, "flops": document["flops"], "dtype": "float32"}
     assert document["flops"] == round(1e9 * document["gflops"])
