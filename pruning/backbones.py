@@ -9,7 +9,7 @@ import difflib
 import hashlib
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import as_file, files
 from pathlib import Path
 from pickle import UnpicklingError
@@ -22,12 +22,15 @@ from timm.data.config import resolve_model_data_config
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from pruning.catalogue import build_without_values
 from pruning.errors import PruningError, UnsupportedBackbone, WeightsError
 from pruning.families import Family, describe
 from pruning.model import check_untouched
 
 DEMO = "demo"
 DEMO_MEAN, DEMO_STD = (0.2860,), (0.3530,)  # of Fashion-MNIST's training pixels
+# timm interpolates these by an indexing that torch announces to read otherwise one day, which would be silently wrong
+BIAS_TABLE = "relative_position_bias_table"
 RANDOM_SEED = 0  # "random" weights are the same on every machine, so that what is measured on them repeats
 
 
@@ -35,7 +38,8 @@ RANDOM_SEED = 0  # "random" weights are the same on every machine, so that what 
 class Backbone:
     """A model in evaluation mode, float32, on the CPU, proven to be driven exactly.
 
-    name, weights: as asked for. fingerprint: sha256 of the weights' values, first 16 hex digits.
+    name, weights: as asked for. sizes: img_size and patch_size in pixels, those asked for. fingerprint: sha256 of the
+    weights' values, first 16 hex digits.
     data_config: timm's preprocessing facts (input_size, mean, std, interpolation, crop_pct).
     """
 
@@ -46,18 +50,32 @@ class Backbone:
     family: Family
     num_classes: int
     data_config: Mapping[str, Any]
+    sizes: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def identity(self) -> str:
+        """Which model it is, but for its weights: the same weights at another input size are another model."""
+        return " ".join([self.name, *(f"{key}={value}" for key, value in sorted(self.sizes.items()))])
 
 
-def load_backbone(name: str, weights: str = "pretrained") -> Backbone:
+def load_backbone(
+    name: str, weights: str = "pretrained", img_size: int | None = None, patch_size: int | None = None
+) -> Backbone:
     """Build the backbone `name` with `weights`: "pretrained" (hub), a .safetensors/.pth path, or "random".
 
-    "demo" is the bundled model; its only weights are the bundled ones. Raises UnsupportedBackbone for an unknown
-    or unprunable name, WeightsError for weights that are missing, unreadable or do not fit.
+    "demo" is the bundled model; its only weights are the bundled ones. img_size, patch_size: sides in pixels; None for
+    the model's own. Weights of other sizes are resampled by timm (position embeddings, patch projection); a file that
+    was made for these sizes is loaded as it is. Raises UnsupportedBackbone for an unknown or unprunable name or sizes
+    that do not fit, WeightsError for weights that are missing, unreadable or do not fit.
     """
+    asked = {"img_size": img_size, "patch_size": patch_size}
+    sizes = {key: value for key, value in asked.items() if value is not None}
     if name == DEMO:
+        if sizes:
+            raise UnsupportedBackbone(f"backbone.{next(iter(sizes))} must be left out for {DEMO}, got {sizes}")
         model, weights = _demo(), "bundled"
     else:
-        model = _create(name, weights)
+        model = _create(name, weights, sizes)
     model = model.eval().requires_grad_(False)
     family = describe(model)
     check_untouched(model)
@@ -68,7 +86,8 @@ def load_backbone(name: str, weights: str = "pretrained") -> Backbone:
         fingerprint=fingerprint(model),
         family=family,
         num_classes=int(getattr(model, "num_classes", 0)),
-        data_config=_data_config(model, name, family),
+        data_config=_data_config(model, name, family, sizes),
+        sizes=sizes,
     )
 
 
@@ -91,22 +110,59 @@ def _demo() -> nn.Module:
     return model
 
 
-def _create(name: str, weights: str) -> nn.Module:
+def _create(name: str, weights: str, sizes: Mapping[str, int]) -> nn.Module:
     if name.split(".")[0] not in timm.list_models():
         near = difflib.get_close_matches(name, [*timm.list_models(), DEMO], n=3)
         hint = f"; did you mean {' or '.join(near)}?" if near else "; see timm.list_models('vit*')"
         raise UnsupportedBackbone(f"backbone.name must be a timm model or {DEMO}, got {name!r}{hint}")
     _check_tag(name)
+    if sizes:
+        check_sizes(build_without_values(name), name, sizes)
     if weights == "random":
         with torch.random.fork_rng():
             torch.manual_seed(RANDOM_SEED)
-            return timm.create_model(name)
+            return _resize(timm.create_model(name), sizes)
     if weights == "pretrained":
-        return _download(name)
+        return _resize(_download(name), sizes)
     path = Path(weights)
     state = _read_weights(path)
     model = timm.create_model(name, **_head_options(state))
+    if _misfits(model, state):
+        model = _resize(model, sizes)  # for which the file may have been made
+        _fit(model, state, path)
+        return model
     _fit(model, state, path)
+    return _resize(model, sizes)
+
+
+def check_sizes(model: nn.Module, name: str, sizes: Mapping[str, int]) -> None:
+    """Raise UnsupportedBackbone unless the patches of these sizes tile the image. model: of the name's own sizes."""
+    describe(model)
+    if any(key.endswith(BIAS_TABLE) for key in model.state_dict()):
+        raise UnsupportedBackbone(
+            f"backbone.{next(iter(sizes))} must be left out for {name}, whose tables of relative positions cannot be "
+            f"resampled with every torch, got {sizes}"
+        )
+    embed: Any = model.patch_embed
+    image, patch = sizes.get("img_size", embed.img_size[0]), sizes.get("patch_size", embed.patch_size[0])
+    if image % patch or image < 2 * patch:
+        key = "img_size" if "img_size" in sizes else "patch_size"
+        rule = (
+            f"a multiple of the patch size, {patch}" if key == "img_size" else f"a divisor of the image size, {image}"
+        )
+        near = max(2, round(image / patch)) * patch
+        remedy = f"; the nearest is {near}" if key == "img_size" else ""
+        raise UnsupportedBackbone(
+            f"backbone.{key} must be {rule}, with two patches a side or more, for {name}, got {sizes[key]}{remedy}"
+        )
+
+
+def _resize(model: nn.Module, sizes: Mapping[str, int]) -> nn.Module:
+    """The model for images and patches of other sizes, its weights resampled as timm does. In place."""
+    if sizes:
+        resize: Any = model.set_input_size
+        with torch.random.fork_rng():  # a new patch projection is initialised before it is overwritten
+            resize(**{key: (value, value) for key, value in sizes.items()})
     return model
 
 
@@ -183,18 +239,23 @@ def _head_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _fit(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    given = {key: tuple(value.shape) for key, value in state.items()}
-    problems = [f"missing {key}" for key in wanted.keys() - given.keys()]
-    problems += [f"unknown {key}" for key in given.keys() - wanted.keys()]
-    problems += [f"{k} is {given[k]}, not {wanted[k]}" for k in wanted.keys() & given.keys() if wanted[k] != given[k]]
+    problems = _misfits(model, state)
     if problems:
         shown = "; ".join(sorted(problems)[:3])
         raise WeightsError(f"backbone.weights: {path} does not fit the backbone in {len(problems)} places: {shown}")
     model.load_state_dict(dict(state))
 
 
-def _data_config(model: nn.Module, name: str, family: Family) -> dict[str, Any]:
+def _misfits(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
+    wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    given = {key: tuple(value.shape) for key, value in state.items()}
+    problems = [f"missing {key}" for key in wanted.keys() - given.keys()]
+    problems += [f"unknown {key}" for key in given.keys() - wanted.keys()]
+    problems += [f"{k} is {given[k]}, not {wanted[k]}" for k in wanted.keys() & given.keys() if wanted[k] != given[k]]
+    return problems
+
+
+def _data_config(model: nn.Module, name: str, family: Family, sizes: Mapping[str, int]) -> dict[str, Any]:
     if name == DEMO:
         return {
             "input_size": family.image_shape,
@@ -204,7 +265,8 @@ def _data_config(model: nn.Module, name: str, family: Family) -> dict[str, Any]:
             "crop_pct": 1.0,
             "crop_mode": "center",
         }
-    config: dict[str, Any] = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
+    asked = {"input_size": family.image_shape} if sizes else {}
+    config: dict[str, Any] = resolve_model_data_config(model, asked)  # type: ignore[no-untyped-call]
     if tuple(config["input_size"]) != family.image_shape:
         raise PruningError(f"backbone {name}: input size {config['input_size']} is not its patch embedding's")
     return config

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 _REQUIRED = ("format", "backbone", "schedule")
+SIZES = ("img_size", "patch_size")
 _BLOCKS = ("data", "runtime", "metrics", "provenance")
 
 
@@ -30,15 +31,21 @@ _BLOCKS = ("data", "runtime", "metrics", "provenance")
 class Config:
     """One exported configuration.
 
-    backbone: {name, weights, fingerprint}. runtime: {dtype, batch_size, ...}; dtype is what `load` casts to.
+    backbone: {name, weights, fingerprint}, and img_size and patch_size if they are not the model's own.
+    runtime: {dtype, batch_size, ...}; dtype is what `load` casts to.
     """
 
-    backbone: Mapping[str, str]
+    backbone: Mapping[str, Any]
     schedule: Schedule
     data: Mapping[str, Any] = field(default_factory=dict)
     runtime: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """img_size and patch_size in pixels, those that are recorded."""
+        return {name: self.backbone[name] for name in SIZES if name in self.backbone}
 
     def to_yaml(self) -> str:
         document = {"format": FORMAT, "backbone": dict(self.backbone), "schedule": self.schedule.to_dict()}
@@ -69,6 +76,10 @@ def read_config(path: Path) -> Config:
     for name in ("name", "weights"):
         if not isinstance(backbone.get(name), str):
             raise ConfigError(f"{path}: backbone.{name} must be text, got {backbone.get(name)!r}")
+    for name in SIZES:
+        value = backbone.get(name, 1)
+        if type(value) is not int or value < 1:
+            raise ConfigError(f"{path}: backbone.{name} must be a whole number of pixels, got {value!r}")
     schedule = Schedule.from_dict(data["schedule"], f"{path}: schedule")
     return Config(backbone=backbone, schedule=schedule, **blocks)
 
@@ -98,7 +109,7 @@ def load_backbone_of(config: Config, place: str) -> Backbone:
     """
     from pruning.backbones import load_backbone  # late: loads torch
 
-    backbone = load_backbone(config.backbone["name"], config.backbone["weights"])
+    backbone = load_backbone(config.backbone["name"], config.backbone["weights"], **config.sizes)
     expected = config.backbone.get("fingerprint")
     if expected is not None and expected != backbone.fingerprint:
         raise WeightsError(

@@ -15,13 +15,16 @@ def cache(
 ) -> None:
     """Show where decoded images are kept and how much that is; they are decoded again when they are missing."""
     from search.evaluation.images.cache import UNUSED_DAYS, cache_folder, disk_bytes, gib, list_entries, remove_unused
+    from search.view.wording import count
 
     folder = cache_folder()
     before = {path: disk_bytes(path) for path in list_entries(folder)}
     if clear:
         removed = remove_unused(folder, days=0)
-        print(f"removed {len(removed)} of {len(before)} splits, {gib(sum(before[path] for path in removed))}: {folder}")
+        freed = gib(sum(before[path] for path in removed))
+        print(f"removed {len(removed)} of {count(len(before), 'split')}, {freed}: {folder}")
         return
-    print(f"{folder}: {len(before)} splits, {gib(sum(before.values()))}; unused ones go after {UNUSED_DAYS} days")
+    held = f"{count(len(before), 'split')}, {gib(sum(before.values()))}"
+    print(f"{folder}: {held}; unused ones go after {UNUSED_DAYS} days")
     for path, size in before.items():
         print(f"  {path.stem}  {gib(size)}")

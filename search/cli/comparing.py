@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from search import logs
-from search.cli.options import INTERRUPTED, AsJson, whole
+from search.cli.options import INTERRUPTED, STUDY_NAMED, AsJson, whole
 from search.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 def compare(
     study: Annotated[
-        str | None, typer.Argument(metavar="[STUDY.yaml | BUILTIN]", help="Whose backbone and images; or --backbone.")
+        str | None,
+        typer.Argument(
+            metavar="[STUDY.yaml | BUILTIN]", help=f"Whose backbone and images: {STUDY_NAMED}. Or --backbone."
+        ),
     ] = None,
     backbone: Annotated[str | None, typer.Option(metavar="NAME", help="A timm model, or demo.")] = None,
     weights: Annotated[

@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from search import logs
-from search.cli.options import DEFAULT_STORAGE, INTERRUPTED, Server, Storage, exit_code, number, open_store, whole
+from search.cli.options import (
+    DEFAULT_STORAGE,
+    INTERRUPTED,
+    STUDY_NAMED,
+    Server,
+    Storage,
+    exit_code,
+    number,
+    open_store,
+    whole,
+)
 from search.errors import InputError, SearchError
 
 if TYPE_CHECKING:
@@ -25,7 +35,8 @@ COMMON_FOLDERS = {"val", "validation", "test", "train", "images", "data"}  # say
 
 def launch(
     study: Annotated[
-        str | None, typer.Argument(metavar="[STUDY.yaml | BUILTIN]", help="A study's YAML file, or `demo`.")
+        str | None,
+        typer.Argument(metavar="[STUDY.yaml | BUILTIN]", help=f"What is searched: {STUDY_NAMED}. Or --backbone."),
     ] = None,
     backbone: Annotated[
         str | None, typer.Option(metavar="NAME", help="Without a file: a timm model, with pretrained weights.")
@@ -190,13 +201,14 @@ def worker(
         raise InputError(f"--keep-waiting is for a worker of any study, got it beside {name}; drop one")
     from search.fleet.joining import join
     from search.fleet.roaming import join_any
+    from search.view import wording
 
     try:
         if name is not None:
             join(name, storage, number)
         else:
             helped = join_any(storage, number, keep_waiting)
-            logs.say(f"ztp: helped with {helped} studies; none is open")
+            logs.say(f"ztp: helped with {wording.count(helped, 'study')}; none is open")
     except KeyboardInterrupt as error:
         logs.say("\nztp: this worker stopped; its unfinished trial is free for another")
         raise typer.Exit(exit_code(error)) from None

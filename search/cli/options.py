@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from search.study.shipped import builtin_names
+
 if TYPE_CHECKING:
     from search.store.fronts import Store
     from search.view.lookup import Reader
 
 DEFAULT_STORAGE = "sqlite:///ztp.db"
+STUDY_NAMED = f"the path of a YAML file, or a built-in study ({', '.join(builtin_names())})"
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 

@@ -60,7 +60,7 @@ class Bench:
         Raises UnsupportedBackbone, WeightsError, or InputError.
         """
         device = choose_device("cpu" if spec.objectives.throughput == ONNXRUNTIME else spec.runtime.device)
-        backbone = load_backbone(spec.backbone.name, spec.backbone.weights)
+        backbone = load_backbone(spec.backbone.name, spec.backbone.weights, **spec.backbone.sizes)
         return cls(spec, backbone, open_images(spec.data, spec.objectives, backbone), device)
 
     # What is found out once
@@ -246,8 +246,8 @@ class Bench:
     def identity(self, schedule: Schedule) -> str:
         """Of what accuracy was measured on, whatever the study: weights, images, number format, schedule."""
         facts = self.facts
-        kind, name = self.spec.objectives.accuracy, self.backbone.name
-        parts = (name, facts.weights, facts.images, facts.dtype, kind, self.key(schedule))
+        kind = self.spec.objectives.accuracy
+        parts = (self.backbone.identity, facts.weights, facts.images, facts.dtype, kind, self.key(schedule))
         return hashlib.sha256("|".join(parts).encode()).hexdigest()
 
     def use_batch(self, share: float) -> None:

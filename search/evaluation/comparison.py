@@ -86,10 +86,11 @@ class Row:
 class Comparison:
     """What `ztp compare` found.
 
-    backbone: {name, weights, fingerprint}. images: how many, and which, in words. dense: the untouched model.
+    backbone: {name, weights, fingerprint}, and img_size and patch_size if they are not the model's own.
+    images: how many, and which, in words. dense: the untouched model.
     """
 
-    backbone: Mapping[str, str]
+    backbone: Mapping[str, Any]
     images: str
     dense: Measurement
     rows: tuple[Row, ...]

@@ -5,7 +5,7 @@ Knows the bench and contenders. Ignores flags and how results look.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,7 +48,7 @@ def compare(
     luck. Raises InputError or PruningError before anything is run for what cannot be.
     """
     exported = [(path, read_config(path)) for path in configs]
-    backbone = load_backbone(spec.backbone.name, spec.backbone.weights)
+    backbone = load_backbone(spec.backbone.name, spec.backbone.weights, **spec.backbone.sizes)
     for path, config in exported:
         _check_config(path, config, backbone)
     chosen, words = choose_images(spec, backbone, images, searched, [config for _, config in exported])
@@ -57,7 +57,7 @@ def compare(
     bench.find_facts()
     dense = bench.measure(Schedule(), bench.time(Schedule()))
     rows = list(_measure(bench, entries, observe))
-    facts = {"name": backbone.name, "weights": backbone.weights, "fingerprint": backbone.fingerprint}
+    facts = {"name": backbone.name, "weights": backbone.weights, **backbone.sizes, "fingerprint": backbone.fingerprint}
     return Comparison(facts, words, dense, judge_levels(rows))
 
 
@@ -71,12 +71,21 @@ def _check_config(path: Path, config: Config, backbone: Backbone) -> None:
         raise InputError(
             f"{path}: backbone.name must be that of the comparison, {backbone.name}, got {config.backbone['name']}"
         )
+    if config.sizes != backbone.sizes:
+        raise InputError(
+            f"{path}: the backbone's sizes must be those of the comparison, {_sizes(backbone.sizes)}, got "
+            f"{_sizes(config.sizes)}"
+        )
     expected = config.backbone.get("fingerprint", backbone.fingerprint)
     if expected != backbone.fingerprint:
         raise WeightsError(
             f"{path}: backbone.fingerprint must be that of the compared weights, {backbone.fingerprint}, got "
             f"{expected}; compare with the weights it was exported for"
         )
+
+
+def _sizes(sizes: Mapping[str, int]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in sizes.items()) or "its own"
 
 
 def choose_images(
@@ -104,7 +113,7 @@ def _searched(config: Config, spec: StudySpec, backbone: Backbone, images: Image
     data = {name: value for name, value in config.data.items() if name not in ("accuracy", "fingerprint")}
     if data.get("path") != spec.data.path or data.get("source") != spec.data.source or not data:
         return None
-    document = {"name": "compare", "backbone": {"name": backbone.name}, "data": data}
+    document = {"name": "compare", "backbone": {"name": backbone.name, **backbone.sizes}, "data": data}
     found = open_images(make_spec(document, "config").data, spec.objectives, backbone)
     return found.search_indices if found.source.fingerprint == images.source.fingerprint else None
 

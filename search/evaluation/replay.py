@@ -29,7 +29,7 @@ class Replay:
 
     same_images: whether the images are those of the record (fingerprint); only then must the numbers agree.
     reproduced: accuracy equal exactly and FLOPs equal to the integer; None if the images differ or are not comparable.
-    comparable: whether it was recorded in the number format that was measured in now.
+    recorded_dtype: the number format of the record; "" where that is what was measured in now.
     """
 
     measured: Measurement
@@ -37,8 +37,18 @@ class Replay:
     recorded_flops: int | None
     same_images: bool
     reproduced: bool | None
-    comparable: bool = True
     split: str = "search"
+    recorded_dtype: str = ""
+
+    @property
+    def comparable(self) -> bool:
+        """Whether it was recorded in the number format that was measured in now."""
+        return not self.recorded_dtype
+
+    @property
+    def same_flops(self) -> bool:
+        """FLOPs depend on neither images nor number format."""
+        return self.measured.flops == self.recorded_flops
 
 
 RUNTIMES = ("torch", ONNXRUNTIME)
@@ -54,7 +64,7 @@ def replay(path: Path, data_path: str | None = None, runtime: str = "torch") -> 
     config = read_config(path)
     recorded = _recorded(config, path)
     spec = spec_of(config, path, data_path)
-    comparable = not deployed or spec.runtime.dtype == "float32"
+    other_dtype = spec.runtime.dtype if deployed and spec.runtime.dtype != "float32" else ""
     if deployed:
         spec = _for_onnxruntime(spec)
     backbone = load_backbone_of(config, str(path))  # refuses what does not fit before anything is timed
@@ -77,7 +87,8 @@ def replay(path: Path, data_path: str | None = None, runtime: str = "torch") -> 
     else:
         measured = bench.measure(config.schedule, bench.time(config.schedule))
     equal = (measured.accuracy.value, measured.flops) == recorded
-    return Replay(measured, *recorded, same, equal if same and comparable else None, comparable)
+    reproduced = equal if same and not other_dtype else None
+    return Replay(measured, *recorded, same, reproduced, recorded_dtype=other_dtype)
 
 
 def _is_onnxruntime(runtime: str) -> bool:
@@ -115,7 +126,7 @@ def spec_of(config: Config, path: Path, data_path: str | None = None) -> StudySp
         data = {name: value for name, value in data.items() if name != "source"} | {"path": data_path}
     document: dict[str, Any] = {
         "name": "replay",
-        "backbone": {name: config.backbone[name] for name in ("name", "weights")},
+        "backbone": {name: config.backbone[name] for name in ("name", "weights")} | config.sizes,
         "data": data,
         "objectives": {"accuracy": config.data.get("accuracy", "top1")},
         "runtime": dict(config.runtime),

@@ -200,6 +200,10 @@ def _provenance(bench: Bench, facts: Facts) -> dict[str, object]:
         "versions": versions,
         "skipped_images": [*bench.search_split.skipped, *bench.confirm_split.skipped],
         "fingerprint": facts.weights,
+        "input": {
+            "image_shape": list(bench.backbone.family.image_shape),
+            "tokens": bench.backbone.family.tokens,
+        },
         "images": facts.images,
         "classes": bench.images.classes,
         FACTS: facts.to_dict(),

@@ -26,6 +26,7 @@ UNIT_S = {"s": 1, "m": 60, "h": 3600}
 MOST_TRIALS = 1_000_000
 MOST_IMAGES_AT_ONCE = 65_536
 MOST_WORKERS = 1024
+MOST_PIXELS = 16_384
 
 
 class Section(BaseModel):
@@ -86,10 +87,21 @@ Share = Annotated[tuple[float, float], _pair(float, lambda v: 0 <= v <= 1, "in [
 
 
 class BackboneSpec(Section):
-    """name: a timm name, or "demo". weights: pretrained, random, bundled (the demo's), or a path."""
+    """name: a timm name, or "demo". weights: pretrained, random, bundled (the demo's), or a path.
+
+    img_size, patch_size: sides in pixels that are not the model's own; its weights are then resampled.
+    """
 
     name: str = Field(min_length=1)
     weights: str = Field(min_length=1)
+    img_size: int | None = Field(default=None, ge=1, le=MOST_PIXELS)
+    patch_size: int | None = Field(default=None, ge=1, le=MOST_PIXELS)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Those that are asked for."""
+        asked = {"img_size": self.img_size, "patch_size": self.patch_size}
+        return {key: value for key, value in asked.items() if value is not None}
 
     @model_validator(mode="before")
     @classmethod
@@ -109,6 +121,13 @@ class BackboneSpec(Section):
                 f"must be pretrained, random or a path, got {BUNDLED}; only the backbone {DEMO} is bundled"
             )
         return weights
+
+    @field_validator("img_size", "patch_size")
+    @classmethod
+    def _demo_has_its_own(cls, size: int | None, info: Any) -> int | None:
+        if size is not None and info.data.get("name") == DEMO:
+            raise ValueError(f"must be left out for the backbone {DEMO}, whose images are 28 pixels wide, got {size}")
+        return size
 
 
 DEMO_SPLIT = {"search_images": 2000, "confirm_images": 8000}  # all 10,000 bundled images

@@ -32,6 +32,7 @@ from search.study.sections import (
     Section,
     SpaceSpec,
 )
+from search.study.shipped import builtin_names
 
 __all__ = [
     "BackboneSpec",
@@ -94,13 +95,9 @@ class StudySpec(Section):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data; `make_spec(spec.to_dict(), place) == spec`."""
-        return self.model_dump(mode="json")
-
-
-def builtin_names() -> list[str]:
-    """The studies that ship with the package."""
-    files = resources.files("studies").iterdir()
-    return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
+        plain = self.model_dump(mode="json")
+        shown = {key: value for key, value in plain["backbone"].items() if value is not None}
+        return plain | {"backbone": shown}  # as before there were sizes: a service that knows none takes it too
 
 
 def read_spec(path_or_builtin: str, overrides: Mapping[str, Any] | None = None) -> StudySpec:

@@ -17,7 +17,7 @@ from rich.text import Text
 from pruning.methods import METHODS
 from pruning.stage import Stage
 from search.evaluation.comparison import SIGNIFICANCE, Comparison, Row
-from search.store.records import FLOP_CONVENTION, Measurement
+from search.store.records import FLOP_CONVENTION, Accuracy, Measurement
 from search.view import wording
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def table(shown: Comparison) -> RenderableType:
 
 
 def _title(shown: Comparison) -> Text:
-    text = Text(f"{shown.backbone['name']}: ", style="bold")
+    text = Text(f"{wording.backbone(shown.backbone)}: ", style="bold")
     return text.append(f"{wording.count(len(shown.rows), 'row')}, images: {shown.images}", style="not bold")
 
 
@@ -64,12 +64,16 @@ def _cells(shown: Comparison, row: Row) -> list[str]:
 
 def _numbers(shown: Comparison, measured: Measurement) -> list[str]:
     return [
-        wording.percent(measured.accuracy),
+        wording.percent(measured.accuracy, wording.lopsided(_accuracies(shown))),
         wording.rate(measured.throughput.images_per_s),
         wording.speedup(measured.throughput),
         f"{shown.realised(measured):.2f}",
         f"{measured.gflops:.4f}",
     ]
+
+
+def _accuracies(shown: Comparison) -> list[Accuracy]:
+    return [shown.dense.accuracy, *(row.measurement.accuracy for row in shown.rows if row.measurement)]
 
 
 def p_value(row: Row) -> str:
@@ -83,7 +87,7 @@ def footnotes(shown: Comparison) -> list[str]:
     """What the numbers mean."""
     accuracy = shown.dense.accuracy
     return [
-        f"accuracy: {wording.KIND_WORDS[accuracy.kind]} in %, ± half the 95% interval, "
+        f"accuracy: {wording.KIND_WORDS[accuracy.kind]} in %, {wording.interval(_accuracies(shown))}, "
         f"{accuracy.images:,} images, the same for every row",
         f"throughput: measured, each row in turns with the dense model, on {wording.setting(shown.dense)}",
         "realised: speed-up over the ratio of FLOPs, its ideal",

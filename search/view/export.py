@@ -137,8 +137,8 @@ def to_config(study: StudyRecord, evaluation: Evaluation) -> Config:
     )
 
 
-def _backbone(study: StudyRecord) -> dict[str, str]:
-    backbone = {name: str(study.spec["backbone"][name]) for name in ("name", "weights")}
+def _backbone(study: StudyRecord) -> dict[str, Any]:
+    backbone = {name: value for name, value in study.spec["backbone"].items() if value is not None}
     fingerprint = study.provenance.get("fingerprint")
     return backbone if fingerprint is None else {**backbone, "fingerprint": str(fingerprint)}
 

@@ -34,7 +34,7 @@ def _facts(forecast: Forecast) -> list[tuple[str, str]]:
     within = "" if spec.budget.time is None else f", at most {wording.duration(spec.budget.time)} by budget.time"
     return [
         ("study", f"{spec.name}, dry run: nothing is evaluated or stored"),
-        ("backbone", f"{spec.backbone.name}, weights {spec.backbone.weights}"),
+        ("backbone", f"{wording.backbone(vars(spec.backbone))}, weights {spec.backbone.weights}"),
         ("trials", f"{spec.budget.trials:,}"),
         (
             "images",

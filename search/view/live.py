@@ -47,7 +47,7 @@ class LiveProgress:
         self._started = clock()
         self._first: Progress | None = None
         self._latest: Progress | None = None
-        self._last_line, self._printed = float("-inf"), ""
+        self._last_line, self._printed, self._best = float("-inf"), "", ""
         self._live = Live(
             get_renderable=self._render, console=self._console, refresh_per_second=REDRAW_PER_S, transient=False
         )
@@ -77,17 +77,18 @@ class LiveProgress:
             self._print_line(progress)
 
     def _print_line(self, progress: Progress) -> None:
-        line = f"{self._name}: " + ", ".join(self.facts(progress))
+        """Everything there is to say: done, rate, left, front, best, note. The confirmation, a line a finalist, says
+        the best point again only where it has changed."""
+        best = _best(progress)
+        again = progress.state == "confirming" and best == [self._best]
+        facts = [*self._counts(progress), _front(progress), *([] if again else best), *_note(progress)]
+        line = f"{self._name}: " + ", ".join(facts)
         if line != self._printed:
             self._say(line, progress)
-        self._printed, self._last_line = line, self._clock()
+        self._printed, self._last_line, self._best = line, self._clock(), "".join(best)
 
     def _say(self, line: str, progress: Progress | None) -> None:
         self._console.print(line, soft_wrap=True)
-
-    def facts(self, progress: Progress) -> list[str]:
-        """Everything there is to say, in the order of the issue: done, rate, left, front, best, and the note."""
-        return [*self._counts(progress), *_front(progress), *([progress.note] if progress.note else [])]
 
     def _counts(self, progress: Progress) -> list[str]:
         if progress.state == "confirming":
@@ -131,10 +132,8 @@ class LiveProgress:
             ProgressBar(total=progress.total, completed=progress.done, width=BAR_WIDTH),
             Text(" · ".join(self._counts(progress))),
         )
-        lines: list[RenderableType] = [bar, Text(" · ".join(_front(progress)))]
-        if progress.note:
-            lines.append(Text(progress.note, style="dim"))
-        return Group(*lines)
+        lines = [Text(" · ".join([_front(progress), *_best(progress)]))]
+        return Group(bar, *lines, *(Text(note, style="dim") for note in _note(progress)))
 
 
 class LoggedProgress(LiveProgress):
@@ -150,6 +149,13 @@ class LoggedProgress(LiveProgress):
         LOGGER.info(line, extra={"fields": known})
 
 
-def _front(progress: Progress) -> list[str]:
-    front = [f"front {progress.front_size}"]
-    return [*front, f"fastest within 1 point of the best {wording.point(progress.best)}"] if progress.best else front
+def _front(progress: Progress) -> str:
+    return f"front {progress.front_size}"
+
+
+def _best(progress: Progress) -> list[str]:
+    return [f"fastest within 1 point of the best {wording.point(progress.best)}"] if progress.best else []
+
+
+def _note(progress: Progress) -> list[str]:
+    return [progress.note] if progress.note else []

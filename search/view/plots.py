@@ -77,10 +77,11 @@ def picture(study: StudyRecord, front: Front, evaluations: Iterable[Evaluation] 
     dense = [front.dense] if front.dense else []
     known = wording.measurements(front)
     kind = known[-1].accuracy.kind if known else "top1"
+    backbone = wording.backbone(study.spec["backbone"])
     return Picture(
         title=f"{study.name}: {len(front.points)} of {len(everything) or len(front.points)} schedules on the front",
         y_label=f"{wording.KIND_WORDS[kind]} (%)",
-        footnote=f"backbone {study.spec['backbone']['name']} on {wording.settings(front)}; bars: 95% intervals",
+        footnote=f"backbone {backbone} on {wording.settings(front)}; bars: 95% intervals",
         dense_rate=front.dense.search.throughput.images_per_s if front.dense else None,
         front=Series.of((p, p.search) for p in front.points),
         confirm=Series.of((p, p.confirm) for p in front.points if p.confirm),

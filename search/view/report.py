@@ -63,7 +63,7 @@ def front_table(study: StudyRecord, front: Front) -> RenderableType:
     )
     for name in ("trial", "accuracy", "confirm", "images/s", "speed-up", "GFLOPs"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("schedule", overflow="fold", min_width=16)
+    table.add_column("schedule", overflow="fold", min_width=12)
     if front.dense and front.dense.trial not in {point.trial for point in front.points}:
         table.add_row(*_cells(front, front.dense), style="dim")
     for point in front.points:
@@ -82,12 +82,13 @@ def _title(study: StudyRecord, front: Front) -> Text:
 
 def _cells(front: Front, evaluation: Evaluation) -> list[str]:
     search, confirm = evaluation.search, evaluation.confirm
-    known = wording.best_known(evaluation)
+    known, ends = wording.best_known(evaluation), wording.lopsided(wording.accuracies(front))
     method = f"{search.schedule.method} " if len(wording.methods(front)) > 1 and search.schedule.stages else ""
+    mark = wording.BEHIND if evaluation.trial in wording.behind(front) else ""
     return [
-        str(evaluation.trial),
-        wording.percent(search.accuracy),
-        wording.percent(confirm.accuracy) if confirm else "-",
+        mark + str(evaluation.trial),
+        wording.percent(search.accuracy, ends),
+        wording.percent(confirm.accuracy, ends) if confirm else "-",
         wording.rate(known.throughput.images_per_s),
         wording.speedup(known.throughput),
         wording.gflops(search),
@@ -217,18 +218,27 @@ def replay_table(name: str, replay: Replay) -> RenderableType:
     table.add_row("images/s", wording.rate(measured.throughput.images_per_s), "")
     table.add_row("speed-up", wording.speedup(measured.throughput), "")
     lines = [
-        f"{name}: {_verdict(replay)}",
-        f"accuracy: {wording.KIND_WORDS[measured.accuracy.kind]}, {measured.accuracy.images:,} {replay.split} images",
+        f"{name}: {_verdict(name, replay)}",
+        f"accuracy: {wording.KIND_WORDS[measured.accuracy.kind]}, {wording.interval([measured.accuracy])}, "
+        f"{measured.accuracy.images:,} {replay.split} images",
         f"measured on {wording.setting(measured)}",
         f"FLOPs: {FLOP_CONVENTION}",
     ]
     return Group(table, *(Text(line, style="" if i == 0 else "dim") for i, line in enumerate(lines)))
 
 
-def _verdict(replay: Replay) -> str:
+def _verdict(name: str, replay: Replay) -> str:
     if replay.comparable:
         return VERDICTS[replay.reproduced]
-    return "recorded in another number format than it ran in now, so nothing is compared"
+    flops = "no FLOPs are recorded"
+    if replay.recorded_flops is not None:
+        flops = "FLOPs are exactly those recorded" if replay.same_flops else "FLOPs DIFFER from those recorded"
+    now = replay.measured.setting.dtype
+    return (
+        f"{flops}; its accuracy was recorded in {replay.recorded_dtype} and ran in {now} now, so the two are not "
+        f"compared. To reproduce the record: ztp evaluate {name}, without --runtime. For a record that both runtimes "
+        "can reproduce: a study with runtime: {dtype: float32} or objectives: {throughput: onnxruntime}"
+    )
 
 
 def replay_json(replay: Replay) -> dict[str, Any]:
@@ -243,7 +253,11 @@ def replay_json(replay: Replay) -> dict[str, Any]:
         "gflops": measured.gflops,
         "flops": measured.flops,
         "schedule": measured.schedule.to_dict(),
-        "recorded": {"accuracy": replay.recorded_accuracy, "flops": replay.recorded_flops},
+        "recorded": {
+            "accuracy": replay.recorded_accuracy,
+            "flops": replay.recorded_flops,
+            "dtype": replay.recorded_dtype or measured.setting.dtype,
+        },
         "reproduced": replay.reproduced,
         "flop_convention": FLOP_CONVENTION,
         "hardware": wording.setting(measured),

@@ -5,7 +5,7 @@ Knows the records. Ignores fronts beyond their best point.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from rich import box
@@ -18,7 +18,6 @@ from search.view import wording
 
 STATE_STYLE = {"done": "green", "running": "cyan", "confirming": "cyan", "stopped": "yellow", "paused": "yellow"}
 SHOWN_SECTIONS = ("backbone", "data", "objectives", "budget", "space", "sampler", "racing")
-SHOWN_ORIGIN = ("hardware", "dtype", "dtype_reason", "profile_error", "versions")  # the rest is for programs
 
 
 def study_list(rows: Iterable[tuple[StudyRecord, Progress]]) -> Table:
@@ -32,7 +31,7 @@ def study_list(rows: Iterable[tuple[StudyRecord, Progress]]) -> Table:
         table.add_row(
             study.name,
             Text(study.state, style=STATE_STYLE.get(study.state, "")),
-            str(study.spec["backbone"]["name"]),
+            wording.backbone(study.spec["backbone"]),
             f"{progress.done}/{progress.total}",
             str(progress.front_size),
             wording.duration(progress.seconds),
@@ -76,10 +75,25 @@ def _facts(study: StudyRecord, progress: Progress) -> list[tuple[str, Renderable
     if progress.failed:
         facts.insert(4, ("failed", f"{wording.count(progress.failed, 'trial')}; the reasons are in ztp_attempt"))
     facts += [(name, _one_line(study.spec[name])) for name in SHOWN_SECTIONS if name in study.spec]
-    known = {name: study.provenance.get(name) for name in SHOWN_ORIGIN}
-    skipped = study.provenance.get("skipped_images")
-    known["skipped"] = f"{len(skipped)} corrupt images: {', '.join(skipped[:3])}" if skipped else None
-    return facts + [(name, _one_line(value)) for name, value in known.items() if value is not None]
+    return facts + list(_origin(study.provenance))
+
+
+def _origin(known: Mapping[str, Any]) -> Iterator[tuple[str, RenderableType]]:
+    """Where it ran and what was found out there; the rest of what is recorded is for programs."""
+    if known.get("hardware"):
+        yield "hardware", str(known["hardware"])
+    if known.get("dtype"):
+        reason = known.get("dtype_reason")
+        yield "number format", f"{known['dtype']}: {reason}" if reason else str(known["dtype"])
+    if known.get("profile_error") is not None:
+        yield "prediction error", f"{known['profile_error']:.1%}: median of the finalists' speed-ups, against measured"
+    if known.get("input"):
+        shape, tokens = known["input"]["image_shape"], known["input"]["tokens"]
+        yield "input", f"{'x'.join(map(str, shape))}, {tokens} patch tokens"
+    if known.get("versions"):
+        yield "versions", _one_line(known["versions"])
+    if skipped := known.get("skipped_images"):
+        yield "left out", f"{wording.count(len(skipped), 'corrupt image')}: {', '.join(skipped[:3])}"
 
 
 def _stopped(progress: Progress) -> str:

@@ -5,15 +5,47 @@ Knows records and their units. Ignores where the words end up.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 from pruning.schedule import Schedule
 from search.store.records import FLOP_CONVENTION, Accuracy, Evaluation, Front, Measurement, Throughput
 
 KIND_WORDS = {"top1": "top-1 accuracy", "agreement": "agreement with the dense model"}
 
 
-def percent(accuracy: Accuracy) -> str:
-    """`88.10 ±1.42`: percent, and half the width of the 95% interval. Two digits: 10,000 images resolve 0.01."""
+LOPSIDED = 1.25  # times as long as the other may an interval's arm be where one half width stands for both
+
+
+def percent(accuracy: Accuracy, ends: bool | None = None) -> str:
+    """Percent with the 95% interval: `88.10 ±1.42`, half its width, or by its ends, `100.00 (72..100)`.
+
+    Two digits: 10,000 images resolve 0.01. ends: which form; None for the ends where half a width would mislead. A
+    table asks `lopsided` for all that it shows, and then has one form.
+    """
+    if lopsided([accuracy]) if ends is None else ends:
+        return f"{100 * accuracy.value:.2f} ({_ends(100 * accuracy.low, 100 * accuracy.high)})"
     return f"{100 * accuracy.value:.2f} ±{50 * (accuracy.high - accuracy.low):.2f}"
+
+
+def lopsided(accuracies: Iterable[Accuracy]) -> bool:
+    """Whether an interval reaches much further to one side: of few images, near 0 or 100%, or of a stopped trial."""
+    arms = [sorted((each.value - each.low, each.high - each.value)) for each in accuracies]
+    return any(long > LOPSIDED * short for short, long in arms)
+
+
+def _ends(low: float, high: float) -> str:
+    """`87.9..91.6`, rounded outwards, in digits that its width can do with."""
+    digits = 0 if high - low >= 10 else 1 if high - low >= 1 else 2
+    scale = 10**digits
+    down, up = math.floor(round(low * scale, 9)), math.ceil(round(high * scale, 9))  # 100 * 0.29 is 28.999999999999996
+    return f"{down / scale:.{digits}f}..{up / scale:.{digits}f}"
+
+
+def interval(accuracies: Iterable[Accuracy]) -> str:
+    """What a table of these accuracies says behind each."""
+    return "in brackets the 95% interval" if lopsided(accuracies) else "± half the 95% interval"
 
 
 def speedup(throughput: Throughput) -> str:
@@ -33,8 +65,16 @@ def gflops(measurement: Measurement) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """`1 point`, `2 points`."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+    """`1 point`, `2 points`, `2 studies`."""
+    if number != 1:
+        noun = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{number:,} {noun}"
+
+
+def backbone(spec: Mapping[str, Any]) -> str:
+    """`deit_small_patch16_224`, with the sizes that are not its own: `deit_small_patch16_224 at img_size 384`."""
+    sizes = " and ".join(f"{name} {spec[name]}" for name in ("img_size", "patch_size") if spec.get(name))
+    return f"{spec['name']} at {sizes}" if sizes else str(spec["name"])
 
 
 def duration(seconds: float) -> str:
@@ -88,18 +128,47 @@ def measurements(front: Front) -> list[Measurement]:
     return [evaluation.search for evaluation in (*dense, *front.points)]
 
 
+BEHIND = "*"  # marks what `behind` names
+
+
+def behind(front: Front) -> set[int]:
+    """Trials of confirmed points that another confirmed one, or the dense model, beats by the numbers confirmed: at
+    least as accurate and as fast, and better in one of them. The search had put them on the front by other images
+    and by predicted speed. Points not confirmed yet are not compared with those that are."""
+    rows = [p for p in [*([front.dense] if front.dense else []), *front.points] if p.confirm]
+    known = {p.trial: (p.confirm.accuracy.value, p.confirm.throughput.speedup) for p in rows if p.confirm}
+    return {
+        p.trial
+        for p in front.points
+        if p.trial in known
+        and any(a >= known[p.trial][0] and s >= known[p.trial][1] for a, s in set(known.values()) - {known[p.trial]})
+    }
+
+
+def accuracies(front: Front) -> list[Accuracy]:
+    """All that a table of the front shows."""
+    confirmed = [p.confirm for p in ([front.dense] if front.dense else []) + list(front.points) if p.confirm]
+    return [m.accuracy for m in (*measurements(front), *confirmed)]
+
+
 def footnotes(front: Front) -> list[str]:
     """What the numbers of a front mean: which images, which machine, which FLOPs."""
     shown = measurements(front)
     if not shown:
         return [f"FLOPs: {FLOP_CONVENTION}"]
     accuracy = shown[-1].accuracy
-    lines = [f"accuracy: {KIND_WORDS[accuracy.kind]} in %, ± half the 95% interval, {accuracy.images:,} search images"]
+    meaning = f"{KIND_WORDS[accuracy.kind]} in %, {interval(accuracies(front))}"
+    lines = [f"accuracy: {meaning}, {accuracy.images:,} search images"]
     confirmed = next((p.confirm for p in front.points if p.confirm), None)
     if confirmed:
         lines[0] += f"; confirm: {confirmed.accuracy.images:,} images the search never saw"
     how = ", ".join(dict.fromkeys(best_known(p).throughput.how for p in front.points)) or "measured"
     lines.append(f"throughput: {how}, speed-up over the dense model, on {settings(front)}")
+    if behind(front):
+        lines.append(
+            f"marked {BEHIND}: by the confirmed numbers another row is at least as accurate and as fast; the search "
+            "put it on the front by its own images and by predicted speed"
+        )
     lines.append(f"FLOPs: {FLOP_CONVENTION}")
     if len(methods(front)) == 1:
         lines.append(f"schedule: block:keep of {methods(front)[0]}")

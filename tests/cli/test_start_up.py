@@ -16,6 +16,7 @@ import search.cli.reading
 from pruning.errors import PruningError
 from search.errors import InputError, SearchError
 from search.store.fronts import Store
+from search.study.spec import builtin_names
 
 HEAVY = ("torch", "timm", "optuna", "matplotlib", "plotly", "fvcore", "optuna_dashboard")
 START_LIMIT_S = 0.5  # of processor time: a busy machine is no reason to fail
@@ -48,6 +49,12 @@ def test_help_and_refusals_load_nothing_heavy(argv: list[str]) -> None:
     ran = run(*argv)
     assert loaded(ran) <= {"optuna"}  # a study's spec knows the samplers
     assert "Traceback" not in ran.stderr
+
+
+@pytest.mark.parametrize("command", ["launch", "compare"])
+def test_help_says_everything_that_a_study_can_be_named_by(ztp: Callable[..., Any], command: str) -> None:
+    words = " ".join(ztp(command, "--help").out.replace("│", " ").split())
+    assert f"the path of a YAML file, or a built-in study ({', '.join(builtin_names())})" in words
 
 
 @pytest.mark.parametrize("argv", [["list"], ["status", "shirts"], ["front", "shirts", "--json"], ["export", "shirts"]])

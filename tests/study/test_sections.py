@@ -8,7 +8,7 @@ import pytest
 
 from search.errors import InputError
 from search.study.sections import DEMO_SPLIT, BackboneSpec, format_duration, parse_duration
-from search.study.spec import make_spec
+from search.study.spec import differences, make_spec
 
 NAN, INFINITY = float("nan"), float("inf")
 
@@ -242,3 +242,29 @@ def test_splits_follow_the_source() -> None:
 def test_racing_by_default() -> None:
     spec = make_spec({"name": "shirts", "backbone": {"name": "demo"}}, "test")
     assert spec.to_dict()["racing"] == {"alpha": 0.05, "tolerance": 0.0025, "strata": 10}
+
+
+@pytest.mark.parametrize(
+    ("backbone", "rule"),
+    [
+        ({"name": "test_vit", "img_size": 0}, r"backbone\.img_size must be at least 1, got 0; the default is null"),
+        ({"name": "test_vit", "img_size": "96"}, r"backbone\.img_size must be a whole number, got '96'"),
+        ({"name": "test_vit", "patch_size": 8.5}, r"backbone\.patch_size must be a whole number, got 8\.5"),
+        ({"name": "demo", "img_size": 56}, r"backbone\.img_size must be left out for the backbone demo.*got 56"),
+        ({"name": "test_vit", "image_size": 96}, r"image_size is not a known key.*did you mean img_size\?"),
+    ],
+)
+def test_sizes_of_a_backbone_are_checked(backbone: dict[str, Any], rule: str) -> None:
+    with pytest.raises(InputError, match=rule):
+        make_spec({"name": "x", "backbone": backbone, "data": {"path": "d"}}, "place")
+
+
+def test_sizes_are_in_the_document_only_if_asked_for() -> None:
+    def document(**sizes: int) -> dict[str, Any]:
+        return make_spec({"name": "x", "backbone": {"name": "a", **sizes}, "data": {"path": "d"}}, "p").to_dict()
+
+    assert document()["backbone"] == {"name": "a", "weights": "pretrained"}
+    sized = document(img_size=96)
+    assert sized["backbone"] == {"name": "a", "weights": "pretrained", "img_size": 96}
+    assert make_spec(sized, "p").to_dict() == sized
+    assert differences(document(), sized) == ["backbone.img_size: null -> 96"]

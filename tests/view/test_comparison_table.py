@@ -86,8 +86,14 @@ def test_both_renderers_draw_a_line_a_name_over_cost_and_speed(shown: Comparison
     assert [list(trace.y) for trace in random] == [[80.0, 87.0]] * 2
     assert [trace.showlegend for trace in random] == [True, False]
     assert list(right.containers[0][0].get_xdata()) == [1.6, 1.2]
-    moved = left.containers[0][0].get_xdata() - [0.156875, 0.209166667]
-    assert abs(moved).max() < 0.01 * shown.dense.gflops  # side by side, not elsewhere
+    assert list(left.containers[0][0].get_xdata()) == [0.156875, 0.209166667]  # where they are, not beside it
+
+
+def test_intervals_of_one_cost_end_in_caps_of_their_own(shown: Comparison) -> None:
+    left, _ = methods.matplotlib_figure(shown).axes
+    caps = [bars[1][0].get_markersize() for bars in left.containers]
+    assert caps == sorted(set(caps))  # one name, one width
+    assert len(caps) == 2
 
 
 def test_the_picture_as_files(shown: Comparison) -> None:

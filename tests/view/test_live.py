@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from rich.console import Console
 
-from search.store.records import Progress
+from search.store.records import Evaluation, Progress
 from search.view.live import LINE_EVERY_S, LiveProgress, LoggedProgress
 
 MakeProgress = Callable[..., Progress]
@@ -85,6 +85,20 @@ def test_a_change_of_state_or_note_shows_at_once(clock: Clock, file: io.StringIO
     assert "profiling" not in second
     assert "confirming the front: 2/5 measured" in third
     assert "8/8 trials, done" in fourth
+
+
+def test_while_confirming_the_best_point_is_said_once_and_again_where_it_changes(
+    clock: Clock, file: io.StringIO, progress: MakeProgress, evaluations: list[Evaluation]
+) -> None:
+    found = [evaluations[2], evaluations[2], evaluations[3], evaluations[3]]
+    with live(clock, file) as observe:
+        for confirmed, best in enumerate(found):
+            observe(progress(state="confirming", done=8, front_size=4, confirmed=confirmed, best=best))
+            clock.now += 2 * LINE_EVERY_S
+        observe(progress(state="done", done=8, front_size=4, confirmed=4, best=evaluations[3]))
+    shown = [re.search(r"\(trial (\d)\)", line) for line in news(file)]
+    assert [line and line[1] for line in shown] == ["2", None, "3", None, "3"]
+    assert "confirming the front: 1/4 measured, front 4" in news(file)[1]
 
 
 @pytest.mark.parametrize(

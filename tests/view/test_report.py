@@ -13,7 +13,7 @@ import pytest
 
 from pruning.schedule import Schedule
 from pruning.stage import Stage
-from search.store.records import FLOP_CONVENTION, Evaluation, Front, StudyRecord
+from search.store.records import FLOP_CONVENTION, Accuracy, Evaluation, Front, StudyRecord
 from search.view import report
 
 Printed = Callable[..., str]
@@ -24,6 +24,23 @@ def test_table_shows_both_accuracies_of_every_point(printed: Printed, study: Stu
     row = next(line for line in lines if line.split()[:1] == ["3"])
     for cell in ("89.30 ±1.35", "89.10 ±0.68", "231", "1.28x ±1.2%", "0.192", "2:0.91 5:0.91 8:0.91"):
         assert cell in row
+
+
+def test_a_table_has_one_form_of_interval_and_says_which(
+    printed: Printed, study: StudyRecord, front: Front, make_evaluation: Callable[..., Evaluation]
+) -> None:
+    few = make_evaluation(7, 0.9, 1.5)
+    few = replace(few, search=replace(few.search, accuracy=Accuracy(1.0, 0.7225, 1.0, 10)))
+    text = printed(report.front_table(study, replace(front, points=(*front.points, few))))
+    assert "100.00 (72..100)" in text
+    assert "89.30 (87.9..90.7)" in text
+    assert "in brackets the 95% interval" in text
+    rows = [line for line in text.splitlines() if line.split()[:1] and line.split()[0].isdigit()]
+    assert not [line for line in rows if "±" in line.partition(")")[0]]
+    assert "± half the 95% interval" in printed(report.front_table(study, front))
+    narrow = printed(report.front_table(study, replace(front, points=(*front.points, few))), 80)
+    assert "…" not in narrow
+    assert "89.10 (88.4..89.8)" in narrow
 
 
 def test_table_is_sorted_as_the_front_is(printed: Printed, study: StudyRecord, front: Front) -> None:
@@ -55,6 +72,17 @@ def test_table_shows_the_dense_model_once_on_the_front_or_not(
 ) -> None:
     lines = printed(report.front_table(study, replace(front, points=front.points[first:]))).splitlines()
     assert sum(line.rstrip().endswith("dense") for line in lines) == 1
+
+
+def test_table_marks_what_confirmed_numbers_put_behind(printed: Printed, study: StudyRecord, front: Front) -> None:
+    slower = front.points[1]
+    assert slower.confirm is not None
+    slow = replace(slower.confirm, throughput=replace(slower.confirm.throughput, speedup=0.97))
+    points = (front.points[0], replace(slower, confirm=slow), *front.points[2:])
+    text = printed(report.front_table(study, replace(front, points=points)), 140)
+    assert [line.split()[0] for line in text.splitlines() if line.lstrip().startswith("*")] == ["*2"]
+    assert "marked *: by the confirmed numbers another row is at least as accurate and as fast" in text
+    assert "*" not in printed(report.front_table(study, front))
 
 
 def test_table_names_methods_only_if_they_differ(
@@ -154,12 +182,31 @@ def test_replay_table_says_whether_it_came_out_the_same(
 def test_replay_of_a_file_without_metrics(printed: Printed, front: Front) -> None:
     bare = replay(front.points[2], None, recorded_accuracy=None, recorded_flops=None)
     assert " - " in printed(report.replay_table("best.yaml", bare))
-    assert report.replay_json(bare)["recorded"] == {"accuracy": None, "flops": None}
+    assert report.replay_json(bare)["recorded"] == {"accuracy": None, "flops": None, "dtype": "float32"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "best.yaml: FLOPs are exactly those recorded; its accuracy was recorded in bfloat16"),
+        ({"recorded_flops": 1}, "best.yaml: FLOPs DIFFER from those recorded; its"),
+        ({"recorded_flops": None}, "best.yaml: no FLOPs are recorded; its"),
+    ],
+)
+def test_replay_in_another_number_format_compares_what_it_can(
+    printed: Printed, front: Front, changes: dict[str, Any], words: str
+) -> None:
+    other = replay(front.points[2], None, recorded_dtype="bfloat16", **changes)
+    text = " ".join(printed(report.replay_table("best.yaml", other), 100).split())
+    assert words in text
+    assert "and ran in float32 now" in text
+    assert "ztp evaluate best.yaml, without --runtime" in text
+    assert report.replay_json(other)["recorded"]["dtype"] == "bfloat16"
 
 
 def test_replay_json(front: Front) -> None:
     document = json.loads(json.dumps(report.replay_json(replay(front.points[2], True))))
     assert document["reproduced"] is True
     assert (document["accuracy"], document["images"], document["split"]) == (0.893, 2000, "search")
-    assert document["recorded"] == {"accuracy": 0.893, "flops": document["flops"]}
+    assert document["recorded"] == {"accuracy": 0.893, "flops": document["flops"], "dtype": "float32"}
     assert document["flops"] == round(1e9 * document["gflops"])

@@ -59,6 +59,16 @@ def test_status_names_skipped_images(printed: Printed, study: StudyRecord, progr
     broken = [f"shirt/{i}.png" for i in range(5)]
     text = printed(status.study_status(replace(study, provenance={"skipped_images": broken}), progress()))
     assert "5 corrupt images: shirt/0.png, shirt/1.png, shirt/2.png" in text
+    one = printed(status.study_status(replace(study, provenance={"skipped_images": broken[:1]}), progress()))
+    assert "1 corrupt image: shirt/0.png" in one
+
+
+def test_status_says_in_words_what_was_found_out(printed: Printed, study: StudyRecord, progress: MakeProgress) -> None:
+    known = {**study.provenance, "profile_error": 0.0374}
+    text = printed(status.study_status(replace(study, provenance=known), progress()), 140)
+    assert "number format           float32: this hardware has no fast bfloat16" in text
+    assert "prediction error        3.7%: median of the finalists' speed-ups, against measured" in text
+    assert not [line for line in text.splitlines() if "_" in line.split("  ")[0]]  # a key that only programs know
 
 
 @pytest.mark.parametrize("width", [60, 80])

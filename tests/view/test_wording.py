@@ -9,6 +9,7 @@ import pytest
 
 from pruning.schedule import Schedule
 from pruning.stage import Stage
+from search.evaluation.intervals import wilson
 from search.store.records import Accuracy, Evaluation, Front, Throughput
 from search.view import wording
 
@@ -16,6 +17,31 @@ from search.view import wording
 def test_percent_shows_half_the_width_of_the_interval() -> None:
     # (0.894 - 0.866) / 2 = 0.014
     assert wording.percent(Accuracy(0.881, 0.866, 0.894, 2000)) == "88.10 ±1.40"
+
+
+@pytest.mark.parametrize(
+    ("hits", "images", "words"),
+    [  # Wilson's intervals
+        (10, 10, "100.00 (72..100)"),  # 72.25 to 100
+        (0, 10, "0.00 (0..28)"),  # 0 to 27.75
+        (5, 10, "50.00 ±26.34"),  # 23.66 to 76.34: as far to either side
+        (90, 100, "90.00 (82..95)"),  # 82.56 to 94.48
+        (100, 100, "100.00 (96.3..100.0)"),
+        (990, 1000, "99.00 (98.1..99.5)"),  # 98.16 to 99.46
+        (900, 1000, "90.00 ±1.86"),  # 87.98 to 91.71
+        (9990, 10000, "99.90 (99.81..99.95)"),  # 99.816 to 99.946
+        (9000, 10000, "90.00 ±0.59"),
+    ],
+)
+def test_percent_says_the_ends_where_an_interval_reaches_further_to_one_side(
+    hits: int, images: int, words: str
+) -> None:
+    low, high = wilson(hits, images)
+    assert wording.percent(Accuracy(hits / images, low, high, images)) == words
+
+
+def test_the_ends_are_rounded_outwards() -> None:
+    assert wording.percent(Accuracy(0.5, 0.29, 0.7101, 9), ends=True) == "50.00 (29..72)"
 
 
 @pytest.mark.parametrize(
@@ -56,9 +82,19 @@ def test_gflops(evaluations: list[Evaluation], flops: int, words: str) -> None:
     assert wording.gflops(replace(evaluations[0].search, flops=flops)) == words
 
 
-@pytest.mark.parametrize(("number", "words"), [(0, "0 trials"), (1, "1 trial"), (1200, "1,200 trials")])
-def test_count(number: int, words: str) -> None:
-    assert wording.count(number, "trial") == words
+@pytest.mark.parametrize(
+    ("number", "noun", "words"),
+    [
+        (0, "trial", "0 trials"),
+        (1, "trial", "1 trial"),
+        (1200, "trial", "1,200 trials"),
+        (1, "study", "1 study"),
+        (2, "study", "2 studies"),
+        (1, "split", "1 split"),
+    ],
+)
+def test_count(number: int, noun: str, words: str) -> None:
+    assert wording.count(number, noun) == words
 
 
 def test_confirm_speaks_for_a_point_that_has_it(evaluations: list[Evaluation]) -> None:
@@ -98,6 +134,37 @@ def test_footnotes_promise_no_confirm_images_before_there_are_any(
 
 def test_footnotes_of_an_empty_front(front: Front) -> None:
     assert len(wording.footnotes(replace(front, points=(), dense=None))) == 1
+
+
+@pytest.mark.parametrize(
+    ("confirmed", "behind"),
+    [
+        # (accuracy, speed-up) of trials 2, 3, 5 and 7, confirmed; the dense model has 0.899 at 1.00x
+        ([(0.897, 1.12), (0.891, 1.28), (0.861, 1.59), (0.799, 2.01)], set()),
+        ([(0.880, 1.12), (0.891, 1.28), (0.861, 1.59), (0.799, 2.01)], {2}),  # by trial 3
+        ([(0.897, 0.98), (0.897, 1.28), (0.861, 1.28), (0.799, 2.01)], {2, 5}),  # equal in one number is enough
+        ([(0.897, 1.12), (0.897, 1.12), (0.861, 1.59), (0.799, 2.01)], set()),  # equal in both: neither is behind
+        ([(0.899, 0.97), (0.891, 1.28), (0.861, 1.59), (0.799, 2.01)], {2}),  # by the dense model
+        ([(0.880, 1.12), None, (0.861, 1.59), (0.799, 2.01)], set()),  # nothing is confirmed of trial 3
+    ],
+)
+def test_behind_are_points_that_confirmed_numbers_beat(
+    front: Front, confirmed: list[tuple[float, float] | None], behind: set[int]
+) -> None:
+    points = [front.points[0]]
+    for point, known in zip(front.points[1:], confirmed, strict=True):
+        confirm = point.confirm
+        assert confirm is not None
+        if known is not None:
+            confirm = replace(
+                confirm,
+                accuracy=replace(confirm.accuracy, value=known[0]),
+                throughput=replace(confirm.throughput, speedup=known[1]),
+            )
+        points.append(replace(point, confirm=confirm if known is not None else None))
+    changed = replace(front, points=tuple(points))
+    assert wording.behind(changed) == behind
+    assert any(line.startswith("marked *") for line in wording.footnotes(changed)) == bool(behind)
 
 
 def test_settings_list_each_machine_once(front: Front) -> None:

@@ -37,7 +37,7 @@ def study_note(study: StudyRecord, front: Front, picture: str | None = None) -> 
         "",
         _line(["trial", "accuracy %", "confirm %", "images/s", "speed-up", "GFLOPs", "schedule"]),
         "|---:|---:|---:|---:|---:|---:|:---|",
-        *(_row(point) for point in front.points),
+        *(_row(front, point) for point in front.points),
         "",
         *(f"- {line}" for line in wording.footnotes(front)),
         "",
@@ -46,12 +46,14 @@ def study_note(study: StudyRecord, front: Front, picture: str | None = None) -> 
     return "\n".join(lines) + "\n"
 
 
-def _row(point: Evaluation) -> str:
+def _row(front: Front, point: Evaluation) -> str:
     search, known = point.search, wording.best_known(point)
+    ends = wording.lopsided(wording.accuracies(front))
+    mark = "\\" + wording.BEHIND if point.trial in wording.behind(front) else ""  # a bare * may open an emphasis
     cells = [
-        str(point.trial),
-        wording.percent(search.accuracy),
-        wording.percent(point.confirm.accuracy) if point.confirm else "-",
+        mark + str(point.trial),
+        wording.percent(search.accuracy, ends),
+        wording.percent(point.confirm.accuracy, ends) if point.confirm else "-",
         wording.rate(known.throughput.images_per_s),
         wording.speedup(known.throughput),
         wording.gflops(search),

@@ -58,7 +58,7 @@ def gather(found: Sequence[Found]) -> Fronts:
     kind = wording.KIND_WORDS[wording.measurements(found[0][1])[-1].accuracy.kind]
     machines = list(dict.fromkeys(wording.settings(front) for _, front in found))
     return Fronts(
-        title=f"fronts of {wording.count(len(found), 'study').replace('studys', 'studies')}",
+        title=f"fronts of {wording.count(len(found), 'study')}",
         x_label="images per second" if rates else "speed-up over each study's own dense model",
         y_label=f"{kind} (%)" if absolute else f"{kind}, points over each study's own dense model",
         footnote=f"{'; '.join(machines)}; confirmed where confirmed; bars: 95% intervals; stars: dense models",
@@ -77,7 +77,7 @@ def _check_kinds(found: Sequence[Found]) -> None:
 
 def _by_rate(found: Sequence[Found]) -> bool:
     """Several backbones on one machine: what counts is images per second, in whatever number format."""
-    backbones = {(study.spec["backbone"]["name"], study.spec["backbone"]["weights"]) for study, _ in found}
+    backbones = {(wording.backbone(study.spec["backbone"]), study.spec["backbone"]["weights"]) for study, _ in found}
     devices = {m.setting.device for _, front in found for m in wording.measurements(front)}
     return len(backbones) > 1 and len(devices) == 1
 
@@ -93,7 +93,7 @@ def _curve(study: StudyRecord, front: Front, rates: bool, absolute: bool) -> Cur
     base = 0.0 if absolute else _dense_accuracy(study, front)
     dense = wording.best_known(front.dense) if front.dense else None
     return Curve(
-        name=f"{study.name} ({study.spec['backbone']['name']})",
+        name=f"{study.name} ({wording.backbone(study.spec['backbone'])})",
         x=[_speed(m, rates) for m in known],
         y=[100 * (m.accuracy.value - base) for m in known],
         below=[100 * (m.accuracy.value - m.accuracy.low) for m in known],

@@ -22,7 +22,7 @@ X_AXES: tuple[tuple[str, Callable[[Measurement], float]], ...] = (
     ("GFLOPs of one image", lambda measured: measured.gflops),
     ("measured speed-up over the dense model", lambda measured: measured.throughput.speedup),
 )
-SIDE = 0.006  # of the dense model's FLOPs: bars of one level would cover each other on paper; hovering needs no shift
+CAP, CAP_STEP = 2.0, 1.2  # half the width of an interval's ends, in points: those of one cost stand over each other
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,12 @@ def lines(shown: Comparison) -> list[Line]:
 
 
 def _title(shown: Comparison) -> str:
-    return f"{shown.backbone['name']}: methods of token pruning on the same {shown.dense.accuracy.images:,} images"
+    images = f"{shown.dense.accuracy.images:,} images"
+    return f"{wording.backbone(shown.backbone)}: methods of token pruning on the same {images}"
 
 
-def _footnote(shown: Comparison, more: str = "") -> str:
-    return f"{wording.setting(shown.dense)}; images: {shown.images}; bars: 95% intervals{more}"
+def _footnote(shown: Comparison) -> str:
+    return f"{wording.setting(shown.dense)}; images: {shown.images}; bars: 95% intervals"
 
 
 def matplotlib_figure(shown: Comparison) -> Figure:
@@ -74,12 +75,11 @@ def matplotlib_figure(shown: Comparison) -> Figure:
     figure = canvas.empty_figure(13, 6)
     left, right = figure.subplots(1, 2, sharey=True)
     drawn = lines(shown)
-    shifts = [SIDE * shown.dense.gflops * (place - (len(drawn) - 1) / 2) for place in range(len(drawn))]
     for axes, (label, x) in zip((left, right), X_AXES, strict=True):
-        for place, (line, shift) in enumerate(zip(drawn, shifts, strict=True)):
+        for place, line in enumerate(drawn):
             color, marker, _ = canvas.look(place)
             axes.errorbar(
-                [x(m) + (shift if axes is left else 0) for m in line.measured],
+                [x(m) for m in line.measured],
                 line.y,
                 yerr=line.arms,
                 color=color,
@@ -87,7 +87,7 @@ def matplotlib_figure(shown: Comparison) -> Figure:
                 markersize=7,
                 linewidth=1.3,
                 elinewidth=0.9,
-                capsize=2.5,
+                capsize=CAP + CAP_STEP * place,
                 label=line.name,
             )
         dense = shown.dense
@@ -100,7 +100,7 @@ def matplotlib_figure(shown: Comparison) -> Figure:
     left.set_ylabel(f"{wording.KIND_WORDS[shown.dense.accuracy.kind]} (%)")
     left.set_title(_title(shown), loc="left", fontsize=13, fontweight="bold")
     right.legend(frameon=False, loc="lower left")
-    figure.supxlabel(_footnote(shown, "; left: rows of one level side by side"), fontsize=8, color=canvas.QUIET)
+    figure.supxlabel(_footnote(shown), fontsize=8, color=canvas.QUIET)
     return figure
 
 

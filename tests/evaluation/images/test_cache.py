@@ -70,6 +70,7 @@ def test_what_is_mapped_outlives_its_file() -> None:
 
 def test_the_command_tells_and_clears(ztp: Callable[..., Any]) -> None:
     decode("a")
+    assert ztp("cache").out.startswith(f"{cache_folder()}: 1 split, 0.0 MiB")
     decode("b")
     shown = ztp("cache")
     assert (shown.code, shown.err) == (0, "")

@@ -49,6 +49,12 @@ def test_study_note_is_a_table_of_the_front(study: StudyRecord, front: Front) ->
     assert {len(row) for row in rows} == {7}
     trials = [row[0].strip() for row in rows[2:]]
     assert trials == ["0", "2", "3", "5", "7"]
+    slower = front.points[1]
+    assert slower.confirm is not None
+    slow = replace(slower.confirm, throughput=replace(slower.confirm.throughput, speedup=0.97))
+    points = (front.points[0], replace(slower, confirm=slow), *front.points[2:])
+    marked = notes.study_note(study, replace(front, points=points))
+    assert [line.strip("|").split("|")[0].strip() for line in marked.splitlines() if "\\*" in line] == ["\\*2"]
     assert "89.10 ±0.68" in text
     assert FLOP_CONVENTION in text
     assert "![" not in text

@@ -1,0 +1,74 @@
+"""A study whose backbone has another input size: measured at it, exported with it, never mistaken for another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pruning.config import read_config
+from pruning.errors import UnsupportedBackbone
+from pruning.schedule import Schedule
+from pruning.stage import Stage
+from search.evaluation.bench import Bench
+from search.evaluation.replay import replay
+from search.store.records import Evaluation, StudyRecord, Throughput
+from search.view.export import to_config
+
+SCHEDULE = Schedule([Stage(1, 0.5, 2)], "random")
+
+
+@pytest.fixture
+def opened(folder: Path, small_spec: Callable[..., Any], facts_of: Callable[..., Any]) -> Callable[..., Bench]:
+    """A bench on a folder of images, for timm's own small test model at some size."""
+
+    def make(**sizes: int) -> Bench:
+        backbone = {"name": "test_vit", "weights": "random", **sizes}
+        data = {"path": str(folder), "search_images": 4, "confirm_images": 4}
+        bench = Bench.open(small_spec(backbone=backbone, data=data, objectives={"accuracy": "agreement"}))
+        bench.use(facts_of(bench))
+        return bench
+
+    return make
+
+
+def test_it_is_measured_exported_and_reproduced_at_its_size(opened: Callable[..., Bench], tmp_path: Path) -> None:
+    bench = opened(img_size=64)
+    assert bench.search_split.batch(0, 4).shape == (4, 3, 64, 64)
+    measured = bench.measure(SCHEDULE, Throughput(1.0, 1.0, "measured"))
+    known = {"fingerprint": bench.backbone.fingerprint, "images": bench.images.fingerprint}
+    study = StudyRecord(1, "small", "done", bench.spec.to_dict(), known, "2026-11-22T16:55:00+00:00")
+    config = to_config(study, Evaluation(1, measured, True))
+    config.write(tmp_path / "best.yaml")
+    assert read_config(tmp_path / "best.yaml").sizes == {"img_size": 64}
+    again = replay(tmp_path / "best.yaml")
+    assert again.reproduced is True
+    assert again.measured.identity == measured.identity
+
+
+def test_results_of_another_size_are_never_taken_over(opened: Callable[..., Bench]) -> None:
+    benches = [opened(), opened(img_size=64), opened(patch_size=32), opened(img_size=64, patch_size=32)]
+    identities = {bench.identity(Schedule()) for bench in benches}
+    assert len(identities) == len(benches)
+
+
+def test_not_even_where_weights_and_images_look_the_same(opened: Callable[..., Bench]) -> None:
+    """Rotary and log-spaced positions have no weights that a size changes."""
+    own, smaller = opened(), opened(img_size=64)
+    smaller.use(own.facts.__class__(**{**own.facts.to_dict(), **_as(smaller)}))
+    dense = own.identity(Schedule())
+    own._facts = smaller.facts
+    assert own.identity(Schedule()) != dense
+    assert own.identity(Schedule()) != smaller.identity(Schedule())
+
+
+def _as(bench: Bench) -> dict[str, str]:
+    return {"weights": bench.backbone.fingerprint, "images": bench.images.fingerprint}
+
+
+def test_a_size_that_does_not_fit_is_refused_before_images_are_listed(small_spec: Callable[..., Any]) -> None:
+    backbone = {"name": "test_vit", "weights": "random", "img_size": 100}
+    with pytest.raises(UnsupportedBackbone, match=r"img_size must be a multiple of the patch size, 16"):
+        Bench.open(small_spec(backbone=backbone, data={"path": "/no/such/folder"}))
