@@ -67,6 +67,8 @@ class Leadership:
             self._lease = self._drawn
 
     def _beat(self) -> None:
-        if self._lease is not None and not self._store.beat_lead(self._study_id, self._lease):
+        if self._lease is None:
+            self._store.leader(self._study_id)  # only to learn that the database is away: the leader is silent, too
+        elif not self._store.beat_lead(self._study_id, self._lease):
             log.warning("study %d: this process was silent for too long, another leads it", self._study_id)
             self._lease, self._drawn = None, uuid.uuid4().hex

@@ -100,7 +100,7 @@ def test_a_database_that_was_away_changes_nothing(
         raise StorageUnavailable("storage: gone")
 
     with monkeypatch.context() as patch:
-        for name in ("beat_lead", "claim_lead"):
+        for name in ("beat_lead", "claim_lead", "leader"):
             patch.setattr(fresh_store, name, gone)
         time.sleep(3 * BRIEF.lease_s)
     time.sleep(2 * BRIEF.heartbeat_s)
