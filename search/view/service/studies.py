@@ -21,7 +21,7 @@ from search.view.service.errors import ServiceError, documented
 from search.view.service.models import StudyListModel, StudyModel
 
 API = "/api/v1"
-DENIED = documented(401, 403)
+DENIED = documented(401, 403, 429)
 EXAMPLE = """name: shirts
 backbone: {name: demo}
 budget: {trials: 40, max_gflops: 0.2}
@@ -80,7 +80,8 @@ async def create_study(request: Request, response: Response, store: Reading) -> 
     Posting the same study again changes nothing and answers 200.
     """
     body = await request.body()
-    spec = parse_study(body, request.headers.get("content-type", ""), request.app.state.roots)
+    kind, roots = request.headers.get("content-type", ""), request.app.state.roots
+    spec = await run_in_threadpool(parse_study, body, kind, roots)  # a table of a million rows takes a second
     study, is_new = await run_in_threadpool(_add, store, spec)
     response.status_code = 201 if is_new else 200
     response.headers["Location"] = f"{API}/studies/{study.name}"
