@@ -18,8 +18,9 @@ from search.store.fronts import Store
 from search.store.records import OPEN_STATES, Front, Progress, StudyRecord
 from search.view import plots, wording
 from search.view.access import login
-from search.view.access.gate import LOGIN
-from search.view.access.token import Token
+from search.view.access.gate import LOGIN, Gate
+from search.view.access.tries import TooMany
+from search.view.service.middleware import client_of
 from search.view.service.studies import Reading, Study
 from search.view.service.svg import front_svg, spark_svg
 
@@ -104,7 +105,7 @@ def asset(name: str) -> Response:
 
 @router.get(LOGIN)
 def login_form(request: Request, next: str = "/") -> Response:
-    if request.app.state.token is None:
+    if request.app.state.gate.token is None:
         return RedirectResponse("/", 303)
     return Response(login.page(next), headers=dict(login.HEADERS))
 
@@ -112,10 +113,14 @@ def login_form(request: Request, next: str = "/") -> Response:
 @router.post(LOGIN)
 async def log_in(request: Request) -> Response:
     """Set the cookie if the form holds the token."""
-    token: Token | None = request.app.state.token
-    if token is None:
+    gate: Gate = request.app.state.gate
+    if gate.token is None:
         return RedirectResponse("/", 303)
-    fits, wanted = login.submitted(token, await request.body())
-    if not fits:
-        return Response(login.page(wanted, "This is not the token."), 401, dict(login.HEADERS))
-    return RedirectResponse(wanted, 303, {"Set-Cookie": login.cookie_header(token)})
+    shown, wanted = login.submitted(await request.body())
+    try:
+        if gate.admits(shown, client_of(request.scope)):
+            return RedirectResponse(wanted, 303, {"Set-Cookie": login.cookie_header(gate.token)})
+    except TooMany as refusal:
+        headers = {**dict(login.HEADERS), "Retry-After": str(refusal.wait_s)}
+        return Response(login.page(wanted, f"{refusal}."), 429, headers)
+    return Response(login.page(wanted, "This is not the token."), 401, dict(login.HEADERS))
