@@ -20,6 +20,7 @@ from search.view import plots, wording
 from search.view.access import login
 from search.view.access.gate import LOGIN, Gate
 from search.view.access.tries import TooMany
+from search.view.lookup import with_progress
 from search.view.service.middleware import client_of
 from search.view.service.studies import Reading, Study
 from search.view.service.svg import front_svg, spark_svg
@@ -61,8 +62,8 @@ class Card:
         return f"/api/v1/studies/{quote(self.study.name)}"
 
 
-def card(store: Store, study: StudyRecord) -> Card:
-    front, progress = store.front(study.id), store.progress(study.id)
+def card(store: Store, study: StudyRecord, progress: Progress) -> Card:
+    front = store.front(study.id)
     if front is None:
         return Card(study, progress, None, Markup(), Markup())
     evaluations = store.evaluations(study.id, max(0, progress.done - FAINT_POINTS))
@@ -74,7 +75,7 @@ def card(store: Store, study: StudyRecord) -> Card:
 @router.get("/", response_class=HTMLResponse)
 def index(request: Request, store: Reading) -> str:
     """The page with every study, the latest first."""
-    cards = [card(store, study) for study in reversed(store.studies())]
+    cards = [card(store, study, progress) for study, progress in reversed(list(with_progress(store)))]
     return TEMPLATES.get_template("index.html").render(
         cards=cards, wording=wording, dashboard=_dashboard(request), version=request.app.version
     )
@@ -83,7 +84,7 @@ def index(request: Request, store: Reading) -> str:
 @router.get("/cards/{name}", response_class=HTMLResponse)
 def one_card(request: Request, study: Study, store: Reading) -> str:
     """One study's card, to take the place of an older one."""
-    made = card(store, study)
+    made = card(store, study, store.progress(study.id))
     return TEMPLATES.get_template("card.html").render(card=made, wording=wording, dashboard=_dashboard(request))
 
 

@@ -54,16 +54,17 @@ def check_tables(spec: StudySpec) -> None:
 
 
 def _resolved(path: str, roots: Sequence[Path], place: str) -> str:
-    candidates = [found for root in roots if (found := _below(path, root)) is not None]
+    candidates = [found for root in roots if (found := _below(path, root, roots)) is not None]
     if not candidates:
         below = ", ".join(map(str, roots)) or "none is configured"
         raise InputError(f"{place} must lie below a data root of the server ({below}), got {path!r}; see --data-root")
     return str(next((found for found in candidates if os.path.exists(found)), candidates[0]))
 
 
-def _below(path: str, root: Path) -> Path | None:
+def _below(path: str, root: Path, roots: Sequence[Path]) -> Path | None:
+    """`path` as seen from one root, if it then lies below any."""
     try:
         found = (root / path).resolve()
     except (OSError, RuntimeError, ValueError):  # a loop of links, a name too long, a NUL in it
         return None
-    return found if found == root or root in found.parents else None
+    return found if any(found == each or each in found.parents for each in roots) else None

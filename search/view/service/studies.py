@@ -15,6 +15,7 @@ from search.errors import UnknownStudy
 from search.store.fronts import Store
 from search.store.records import OPEN_STATES, StudyRecord
 from search.study.spec import StudySpec
+from search.view.lookup import with_progress
 from search.view.service.bodies import JSON_TYPE, YAML_TYPES, parse_study
 from search.view.service.documents import Document, study_document
 from search.view.service.errors import ServiceError, documented
@@ -62,7 +63,7 @@ Study = Annotated[StudyRecord, Depends(get_study)]
 @router.get("", response_model=StudyListModel, responses=DENIED | documented(503))
 def list_studies(store: Reading) -> Document:
     """Every study with its progress, oldest first."""
-    return {"studies": [study_document(study, store.progress(study.id)) for study in store.studies()]}
+    return {"studies": [study_document(study, progress) for study, progress in with_progress(store)]}
 
 
 @router.post(
