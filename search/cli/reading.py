@@ -36,9 +36,10 @@ if TYPE_CHECKING:
 def list_studies(storage: Storage = DEFAULT_STORAGE, server: Server = None) -> None:
     """List the studies of a storage."""
     from search.view import report, status
+    from search.view.lookup import with_progress
 
     store = open_reader(storage, server)
-    report.show(status.study_list((study, store.progress(study.id)) for study in store.studies()))
+    report.show(status.study_list(with_progress(store)))
 
 
 def study_status(name: Name, storage: Storage = DEFAULT_STORAGE, server: Server = None) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from sqlalchemy import Connection, func, insert, or_, select
 
 from pruning.schedule import Schedule
-from search.errors import InputError
+from search.errors import InputError, UnknownStudy
 from search.store import evaluations, pareto, slots
 from search.store.records import WORTHWHILE_DROP, Evaluation, Front, Progress
 from search.store.tables import EVALUATION, FRONT, FRONT_POINT, STUDY
@@ -137,7 +137,9 @@ def point_rows(study_id: int, version: int) -> Any:
 
 def read_progress(connection: Connection, study_id: int) -> Progress:
     """How far a study is, from the latest front version and counts."""
-    study = connection.execute(select(STUDY).where(STUDY.c.id == study_id)).one()
+    study = connection.execute(select(STUDY).where(STUDY.c.id == study_id)).one_or_none()
+    if study is None:
+        raise UnknownStudy(f"study must be one that is still there, got number {study_id}; it was deleted")
     version = latest_version(connection, study_id)
     head = select(FRONT.c.hypervolume).where(FRONT.c.study_id == study_id, FRONT.c.version == version)
     counts = (

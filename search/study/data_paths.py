@@ -39,14 +39,11 @@ def form_of(path: Path) -> str:
 def expand(path: str) -> list[Path]:
     """The files of `shard-{000..004}.tar` or `{a,b}.tar` in order; a path without braces alone; a path that is there
     is never taken for a pattern. Raises InputError if one is not there."""
+    paths = expand_names(path)
     if os.path.exists(path):  # unlike pathlib's, without an error where a name is too long
-        return [Path(path)]
+        return paths
     if not BRACES.search(path):
         raise InputError(f"data.path must be an existing folder or file, got {path!r}; check the path")
-    pieces = BRACES.split(path)  # text, braces' content, text, ...
-    choices = [_choices(piece, path) if place % 2 else [piece] for place, piece in enumerate(pieces)]
-    _check_number(sum(1 for _ in itertools.islice(itertools.product(*choices), MOST_FILES + 1)), path)
-    paths = [Path("".join(parts)) for parts in itertools.product(*choices)]
     missing = [each for each in paths if not os.path.isfile(each)]
     if missing:
         raise InputError(
@@ -54,6 +51,16 @@ def expand(path: str) -> list[Path]:
             f"first: {missing[0]}"
         )
     return paths
+
+
+def expand_names(path: str) -> list[Path]:
+    """As `expand`, whether the files are there or not. Raises InputError for braces that mean nothing."""
+    if os.path.exists(path) or not BRACES.search(path):
+        return [Path(path)]
+    pieces = BRACES.split(path)  # text, braces' content, text, ...
+    choices = [_choices(piece, path) if place % 2 else [piece] for place, piece in enumerate(pieces)]
+    _check_number(sum(1 for _ in itertools.islice(itertools.product(*choices), MOST_FILES + 1)), path)
+    return [Path("".join(parts)) for parts in itertools.product(*choices)]
 
 
 def _choices(content: str, path: str) -> list[str]:

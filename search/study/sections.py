@@ -142,6 +142,8 @@ class DataSpec(Section):
     search_images, confirm_images: sizes of the two disjoint splits, drawn by `seed`.
     skip_corrupt: leave out images that cannot be decoded instead of failing.
     image_column, label_column: of a table or parquet files, where the names are not the usual ones.
+    roots: folders below which every image must lie, links resolved, wherever a table or a link says that it is;
+        `ztp serve` puts its data roots here.
     """
 
     path: str | None = Field(default=None, min_length=1)
@@ -152,6 +154,16 @@ class DataSpec(Section):
     skip_corrupt: bool = False
     image_column: str | None = Field(default=None, min_length=1)
     label_column: str | None = Field(default=None, min_length=1)
+    roots: tuple[str, ...] | None = None
+
+    @field_validator("roots", mode="before")
+    @classmethod
+    def _folders(cls, value: Any) -> Any:
+        if value is None:
+            return None
+        if not isinstance(value, list | tuple) or not all(isinstance(root, str) and root for root in value):
+            raise ValueError("must be a list of folders, or null")
+        return tuple(value)
 
     @model_validator(mode="before")
     @classmethod

@@ -52,7 +52,7 @@ __all__ = [
 ]
 
 WITHOUT_EFFECT = frozenset(  # may differ on resume: they say how many and by what means, not what
-    {"runtime.workers", "runtime.prefix_cache_gib", "runtime.engine", "runtime.trial_timeout"}
+    {"data.roots", "runtime.workers", "runtime.prefix_cache_gib", "runtime.engine", "runtime.trial_timeout"}
 )
 
 

@@ -5,9 +5,11 @@ Knows the questions and their refusals. Ignores who answers: a store, or a serve
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Protocol
 
-from search.errors import InputError
+from search.errors import InputError, UnknownStudy
 from search.store.records import Evaluation, Front, Progress, StudyRecord
 from search.view.export import Limits, budget_limits, choose
 
@@ -21,6 +23,14 @@ class Reader(Protocol):
     def front(self, study_id: int, version: int | None = None) -> Front | None: ...
     def evaluations(self, study_id: int) -> list[Evaluation]: ...
     def evaluation_of_trial(self, study_id: int, trial: int) -> Evaluation | None: ...
+
+
+def with_progress(reader: Reader) -> Iterator[tuple[StudyRecord, Progress]]:
+    """Every study with how far it is; without those that are deleted while this is asked."""
+    for study in reader.studies():
+        with suppress(UnknownStudy):
+            progress = reader.progress(study.id)
+            yield study, progress
 
 
 class NoFront(InputError):

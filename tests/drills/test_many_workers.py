@@ -19,6 +19,8 @@ from tests.drills.nursery import Nursery, drill_spec, prepare
 from tests.drills.postgres import PostgreSQL
 from tests.fleet.soundness import check_sound
 
+MOST_CPU_MS = 300  # of a worker, a trial; 148 on one of two cores that a benchmark kept busy: twice that is a mistake
+
 
 def drill(url: str, workers: int, trials: int, seconds: float, report: Callable[..., None]) -> dict[str, float]:
     """Racing stops none of these: a trial takes `seconds`. Starting the workers does not count."""
@@ -92,5 +94,6 @@ def enough_cores(workers: int, found: dict[str, Any]) -> bool:
 
 @pytest.mark.slow
 def test_8_workers(postgres: PostgreSQL, report: Callable[..., None]) -> None:
+    """By the processor time that a trial costs its worker: how long it waits for a busy machine's core says nothing."""
     found = drill(postgres.new_database(), 8, 40, 0.5, report)
-    assert found["efficiency"] > 0.1  # with the cores to itself, 0.9
+    assert 0 < found["cpu_ms"] < MOST_CPU_MS

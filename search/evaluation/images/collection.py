@@ -21,7 +21,7 @@ from search.errors import InputError
 from search.evaluation.images.classes import Classes, assign
 from search.evaluation.images.pixels import CorruptImage, Pixels
 from search.evaluation.images.preprocessing import Preprocessing
-from search.evaluation.images.readers import USUAL, Columns, open_reader
+from search.evaluation.images.readers import ANYWHERE, USUAL, Bounds, Columns, open_reader
 from search.evaluation.images.readers.idx import read_idx
 
 
@@ -81,9 +81,9 @@ class Collection:
 
     images: Pixels | None = None
 
-    def __init__(self, path: str, backbone: Backbone, columns: Columns = USUAL) -> None:
+    def __init__(self, path: str, backbone: Backbone, columns: Columns = USUAL, bounds: Bounds = ANYWHERE) -> None:
         """Raises InputError if the path is missing or broken, or holds no images."""
-        self._reader = open_reader(path, columns)
+        self._reader = open_reader(path, columns, bounds)
         self._preprocess = Preprocessing(backbone.data_config)
         self.shape = self._preprocess.shape
         listing, config = self._reader.listing, self._preprocess.config

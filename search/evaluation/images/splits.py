@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from search.errors import InputError
 from search.evaluation.images.collection import Collection, DemoImages, Source
 from search.evaluation.images.decoded import Decoded, decode_once
 from search.evaluation.images.pixels import Pixels
-from search.evaluation.images.readers import Columns
+from search.evaluation.images.readers import Bounds, Columns
 from search.study.sections import FOLDER_SPLIT
 from search.study.spec import DataSpec, ObjectivesSpec
 
@@ -158,7 +159,8 @@ def open_source(data: DataSpec, objectives: ObjectivesSpec, backbone: Backbone) 
 
 
 def _collection(path: str, data: DataSpec, backbone: Backbone) -> Source:
-    return Collection(path, backbone, Columns(data.image_column, data.label_column))
+    roots = None if data.roots is None else tuple(Path(root).resolve() for root in data.roots)
+    return Collection(path, backbone, Columns(data.image_column, data.label_column), Bounds(roots))
 
 
 def _demo(backbone: Backbone) -> Source:

@@ -1,4 +1,4 @@
-"""Whether one request may pass: by its method, path and headers alone.
+"""Whether one request may pass: by its method, path and headers, and by the wrong tokens that were shown lately.
 
 Knows the rules of access. Ignores which server asks: the API's (ASGI) and the dashboard's (WSGI) both do.
 
@@ -7,18 +7,20 @@ Rules:
 - with a token, everything else needs it: `Authorization: Bearer TOKEN`, or the cookie that the form sets;
 - without one, the server listens on loopback alone, and answers only to a loopback name: a page of the web that has
   its own name point to this machine gets nothing;
+- too many wrong tokens, by header or form, and none is looked at for a while; cookies, which cannot be guessed, are;
 - what changes something must not come from another origin's page.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import urlsplit
 
 from search.view.access.token import LOOPBACK, Token
+from search.view.access.tries import Tries
 
 COOKIE = "ztp_session"
 LOGIN = "/login"
@@ -38,29 +40,35 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class Gate:
-    """Judges requests. token: None on loopback without one."""
+    """Judges requests. token: None on loopback without one. A server with several ports has one gate for all."""
 
     token: Token | None
+    tries: Tries = field(default_factory=Tries)
 
-    def judge(self, method: str, path: str, headers: Mapping[str, str]) -> Verdict:
-        """headers: by lower-case name."""
+    def judge(self, method: str, path: str, headers: Mapping[str, str], client: str = "") -> Verdict:
+        """headers: by lower-case name. client: the IP address that asks. Raises TooMany."""
         if path in OPEN_PATHS:
             return Verdict.PASS
         if self.token is None and hostname(headers.get("host", "")) not in LOOPBACK:
             return Verdict.FOREIGN_HOST
         if method not in READING and not _same_origin(headers):
             return Verdict.FOREIGN_ORIGIN
-        if path == LOGIN or self.token is None or self._admits(headers):
+        if path == LOGIN or self.token is None or self._admits(headers, client):
             return Verdict.PASS
         wants_page = method in READING and "text/html" in headers.get("accept", "")
         return Verdict.LOGIN if wants_page else Verdict.UNAUTHENTICATED
 
-    def _admits(self, headers: Mapping[str, str]) -> bool:
+    def _admits(self, headers: Mapping[str, str], client: str) -> bool:
         assert self.token is not None
         scheme, _, shown = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
-            return self.token.matches(shown.strip())
+            return self.admits(shown.strip(), client)
         return self.token.matches_cookie(_session(headers.get("cookie", "")))
+
+    def admits(self, shown: str, client: str) -> bool:
+        """Whether this is the token. Raises TooMany."""
+        assert self.token is not None
+        return self.tries.examine(client, shown, self.token.matches)
 
 
 def _session(cookies: str) -> str:

@@ -56,11 +56,11 @@ def local_path(wanted: str) -> str:
     return wanted if fits else "/"
 
 
-def submitted(token: Token, form: bytes) -> tuple[bool, str]:
-    """Whether a submitted form holds the token, and the path that was wanted."""
+def submitted(form: bytes) -> tuple[str, str]:
+    """The token that a submitted form holds ("" if none), and the path that was wanted."""
     fields = parse_qs(form.decode("utf-8", "replace")) if len(form) <= LONGEST_FORM else {}
     shown, wanted = fields.get("token", [""])[0], fields.get("next", ["/"])[0]
-    return token.matches(shown.strip()), local_path(wanted)
+    return shown.strip(), local_path(wanted)
 
 
 def cookie_header(token: Token) -> str:

@@ -12,11 +12,12 @@ from urllib.parse import parse_qs
 
 from search.view.access import login
 from search.view.access.gate import LOGIN, Gate, Verdict
+from search.view.access.tries import TooMany
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-FORBIDDEN, UNAUTHENTICATED = "403 Forbidden", "401 Unauthorized"
+FORBIDDEN, UNAUTHENTICATED, TOO_MANY = "403 Forbidden", "401 Unauthorized", "429 Too Many Requests"
 Headers = list[tuple[str, str]]
 
 
@@ -25,7 +26,10 @@ def guarded(inner: WSGIApplication, gate: Gate) -> WSGIApplication:
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         path, method = str(environ["PATH_INFO"]), str(environ["REQUEST_METHOD"])
-        verdict = gate.judge(method, path, _headers(environ))
+        try:
+            verdict = gate.judge(method, path, _headers(environ), str(environ.get("REMOTE_ADDR", "")))
+        except TooMany as refusal:
+            return _wait(start_response, refusal)
         if verdict is Verdict.LOGIN:
             return _answer(start_response, "200 OK", login.page(path), [*login.HEADERS])
         if verdict is not Verdict.PASS:
@@ -48,6 +52,15 @@ def _refuse(start_response: StartResponse, verdict: Verdict) -> list[bytes]:
     return _answer(start_response, status, body, [("Content-Type", "application/json"), ("WWW-Authenticate", "Bearer")])
 
 
+def _wait(start_response: StartResponse, refusal: TooMany) -> list[bytes]:
+    body = json.dumps({"error": {"message": str(refusal)}}).encode()
+    return _answer(start_response, TOO_MANY, body, [("Content-Type", "application/json"), _retry_after(refusal)])
+
+
+def _retry_after(refusal: TooMany) -> tuple[str, str]:
+    return "Retry-After", str(refusal.wait_s)
+
+
 def _log_in(gate: Gate, environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
     """The form, and the cookie for who fills it in."""
     assert gate.token is not None
@@ -56,12 +69,16 @@ def _log_in(gate: Gate, environ: WSGIEnvironment, start_response: StartResponse)
         return _answer(start_response, "200 OK", login.page(wanted), [*login.HEADERS])
     length = str(environ.get("CONTENT_LENGTH") or "0")
     form = environ["wsgi.input"].read(min(int(length), login.LONGEST_FORM + 1)) if length.isdecimal() else b""
-    fits, wanted = login.submitted(gate.token, form)
-    if not fits:
-        body = login.page(wanted, "This is not the token.")
-        return _answer(start_response, UNAUTHENTICATED, body, [*login.HEADERS])
-    headers = [("Location", wanted), ("Set-Cookie", login.cookie_header(gate.token))]
-    return _answer(start_response, "303 See Other", b"", headers)
+    shown, wanted = login.submitted(form)
+    try:
+        if gate.admits(shown, str(environ.get("REMOTE_ADDR", ""))):
+            headers = [("Location", wanted), ("Set-Cookie", login.cookie_header(gate.token))]
+            return _answer(start_response, "303 See Other", b"", headers)
+    except TooMany as refusal:
+        body = login.page(wanted, f"{refusal}.")
+        return _answer(start_response, TOO_MANY, body, [*login.HEADERS, _retry_after(refusal)])
+    body = login.page(wanted, "This is not the token.")
+    return _answer(start_response, UNAUTHENTICATED, body, [*login.HEADERS])
 
 
 def _answer(start_response: StartResponse, status: str, body: bytes, headers: Headers) -> list[bytes]:

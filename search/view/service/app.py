@@ -18,7 +18,6 @@ from search.errors import SearchError
 from search.store.fronts import Store
 from search.study.spec import StudySpec
 from search.view.access.gate import Gate
-from search.view.access.token import Token
 from search.view.service import errors, events, fronts, pages, studies
 from search.view.service.errors import ErrorBody, documented
 from search.view.service.metrics import CONTENT_TYPE, RequestMetrics
@@ -33,9 +32,7 @@ answered as `{"error": {"place": ..., "message": ...}}`, in the words of the com
 """
 
 
-def make_app(
-    store: Store, token: Token | None, roots: Sequence[Path] = (), dashboard_port: int | None = None
-) -> FastAPI:
+def make_app(store: Store, gate: Gate, roots: Sequence[Path] = (), dashboard_port: int | None = None) -> FastAPI:
     """roots: the folders that studies may read. dashboard_port: where Optuna Dashboard listens, if it does."""
     app = FastAPI(
         title="Zero-TPrune Search",
@@ -46,7 +43,7 @@ def make_app(
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.state.store, app.state.token, app.state.roots = store, token, tuple(roots)
+    app.state.store, app.state.gate, app.state.roots = store, gate, tuple(roots)
     app.state.dashboard_port, app.state.closing = dashboard_port, asyncio.Event()
     app.state.metrics = metrics = RequestMetrics(store)
     errors.install(app)
@@ -55,7 +52,7 @@ def make_app(
     app.include_router(pages.router)
     app.add_api_route("/health", health, response_model=HealthModel, tags=["operations"], responses=UNHEALTHY)
     app.add_api_route("/metrics", scrape, response_class=Response, tags=["operations"], responses=METRICS)
-    app.add_middleware(AccessMiddleware, gate=Gate(token))
+    app.add_middleware(AccessMiddleware, gate=gate)
     app.add_middleware(MetricsMiddleware, metrics=metrics)  # the last added is the first to see a request
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
@@ -75,7 +72,7 @@ def health(request: Request, response: Response) -> dict[str, str]:
 UNHEALTHY: dict[int | str, dict[str, Any]] = {503: {"model": HealthModel, "description": "The database is away"}}
 METRICS: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/plain": {"schema": {"type": "string"}, "example": 'ztp_studies{state="running"} 1.0\n'}}},
-    **documented(401, 403, 503),
+    **documented(401, 403, 429, 503),
 }
 
 

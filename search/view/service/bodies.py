@@ -14,7 +14,7 @@ from pruning.documents import parse_yaml
 from pruning.errors import ConfigError
 from search.study.spec import StudySpec, check_files, make_spec
 from search.view.service.errors import ServiceError
-from search.view.service.roots import within_roots
+from search.view.service.roots import check_tables, within_roots
 
 YAML_TYPES = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")
 JSON_TYPE = "application/json"
@@ -25,6 +25,7 @@ def parse_study(body: bytes, content_type: str, roots: Sequence[Path]) -> StudyS
     """Raises ServiceError (400, 415) for what cannot be read, InputError for what breaks a rule."""
     spec = make_spec(_parse(body, content_type.partition(";")[0].strip().lower()), BODY)
     resolved = within_roots(spec, roots)
+    check_tables(resolved)  # first: of what lies outside, nobody learns whether it is there
     check_files(resolved)
     return resolved
 

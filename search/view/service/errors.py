@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -48,12 +49,14 @@ class ServiceError(Exception):
         self.status, self.place = status, place
 
 
-def error_response(status: int, message: str, place: str | None = None, **more: Any) -> Response:
+def error_response(
+    status: int, message: str, place: str | None = None, headers: Mapping[str, str] | None = None, **more: Any
+) -> Response:
     """ASCII: a message may quote half a surrogate pair, which UTF-8 cannot hold."""
     detail = {"place": place, "message": message, **more}
     body = json.dumps({"error": {key: value for key, value in detail.items() if value is not None}})
-    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
-    return Response(body + "\n", status, headers, "application/json")
+    challenge = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+    return Response(body + "\n", status, {**challenge, **(headers or {})}, "application/json")
 
 
 def place_of(message: str) -> str | None:
@@ -77,6 +80,7 @@ DESCRIPTIONS = {
     413: "The body is too large",
     415: "The body's type is not taken",
     422: "A field or parameter breaks a rule",
+    429: "Too many wrong tokens were shown; Retry-After says for how long none is looked at",
     503: "The database cannot be reached",
 }
 

@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 
 from search.store.fronts import Store
 from search.store.records import STUDY_STATES
+from search.view.lookup import with_progress
 
 CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -38,8 +39,7 @@ class StudyMetrics(Collector):
         points = GaugeMetricFamily("ztp_front_points", "Points on the front.", labels=["study"])
         seconds = GaugeMetricFamily("ztp_evaluation_seconds", "Evaluation time used so far.", labels=["study"])
         states: Tally[str] = Tally()
-        for study in self._store.studies():
-            progress = self._store.progress(study.id)
+        for study, progress in with_progress(self._store):
             running = len(self._store.slots(study.id, "reserved"))
             states[study.state] += 1
             left = max(0, progress.total - progress.done - running)

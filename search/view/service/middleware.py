@@ -15,6 +15,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from search.view.access.gate import LOGIN, Gate, Verdict
+from search.view.access.tries import TooMany
 from search.view.service.errors import ServiceError, error_response
 from search.view.service.metrics import RequestMetrics
 
@@ -45,10 +46,18 @@ class AccessMiddleware:
 
     def _chosen(self, scope: Scope) -> ASGIApp:
         headers = Headers(scope=scope)
-        verdict = self._gate.judge(scope["method"], scope["path"], headers)
+        try:
+            verdict = self._gate.judge(scope["method"], scope["path"], headers, client_of(scope))
+        except TooMany as refusal:
+            return error_response(429, str(refusal), headers={"Retry-After": str(refusal.wait_s)})
         if verdict is not Verdict.PASS:
             return _refusal(verdict, scope)
         return self._app if _fits(headers) else _too_large()
+
+
+def client_of(scope: Mapping[str, Any]) -> str:
+    """The IP address that asks; behind a proxy, the proxy's."""
+    return scope["client"][0] if scope.get("client") else ""
 
 
 def _refusal(verdict: Verdict, scope: Scope) -> Response:

@@ -18,8 +18,10 @@ from search.store.fronts import Store
 from search.store.records import OPEN_STATES, Front, Progress, StudyRecord
 from search.view import plots, wording
 from search.view.access import login
-from search.view.access.gate import LOGIN
-from search.view.access.token import Token
+from search.view.access.gate import LOGIN, Gate
+from search.view.access.tries import TooMany
+from search.view.lookup import with_progress
+from search.view.service.middleware import client_of
 from search.view.service.studies import Reading, Study
 from search.view.service.svg import front_svg, spark_svg
 
@@ -60,8 +62,8 @@ class Card:
         return f"/api/v1/studies/{quote(self.study.name)}"
 
 
-def card(store: Store, study: StudyRecord) -> Card:
-    front, progress = store.front(study.id), store.progress(study.id)
+def card(store: Store, study: StudyRecord, progress: Progress) -> Card:
+    front = store.front(study.id)
     if front is None:
         return Card(study, progress, None, Markup(), Markup())
     evaluations = store.evaluations(study.id, max(0, progress.done - FAINT_POINTS))
@@ -73,7 +75,7 @@ def card(store: Store, study: StudyRecord) -> Card:
 @router.get("/", response_class=HTMLResponse)
 def index(request: Request, store: Reading) -> str:
     """The page with every study, the latest first."""
-    cards = [card(store, study) for study in reversed(store.studies())]
+    cards = [card(store, study, progress) for study, progress in reversed(list(with_progress(store)))]
     return TEMPLATES.get_template("index.html").render(
         cards=cards, wording=wording, dashboard=_dashboard(request), version=request.app.version
     )
@@ -82,7 +84,7 @@ def index(request: Request, store: Reading) -> str:
 @router.get("/cards/{name}", response_class=HTMLResponse)
 def one_card(request: Request, study: Study, store: Reading) -> str:
     """One study's card, to take the place of an older one."""
-    made = card(store, study)
+    made = card(store, study, store.progress(study.id))
     return TEMPLATES.get_template("card.html").render(card=made, wording=wording, dashboard=_dashboard(request))
 
 
@@ -104,7 +106,7 @@ def asset(name: str) -> Response:
 
 @router.get(LOGIN)
 def login_form(request: Request, next: str = "/") -> Response:
-    if request.app.state.token is None:
+    if request.app.state.gate.token is None:
         return RedirectResponse("/", 303)
     return Response(login.page(next), headers=dict(login.HEADERS))
 
@@ -112,10 +114,14 @@ def login_form(request: Request, next: str = "/") -> Response:
 @router.post(LOGIN)
 async def log_in(request: Request) -> Response:
     """Set the cookie if the form holds the token."""
-    token: Token | None = request.app.state.token
-    if token is None:
+    gate: Gate = request.app.state.gate
+    if gate.token is None:
         return RedirectResponse("/", 303)
-    fits, wanted = login.submitted(token, await request.body())
-    if not fits:
-        return Response(login.page(wanted, "This is not the token."), 401, dict(login.HEADERS))
-    return RedirectResponse(wanted, 303, {"Set-Cookie": login.cookie_header(token)})
+    shown, wanted = login.submitted(await request.body())
+    try:
+        if gate.admits(shown, client_of(request.scope)):
+            return RedirectResponse(wanted, 303, {"Set-Cookie": login.cookie_header(gate.token)})
+    except TooMany as refusal:
+        headers = {**dict(login.HEADERS), "Retry-After": str(refusal.wait_s)}
+        return Response(login.page(wanted, f"{refusal}."), 429, headers)
+    return Response(login.page(wanted, "This is not the token."), 401, dict(login.HEADERS))

@@ -1,6 +1,9 @@
 """Which files of this machine a study that came over the network may name: those below the configured folders.
 
-Knows paths. Ignores what the files hold.
+Knows paths. Ignores what the files hold, but for tables that name further files.
+Laws: links are resolved before anything is compared. A study's own paths and every file that its table names are
+held to the roots when it is created. What links in a folder lead to is found out when the folder is listed: the roots
+travel with the study, and whoever reads its images refuses one that lies outside.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from search.errors import InputError
+from search.evaluation.images.readers import Bounds, Columns, check_named
 from search.study.sections import WEIGHTS
 from search.study.spec import StudySpec
 
@@ -30,24 +34,37 @@ def within_roots(spec: StudySpec, roots: Sequence[Path]) -> StudySpec:
     """
     data, backbone = spec.data, spec.backbone
     if data.path is not None:
-        data = data.model_copy(update={"path": _resolved(data.path, roots, f"{spec.name}: data.path")})
+        path = _resolved(data.path, roots, f"{spec.name}: data.path")
+        data = data.model_copy(update={"path": path, "roots": tuple(map(str, roots))})
     if backbone.weights not in WEIGHTS:
         weights = _resolved(backbone.weights, roots, f"{spec.name}: backbone.weights")
         backbone = backbone.model_copy(update={"weights": weights})
     return spec.model_copy(update={"data": data, "backbone": backbone})
 
 
+def check_tables(spec: StudySpec) -> None:
+    """Raise InputError if the study's images are outside its roots as far as names tell, or its table is broken."""
+    data = spec.data
+    if data.path is not None:
+        bounds = Bounds(tuple(map(Path, data.roots or ())))
+        try:
+            check_named(data.path, Columns(data.image_column, data.label_column), bounds)
+        except InputError as error:
+            raise InputError(f"{spec.name}: {error}") from None
+
+
 def _resolved(path: str, roots: Sequence[Path], place: str) -> str:
-    candidates = [found for root in roots if (found := _below(path, root)) is not None]
+    candidates = [found for root in roots if (found := _below(path, root, roots)) is not None]
     if not candidates:
         below = ", ".join(map(str, roots)) or "none is configured"
         raise InputError(f"{place} must lie below a data root of the server ({below}), got {path!r}; see --data-root")
     return str(next((found for found in candidates if os.path.exists(found)), candidates[0]))
 
 
-def _below(path: str, root: Path) -> Path | None:
+def _below(path: str, root: Path, roots: Sequence[Path]) -> Path | None:
+    """`path` as seen from one root, if it then lies below any."""
     try:
         found = (root / path).resolve()
     except (OSError, RuntimeError, ValueError):  # a loop of links, a name too long, a NUL in it
         return None
-    return found if found == root or root in found.parents else None
+    return found if any(found == each or each in found.parents for each in roots) else None

@@ -62,15 +62,15 @@ def serve(store: Store, settings: Settings) -> None:
     """Answer until SIGINT or SIGTERM. Raises InputError for settings that cannot be, before anything is started."""
     check_host(settings.host, settings.token)
     logs.hide(settings.token.secret if settings.token else None)
-    roots = check_roots(settings.data_roots)
+    roots, gate = check_roots(settings.data_roots), Gate(settings.token)
     with ExitStack() as stack:
         listening = stack.enter_context(_listen(settings.host, settings.port))
         port = None
         if settings.dashboard_port is not None:
-            board = make_dashboard(store, settings.host, settings.dashboard_port, Gate(settings.token))
+            board = make_dashboard(store, settings.host, settings.dashboard_port, gate)
             port = board.server_port
             stack.enter_context(_in_thread(board))
-        app = make_app(store, settings.token, roots, port)
+        app = make_app(store, gate, roots, port)
         stack.enter_context(Supervisor(store.url, settings.workers))
         _announce(settings, listening.getsockname()[1], port)
         _run(app, [listening])

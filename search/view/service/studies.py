@@ -15,13 +15,14 @@ from search.errors import UnknownStudy
 from search.store.fronts import Store
 from search.store.records import OPEN_STATES, StudyRecord
 from search.study.spec import StudySpec
+from search.view.lookup import with_progress
 from search.view.service.bodies import JSON_TYPE, YAML_TYPES, parse_study
 from search.view.service.documents import Document, study_document
 from search.view.service.errors import ServiceError, documented
 from search.view.service.models import StudyListModel, StudyModel
 
 API = "/api/v1"
-DENIED = documented(401, 403)
+DENIED = documented(401, 403, 429)
 EXAMPLE = """name: shirts
 backbone: {name: demo}
 budget: {trials: 40, max_gflops: 0.2}
@@ -62,7 +63,7 @@ Study = Annotated[StudyRecord, Depends(get_study)]
 @router.get("", response_model=StudyListModel, responses=DENIED | documented(503))
 def list_studies(store: Reading) -> Document:
     """Every study with its progress, oldest first."""
-    return {"studies": [study_document(study, store.progress(study.id)) for study in store.studies()]}
+    return {"studies": [study_document(study, progress) for study, progress in with_progress(store)]}
 
 
 @router.post(
@@ -80,7 +81,8 @@ async def create_study(request: Request, response: Response, store: Reading) -> 
     Posting the same study again changes nothing and answers 200.
     """
     body = await request.body()
-    spec = parse_study(body, request.headers.get("content-type", ""), request.app.state.roots)
+    kind, roots = request.headers.get("content-type", ""), request.app.state.roots
+    spec = await run_in_threadpool(parse_study, body, kind, roots)  # a table of a million rows takes a second
     study, is_new = await run_in_threadpool(_add, store, spec)
     response.status_code = 201 if is_new else 200
     response.headers["Location"] = f"{API}/studies/{study.name}"

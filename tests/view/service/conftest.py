@@ -38,6 +38,12 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "out").symlink_to("/usr")
     (root / "loop").symlink_to("loop")
     (root / "inside").symlink_to("images")
+    for name, path in (
+        ("shadow.csv", "/etc/shadow"),
+        ("climbing.tsv", "../../x.png"),
+        ("linked.csv", "out/share/x.png"),
+    ):
+        (root / name).write_text(f"path,label\n{path},0\n".replace(",", "\t" if ".tsv" in name else ","))
     return root
 
 

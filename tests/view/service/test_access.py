@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
+
+from tests.serving import TOKEN
 
 
 @pytest.fixture
@@ -102,3 +105,33 @@ def test_a_token_file_opens_other_addresses(start: Any, store: Any, tmp_path: An
     headers = {"Authorization": "Bearer of-the-file-0123456789", "Host": "anything.example"}
     assert stranger.get(f"{address}/api/v1/studies", headers=headers).status_code == 200
     assert "of-the-file" not in service.said()
+
+
+@pytest.mark.parametrize("port", ["address", "dashboard"])
+@pytest.mark.parametrize("how", ["header", "form"])
+def test_who_guesses_has_to_wait_and_then_the_token_opens(
+    start: Any, store: Any, stranger: httpx.Client, port: str, how: str
+) -> None:
+    service = start(store.url, "--workers", 0, token=TOKEN)
+    base = getattr(service, port)
+    path = "/api/v1/studies" if port == "address" else "/api/studies"
+
+    def show(token: str) -> httpx.Response:
+        if how == "form":
+            return stranger.post(f"{base}/login", data={"token": token, "next": "/"})
+        return stranger.get(base + path, headers={"Authorization": f"Bearer {token}"})
+
+    codes = [show(f"wrong-token-{number:016}").status_code for number in range(15)]
+    assert codes[:10] == [401] * 10
+    assert set(codes[11:]) <= {401, 429}  # one more is looked at if all this took six seconds
+    assert codes[-1] == 429
+    refused = show(TOKEN)
+    assert refused.status_code == 429
+    assert "too many wrong tokens; try again in" in refused.text
+    assert 1 <= int(refused.headers["retry-after"]) <= 6
+    other = f"{service.dashboard}/api/studies" if port == "address" else f"{service.address}/api/v1/studies"
+    assert stranger.get(other, headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 429  # one limit for both
+    assert stranger.get(f"{service.address}/health").status_code == 200
+    assert httpx.get(base + "/").status_code == 401  # who shows none is told so, as ever
+    time.sleep(int(refused.headers["retry-after"]))
+    assert show(TOKEN).status_code in (200, 303)

@@ -83,6 +83,10 @@ PATHS: list[Any] = [
     (folder_study("loop"), "data.path", ""),
     (folder_study("a\x00b"), "data.path", OUTSIDE),
     (folder_study("x" * 5000), "data.path", "must be an existing folder"),
+    (folder_study("{..,..}/{..,..}/etc/{a,b}.tar"), "data.path", "must lie below a data root"),
+    (folder_study("shadow.csv"), "data.path", "line 2: '/etc/shadow' must lie below a data root"),
+    (folder_study("climbing.tsv"), "data.path", "line 2: '../../x.png' must lie below a data root"),
+    (folder_study("linked.csv"), "data.path", "line 2: 'out/share/x.png' must lie below a data root"),
     (folder_study("nothing"), "data.path", "must be an existing folder or file"),
     (folder_study("weights.safetensors"), "data.path", "must be a folder of images, tar shards"),
     (folder_study("images", "/etc/passwd"), "backbone.weights", OUTSIDE),
@@ -107,6 +111,7 @@ def test_paths_below_a_root_are_stored_resolved(service: Any, data_root: Any, pa
     answer = service.api("POST", "/studies", content=body, headers={"Content-Type": JSON})
     assert answer.status_code in (200, 201)  # the same study, however its path is written
     assert answer.json()["spec"]["data"]["path"] == str(data_root.resolve() / "images")
+    assert answer.json()["spec"]["data"]["roots"] == [str(data_root.resolve())]  # for whoever reads the images
     assert answer.json()["spec"]["backbone"]["weights"] == str(data_root.resolve() / "weights.safetensors")
 
 

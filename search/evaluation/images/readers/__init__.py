@@ -10,15 +10,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from search.errors import InputError
-from search.evaluation.images.readers.base import USUAL, Columns, Reader, unreadable
+from search.evaluation.images.readers.base import ANYWHERE, USUAL, Bounds, Columns, Reader, unreadable
 from search.evaluation.images.readers.folder import FolderReader, has_images
 from search.evaluation.images.readers.idx import IdxReader, images_files
 from search.evaluation.images.readers.parquet import ParquetReader, shard_files
 from search.evaluation.images.readers.rows import RowsReader
 from search.evaluation.images.readers.tar import TarReader
-from search.study.data_paths import FOLDER, FORMS, expand, form_of
+from search.study.data_paths import FOLDER, FORMS, expand, expand_names, form_of
 
-__all__ = ["READERS", "USUAL", "Columns", "Form", "Reader", "find_form", "open_reader"]
+__all__ = [
+    "ANYWHERE",
+    "READERS",
+    "USUAL",
+    "Bounds",
+    "Columns",
+    "Form",
+    "Reader",
+    "check_named",
+    "find_form",
+    "open_reader",
+]
 
 TAR, PARQUET, IDX, ROWS = FORMS  # `search.study` tells them apart by name, before anything heavy is loaded
 
@@ -27,7 +38,7 @@ TAR, PARQUET, IDX, ROWS = FORMS  # `search.study` tells them apart by name, befo
 class Form:
     """A form of collection. holds: whether a folder is of this form, by what lies in it."""
 
-    read: Callable[[list[Path], Columns], Reader]
+    read: Callable[[list[Path], Columns, Bounds], Reader]
     holds: Callable[[Path], bool]
 
 
@@ -39,17 +50,30 @@ READERS: dict[str, Form] = {  # of a folder, the first that fits
     ROWS: Form(RowsReader, lambda folder: False),  # a table is named itself: many a folder has one for other ends
 }
 MANY_FILES = (TAR, PARQUET)  # may come as several files, by numbers in braces
+NAMING = (PARQUET, ROWS)  # may name files that lie elsewhere
 
 
-def open_reader(path: str, columns: Columns = USUAL) -> Reader:
-    """List the collection at `path`. Raises InputError for a path that is not there, of no known form, or broken."""
+def open_reader(path: str, columns: Columns = USUAL, bounds: Bounds = ANYWHERE) -> Reader:
+    """List the collection at `path`. Raises InputError for a path that is not there, of no known form, or broken, and
+    for a file outside `bounds`."""
+    bounds.check((repr(str(each)), each) for each in expand_names(path))  # first: whether it is there is not told
     paths = expand(path)
     forms = sorted({find_form(each) for each in paths})
     if len(paths) > 1 and (len(forms) > 1 or forms[0] not in MANY_FILES):
         raise InputError(
             f"data.path must be one path, or files that are all {' or all '.join(MANY_FILES)}, got {path!r}; name one"
         )
-    return READERS[forms[0]].read(paths, columns)
+    return READERS[forms[0]].read(paths, columns, bounds)
+
+
+def check_named(path: str, columns: Columns, bounds: Bounds) -> None:
+    """Raise InputError if the collection is outside `bounds`, or names a file that is, or is a broken table.
+
+    Quick for what names no files: where links in a folder lead, its reader finds out.
+    """
+    bounds.check((repr(str(each)), each) for each in expand_names(path))
+    if find_form(expand(path)[0]) in NAMING:
+        open_reader(path, columns, bounds)
 
 
 def find_form(path: Path) -> str:

@@ -6,7 +6,8 @@ Knows the interface and what readers share. Ignores models, preprocessing and wh
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -78,6 +79,41 @@ class Columns:
 
 
 USUAL = Columns()
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Folders below which every file of a collection must lie, links resolved; None: files may lie anywhere.
+
+    A study that came over the network carries them: what it names, and where links in a folder lead, is nobody's
+    business but that of who configured the folders.
+    """
+
+    roots: tuple[Path, ...] | None = None
+
+    def check(self, files: Iterable[tuple[str, Path]]) -> None:
+        """Raise InputError for a file outside; each with what to call it. Says nothing of whether it is there."""
+        known: dict[Path, bool] = {}
+        for place, file in files if self.roots is not None else ():
+            folder = file.parent
+            if folder not in known:
+                known[folder] = self.holds(folder)
+            plain = known[folder] and file.name not in ("", "..") and not os.path.islink(file)
+            if not plain and not self.holds(file):
+                below = ", ".join(map(str, self.roots or ())) or "none is configured"
+                raise InputError(
+                    f"data.path: {place} must lie below a data root ({below}), links resolved; mend or remove it"
+                )
+
+    def holds(self, path: Path) -> bool:
+        try:
+            found = Path(os.path.realpath(path))
+        except (OSError, ValueError):  # a name too long, a NUL in it
+            return False
+        return any(found == root or root in found.parents for root in self.roots or ())
+
+
+ANYWHERE = Bounds()
 
 
 def stat_lines(paths: Sequence[Path], root: Path) -> tuple[list[str], list[str]]:

@@ -10,17 +10,28 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from search.errors import InputError
-from search.evaluation.images.readers.base import ENDINGS, USUAL, Columns, Files, Listing, stat_lines, unreadable
+from search.evaluation.images.readers.base import (
+    ANYWHERE,
+    ENDINGS,
+    USUAL,
+    Bounds,
+    Columns,
+    Files,
+    Listing,
+    stat_lines,
+    unreadable,
+)
 
 
 class FolderReader(Files):
     """root/class/**/image, or root/image without labels. What is hidden (.name) at the top is passed over."""
 
-    def __init__(self, paths: list[Path], columns: Columns = USUAL) -> None:
+    def __init__(self, paths: list[Path], columns: Columns = USUAL, bounds: Bounds = ANYWHERE) -> None:
         """Raises InputError if the folder is missing, unreadable or holds no images."""
         root = paths[0]
         try:
             found, classes = _list(root)
+            bounds.check((str(path), path) for path in found)
             identity, stamps = stat_lines(found, root)
         except OSError as error:
             raise unreadable(root, error) from None

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from search.errors import InputError
-from search.evaluation.images.readers.base import USUAL, Columns, Listing, unreadable
+from search.evaluation.images.readers.base import ANYWHERE, USUAL, Bounds, Columns, Listing, unreadable
 
 UNSIGNED_BYTE = 8
 IMAGES_NAME = re.compile(r"images?[-.]idx3[-.]ubyte(\.gz)?$", re.IGNORECASE)
@@ -34,12 +34,13 @@ def images_files(folder: Path) -> list[Path]:
 class IdxReader:
     """A pair of IDX files; the labels' file is found by the images' name (images -> labels, idx3 -> idx1)."""
 
-    def __init__(self, paths: list[Path], columns: Columns = USUAL) -> None:
+    def __init__(self, paths: list[Path], columns: Columns = USUAL, bounds: Bounds = ANYWHERE) -> None:
         """paths: the file of images, or a folder that holds one. Raises InputError."""
         self._path = _images_path(paths[0])
+        labels_path = _labels_path(self._path)
+        bounds.check((str(path), path) for path in (self._path, labels_path) if path is not None)
         self._images: NDArray[np.uint8] | None = read_idx(self._path, 3)
         self._length = len(self._images)
-        labels_path = _labels_path(self._path)
         labels = None if labels_path is None else read_idx(labels_path, 1)
         if labels is not None and len(labels) != self._length:
             raise InputError(

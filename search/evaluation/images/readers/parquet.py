@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from search.errors import InputError
-from search.evaluation.images.readers.base import USUAL, Columns, Listing, open_bytes, unreadable
+from search.evaluation.images.readers.base import ANYWHERE, USUAL, Bounds, Columns, Listing, open_bytes, unreadable
 from search.evaluation.images.readers.rows import FileRows, as_labels, find_columns, no_label_column
 
 if TYPE_CHECKING:
@@ -38,9 +38,11 @@ def shard_files(folder: Path) -> list[Path]:
 class ParquetReader:
     """One data set in one or more files of the same columns."""
 
-    def __init__(self, paths: list[Path], columns: Columns = USUAL) -> None:
+    def __init__(self, paths: list[Path], columns: Columns = USUAL, bounds: Bounds = ANYWHERE) -> None:
         """paths: files, or one folder of them. Raises InputError naming file, column and row."""
         self._paths = _one_split(shard_files(paths[0]), paths[0]) if paths[0].is_dir() else paths
+        bounds.check((str(path), path) for path in self._paths)
+        self._bounds = bounds
         opened = [_open(path) for path in self._paths]
         first, schema = self._paths[0], opened[0].schema_arrow
         for path, file in zip(self._paths, opened, strict=True):
@@ -59,11 +61,14 @@ class ParquetReader:
         unlabelled = no_label_column(schema.names) if label is None else ""
         labels = [value for path, file in zip(self._paths, opened, strict=True) for value in _labels(path, file, label)]
         if _is_text(schema.field(self._column).type):
-            self._files = FileRows(first, list(self._rows(opened, labels)), unlabelled)
+            self._files = FileRows(first, list(self._rows(opened, labels)), unlabelled, bounds)
             self.listing = self._files.listing
             return
         if not self._starts[-1]:
             raise InputError(f"data.path: {first} must hold at least one row, got none; check the file")
+        if bounds.roots is not None:
+            for path, file in zip(self._paths, opened, strict=True):
+                bounds.check(_named(path, file, self._column))
         self.listing = Listing(
             [_identity(path) for path in self._paths],
             [f"{path.resolve()} {path.stat().st_mtime_ns}" for path in self._paths],
@@ -99,6 +104,7 @@ class ParquetReader:
         path = value.get("path") if isinstance(value, dict) else None
         if not path:
             raise ValueError("the row holds neither bytes nor a path")
+        self._bounds.check([(f"{self.name(index)}: {path!r}", self._paths[file].parent / path)])
         return Image.open(self._paths[file].parent / path)
 
     def _locate(self, index: int) -> tuple[int, int]:
@@ -204,6 +210,29 @@ def _labels(path: Path, file: parquet.ParquetFile, label: str | None) -> list[An
                 f"data.path: {path} row {row}: {label} must be a class index or name, got {value!r}; mend or remove it"
             )
     return values
+
+
+def _named(path: Path, file: parquet.ParquetFile, column: str) -> Iterator[tuple[str, Path]]:
+    """Files that rows without bytes name, each with its place. Row groups that are known to lack none are not read."""
+    if not _is_image(file.schema_arrow.field(column).type):
+        return
+    row = 0
+    for number in range(file.metadata.num_row_groups):
+        group = file.metadata.row_group(number)
+        if _may_lack(group, f"{column}.bytes"):
+            for at, value in enumerate(file.read_row_group(number, columns=[column])[0].to_pylist(), start=row + 1):
+                if value and value.get("bytes") is None and value.get("path"):
+                    yield f"{path} row {at}: {value['path']!r}", path.parent / value["path"]
+        row += group.num_rows
+
+
+def _may_lack(group: Any, column: str) -> bool:
+    """Whether a value of a row group may be missing, as far as its statistics tell."""
+    for each in map(group.column, range(group.num_columns)):
+        if each.path_in_schema == column:
+            told = each.statistics
+            return told is None or not told.has_null_count or told.null_count > 0
+    return True
 
 
 def _typed(labels: Sequence[Any]) -> Sequence[str] | Sequence[int]:

@@ -10,7 +10,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from search.errors import InputError
-from search.evaluation.images.readers.base import USUAL, Columns, Files, Listing, stat_lines, unreadable
+from search.evaluation.images.readers.base import (
+    ANYWHERE,
+    USUAL,
+    Bounds,
+    Columns,
+    Files,
+    Listing,
+    stat_lines,
+    unreadable,
+)
 
 IMAGE_COLUMNS = ("path", "file_name", "filename", "image", "file", "image_path", "filepath", "img")
 LABEL_COLUMNS = ("label", "class", "target", "labels", "class_name", "cls", "synset", "wnid", "category")
@@ -22,7 +31,7 @@ Row = tuple[str, str, str]  # where it stands ("line 3"), path, label ("" if the
 class FileRows(Files):
     """Image files that the rows of any table name; the part of a reader that does not depend on the table's format."""
 
-    def __init__(self, table: Path, rows: Sequence[Row], unlabelled: str = "") -> None:
+    def __init__(self, table: Path, rows: Sequence[Row], unlabelled: str = "", bounds: Bounds = ANYWHERE) -> None:
         """unlabelled: why the rows have no labels, if they have none. Raises InputError naming the row."""
         if not rows:
             raise InputError(f"data.path: {table} must hold at least one row, got none; add rows below the header")
@@ -31,6 +40,7 @@ class FileRows(Files):
             if missing:
                 raise InputError(f"data.path: {table}, {place}: the {missing} must not be empty; mend the row")
         files = [table.parent / path for _, path, _ in rows]
+        bounds.check((f"{table}, {row[0]}: {row[1]!r}", file) for row, file in zip(rows, files, strict=True))
         for (place, _, _), file in zip(rows, files, strict=True):
             if not file.is_file():
                 raise InputError(f"data.path: {table}, {place}: no such image file: {file}; mend or remove the row")
@@ -41,9 +51,10 @@ class FileRows(Files):
 class RowsReader(FileRows):
     """Image files that a .csv or .tsv names."""
 
-    def __init__(self, paths: list[Path], columns: Columns = USUAL) -> None:
+    def __init__(self, paths: list[Path], columns: Columns = USUAL, bounds: Bounds = ANYWHERE) -> None:
         """Raises InputError naming the line for missing columns, fields, files, and for what is no such table."""
         path = paths[0]
+        bounds.check([(str(path), path)])
         try:
             rows, unlabelled = _read(path, columns)
         except UnicodeDecodeError as error:
@@ -52,7 +63,7 @@ class RowsReader(FileRows):
             raise InputError(f"data.path: {path} is not a readable table: {error}; mend it") from None
         except OSError as error:
             raise unreadable(path, error) from None
-        super().__init__(path, rows, unlabelled)
+        super().__init__(path, rows, unlabelled, bounds)
 
 
 def as_labels(texts: Sequence[str]) -> list[str] | list[int]:

@@ -15,7 +15,17 @@ from pathlib import Path
 from PIL import Image
 
 from search.errors import InputError
-from search.evaluation.images.readers.base import ENDINGS, USUAL, Columns, Listing, open_bytes, stat_lines, unreadable
+from search.evaluation.images.readers.base import (
+    ANYWHERE,
+    ENDINGS,
+    USUAL,
+    Bounds,
+    Columns,
+    Listing,
+    open_bytes,
+    stat_lines,
+    unreadable,
+)
 from search.evaluation.images.readers.rows import LABEL_COLUMNS, as_labels
 
 MOST_LABEL_BYTES = 2**20  # a label's file; captions and boxes beside the label fit
@@ -40,9 +50,10 @@ class _Image:
 class TarReader:
     """A folder of .tar files, or the files themselves."""
 
-    def __init__(self, paths: list[Path], columns: Columns = USUAL) -> None:
+    def __init__(self, paths: list[Path], columns: Columns = USUAL, bounds: Bounds = ANYWHERE) -> None:
         """Raises InputError naming shard and sample."""
         self._shards = sorted(paths[0].glob("*.tar")) if paths[0].is_dir() else paths
+        bounds.check((str(shard), shard) for shard in self._shards)
         samples = [sample for number in range(len(self._shards)) for sample in self._index(number, columns)]
         if not samples:
             raise InputError(f"data.path: {self._shards[0]} must hold images as KEY.jpg, KEY.png or so, got none")
