@@ -5,7 +5,6 @@ Knows timm's factory and files of weights. Ignores schedules, images and accurac
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import warnings
 from collections.abc import Mapping
@@ -19,15 +18,14 @@ import timm
 import torch
 from safetensors.torch import load_file
 from timm.data.config import resolve_model_data_config
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from pruning.catalogue import build_without_values
+from pruning.catalogue import build_demo, build_without_values
 from pruning.errors import PruningError, UnsupportedBackbone, WeightsError
 from pruning.families import Family, describe
 from pruning.model import check_untouched
+from pruning.naming import DEMO, hint
 
-DEMO = "demo"
 DEMO_MEAN, DEMO_STD = (0.2860,), (0.3530,)  # of Fashion-MNIST's training pixels
 # timm interpolates these by an indexing that torch announces to read otherwise one day, which would be silently wrong
 BIAS_TABLE = "relative_position_bias_table"
@@ -102,9 +100,7 @@ def fingerprint(model: nn.Module) -> str:
 
 def _demo() -> nn.Module:
     """studies/demo/README.md tells how it was trained."""
-    model = VisionTransformer(
-        img_size=28, patch_size=2, in_chans=1, num_classes=10, embed_dim=96, depth=12, num_heads=3
-    )
+    model = build_demo()
     with as_file(files("studies") / "demo" / "backbone.safetensors") as path:
         _fit(model, _read_weights(path), path)
     return model
@@ -112,9 +108,7 @@ def _demo() -> nn.Module:
 
 def _create(name: str, weights: str, sizes: Mapping[str, int]) -> nn.Module:
     if name.split(".")[0] not in timm.list_models():
-        near = difflib.get_close_matches(name, [*timm.list_models(), DEMO], n=3)
-        hint = f"; did you mean {' or '.join(near)}?" if near else "; see timm.list_models('vit*')"
-        raise UnsupportedBackbone(f"backbone.name must be a timm model or {DEMO}, got {name!r}{hint}")
+        raise UnsupportedBackbone(f"backbone.name must be a timm model or {DEMO}, got {name!r}; {hint(name)}")
     _check_tag(name)
     if sizes:
         check_sizes(build_without_values(name), name, sizes)

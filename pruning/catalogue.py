@@ -7,14 +7,13 @@ weights and how anything is printed.
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import hashlib
 import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -22,12 +21,14 @@ from typing import Any
 
 import timm
 import torch
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from pruning.errors import PruningError, UnsupportedBackbone
 from pruning.families import ARCHITECTURES, describe
 from pruning.flops import count_flops
+from pruning.naming import DEMO, hint
 
 
 @dataclass(frozen=True)
@@ -65,15 +66,18 @@ class Refused:
 def names(pattern: str = "*") -> list[str]:
     """timm's models whose names match: shell wildcards, or without any a part of the name. Raises UnsupportedBackbone.
 
-    What follows a dot names weights of a model, so it is left out.
+    What follows a dot names weights of a model, so it is left out. The bundled demo is no model of timm's, and is found
+    by its whole name.
     """
+    if pattern == DEMO:
+        return [DEMO]
     everything = timm.list_models()
     wanted = pattern.partition(".")[0]
     found = fnmatch.filter(everything, wanted if any(sign in wanted for sign in "*?[") else f"*{wanted}*")
     if not found:
-        near = difflib.get_close_matches(wanted, everything, n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else "see timm.list_models()"
-        raise UnsupportedBackbone(f"PATTERN must match one of timm's {len(everything)} models, got {pattern!r}; {hint}")
+        raise UnsupportedBackbone(
+            f"PATTERN must match one of timm's {len(everything)} models, or be {DEMO}, got {pattern!r}; {hint(pattern)}"
+        )
     return found
 
 
@@ -127,8 +131,17 @@ def _write(folder: Path, known: dict[str, Entry | Refused]) -> None:
 def build_without_values(name: str, **options: Any) -> nn.Module:
     """timm's model `name` on "meta" tensors: shapes alone. Weights are not initialised, which would take longest."""
     with _Unfilled():
+        if name == DEMO:
+            return build_demo(device="meta", **options).eval()
         model: nn.Module = timm.create_model(name, device="meta", **options)
     return model.eval()
+
+
+def build_demo(**options: Any) -> nn.Module:
+    """The architecture of the bundled model, with new weights."""
+    return VisionTransformer(
+        img_size=28, patch_size=2, in_chans=1, num_classes=10, embed_dim=96, depth=12, num_heads=3, **options
+    )
 
 
 def _ask(name: str) -> Entry | Refused:
@@ -138,7 +151,10 @@ def _ask(name: str) -> Entry | Refused:
         flops = count_flops(model)
     except PruningError as error:
         return Refused(name, str(error))
-    tags = (each.partition(".")[2] for each in timm.list_pretrained(f"{name}.*"))
+    if name == DEMO:
+        tags: Iterable[str] = ("bundled",)
+    else:
+        tags = (each.partition(".")[2] for each in timm.list_pretrained(f"{name}.*"))
     return Entry(
         name=name,
         image_shape=family.image_shape,
@@ -153,6 +169,8 @@ def _ask(name: str) -> Entry | Refused:
 
 def foreign(name: str) -> str:
     """Why a model cannot be pruned if its source does not so much as name a class that can; else nothing."""
+    if name == DEMO:
+        return ""
     source = timm.models.model_entrypoint(name).__module__
     if _names_a_known_class(source):
         return ""

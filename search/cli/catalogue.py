@@ -15,7 +15,10 @@ from search.cli.options import AsJson
 
 def backbones(
     pattern: Annotated[
-        str | None, typer.Argument(metavar="[PATTERN]", help="A part of a name, or one with * and ?; default: all.")
+        str | None,
+        typer.Argument(
+            metavar="[PATTERN]", help="A part of a name, or one with * and ?; or demo; default: all of timm's."
+        ),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Also say why the others cannot be pruned.")] = False,
     as_json: AsJson = False,

@@ -39,7 +39,7 @@ def launch(
         typer.Argument(metavar="[STUDY.yaml | BUILTIN]", help=f"What is searched: {STUDY_NAMED}. Or --backbone."),
     ] = None,
     backbone: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Without a file: a timm model, with pretrained weights.")
+        str | None, typer.Option(metavar="NAME", help="Without a file: a timm model, or demo with its own images.")
     ] = None,
     data: Annotated[
         str | None, typer.Option(metavar="PATH", help="Images, say a folder per class; replaces the study's own.")
@@ -136,6 +136,7 @@ def _launch_here(spec: StudySpec, storage: str) -> None:
 
 
 def _spec(study: str | None, backbone: str | None, data: str | None, overrides: dict[str, Any]) -> StudySpec:
+    from search.study.sections import DEMO
     from search.study.spec import make_spec, read_spec
 
     if study is not None:
@@ -144,11 +145,15 @@ def _spec(study: str | None, backbone: str | None, data: str | None, overrides: 
         if data is not None:
             overrides |= {"data.path": data, "data.source": None}
         return read_spec(study, overrides)
-    if backbone is None or data is None:
+    if backbone == DEMO and data is None:
+        data_section, place = {"source": DEMO}, "bundled"
+    elif backbone is not None and data is not None:
+        data_section, place = {"path": data}, data
+    else:
         missing = "a study, or --backbone and --data" if backbone == data else "both --backbone and --data"
         raise InputError(f"launch needs {missing}; for example: ztp launch demo")
-    plain: dict[str, Any] = {"name": _derived_name(backbone, data)}
-    plain |= {"backbone": {"name": backbone}, "data": {"path": data}, "budget": {}, "runtime": {}}
+    plain: dict[str, Any] = {"name": _derived_name(backbone, place)}
+    plain |= {"backbone": {"name": backbone}, "data": data_section, "budget": {}, "runtime": {}}
     for dotted, value in overrides.items():
         section, key = dotted.split(".")
         plain[section][key] = value

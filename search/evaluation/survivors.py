@@ -16,9 +16,10 @@ from PIL import Image, UnidentifiedImageError
 from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor
 
-from pruning.backbones import DEMO, Backbone
+from pruning.backbones import Backbone
 from pruning.config import Config, load_backbone_of
 from pruning.model import PrunedViT
+from pruning.naming import DEMO
 from pruning.tokens import Tokens
 from search.errors import InputError
 from search.evaluation.device import DTYPES, choose_device

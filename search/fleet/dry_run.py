@@ -6,6 +6,7 @@ serve. Knows the bench. Ignores storages, Optuna's trials and how the forecast i
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Mapping
@@ -23,12 +24,14 @@ from pruning.schedule import Schedule
 from search.errors import InputError
 from search.evaluation.bench import Bench
 from search.evaluation.device import bfloat16_is_fast, choose_device, synchronize
+from search.evaluation.facts import CHECKED_BATCHES, CHECKED_IMAGES
 from search.evaluation.images.classes import Classes
 from search.evaluation.images.collection import DemoImages
 from search.evaluation.images.pixels import Pixels
 from search.evaluation.images.splits import Images
 from search.evaluation.profile import LatencyProfile
-from search.evaluation.profiling import Turns, measure_profile
+from search.evaluation.profiling import GRID, TURNS, Turns, measure_profile
+from search.evaluation.throughput import REPEATS
 from search.fleet.limits import check_budget, check_methods, speedup_limit_error
 from search.study.sections import WEIGHTS
 from search.study.space import baselines, distributions, smallest, to_schedule
@@ -36,7 +39,7 @@ from search.study.spec import StudySpec
 
 DRAWS = 1000  # schedules of the space, drawn uniformly: a share of 0.5 is then known to 0.03
 PROFILE_POINTS = 3
-TURNS = Turns(least=1, most=3, enough_s=2.0)
+SHORT = Turns(least=1, most=3, enough_s=2.0)
 BATCH_S = 1.0  # the dense model's batch is cut to about this, for a forecast is to take seconds
 FIRST_LOOKS = 4  # at one image, the first of which warms up
 FINALISTS = 10  # that are confirmed; a front has rarely more within a budget's trials
@@ -47,8 +50,10 @@ class Forecast:
     """What is known of a study before it runs. Seconds are of one worker.
 
     gflops: of one image, by name: dense, cheapest, and each baseline. feasible: the share of schedules drawn uniformly
-    from the space that keep the limits which need no image. trial_s: median and longest of the feasible ones, every
-    image seen. notes: what was not there, and what was taken in its place.
+    from the space that keep the limits which need no image. trial_s: shortest, median and longest of the feasible
+    ones, every image seen. prepare_s: number format, latency profile, and the dense model on the search images.
+    confirm_s: the finalists' images and timings. drift: by how much the dense model's speed changed, as a share,
+    while this was found out. notes: what was not there, and what was taken in its place.
     """
 
     spec: StudySpec
@@ -56,8 +61,10 @@ class Forecast:
     feasible: float
     speedups: tuple[float, float]  # of the feasible schedules drawn: the least and the most
     dense_images_per_s: float
-    trial_s: tuple[float, float]
+    prepare_s: float
+    trial_s: tuple[float, float, float]
     confirm_s: float
+    drift: float
     dtype: str
     hardware: str
     batch_size: int
@@ -66,14 +73,28 @@ class Forecast:
 
     @property
     def search_s(self) -> float:
-        """All trials, none stopped early, at the median's time."""
-        return self.spec.budget.trials * self.trial_s[0]
+        """All trials but the dense model's, which the preparation runs, none stopped early, at the median's time."""
+        return self._search_s(self.trial_s[1])
 
     @property
     def total_s(self) -> float:
-        """Search, within the time budget, and confirmation."""
-        limit = self.spec.budget.time
-        return (self.search_s if limit is None else min(self.search_s, limit)) + self.confirm_s
+        """Preparation and search, together within the time budget, and confirmation."""
+        return self._total_s(self.search_s)
+
+    @property
+    def between_s(self) -> tuple[float, float]:
+        """The total if the sampler asked for nothing but the fastest schedules, or the slowest, on a machine that much
+        faster or slower than it drifted here."""
+        shortest, _, longest = self.trial_s
+        ends = self._total_s(self._search_s(shortest)), self._total_s(self._search_s(longest))
+        return ends[0] / (1 + self.drift), ends[1] * (1 + self.drift)
+
+    def _search_s(self, trial_s: float) -> float:
+        return (self.spec.budget.trials - 1) * trial_s
+
+    def _total_s(self, search_s: float) -> float:
+        limit, used = self.spec.budget.time, self.prepare_s + search_s
+        return (used if limit is None else min(used, max(limit, self.prepare_s))) + self.confirm_s
 
 
 class NoImages:
@@ -103,7 +124,8 @@ def forecast(spec: StudySpec) -> Forecast:
     check_budget(spec, bench)
     depth = bench.backbone.family.depth
     drawn = _draw(bench)
-    profile = _profile(bench)
+    clock = _Clock(bench)
+    profile = clock.profile()
     floor = spec.budget.min_speedup
     if floor is not None:
         fastest = smallest(spec.space, depth, lambda schedule: 1 / profile.predict(schedule).speedup)
@@ -115,7 +137,7 @@ def forecast(spec: StudySpec) -> Forecast:
     dense = profile.predict(Schedule()).images_per_s
     seconds = [spec.data.search_images / each.images_per_s for each in timed] or [spec.data.search_images / dense]
     speedups = [each.speedup for each in timed] or [1.0]
-    trial_s = statistics.median(seconds), max(seconds)
+    trial_s = min(seconds), statistics.median(seconds), max(seconds)
     gflops = {name: bench.flops(schedule) / 1e9 for name, schedule in _named(bench)}
     return Forecast(
         spec=spec,
@@ -123,8 +145,10 @@ def forecast(spec: StudySpec) -> Forecast:
         feasible=len(fitting) / DRAWS,
         speedups=(min(speedups), max(speedups)),
         dense_images_per_s=dense,
+        prepare_s=clock.prepare_s(dense),
         trial_s=trial_s,
-        confirm_s=FINALISTS * trial_s[0] * spec.data.confirm_images / spec.data.search_images,
+        confirm_s=_confirm_s(spec, dense, trial_s[1]),
+        drift=clock.drift(),
         dtype=str(next(bench.model.parameters()).dtype).removeprefix("torch."),
         hardware=bench.hardware,
         batch_size=profile.batch_size,
@@ -157,20 +181,62 @@ def _open(spec: StudySpec) -> tuple[Bench, list[str]]:
     return Bench(spec, backbone, images, device), notes
 
 
-def _profile(bench: Bench) -> LatencyProfile:
-    """A short latency profile on noise, of batches that take about BATCH_S each."""
-    spec, family = bench.spec, bench.backbone.family
-    dtype = spec.runtime.dtype
-    if dtype == "auto":
-        narrow = bfloat16_is_fast(bench.device) and spec.objectives.throughput != "onnxruntime"
-        dtype = "bfloat16" if narrow else "float32"
-    bench.set_model(dtype)
-    image = torch.randn(1, *family.image_shape, generator=torch.Generator().manual_seed(0)).to(bench.device)
-    size = min(spec.runtime.batch_size, max(1, int(BATCH_S / _seconds(bench, image))))
-    least = smallest(spec.space, family.depth, bench.flops).plan(family.tokens)
-    fewest = least[-1].kept if least else family.tokens
-    images = image.repeat(size, 1, 1, 1)
-    return measure_profile(bench.model, images, spec.space.methods, fewest, points=PROFILE_POINTS, turns=TURNS)
+def _confirm_s(spec: StudySpec, dense: float, trial_s: float) -> float:
+    """Of each finalist its images, and a timing in pairs with the dense model, the first of which warms up."""
+    data = spec.data
+    pruned = data.search_images / trial_s  # images/s
+    timing_s = (REPEATS + 1) * spec.runtime.batch_size * (1 / dense + 1 / pruned)
+    return FINALISTS * (data.confirm_images / pruned + timing_s)
+
+
+class _Clock:
+    """What is timed for a forecast, on noise."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        spec, family = bench.spec, bench.backbone.family
+        dtype = spec.runtime.dtype
+        self._chooses = (
+            dtype == "auto" and bfloat16_is_fast(bench.device) and spec.objectives.throughput != "onnxruntime"
+        )
+        bench.set_model("bfloat16" if self._chooses else "float32" if dtype == "auto" else dtype)
+        noise = torch.randn(1, *family.image_shape, generator=torch.Generator().manual_seed(0))
+        self._image = noise.to(bench.device)
+        self._dense_s = _seconds(bench, self._image)
+        self._size = min(spec.runtime.batch_size, max(1, int(BATCH_S / self._dense_s)))
+        self._profile_s = 0.0
+
+    def profile(self) -> LatencyProfile:
+        """A short one, of batches that take about BATCH_S each."""
+        bench, family = self._bench, self._bench.backbone.family
+        least = smallest(bench.spec.space, family.depth, bench.flops).plan(family.tokens)
+        fewest = least[-1].kept if least else family.tokens
+        images = self._image.repeat(self._size, 1, 1, 1)
+        began = time.perf_counter()
+        profile = measure_profile(
+            bench.model, images, bench.spec.space.methods, fewest, points=PROFILE_POINTS, turns=SHORT
+        )
+        self._profile_s = time.perf_counter() - began
+        return profile
+
+    def prepare_s(self, dense: float) -> float:
+        """What a launch does before its first trial. dense: images/s.
+
+        The profile's rounds are longer by its token counts and its batch; how many were run here is known to one or
+        two, and a number format is chosen by float32's answers beside bfloat16's, at about half the speed.
+        """
+        spec = self._bench.spec
+        batch = spec.runtime.batch_size
+        round_s = self._profile_s / (SHORT.least + 1) * (GRID / PROFILE_POINTS) * (batch / self._size)
+        rounds = 1 + min(TURNS.most, max(TURNS.least, math.ceil(TURNS.enough_s / round_s)))
+        profile_s = rounds * round_s if spec.objectives.throughput != "measured" else 0.0
+        checked = max(CHECKED_BATCHES * batch, CHECKED_IMAGES) if self._chooses else 0
+        return profile_s + 3 * checked / dense + spec.data.search_images / dense
+
+    def drift(self) -> float:
+        """By how much the dense model's speed changed since the start."""
+        now = _seconds(self._bench, self._image)
+        return max(now, self._dense_s) / min(now, self._dense_s) - 1
 
 
 @torch.inference_mode()

@@ -45,8 +45,8 @@ def speedup_limit_error(spec: StudySpec, most: float) -> InputError:
     """most: the speed-up that the fastest schedule of the space is predicted to reach."""
     return InputError(
         f"{spec.name}: budget.min_speedup must be at most {most:.3g}, what the fastest schedule of the space is "
-        f"predicted to reach, got {spec.budget.min_speedup:g}; lower it, or widen space.keep, space.blocks or "
-        "space.max_stages"
+        f"predicted to reach (by a latency profile taken now, which is right to a few percent: leave some room), got "
+        f"{spec.budget.min_speedup:g}; lower it, or widen space.keep, space.blocks or space.max_stages"
     )
 
 

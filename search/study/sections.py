@@ -205,8 +205,10 @@ class ObjectivesSpec(Section):
 class BudgetSpec(Section):
     """What may be spent (trials; time in seconds over all launches) and what a point may cost. null: no limit.
 
-    max_gflops: fvcore convention. min_speedup: over the dense model. max_accuracy_drop: below the dense model,
-    as a fraction.
+    max_gflops: fvcore convention. min_speedup: over the dense model; while searching it holds for the speed predicted
+    from the latency profile (where objectives.throughput is measured: for one timing), which is right to a few percent
+    and differs as much from launch to launch; exporting holds it against the finalists' measured speed.
+    max_accuracy_drop: below the dense model, as a fraction.
     """
 
     trials: int = Field(default=200, ge=1, le=MOST_TRIALS)

@@ -22,7 +22,7 @@ NAMED = 4  # of many models that are refused for one reason, so many are named
 
 def backbone_table(entries: Sequence[Entry]) -> RenderableType:
     """A line for each model that can be pruned."""
-    title = f"{wording.count(len(entries), 'timm model')} can be pruned (one multiply-add = one FLOP)"
+    title = f"{wording.count(len(entries), 'backbone')} can be pruned (one multiply-add = one FLOP)"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("backbone", overflow="fold")
     for name in ("input", "blocks", "tokens", "prefix", "GFLOPs"):

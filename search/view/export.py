@@ -84,6 +84,8 @@ def choose(front: Front, asked: Limits, budget: Limits = NO_LIMITS) -> Evaluatio
     nearest = min(front.points, key=lambda point: max(_misses(point, limits).values()))
     given = ", ".join(f"{_flag(name)} {value:g}" for name, value in limits.given().items())
     missed = " and ".join(_flag(name) for name in _misses(nearest, limits))
+    if budget.min_speedup and "min_speedup" in _misses(nearest, budget):
+        missed += f" (measured; budget.min_speedup {budget.min_speedup:g} was kept by predicted speed)"
     raise InputError(
         f"no point of the front is within {given}; the nearest misses {missed}: {wording.point(nearest)}; "
         "loosen the limits, or launch a study whose budget has them"

@@ -30,7 +30,8 @@ def _facts(forecast: Forecast) -> list[tuple[str, str]]:
     spec = forecast.spec
     data, limits = spec.data, _limits(forecast)
     low, high = forecast.speedups
-    trial, longest = map(wording.duration, forecast.trial_s)
+    shortest, trial, longest = map(wording.duration, forecast.trial_s)
+    low_s, high_s = map(wording.duration, forecast.between_s)
     within = "" if spec.budget.time is None else f", at most {wording.duration(spec.budget.time)} by budget.time"
     return [
         ("study", f"{spec.name}, dry run: nothing is evaluated or stored"),
@@ -44,10 +45,16 @@ def _facts(forecast: Forecast) -> list[tuple[str, str]]:
         ("limits", limits or "none"),
         ("feasible", f"{forecast.feasible:.1%} of the space's schedules, drawn uniformly"),
         ("speed", f"dense {wording.rate(forecast.dense_images_per_s)} images/s, feasible {low:.2f}x to {high:.2f}x"),
-        ("a trial", f"{trial} at the median, {longest} at most, if it sees every image"),
+        ("to prepare", f"{wording.duration(forecast.prepare_s)}: number format, latency profile, the dense model"),
+        ("a trial", f"{trial} at the median, {shortest} to {longest}, if it sees every image"),
         ("the search", f"{wording.duration(forecast.search_s)}{within}; racing and caches make it shorter"),
-        ("to confirm", f"{wording.duration(forecast.confirm_s)}, for {forecast.finalists} finalists"),
-        ("in all", f"{wording.duration(forecast.total_s)} with one worker, if the machine stays as idle"),
+        ("to confirm", f"{wording.duration(forecast.confirm_s)}, for {forecast.finalists} finalists, timed as well"),
+        (
+            "in all",
+            f"{wording.duration(forecast.total_s)} with one worker; {low_s} to {high_s} by which schedules the sampler "
+            f"asks for and by this machine's speed, which changed by {forecast.drift:.0%} meanwhile. Loading and "
+            "decoding are not in it, nor what else may run",
+        ),
         ("runs on", f"{forecast.hardware}, {forecast.dtype}, timed in batches of {forecast.batch_size}"),
         *(("note", note) for note in forecast.notes),
         ("FLOPs", FLOP_CONVENTION),

@@ -68,7 +68,8 @@ def front_table(study: StudyRecord, front: Front) -> RenderableType:
         table.add_row(*_cells(front, front.dense), style="dim")
     for point in front.points:
         table.add_row(*_cells(front, point))
-    return Group(table, *(Text(line, style="dim") for line in wording.footnotes(front)))
+    notes = [*wording.footnotes(front), *wording.limit_notes(front, study.spec["budget"].get("min_speedup"))]
+    return Group(table, *(Text(line, style="dim") for line in notes))
 
 
 def _title(study: StudyRecord, front: Front) -> Text:

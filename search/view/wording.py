@@ -151,6 +151,28 @@ def accuracies(front: Front) -> list[Accuracy]:
     return [m.accuracy for m in (*measurements(front), *confirmed)]
 
 
+def slower(front: Front, min_speedup: float | None) -> list[Evaluation]:
+    """Confirmed pruning points whose measured speed-up is below the limit that their predicted one kept to."""
+    if min_speedup is None:
+        return []
+    confirmed = [p for p in front.points if p.confirm and p.search.schedule.stages]
+    return [p for p in confirmed if best_known(p).throughput.speedup < min_speedup]
+
+
+def limit_notes(front: Front, min_speedup: float | None) -> list[str]:
+    """How budget.min_speedup was applied, and which points measurements put below it."""
+    found = slower(front, min_speedup)
+    if min_speedup is None:
+        return []
+    how = front.points[-1].search.throughput.how if front.points else "profiled"
+    word = "the speed measured once" if how == "measured" else "predicted speed"
+    line = f"budget.min_speedup {min_speedup:g}: the search kept it by {word}, which is right to a few percent"
+    if found:
+        named = ", ".join(f"{p.trial} ({best_known(p).throughput.speedup:.2f}x)" for p in found)
+        line += f"; measured when confirmed, these trials are slower, and export passes them over: {named}"
+    return [line]
+
+
 def footnotes(front: Front) -> list[str]:
     """What the numbers of a front mean: which images, which machine, which FLOPs."""
     shown = measurements(front)

@@ -6,13 +6,15 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 Ztp = Callable[..., Any]
 
 
 def test_a_table_of_what_the_pattern_names(ztp: Ztp) -> None:
     ran = ztp("backbones", "eva02_tiny_patch14_224")
     assert (ran.code, ran.err) == (0, "")
-    assert "1 timm model can be pruned (one multiply-add = one FLOP)" in ran.out
+    assert "1 backbone can be pruned (one multiply-add = one FLOP)" in ran.out
     row = ran.out.splitlines()[-1].split()
     assert row == ["eva02_tiny_patch14_224", "224x224", "12", "256", "1", "1.70", "mim_in22k"]
     assert "cannot be pruned" not in ran.out
@@ -21,7 +23,7 @@ def test_a_table_of_what_the_pattern_names(ztp: Ztp) -> None:
 def test_models_that_the_pattern_names_are_explained(ztp: Ztp) -> None:
     ran = ztp("backbones", "vit_*wee_patch16_reg1_gap_256")
     assert (ran.code, ran.err) == (0, "")
-    assert "1 timm model can be pruned" in ran.out
+    assert "1 backbone can be pruned" in ran.out
     assert "3 timm models cannot be pruned:" in ran.out
     assert "vit_dwee_patch16_reg1_gap_256: backbone block 0 is Block with DiffAttention" in ran.out
 
@@ -57,3 +59,22 @@ def test_a_pattern_without_a_model(ztp: Ztp) -> None:
     ran = ztp("backbones", "swinny")
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.startswith("ztp: PATTERN must match one of timm's")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "near"),
+    [
+        ("nosuch", "none is spelt like it; `ztp backbones` lists them"),
+        ("deit-small", "did you mean deit_small_patch16"),
+    ],
+)
+def test_near_names_are_suggested(ztp: Ztp, pattern: str, near: str) -> None:
+    ran = ztp("backbones", pattern)
+    assert (ran.code, ran.out) == (2, "")
+    assert near in ran.err
+
+
+def test_the_demo_is_known_by_its_name(ztp: Ztp) -> None:
+    ran = ztp("backbones", "demo")
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.splitlines()[-1].split() == ["demo", "28x28", "12", "196", "1", "0.35", "bundled"]

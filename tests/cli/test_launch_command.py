@@ -205,3 +205,11 @@ def test_evaluate_passes_the_other_images(ztp: Ztp, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(search.evaluation.replay, "replay", refuse)
     assert ztp("evaluate", "best.yaml", "--data", "pets").err == "ztp: got best.yaml, pets and torch\n"
     assert ztp("evaluate", "best.yaml", "--runtime", "onnxruntime").err == "ztp: got best.yaml, None and onnxruntime\n"
+
+
+def test_the_demo_needs_no_images_of_the_users(ztp: Ztp, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[StudySpec] = []
+    monkeypatch.setattr(search.cli.launching, "_launch_here", lambda spec, storage: asked.append(spec))
+    assert ztp("launch", "--backbone", "demo", "--trials", "3").code == 0
+    (spec,) = asked
+    assert (spec.name, spec.backbone.name, spec.data.source, spec.budget.trials) == ("demo-bundled", "demo", "demo", 3)

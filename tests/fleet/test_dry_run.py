@@ -44,16 +44,28 @@ def test_neither_weights_nor_images_are_needed(
     )
     assert found.gflops["cheapest"] < found.gflops["uniform 0.5"] < found.gflops["uniform 0.9"] < found.gflops["dense"]
     assert found.feasible == 1.0
-    assert found.search_s == pytest.approx(10 * found.trial_s[0])
-    assert found.total_s == pytest.approx(found.search_s + found.confirm_s)
-    assert 0 < found.trial_s[0] <= found.trial_s[1]
+    assert found.search_s == pytest.approx(9 * found.trial_s[1])  # the dense model is run in the preparation
+    assert found.total_s == pytest.approx(found.prepare_s + found.search_s + found.confirm_s)
+    assert 0 < found.trial_s[0] <= found.trial_s[1] <= found.trial_s[2]
+    assert found.between_s[0] <= found.total_s <= found.between_s[1]
+    assert found.prepare_s > 400 / found.dense_images_per_s  # the dense model alone sees every search image
+    # ten finalists on twice as many images, and eight pairs of batches of four each
+    pairs_s = 8 * 4 * (1 / found.dense_images_per_s + found.trial_s[1] / 400)
+    assert found.confirm_s == pytest.approx(10 * (2 * found.trial_s[1] + pairs_s))
     assert found.dtype == "float32"
     assert 1 <= found.batch_size <= 4
     assert list(tmp_path.iterdir()) == list(own_cache.iterdir()) == []
 
     show(forecast_table(found))
     out = capsys.readouterr().out
-    for words in ("dry run: nothing is evaluated", "400 to search on, 800 to confirm", "float32", "gone.pth", "dense"):
+    for words in (
+        "dry run: nothing is evaluated",
+        "400 to search on, 800 to confirm",
+        "float32",
+        "gone.pth",
+        "to prepare",
+        "meanwhile",
+    ):
         assert words in out
 
 
@@ -62,7 +74,7 @@ def test_limits_leave_a_share() -> None:
     middle = (free.gflops["dense"] + free.gflops["cheapest"]) / 2
     limited = small(budget={"trials": 10, "time": "1s", "max_gflops": middle})
     assert 0 < limited.feasible < 1
-    assert limited.total_s <= 1 + limited.confirm_s
+    assert limited.total_s <= max(1, limited.prepare_s) + limited.confirm_s
 
 
 def test_a_speed_up_out_of_reach_is_refused() -> None:

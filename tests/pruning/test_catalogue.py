@@ -34,10 +34,12 @@ def test_all_of_timms_models_are_known_by_name() -> None:
     assert names() == timm.list_models()
 
 
-@pytest.mark.parametrize(("pattern", "hint"), [("eva2_tiny_patch14_224", "did you mean eva02_tiny"), ("%", "see timm")])
+@pytest.mark.parametrize(
+    ("pattern", "hint"), [("eva2_tiny_patch14_224", "did you mean eva02_tiny"), ("%", "none is spelt like it")]
+)
 def test_a_pattern_without_a_model_is_refused(pattern: str, hint: str) -> None:
     with pytest.raises(
-        UnsupportedBackbone, match=rf"PATTERN must match one of timm's \d+ models, got '{pattern}'; {hint}"
+        UnsupportedBackbone, match=rf"PATTERN must match one of timm's \d+ models, or be demo, got '{pattern}'; {hint}"
     ):
         names(pattern)
 

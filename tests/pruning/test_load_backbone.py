@@ -152,7 +152,7 @@ def test_weights_that_nearly_fit_name_the_difference(
     [
         ("deit_smal_patch16_224", "must be a timm model or demo, got 'deit_smal_patch16_224'; did you mean deit_small"),
         ("demoo", "must be a timm model or demo, got 'demoo'; did you mean demo?"),
-        ("", "must be a timm model or demo, got ''; see timm.list_models"),
+        ("", "must be a timm model or demo, got ''; none is spelt like it"),
         ("test_vit3.nope", "test_vit3 alone or with a tag of its own, got tag 'nope'; its tags: r160_in1k"),
         ("test_vit3.", "test_vit3 alone or with a tag of its own, got tag ''"),
         ("resnet18", "backbone of type ResNet cannot be pruned"),

@@ -159,3 +159,11 @@ def test_next_commands_repeat_the_storage_but_no_password(
     assert all("secret" not in line and "me:***@host/db" in line for line in shown)
     monkeypatch.setenv("ZTP_STORAGE", url)
     assert not any(re.search("--storage", line) for line in next_commands(study, front, url, DEFAULT))
+
+
+def test_where_measured_speed_misses_the_budget_it_says_that_predicted_speed_kept_it(front: Front) -> None:
+    point = replace(front, points=(front.points[2],))  # predicted at 1.31x, measured at 1.28x
+    with pytest.raises(InputError, match=r"misses --min-speedup \(measured; budget\.min_speedup 1\.3 was kept by pred"):
+        choose(point, Limits(), Limits(min_speedup=1.3))
+    with pytest.raises(InputError, match=r"misses --min-speedup: 89\.10"):  # what was asked for now is no budget's
+        choose(point, Limits(min_speedup=1.3))

@@ -85,6 +85,14 @@ def test_table_marks_what_confirmed_numbers_put_behind(printed: Printed, study: 
     assert "*" not in printed(report.front_table(study, front))
 
 
+def test_table_says_how_a_limit_on_speed_was_kept(printed: Printed, study: StudyRecord, front: Front) -> None:
+    asked = replace(study, spec={**study.spec, "budget": {**study.spec["budget"], "min_speedup": 1.6}})
+    text = " ".join(printed(report.front_table(asked, front)).split())
+    assert "budget.min_speedup 1.6: the search kept it by predicted speed" in text
+    assert "export passes them over: 2 (1.12x), 3 (1.28x), 5 (1.59x)" in text
+    assert "min_speedup" not in printed(report.front_table(study, front))
+
+
 def test_table_names_methods_only_if_they_differ(
     printed: Printed, study: StudyRecord, front: Front, make_evaluation: Callable[..., Evaluation]
 ) -> None:

@@ -167,6 +167,16 @@ def test_behind_are_points_that_confirmed_numbers_beat(
     assert any(line.startswith("marked *") for line in wording.footnotes(changed)) == bool(behind)
 
 
+def test_a_limit_on_speed_says_by_which_speed_it_was_kept(front: Front) -> None:
+    """Trial 3 was predicted to reach 1.31x and measured at 1.28x, trial 5 1.62x and 1.59x."""
+    assert wording.limit_notes(front, None) == []
+    (kept,) = wording.limit_notes(front, 1.0)
+    assert kept == "budget.min_speedup 1: the search kept it by predicted speed, which is right to a few percent"
+    (missed,) = wording.limit_notes(front, 1.3)
+    assert missed.startswith(kept.replace("min_speedup 1:", "min_speedup 1.3:"))
+    assert missed.endswith("these trials are slower, and export passes them over: 2 (1.12x), 3 (1.28x)")
+
+
 def test_settings_list_each_machine_once(front: Front) -> None:
     points = list(front.points)
     other = replace(points[1].search, setting=replace(points[1].search.setting, device="cuda: H100"))

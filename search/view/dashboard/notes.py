@@ -40,6 +40,7 @@ def study_note(study: StudyRecord, front: Front, picture: str | None = None) -> 
         *(_row(front, point) for point in front.points),
         "",
         *(f"- {line}" for line in wording.footnotes(front)),
+        *(f"- {line}" for line in wording.limit_notes(front, study.spec["budget"].get("min_speedup"))),
         "",
         f"Export one: `ztp export {study.name} --trial N -o best.yaml`",
     ]
