@@ -56,10 +56,8 @@ class Store(LeaderStore):
 
     @classmethod
     def open(cls, url: str, create: bool = True) -> Store:
-        """Connect, and create or migrate the tables. Raises InputError: see `search.store.database`.
-
-        create: whether an empty or missing database is made a store; commands that only read say False.
-        """
+        """Connect, and create or migrate the tables; not `create`: only if there are any, for commands that only read.
+        Raises InputError: see `search.store.database`."""
         parsed = parse_url(url)
         missing = InputError(f"no studies at {shown(parsed)}; launch one first, or name another --storage")
         if not create and not exists(parsed):
