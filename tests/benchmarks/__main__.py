@@ -23,6 +23,7 @@ BENCHMARKS = {  # name of the file of results -> module of this folder and its o
     "prefix-cache": "prefix_cache",
     "overhead": "overhead",
     "workers": "workers",
+    "coordination": "coordination",
     "decoding": "decoding",
     "samplers": "samplers",
     "time-to-front": "time_to_front --plain-known",
