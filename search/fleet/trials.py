@@ -1,27 +1,29 @@
-"""The bridge to Optuna: asking for trials, refusing those over a limit, telling results, mending after a crash.
+"""The bridge to Optuna: asking for trials, refusing those over a limit, saying how they end, mending after a crash.
 
-Our own store is the truth about what was measured; Optuna's trials follow it. A result is written to the store
-first, then told, so a process may die at any moment: `mend` tells what was left untold.
+Our own store is the truth about what was measured; Optuna's trials follow it, in the same transactions (see
+`search.store.queue`), so a process may die at any moment. `mend` finds what dead workers held, and what an earlier
+release, which told Optuna after it had kept a result, left untold.
 """
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import optuna
-from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from pruning.errors import ScheduleError
 from pruning.schedule import Schedule
-from search.errors import SearchError, TrialStopped
+from search.errors import SearchError
 from search.evaluation.bench import Bench
+from search.store.drafts import Drafts
 from search.store.fronts import Store
-from search.store.records import Measurement, StudyRecord, Throughput
+from search.store.queue import REFUSED, failed
+from search.store.records import Ending, Known, Measurement, Slot, StudyRecord, Throughput
 from search.store.versions import ACCURACY_BELOW_DENSE
 from search.study.problem import Problem, Result
 from search.study.samplers import make_sampler
@@ -30,23 +32,25 @@ from search.study.space import baselines, distributions, to_params, to_schedule
 from search.study.spec import StudySpec
 
 LOGGER = logging.getLogger(__name__)
-MAX_REFUSALS = 1000  # suggestions in a row over the limits; a refusal costs 10 to 40 ms
+MAX_REFUSALS = 1000  # suggestions in a row over the limits; a refusal costs some 5 ms
 MEASUREMENT = "measurement"  # the one attribute of a trial that holds all there is to know
-MOST_REASON = 500  # characters
 INTERVAL_WIDTHS = 3.0  # half a confidence sequence, in standard deviations: it is valid at every look, so wider than 2
-REFUSED = "refused"
-FAILED = "failed"  # the attribute that says why a trial was given up on
 BASELINE = "baseline"
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """A trial within the limits that need no image, ready to be measured."""
+    """A trial within the limits that need no image, running in its slot, ready to be measured.
 
-    trial: optuna.Trial
+    known: what the store held of the schedule when it was proposed. tried: attempts at it that came to nothing.
+    """
+
+    trial: FrozenTrial
     schedule: Schedule
     flops: int
     throughput: Throughput
+    known: Known
+    tried: int = 0
 
 
 def violations(budget: BudgetSpec, gflops: float, speedup: float, drop: float | None = None) -> dict[str, float]:
@@ -70,12 +74,10 @@ class Trials:
 
     def __init__(self, store: Store, record: StudyRecord, spec: StudySpec, bench: Bench, worker: int) -> None:
         self._store, self._record, self._spec, self._bench = store, record, spec, bench
-        storage = store.optuna_storage()
-        existing = optuna.load_study(study_name=record.name, storage=storage, sampler=optuna.samplers.RandomSampler())
-        asked = len(existing.get_trials(deepcopy=False))
         self._depth = bench.backbone.family.depth
-        sampler = make_sampler(spec.sampler, self._problem(), asked, worker)
-        self.study = optuna.load_study(study_name=record.name, storage=storage, sampler=sampler)
+        sampler = make_sampler(spec.sampler, self._problem(), store.count_trials(record.id), worker)
+        self._drafts = Drafts(store.optuna_storage())
+        self.study = optuna.load_study(study_name=record.name, storage=self._drafts, sampler=sampler)
         self._box = distributions(spec.space, self._depth)
 
     def _problem(self) -> Problem:
@@ -114,29 +116,38 @@ class Trials:
 
     # One trial
 
-    def ask(self) -> Proposal:
-        """The next suggestion within the limits. Others are told as pruned, with the reason, and cost no budget.
+    def ask(self, slot: Slot) -> Proposal:
+        """The next suggestion within the limits, the slot's from now on. Others end as pruned, with the reason, and
+        cost no budget. A second call for the slot finds the trial that it has.
 
-        Raises SearchError after MAX_REFUSALS refusals in a row.
+        Raises SearchError after MAX_REFUSALS refusals in a row, TrialStopped if the slot was freed.
         """
         for _ in range(MAX_REFUSALS):
-            trial = self.study.ask(self._box)
+            stored, tried = self._store.take(slot) or (None, 0)
+            trial = self._drafts.suggest(self.study, self._box, copy.deepcopy(stored))
             schedule = to_schedule(trial.params, self._spec.space, self._depth)
             try:
                 flops = self._bench.flops(schedule)
                 refusal = self._refusal(schedule, flops) if schedule.plan(self._bench.backbone.family.tokens) else None
                 if refusal is None:
-                    throughput = self._throughput(schedule)
+                    known = self._known(schedule)
+                    throughput = known.own.search.throughput if known.own else self._bench.throughput(schedule)
                     refusal = self._too_slow(schedule, flops, throughput)
                 if refusal is None:
-                    return Proposal(trial, schedule, flops, throughput)
+                    self._store.start(slot, trial, stored)
+                    return Proposal(trial, schedule, flops, throughput, known, tried)
             except ScheduleError as error:
                 refusal = ({"schedule": 1.0}, str(error))
-            self._refuse(trial, *refusal)
+            over, reason = refusal
+            self._store.refuse(slot, trial, stored, self._end(trial, "PRUNED", {REFUSED: reason}, over))
         raise SearchError(
             f"study {self._spec.name}: {MAX_REFUSALS} suggestions in a row were over the limits of the budget; "
             "loosen budget.max_gflops or budget.min_speedup, or narrow space.keep and space.blocks to cheaper schedules"
         )
+
+    def _known(self, schedule: Schedule) -> Known:
+        """Among it the throughput: timing takes seconds where it is not profiled."""
+        return self._store.known(self._record.id, self._bench.key(schedule), self._bench.identity(schedule))
 
     def _refusal(self, schedule: Schedule, flops: int) -> tuple[dict[str, float], str] | None:
         """Limits that need nothing but arithmetic: FLOPs, and throughput where it is profiled."""
@@ -154,66 +165,37 @@ class Trials:
             return None  # the dense model is always measured: everything is compared with it
         return violations(limits, flops / 1e9, throughput.speedup), f"speedup {throughput.speedup:.3f}"
 
-    def _throughput(self, schedule: Schedule) -> Throughput:
-        """Timing takes seconds where it is not profiled: a schedule that was measured before keeps its own."""
-        known = self._store.evaluation(self._record.id, self._bench.key(schedule))
-        return known.search.throughput if known else self._bench.throughput(schedule)
+    def ending(self, trial: FrozenTrial, measurement: Measurement, over: Mapping[str, float]) -> Ending:
+        """What Optuna is told of a measured trial: both objectives, or that it was stopped; and how limits are kept."""
+        state = "COMPLETE" if measurement.complete else "PRUNED"
+        values = (measurement.accuracy.value, measurement.throughput.images_per_s) if measurement.complete else None
+        return self._end(trial, state, {MEASUREMENT: measurement.to_dict()}, over, values)
 
-    def _refuse(self, trial: optuna.Trial, over: Mapping[str, float], reason: str) -> None:
-        _constrain(trial, over)
-        trial.set_user_attr(REFUSED, reason)
-        self.study.tell(trial, state=TrialState.PRUNED)
+    def _end(
+        self,
+        trial: FrozenTrial,
+        state: str,
+        attributes: Mapping[str, Any],
+        over: Mapping[str, float],
+        values: tuple[float, float] | None = None,
+    ) -> Ending:
+        """The sampler hears of it first, as Optuna promises; limits by how far they are exceeded."""
+        constraints = {limit: max(excess, -1.0) for limit, excess in over.items()}
+        self.study.sampler.after_trial(self.study, trial, TrialState[state], values)
+        return Ending(state, values, attributes, constraints)
 
-    def describe(self, trial: optuna.Trial, measurement: Measurement, over: Mapping[str, float]) -> None:
-        """Write what was measured, and how each limit is kept, to the running trial.
+    def log_end(self, number: int, measurement: Measurement) -> None:
+        accuracy, speed = measurement.accuracy.value, measurement.throughput.images_per_s
+        known = {"trial": number, "accuracy": accuracy, "throughput": speed, "gflops": measurement.gflops}
+        state = "complete" if measurement.complete else "pruned"
+        LOGGER.info("trial %d %s", number, state, extra={"fields": known})
 
-        Raises TrialStopped if the trial was given to another worker, who has finished it.
-        """
-        try:
-            _constrain(trial, over)
-            trial.set_user_attr(MEASUREMENT, measurement.to_dict())
-        except UpdateFinishedTrialError:
-            raise TrialStopped(f"trial {trial.number} was finished by another worker") from None
-
-    def tell(self, number: int, measurement: Measurement) -> None:
-        """Both objectives to Optuna, or that the trial was stopped. Does nothing if it has ended already."""
-        values = [measurement.accuracy.value, measurement.throughput.images_per_s]
-        state = TrialState.COMPLETE if measurement.complete else TrialState.PRUNED
-        with suppress(UpdateFinishedTrialError):  # a mender told it between Optuna's look and its write
-            self.study.tell(number, values if measurement.complete else None, state, skip_if_finished=True)
-        known = {"trial": number, "accuracy": values[0], "throughput": values[1], "gflops": measurement.gflops}
-        LOGGER.info("trial %d %s", number, state.name.lower(), extra={"fields": known})
-
-    def abandon(self, number: int) -> None:
-        """Put a running trial back into the queue as it is: whoever asks next gets the same parameters.
-
-        One write, so that no kill can lose the trial or double it. It keeps its number, so the dense model goes
-        first again. Only for who freed the trial's slot, or found that there is none.
-        """
-        trial = self._frozen(number)
-        if trial is not None and trial.state == TrialState.RUNNING:
-            storage = self._store.optuna_storage()
-            study_id = storage.get_study_id_from_name(self._record.name)
-            trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, number)
-            with suppress(UpdateFinishedTrialError):  # its worker was faster
-                storage.set_trial_state_values(trial_id, TrialState.WAITING)
-
-    def fail(self, number: int, reason: str) -> None:
-        """Give up on a running trial, and say why."""
-        trial = self._frozen(number)
-        if trial is None or trial.state.is_finished():
-            return
-        with suppress(UpdateFinishedTrialError):
-            self.study._storage.set_trial_user_attr(trial._trial_id, FAILED, reason[:MOST_REASON])
-            self.study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
-
-    def settle(self, number: int, verdict: str, reason: str) -> None:
-        """Bring Optuna in line with what `Store.lose` said of a trial's attempt."""
-        LOGGER.info("trial %d %s: %s", number, verdict, reason, extra={"fields": {"trial": number}})
-        if verdict == "again":
-            self.abandon(number)
-        elif verdict == "failed":
-            self.fail(number, reason)
+    def lose(self, slot: Slot, kind: str, reason: str) -> str:
+        """As `Store.lose`, and says so."""
+        verdict = self._store.lose(slot, kind, reason)
+        if slot.trial is not None:
+            LOGGER.info("trial %d %s: %s", slot.trial, verdict, reason, extra={"fields": {"trial": slot.trial}})
+        return verdict
 
     # After a crash
 
@@ -223,34 +205,29 @@ class Trials:
         Results that were kept but not told are told; trials of dead workers are queued again.
         """
         for slot in self._store.stale_slots(self._record.id):
-            # the slot first: only one of several menders succeeds, and from then on a worker that was just slow gets
-            # TrialStopped instead of a result
-            reason = f"worker {slot.worker} died"
-            verdict = self._store.lose(slot, "dead", reason)
-            if slot.trial is not None:
-                self.settle(slot.trial, verdict, reason)
-        running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+            # only one of several menders succeeds, and from then on a worker that was just slow gets TrialStopped
+            # instead of a result
+            self.lose(slot, "dead", f"worker {slot.worker} died")
+        running = self._store.running_trials(self._record.id)
         held = {slot.trial for slot in self._store.slots(self._record.id, "reserved")}  # read after `running`
-        for trial in running:
-            if trial.number not in held:
-                self._mend_one(trial.number, asking=None in held)
+        for number, trial_id in running:
+            if number not in held:
+                self._mend_one(number, trial_id, asking=None in held)
 
-    def _mend_one(self, number: int, asking: bool) -> None:
-        """A running trial that no worker holds. asking: a worker may have asked for it, and not noted it yet."""
-        evaluation = self._store.evaluation_of_trial(self._record.id, number)
-        if evaluation is not None:
-            self.tell(number, evaluation.search)
-            return
+    def _mend_one(self, number: int, trial_id: int, asking: bool) -> None:
+        """A running trial that no worker holds. asking: a worker of an earlier release may have asked for it, and not
+        noted it yet."""
         slot = self._store.slot_of_trial(self._record.id, number)
+        evaluation = self._store.evaluation_of_trial(self._record.id, number)
         if slot is not None and slot.state == "failed":
             reasons = [a.reason for a in self._store.attempts(self._record.id) if a.trial == number]
-            self.fail(number, reasons[-1])
+            self._store.tell(trial_id, failed(reasons[-1]))
+        elif evaluation is not None:
+            trial = self._drafts.get_trial(trial_id)
+            self._store.tell(trial_id, self.ending(trial, evaluation.search, trial.constraints))
+            self.log_end(number, evaluation.search)
         elif slot is None and not asking:
-            self.abandon(number)
-
-    def _frozen(self, number: int) -> FrozenTrial | None:
-        trials = self.study.get_trials(deepcopy=False)
-        return trials[number] if number < len(trials) else None
+            self._store.adopt(self._record.id, number, trial_id)
 
 
 def result_of(trial: FrozenTrial) -> Result | None:
@@ -261,14 +238,6 @@ def result_of(trial: FrozenTrial) -> Result | None:
     accuracy, complete = document["accuracy"], document.get("complete", True)
     error = 0.0 if complete else (accuracy["high"] - accuracy["low"]) / (2 * INTERVAL_WIDTHS)
     return Result(accuracy["value"], error, complete, is_feasible(trial.constraints))
-
-
-def _constrain(trial: optuna.Trial, over: Mapping[str, float]) -> None:
-    """Limits by how far they are exceeded; Optuna keeps the first value, which a trial asked twice has already."""
-    known = trial.constraints
-    for limit, excess in over.items():
-        if limit not in known:
-            trial.set_constraint(limit, max(excess, -1.0))
 
 
 def baseline_label(attributes: Mapping[str, Any]) -> str | None:

@@ -29,7 +29,7 @@ from search.fleet.patience import Patience, plain
 from search.fleet.settings import Settings, read_settings
 from search.fleet.trials import Proposal, Trials, is_feasible, violations
 from search.store.fronts import Store
-from search.store.records import Measurement, Progress, Slot, StudyRecord, Throughput
+from search.store.records import Evaluation, Front, Measurement, Progress, Slot, StudyRecord, Throughput
 
 FACTS = "facts"  # the key of the study's provenance under which the launcher keeps them
 POLL_S = 1.0  # between two looks at trials that others hold
@@ -60,7 +60,9 @@ class Worker:
         self._keeps_time = keeps_time
         self.name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.trials = self._keep(lambda: Trials(self._plain, record, bench.spec, bench, number))
-        self._dense: Measurement | None = None
+        self._dense: Measurement | None = None  # as it was measured here
+        self._kept: Measurement | None = None  # as the study has it
+        self._front: Front | None = None  # the version that was read last
         self._lease = ""  # of the slot that is held, or being taken
         self._deadline: float | None = None  # of the evaluation under way, in this process's clock
         self._failures = FailureCount()
@@ -73,7 +75,7 @@ class Worker:
         """
         done = 0
         with logs.fields(study=self._record.name, worker=self.name), leaving(self._hand_back), self._heartbeat():
-            while done != at_most and not self._out_of_time():
+            while done != at_most:
                 slot = self._reserve()
                 if slot is None:
                     return
@@ -113,22 +115,18 @@ class Worker:
         if self._plain.claim_mending(self._record.id, self._settings.look_s):
             self.trials.mend()
 
-    def _out_of_time(self) -> bool:
-        limit = self._bench.spec.budget.time
-        return limit is not None and self._store.progress(self._record.id).seconds >= limit
-
     def budget_is_spent(self) -> bool:
         """Whether every trial is done, or the time is used up."""
-        done = self._store.progress(self._record.id).done
-        return done >= self._bench.spec.budget.trials or self._out_of_time()
+        progress, budget = self._store.progress(self._record.id), self._bench.spec.budget
+        return progress.done >= budget.trials or (budget.time is not None and progress.seconds >= budget.time)
 
     # One trial
 
     def _reserve(self) -> Slot | None:
         self._lease = uuid.uuid4().hex  # drawn here: if the answer is lost, the next call finds the same slot
-        total = self._bench.spec.budget.trials
+        budget, lease_s = self._bench.spec.budget, self._settings.lease_s
         try:
-            return self._store.reserve(self._record.id, self.name, total, self._lease, self._settings.lease_s)
+            return self._store.reserve(self._record.id, self.name, budget.trials, self._lease, lease_s, budget.time)
         except BaseException:
             self._hand_back()
             raise
@@ -137,10 +135,12 @@ class Worker:
         """Measure one trial in a reserved slot; give the slot back if anything goes wrong."""
         began = time.monotonic()
         proposal: Proposal | None = None
+        counted = not self._keeps_time
         try:
-            proposal = self._keep(self.trials.ask)
-            self._bench.use_batch(RETRY_BATCH if self._take(slot, proposal) else 1.0)
-            self._save(slot, proposal, self._attempt(slot, proposal))
+            proposal = self._keep(lambda: self.trials.ask(slot))
+            self._bench.use_batch(RETRY_BATCH if proposal.tried else 1.0)
+            self._save(slot, proposal, self._attempt(proposal), 0.0 if counted else time.monotonic() - began)
+            counted = True
             self._failures.forget()
         except TrialStopped:  # taken for dead, and the trial given to another: nothing of ours is left to undo
             return
@@ -152,42 +152,34 @@ class Worker:
             raise
         finally:
             self._lease = ""
-            if self._keeps_time:
+            if not counted:
                 with suppress(StorageUnavailable):
                     self._plain.add_seconds(self._record.id, time.monotonic() - began)
 
-    def _take(self, slot: Slot, proposal: Proposal) -> int:
-        """Note the trial with the slot; returns how often it was tried before.
-
-        If the slot is lost already, whoever took it away may have queued the trial, and another worker may have it by
-        now: it is not touched here. Mending finds it if nobody has it.
-        """
-        return self._store.assign(slot, proposal.trial.number)
-
-    def _attempt(self, slot: Slot, proposal: Proposal) -> tuple[Measurement, float]:
+    def _attempt(self, proposal: Proposal) -> tuple[Measurement, float]:
         """The trial's measurement and the dense model's accuracy. Raises TrialFailed."""
         with guarded():
             with self._limited():
                 measurement = self._measure(proposal)
             return measurement, self._dense_accuracy()
 
-    def _save(self, slot: Slot, proposal: Proposal, measured: tuple[Measurement, float]) -> None:
-        """Keep what was measured, however long the database is away."""
+    def _save(self, slot: Slot, proposal: Proposal, measured: tuple[Measurement, float], seconds: float) -> None:
+        """Keep what was measured, however long the database is away. seconds: of time that count.
+
+        Raises TrialStopped, and keeps nothing, if the trial is another's by now.
+        """
         measurement, dense = measured
-        number = proposal.trial.number
-        self._store.assign(slot, number)  # TrialStopped if the trial is another's by now
-        drop = dense - measurement.accuracy.value
+        drop, trial = dense - measurement.accuracy.value, proposal.trial
         over = violations(self._bench.spec.budget, measurement.gflops, measurement.throughput.speedup, drop)
-        self._keep(lambda: self.trials.describe(proposal.trial, measurement, over))
-        self._store.complete(slot, measurement, is_feasible(over), number)
-        self._keep(lambda: self.trials.tell(number, measurement))
+        ending = self._keep(lambda: self.trials.ending(trial, measurement, over))
+        self._store.complete(slot, measurement, is_feasible(over), trial.number, ending, trial._trial_id, seconds)
+        self.trials.log_end(trial.number, measurement)
 
     def _give_up(self, slot: Slot, proposal: Proposal, failure: TrialFailed) -> None:
         """An attempt that came to nothing: the trial is queued again, or recorded as failed."""
-        number = proposal.trial.number
+        held = replace(slot, trial=proposal.trial.number)
         self._bench.release()
-        verdict = self._store.lose(replace(slot, trial=number), failure.kind, failure.reason)
-        self._keep(lambda: self.trials.settle(number, verdict, failure.reason))
+        verdict = self._keep(lambda: self.trials.lose(held, failure.kind, failure.reason))
         if verdict == "failed":
             is_dense = self._bench.key(proposal.schedule) == self._bench.key(Schedule())
             self._failures.add(self._bench.spec.name, failure, is_dense)
@@ -198,11 +190,7 @@ class Worker:
         with suppress(SearchError):  # a database that is away: the lease will be over, and somebody will look
             held = brief.keep(lambda: self._plain.slots(self._record.id, "reserved"))
             for slot in (each for each in held if each.lease == lease):
-                freed = brief.keep(lambda slot=slot: self._plain.free(slot))  # type: ignore[misc]
-                if freed and slot.trial is not None:
-                    brief.keep(lambda slot=slot: self.trials.abandon(slot.trial))  # type: ignore[misc]
-                elif freed:
-                    brief.keep(self.trials.mend)  # a trial may have been asked for and not been returned
+                brief.keep(lambda slot=slot: self._plain.free(slot))  # type: ignore[misc]
 
     # Time
 
@@ -232,7 +220,7 @@ class Worker:
     def _lose_by_force(self, reason: str) -> None:
         for slot in self._plain.slots(self._record.id, "reserved"):
             if slot.lease == self._lease and slot.trial is not None:
-                self.trials.settle(slot.trial, self._plain.lose(slot, "timeout", reason), reason)
+                self.trials.lose(slot, "timeout", reason)
 
     def _heartbeat(self) -> Heartbeat:
         return Heartbeat(
@@ -247,35 +235,29 @@ class Worker:
 
     def _measure(self, proposal: Proposal) -> Measurement:
         """A schedule of equal effect that was measured before, in whatever study, is not measured again."""
-        schedule, throughput = proposal.schedule, proposal.throughput
-        key = self._bench.key(schedule)
-        known = self._store.evaluation(self._record.id, key)
-        if known is not None:
-            return known.search
-        if key == self._bench.key(Schedule()):
+        schedule, throughput, known = proposal.schedule, proposal.throughput, proposal.known
+        if known.own is not None:
+            return known.own.search
+        if self._bench.key(schedule) == self._bench.key(Schedule()):
             return self._measure_dense()
-        reused = self._reused(schedule, throughput)
-        return reused or self._bench.measure(schedule, throughput, self._race(throughput), self._check_time)
+        if known.elsewhere is not None:
+            return self._taken_over(known.elsewhere, schedule, throughput)
+        return self._bench.measure(schedule, throughput, self._race(throughput, known.front), self._check_time)
 
-    def _reused(self, schedule: Schedule, throughput: Throughput) -> Measurement | None:
+    def _taken_over(self, found: Measurement, schedule: Schedule, throughput: Throughput) -> Measurement:
         """Accuracy as another study measured it on the same weights and images; the rest is this study's own."""
-        found = self._store.reusable(self._bench.identity(schedule))
-        if found is None:
-            return None
         key, setting = self._bench.key(schedule), self._bench.setting
         return replace(found, schedule=schedule, key=key, throughput=throughput, setting=setting)
 
-    def _race(self, throughput: Throughput) -> Race | None:
+    def _race(self, throughput: Throughput, version: int) -> Race | None:
         """What a schedule of this speed has to be better than: the front where it is as fast, and the budget."""
         racing, budget = self._bench.spec.racing, self._bench.spec.budget
-        dense = self._store.evaluation(self._record.id, self._bench.key(Schedule()))
+        dense = self._kept_dense()
         if not racing.alpha or dense is None:
             return None
-        reference = self._bench.bits(dense.search)
+        reference = self._bench.bits(dense)
         hurdles = []
-        front = self._store.front(self._record.id)
-        points = front.points if front else ()
-        as_fast = [e for e in points if e.search.throughput.images_per_s >= throughput.images_per_s]
+        as_fast = [e for e in self._points(version) if e.search.throughput.images_per_s >= throughput.images_per_s]
         if as_fast:
             best = max(as_fast, key=lambda evaluation: evaluation.search.accuracy.value)
             hurdles.append(Hurdle(self._bench.bits(best.search), racing.tolerance))
@@ -283,17 +265,30 @@ class Worker:
             hurdles.append(Hurdle(reference, -budget.max_accuracy_drop))
         return Race(tuple(hurdles), racing.alpha, reference)
 
+    def _points(self, version: int) -> tuple[Evaluation, ...]:
+        """Of a version of the front, which never changes; of the one that was read last if it is that."""
+        if version and (self._front is None or self._front.version != version):
+            self._front = self._store.front(self._record.id, version)
+        return self._front.points if version and self._front else ()
+
+    def _kept_dense(self) -> Measurement | None:
+        """As the study has it: once it is kept, it never changes."""
+        if self._kept is None:
+            found = self._store.evaluation(self._record.id, self._bench.key(Schedule()))
+            self._kept = found.search if found else None
+        return self._kept
+
     def _dense_accuracy(self) -> float:
-        if self._dense is None:
-            known = self._store.evaluation(self._record.id, self._bench.key(Schedule()))
-            self._dense = known.search if known else self._measure_dense()
-        return self._dense.accuracy.value
+        return (self._kept_dense() or self._measure_dense()).accuracy.value
 
     def _measure_dense(self) -> Measurement:
         if self._dense is None:
             dense = Schedule()
             throughput = self._bench.throughput(dense)
             with self._limited():
-                known = self._reused(dense, throughput)
-                self._dense = known or self._bench.measure(dense, throughput, None, self._check_time)
+                found = self._store.reusable(self._bench.identity(dense))
+                if found is not None:
+                    self._dense = self._taken_over(found, dense, throughput)
+                else:
+                    self._dense = self._bench.measure(dense, throughput, None, self._check_time)
         return self._dense

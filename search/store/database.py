@@ -28,6 +28,7 @@ from sqlalchemy.exc import (
 
 from search import logs
 from search.errors import InputError, SearchError, StorageUnavailable
+from search.store.idling import try_idle
 from search.store.migrations import HEAD, VERSION_TABLE
 from search.store.tables import PREFIX
 
@@ -156,9 +157,9 @@ def exists(url: URL) -> bool:
 def engine_options(url: URL, *, begin: str | None) -> dict[str, Any]:
     """Keyword arguments of `create_engine`. begin: sqlite3's `isolation_level`; None leaves BEGIN to the caller."""
     if url.get_backend_name() != "sqlite":
-        # a server may drop a connection while a trial is evaluated. READ COMMITTED is PostgreSQL's default: MySQL's
-        # would not let one who waited for a lock see what the holder wrote
-        return {"pool_pre_ping": True, "isolation_level": "READ COMMITTED"}
+        # READ COMMITTED is PostgreSQL's default: MySQL's would not let one who waited for a lock see what the holder
+        # wrote. No ping before every use, which is what Optuna asks of MySQL: see `search.store.idling`
+        return {"pool_pre_ping": False, "isolation_level": "READ COMMITTED"}
     return {
         "connect_args": {"factory": SqliteConnection, "timeout": BUSY_TIMEOUT_S, "isolation_level": begin},
     }
@@ -178,6 +179,7 @@ def open_engine(url: URL) -> Engine:
         raise InputError(f"storage {shown(url)}: driver {error.name} is not installed; {remedy}") from None
     if engine.dialect.name == "sqlite":
         event.listen(engine, "begin", _begin)
+    try_idle(engine)
     return engine
 
 
@@ -189,8 +191,13 @@ def _begin(connection: Connection) -> None:
 
 @contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
-    """One consistent view. Raises SearchError if the database fails."""
-    with _told(engine), engine.connect() as connection, connection.begin():
+    """Rows as they are committed: on SQLite one view, on a server each statement's own, as READ COMMITTED is anyway.
+
+    So PostgreSQL is spared a transaction around statements that write nothing. Raises SearchError if the database
+    fails.
+    """
+    options: dict[str, Any] = {"isolation_level": "AUTOCOMMIT"} if engine.dialect.name == "postgresql" else {}
+    with _told(engine), engine.connect().execution_options(**options) as connection, connection.begin():
         yield connection
 
 

@@ -12,10 +12,24 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
 
 from search.store.records import Evaluation, Measurement
-from search.store.tables import EVALUATION, SLOT
+from search.store.tables import EVALUATION, FRONT, SLOT
+
+# What every trial asks is built once: building a statement costs as much as sending it.
+_OF_KEY = select(EVALUATION).where(
+    EVALUATION.c.study_id == bindparam("study"), EVALUATION.c.schedule_key == bindparam("key")
+)
+_STANDING = _OF_KEY.with_only_columns(EVALUATION.c.id, EVALUATION.c.complete)
+_OF_IDENTITY = select(EVALUATION.c.id).where(
+    EVALUATION.c.identity == bindparam("what"), EVALUATION.c.complete.is_(True)
+)
+_KNOWN = select(
+    _OF_KEY.with_only_columns(EVALUATION.c.id).scalar_subquery().label("own"),
+    _OF_IDENTITY.limit(1).scalar_subquery().label("elsewhere"),
+    select(func.max(FRONT.c.version)).where(FRONT.c.study_id == bindparam("study")).scalar_subquery().label("front"),
+)
 
 MOST_TRIAL = 2**31 - 1  # what an INTEGER column holds; a database fails on more instead of finding nothing
 
@@ -59,8 +73,7 @@ def _search(row: Row[Any]) -> Measurement:
 
 
 def find(connection: Connection, study_id: int, key: str) -> Evaluation | None:
-    query = select(EVALUATION).where(EVALUATION.c.study_id == study_id, EVALUATION.c.schedule_key == key)
-    row = connection.execute(query).one_or_none()
+    row = connection.execute(_OF_KEY, {"study": study_id, "key": key}).one_or_none()
     return None if row is None else to_evaluation(row)
 
 
@@ -90,15 +103,19 @@ def find_reusable(connection: Connection, identity: str) -> Measurement | None:
     return None if row is None else _search(row)
 
 
+def find_known(connection: Connection, study_id: int, key: str, identity: str) -> tuple[int | None, int | None, int]:
+    """The row of `find`, a row of `find_reusable`, and the latest version of the front, by one statement."""
+    named = {"study": study_id, "key": key, "what": identity or None}
+    own, elsewhere, front = connection.execute(_KNOWN, named).one()
+    return own, elsewhere, front or 0
+
+
 def add(connection: Connection, study_id: int, trial: int, measurement: Measurement, feasible: bool) -> None:
     """Keep the evaluation if its schedule has none, or if it completes a stopped one.
 
     The caller holds the study's lock.
     """
-    known = select(EVALUATION.c.id, EVALUATION.c.complete).where(
-        EVALUATION.c.study_id == study_id, EVALUATION.c.schedule_key == measurement.key
-    )
-    row = connection.execute(known).one_or_none()
+    row = connection.execute(_STANDING, {"study": study_id, "key": measurement.key}).one_or_none()
     values = evaluation_values(study_id, trial, measurement, feasible)
     if row is None:
         connection.execute(insert(EVALUATION).values(values))

@@ -1,7 +1,7 @@
 """The store: studies, their trial budget, what was evaluated and the versions of the front.
 
-Knows our tables through `studies`, `leaders`, `slots`, `evaluations` and `versions`, and Optuna's through `trials`.
-Ignores how anything is measured.
+Knows our tables through `studies`, `evaluations` and `versions`, and Optuna's through `trials`. What leaders do is in
+`leaders`, what workers do with them all the time in `queue`. Ignores how anything is measured.
 
 Laws, on every database:
 - a method that writes is one transaction: all of it happened or nothing did, also after a kill;
@@ -16,14 +16,13 @@ from __future__ import annotations
 
 from threading import Lock
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 from sqlalchemy import Engine
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import IntegrityError
 
 from search.errors import InputError, SearchError, SpecConflict
-from search.store import attempts, evaluations, slots, studies, versions
+from search.store import evaluations, slots, studies, versions
 from search.store.database import (
     exists,
     explained,
@@ -37,15 +36,15 @@ from search.store.database import (
 )
 from search.store.leaders import LeaderStore
 from search.store.migrations import HEAD
-from search.store.records import Attempt, Evaluation, Front, Measurement, Progress, Slot, StudyRecord
-from search.store.slots import LEASE_S
+from search.store.queue import Queue
+from search.store.records import Evaluation, Front, Measurement, Progress, StudyRecord
 from search.study.spec import StudySpec, differences, make_spec
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
 
 
-class Store(LeaderStore):
+class Store(LeaderStore, Queue):
     """All studies in one database. Make one by `Store.open`."""
 
     def __init__(self, url: URL, engine: Engine) -> None:
@@ -172,74 +171,6 @@ class Store(LeaderStore):
         with writing(self._engine) as connection:
             studies.add_seconds(connection, study_id, seconds)
 
-    # Slots: the trial budget
-
-    def reserve(
-        self, study_id: int, worker: str, total: int, lease: str | None = None, lease_s: float = LEASE_S
-    ) -> Slot | None:
-        """Take one of `total` trials; None if all are taken, or if the study is paused or stopped.
-
-        worker: a name that no other process uses. lease: a name of this slot alone, 32 characters at most; a second
-        call with it finds the same slot. lease_s: after so many seconds without a beat another may have the slot.
-        """
-        with writing(self._engine) as connection:
-            return slots.reserve(connection, study_id, worker, total, lease or uuid4().hex, lease_s)
-
-    def assign(self, slot: Slot, trial_number: int) -> int:
-        """Note the Optuna trial of a slot; returns how many attempts at this trial came to nothing before.
-
-        Raises TrialStopped if the slot was freed meanwhile.
-        """
-        with writing(self._engine) as connection:
-            return slots.assign(connection, slot, trial_number)
-
-    def beat(self, worker: str) -> int:
-        """Say that `worker` lives; returns how many slots it holds. To be called every few seconds."""
-        with writing(self._engine) as connection:
-            return slots.beat(connection, worker)
-
-    def free(self, slot: Slot) -> bool:
-        """Give a reserved slot back, for another worker to take. False if it is done or gone."""
-        with writing(self._engine) as connection:
-            return slots.free(connection, slot)
-
-    def lose(self, slot: Slot, kind: str, reason: str) -> str:
-        """End an attempt at the slot's trial that came to nothing, and keep why. kind: one of ATTEMPT_KINDS.
-
-        Returns "again" (the slot is free; the trial is to be queued), "failed" (the trial is given up on; its slot is
-        spent) or "lost" (the slot is another's; nothing was written). See `search.store.attempts` for when.
-        """
-        with writing(self._engine) as connection:
-            return slots.lose(connection, slot, kind, reason)
-
-    def attempts(self, study_id: int) -> list[Attempt]:
-        """Attempts that came to nothing, in the order in which they ended."""
-        with reading(self._engine) as connection:
-            return attempts.find_all(connection, study_id)
-
-    def claim_mending(self, study_id: int, every_s: float) -> bool:
-        """True for one caller in `every_s` seconds: it should look after the study's dead workers."""
-        with writing(self._engine) as connection:
-            return studies.claim_mending(connection, study_id, every_s)
-
-    def slot_of_trial(self, study_id: int, trial: int) -> Slot | None:
-        """The slot that is, or was, used for a trial; None if there is none."""
-        with reading(self._engine) as connection:
-            return slots.find_of_trial(connection, study_id, trial)
-
-    def slots(self, study_id: int, state: str | None = None) -> list[Slot]:
-        """Slots in the order they were taken; state: "reserved", "done", "failed", or None for all."""
-        with reading(self._engine) as connection:
-            return slots.list_slots(connection, study_id, state)
-
-    def stale_slots(self, study_id: int, older_than_s: float | None = None) -> list[Slot]:
-        """Reserved slots whose lease is over, or whose worker was a process of this machine that ended.
-
-        older_than_s: seconds without a beat, instead of the lease's.
-        """
-        with reading(self._engine) as connection:
-            return slots.list_stale(connection, study_id, older_than_s)
-
     # Evaluations
 
     def evaluation(self, study_id: int, key: str) -> Evaluation | None:
@@ -265,22 +196,6 @@ class Store(LeaderStore):
         """
         with reading(self._engine) as connection:
             return evaluations.find_reusable(connection, identity)
-
-    def complete(self, slot: Slot, measurement: Measurement, feasible: bool, trial: int) -> Front | None:
-        """Keep a trial's result: evaluation, slot and front version, in one transaction.
-
-        Returns the new front version, or None if the front stayed as it was. If the schedule was evaluated
-        before, the first evaluation stays; only if that one was stopped and this one is complete, this one takes
-        its place, under the first one's trial. Raises TrialStopped, writing nothing, if the slot was freed
-        meanwhile; a second call for the same slot and result does nothing.
-        """
-        with writing(self._engine) as connection:
-            slots.lock_study(connection, slot.study_id)
-            if not slots.finish(connection, slot, trial, measurement.key):
-                return None
-            evaluations.add(connection, slot.study_id, trial, measurement, feasible)
-            version = versions.update_front(connection, slot.study_id, measurement.key)
-            return None if version is None else versions.read_front(connection, slot.study_id, version)
 
     # Fronts
 

@@ -6,7 +6,7 @@ Knows numbers and their uncertainty. Ignores SQL, Optuna and torch.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pruning.schedule import Schedule
@@ -210,6 +210,32 @@ class Attempt:
     reason: str
     worker: str
     created_at: str  # UTC, ISO 8601
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What Optuna is told of a trial that ends, beside the state: "COMPLETE" (with both values), "PRUNED" or "FAIL".
+
+    attributes: the user attributes that are added. constraints: by limit of the budget, kept where <= 0.
+    """
+
+    state: str
+    values: tuple[float, float] | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    constraints: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a schedule before it is measured.
+
+    own: its evaluation in this study. elsewhere: a complete measurement of the same identity in any study, as it stands
+    there. front: the latest version of this study's front, 0 if there is none.
+    """
+
+    own: Evaluation | None
+    elsewhere: Measurement | None
+    front: int
 
 
 ATTEMPT_KINDS = ("dead", "crashed", "memory", "timeout")

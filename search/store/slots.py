@@ -13,7 +13,20 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, insert, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Double,
+    Row,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal_column,
+    select,
+    update,
+)
 
 from search.errors import TrialStopped
 from search.store import attempts
@@ -25,25 +38,41 @@ LEASE_S = 12.5  # of a worker that says nothing else: see `search.fleet.settings
 
 # Workers on several machines share the database's clock, not their own. Seconds since 1970.
 _NOW = {
-    "sqlite": "SELECT (julianday('now') - 2440587.5) * 86400.0",
-    "postgresql": "SELECT extract(epoch FROM clock_timestamp())::float8",
-    "mysql": "SELECT unix_timestamp(now(3)) + 0.0e0",
+    "sqlite": "(julianday('now') - 2440587.5) * 86400.0",
+    "postgresql": "extract(epoch FROM clock_timestamp())::float8",
+    "mysql": "(unix_timestamp(now(3)) + 0.0e0)",
 }
+
+# What every trial asks is built once: building a statement costs as much as sending it.
+IS_HELD = and_(SLOT.c.id == bindparam("slot"), SLOT.c.lease == bindparam("held"), SLOT.c.state == RESERVED)
+_OF_LEASE = select(SLOT.c.id).where(SLOT.c.study_id == bindparam("study"), SLOT.c.lease == bindparam("lease"))
+_OF_STUDY = select(func.count()).where(SLOT.c.study_id == bindparam("study"))
+_TAKEN = select(_OF_LEASE.scalar_subquery().label("known"), _OF_STUDY.scalar_subquery().label("taken"))
+_LOCK = select(STUDY.c.state, STUDY.c.seconds).where(STUDY.c.id == bindparam("study")).with_for_update()
+_NOTE = update(SLOT).where(IS_HELD).values(trial=bindparam("number"))
+_FINISH = update(SLOT).where(IS_HELD).values(state=DONE, trial=bindparam("number"), schedule_key=bindparam("key"))
+_BEAT = update(SLOT).where(SLOT.c.worker == bindparam("name"), SLOT.c.state == RESERVED)
 
 
 def reserve(
-    connection: Connection, study_id: int, worker: str, total: int, lease: str, lease_s: float = LEASE_S
+    connection: Connection,
+    study_id: int,
+    worker: str,
+    total: int,
+    lease: str,
+    lease_s: float = LEASE_S,
+    within_s: float | None = None,
 ) -> Slot | None:
-    """Take a slot if fewer than `total` exist and the study is not halted, else None.
+    """Take a slot if fewer than `total` exist, the study is not halted and used less than `within_s`, else None.
 
     A second call with the same lease finds the slot that the first one took.
     """
-    if lock_study(connection, study_id) in HELD_STATES:
+    state, seconds = lock_study(connection, study_id) or ("", 0.0)
+    if state in HELD_STATES or (within_s is not None and seconds >= within_s):
         return None
-    known = connection.execute(select(SLOT).where(SLOT.c.study_id == study_id, SLOT.c.lease == lease)).one_or_none()
+    known, taken = connection.execute(_TAKEN, {"study": study_id, "lease": lease}).one()
     if known is not None:
-        return _to_slot(known)
-    taken = connection.scalar(select(func.count()).where(SLOT.c.study_id == study_id)) or 0
+        return _to_slot(connection.execute(select(SLOT).where(SLOT.c.id == known)).one())
     if taken >= total:
         return None
     values = {
@@ -52,7 +81,7 @@ def reserve(
         "state": RESERVED,
         "host": host_identity(),
         "process": process_identity(os.getpid()),
-        "heartbeat_at": now(connection),
+        "heartbeat_at": clock(connection),
         "lease": lease,
         "lease_s": lease_s,
     }
@@ -66,49 +95,58 @@ def assign(connection: Connection, slot: Slot, trial: int) -> int:
 
     Raises TrialStopped if the slot was freed meanwhile.
     """
-    if connection.execute(_held(slot).values(trial=trial)).rowcount == 0:
-        raise _lost(slot)
+    note(connection, slot, trial)
     return attempts.count(connection, slot.study_id, trial)
+
+
+def note(connection: Connection, slot: Slot, trial: int | None) -> None:
+    """Which trial the slot is used for from now on; None: not this one. Raises TrialStopped if the slot was freed."""
+    if connection.execute(_NOTE, {**named(slot), "number": trial}).rowcount == 0:
+        raise lost(slot)
 
 
 def finish(connection: Connection, slot: Slot, trial: int, key: str) -> bool:
     """Mark the slot done; False if this very call was made before. Raises TrialStopped if the slot was freed."""
-    if connection.execute(_held(slot).values(state=DONE, trial=trial, schedule_key=key)).rowcount:
+    if connection.execute(_FINISH, {**named(slot), "number": trial, "key": key}).rowcount:
         return True
     own = select(SLOT).where(SLOT.c.id == slot.id, SLOT.c.lease == slot.lease, SLOT.c.state == DONE)
     row = connection.execute(own).one_or_none()
     if row is None or (row.trial, row.schedule_key) != (trial, key):
-        raise _lost(slot)
+        raise lost(slot)
     return False
 
 
 def beat(connection: Connection, worker: str) -> int:
     """Say that `worker` lives. Returns how many slots it holds."""
-    held = (SLOT.c.worker == worker) & (SLOT.c.state == RESERVED)
-    return connection.execute(update(SLOT).where(held).values(heartbeat_at=now(connection))).rowcount
+    return connection.execute(_BEAT.values(heartbeat_at=clock(connection)), {"name": worker}).rowcount
+
+
+def hold(connection: Connection, slot: Slot) -> Slot | None:
+    """The slot as it is now, and until the transaction ends; None if it is done or gone.
+
+    Of several that find a worker dead, one succeeds. The study is locked before, as it is everywhere: whoever held the
+    slot first, and had to wait for the study, would wait for one that waits for the slot.
+    """
+    lock_study(connection, slot.study_id)
+    row = connection.execute(select(SLOT).where(IS_HELD).with_for_update(), named(slot)).one_or_none()
+    return None if row is None else _to_slot(row)
 
 
 def free(connection: Connection, slot: Slot) -> bool:
     """Give a reserved slot back; False if it is done or gone."""
-    return connection.execute(delete(SLOT).where(_is_held(slot))).rowcount > 0
+    return connection.execute(delete(SLOT).where(IS_HELD), named(slot)).rowcount > 0
 
 
 def lose(connection: Connection, slot: Slot, kind: str, reason: str) -> str:
-    """End an attempt at the slot's trial that came to nothing.
+    """End an attempt at the trial of a slot that the caller holds (see `hold`) and that came to nothing.
 
-    Returns "again" (the slot is free; the trial is to be queued), "failed" (the slot is spent, the trial given up on)
-    or "lost" (the slot was another's already; nothing was written).
+    Returns "again" (the slot is free; the trial, if there is one, is to be queued) or "failed" (the slot is spent, the
+    trial given up on).
     """
-    if slot.trial is None:
-        return "again" if free(connection, slot) else "lost"
-    # locked: of several that find a worker dead, one succeeds
-    row = connection.execute(select(SLOT).where(_is_held(slot)).with_for_update()).one_or_none()
-    if row is None:
-        return "lost"
-    if attempts.add(connection, slot.study_id, slot.trial, kind, reason, slot.worker):
+    if slot.trial is None or attempts.add(connection, slot.study_id, slot.trial, kind, reason, slot.worker):
         free(connection, slot)
         return "again"
-    connection.execute(_held(slot).values(state=FAILED, trial=slot.trial))
+    connection.execute(update(SLOT).where(IS_HELD).values(state=FAILED, trial=slot.trial), named(slot))
     return "failed"
 
 
@@ -129,9 +167,10 @@ def list_stale(connection: Connection, study_id: int, older_than_s: float | None
 
     older_than_s: seconds without a beat, instead of those of the lease.
     """
-    query = select(SLOT).where(SLOT.c.study_id == study_id, SLOT.c.state == RESERVED).order_by(SLOT.c.id)
-    at, here = now(connection), host_identity()
-    return [_to_slot(row) for row in connection.execute(query) if _is_over(row, at, here, older_than_s)]
+    query = select(SLOT, clock(connection).label("at")).where(SLOT.c.study_id == study_id, SLOT.c.state == RESERVED)
+    here = host_identity()
+    rows = connection.execute(query.order_by(SLOT.c.id))
+    return [_to_slot(row) for row in rows if _is_over(row, row.at, here, older_than_s)]
 
 
 def is_stale(connection: Connection, row: Row[Any]) -> bool:
@@ -151,17 +190,23 @@ def count_ended(connection: Connection, study_id: int) -> tuple[int, int]:
     return counts.get(DONE, 0), counts.get(FAILED, 0)
 
 
-def lock_study(connection: Connection, study_id: int) -> str | None:
-    """Wait until nobody else changes this study's slots or front; returns its state.
+def lock_study(connection: Connection, study_id: int) -> tuple[str, float] | None:
+    """Wait until nobody else changes this study's slots or front; returns its state and the seconds it used.
 
     SQLite's write transactions are alone anyway.
     """
-    return connection.scalar(select(STUDY.c.state).where(STUDY.c.id == study_id).with_for_update())
+    row = connection.execute(_LOCK, {"study": study_id}).one_or_none()
+    return None if row is None else (row.state, row.seconds)
 
 
 def now(connection: Connection) -> float:
     """Seconds since 1970 by the database's clock."""
-    return float(connection.scalar(text(_NOW[connection.dialect.name])))
+    return float(connection.scalar(select(clock(connection))) or 0.0)
+
+
+def clock(connection: Connection) -> ColumnElement[float]:
+    """Seconds since 1970 by the database's clock, within a statement."""
+    return literal_column(_NOW[connection.dialect.name], Double)
 
 
 def host_identity() -> str:
@@ -199,16 +244,13 @@ def _alive(process: str) -> bool:
     return True
 
 
-def _held(slot: Slot) -> Any:
-    return update(SLOT).where(_is_held(slot))
+def named(slot: Slot) -> dict[str, Any]:
+    """Parameters of IS_HELD. The lease too: SQLite gives the id of a freed slot to the next one."""
+    return {"slot": slot.id, "held": slot.lease}
 
 
-def _is_held(slot: Slot) -> ColumnElement[bool]:
-    # the lease too: SQLite gives the id of a freed slot to the next one
-    return and_(SLOT.c.id == slot.id, SLOT.c.lease == slot.lease, SLOT.c.state == RESERVED)
-
-
-def _lost(slot: Slot) -> TrialStopped:
+def lost(slot: Slot) -> TrialStopped:
+    """What is raised at a worker whose slot was freed."""
     return TrialStopped(f"slot {slot.id} of worker {slot.worker} was given to another; the worker was silent too long")
 
 

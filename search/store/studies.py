@@ -90,11 +90,15 @@ def add_seconds(connection: Connection, study_id: int, seconds: float) -> None:
 
 def claim_mending(connection: Connection, study_id: int, every_s: float) -> bool:
     """True for one caller in `every_s` seconds, by the database's clock; False for all others."""
-    at = slots.now(connection)
-    due = (STUDY.c.id == study_id) & (STUDY.c.mended_at <= at - every_s)
-    if connection.scalar(select(STUDY.c.id).where(due)) is None:
-        return False  # the common case, without a write
-    return connection.execute(update(STUDY).where(due).values(mended_at=at)).rowcount > 0
+    now = slots.clock(connection)
+    due = (STUDY.c.id == study_id) & (STUDY.c.mended_at <= now - every_s)
+    return connection.execute(update(STUDY).where(due).values(mended_at=now)).rowcount > 0
+
+
+def mending_is_due(connection: Connection, study_id: int, every_s: float) -> bool:
+    """Whether `claim_mending` may succeed: what most callers learn, without a write."""
+    since = slots.clock(connection) - STUDY.c.mended_at
+    return connection.scalar(select(STUDY.c.id).where(STUDY.c.id == study_id, since >= every_s)) is not None
 
 
 def _find(connection: Connection, name: str) -> Row[Any] | None:

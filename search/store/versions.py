@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, func, insert, or_, select
+from sqlalchemy import BindParameter, Connection, bindparam, func, insert, literal, select
 
 from pruning.schedule import Schedule
 from search.errors import InputError, UnknownStudy
@@ -26,6 +26,28 @@ REFERENCE_SPEEDUP = 1.0
 ROUNDING = 1e-9  # shares of images are exact to this
 
 
+# What every trial's end asks is built once: building a statement costs as much as sending it.
+_STUDY: BindParameter[int] = bindparam("study")
+_STANDING = select(
+    select(EVALUATION.c.accuracy)
+    .where(EVALUATION.c.study_id == _STUDY, EVALUATION.c.schedule_key == bindparam("dense"))
+    .where(EVALUATION.c.complete.is_(True))
+    .scalar_subquery(),
+    select(func.max(FRONT.c.version)).where(FRONT.c.study_id == _STUDY).scalar_subquery(),
+)
+_NUMBERS = (EVALUATION.c.id, EVALUATION.c.accuracy, EVALUATION.c.throughput, EVALUATION.c.speedup)
+_OF_FRONT = (FRONT_POINT.c.evaluation_id == EVALUATION.c.id) & (FRONT_POINT.c.version == bindparam("version"))
+_OF_FRONT &= FRONT_POINT.c.study_id == _STUDY
+_MAY_STAND = (EVALUATION.c.study_id == _STUDY) & EVALUATION.c.feasible.is_(True) & EVALUATION.c.complete.is_(True)
+_ALL = select(*_NUMBERS, FRONT_POINT.c.evaluation_id.label("stands")).select_from(
+    EVALUATION.outerjoin(FRONT_POINT, _OF_FRONT)
+)
+_ALL = _ALL.where(_MAY_STAND)
+_MEMBERS = select(*_NUMBERS, literal(1).label("stands")).join(FRONT_POINT, _OF_FRONT)
+_NEW = select(*_NUMBERS, literal(0).label("stands")).where(_MAY_STAND, EVALUATION.c.schedule_key == bindparam("key"))
+_CANDIDATES = _NEW.union_all(_MEMBERS)
+
+
 def update_front(connection: Connection, study_id: int, key: str | None = None) -> int | None:
     """Write a new version if the front has other members than the last one; return its number.
 
@@ -35,19 +57,15 @@ def update_front(connection: Connection, study_id: int, key: str | None = None) 
     None as long as the dense model is not evaluated completely: the reference point rests on it. The caller holds
     the study's lock.
     """
-    reference = _reference(connection, study_id)
+    reference, last = _standing(connection, study_id)
     if reference is None:
         return None
-    last = latest_version(connection, study_id)
-    known = _member_ids(connection, study_id, last)
-    query = (
-        select(EVALUATION.c.id, EVALUATION.c.accuracy, EVALUATION.c.throughput, EVALUATION.c.speedup)
-        .where(EVALUATION.c.study_id == study_id, EVALUATION.c.feasible.is_(True), EVALUATION.c.complete.is_(True))
-        .order_by(EVALUATION.c.id)
-    )
-    if last and key is not None:
-        query = query.where(or_(EVALUATION.c.id.in_(known), EVALUATION.c.schedule_key == key))
-    table = np.asarray([tuple(row) for row in connection.execute(query)], dtype=float).reshape(-1, 4)
+    named = {"study": study_id, "version": last, "key": key}
+    query = _CANDIDATES if last and key is not None else _ALL
+    rows = [tuple(row) for row in connection.execute(query, named)]
+    known = {row[0] for row in rows if row[4]}
+    # a schedule that stands on the front is there twice if it was evaluated again
+    table = np.asarray(sorted({row[:4] for row in rows}), dtype=float).reshape(-1, 4)
     members = table[pareto.front(table[:, 1], table[:, 2])]
     ids = [int(member) for member in members[:, 0]]
     if set(ids) == known:
@@ -67,17 +85,10 @@ def update_front(connection: Connection, study_id: int, key: str | None = None) 
     return version
 
 
-def _reference(connection: Connection, study_id: int) -> tuple[float, float] | None:
-    dense = (EVALUATION.c.study_id == study_id) & (EVALUATION.c.schedule_key == DENSE_KEY)
-    accuracy = connection.scalar(select(EVALUATION.c.accuracy).where(dense, EVALUATION.c.complete.is_(True)))
-    return None if accuracy is None else (accuracy - ACCURACY_BELOW_DENSE, REFERENCE_SPEEDUP)
-
-
-def _member_ids(connection: Connection, study_id: int, version: int) -> set[int]:
-    query = select(FRONT_POINT.c.evaluation_id).where(
-        FRONT_POINT.c.study_id == study_id, FRONT_POINT.c.version == version
-    )
-    return set(connection.scalars(query))
+def _standing(connection: Connection, study_id: int) -> tuple[tuple[float, float] | None, int]:
+    """The reference point, None before the dense model is measured, and the latest version, 0 if there is none."""
+    accuracy, version = connection.execute(_STANDING, {"study": study_id, "dense": DENSE_KEY}).one()
+    return None if accuracy is None else (accuracy - ACCURACY_BELOW_DENSE, REFERENCE_SPEEDUP), version or 0
 
 
 def _copy_points(connection: Connection, study_id: int, version: int, ids: Sequence[int]) -> None:

@@ -24,6 +24,7 @@ BENCHMARKS = {  # name of the file of results -> module of this folder and its o
     "overhead": "overhead",
     "wall-time": "wall_time",
     "workers": "workers",
+    "coordination": "coordination",
     "decoding": "decoding",
     "images-saved": "images_saved",
     "samplers": "samplers",

@@ -37,7 +37,7 @@ PARTS: dict[str, list[tuple[Any, str]]] = {
     "sampler": [(FrontierSampler, "sample_relative")],
     "asking Optuna": [(Trials, "ask")],
     "saving": [(Worker, "_save")],
-    "store": [(Store, name) for name in ("reserve", "assign", "evaluation", "front", "progress", "add_seconds")],
+    "store": [(Store, name) for name in ("reserve", "take", "start", "known", "front", "progress")],
 }
 
 

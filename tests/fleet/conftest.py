@@ -17,9 +17,10 @@ from search.evaluation.bench import Bench, Facts
 from search.evaluation.evaluator import Bits, GoOn
 from search.evaluation.images.splits import Images, open_images
 from search.evaluation.profile import LatencyProfile, StageCost
+from search.fleet.trials import Proposal, Trials
 from search.fleet.worker import FACTS, Worker
 from search.store.fronts import Store
-from search.store.records import StudyRecord
+from search.store.records import Slot, StudyRecord
 from search.study.space import to_params
 from search.study.spec import StudySpec, make_spec
 from tests.fleet.soundness import check_sound, optuna_trials
@@ -92,6 +93,12 @@ class Started:
         study = self.worker().trials.study
         for schedule in schedules:
             study.enqueue_trial(to_params(schedule, self.bench.spec.space, self.bench.backbone.family.depth))
+
+    def ask(self, trials: Trials | None = None) -> tuple[Slot, Proposal]:
+        """A slot, and a trial that runs in it, as a worker has them that is never heard of again."""
+        slot = self.store.reserve(self.record.id, "asking", 1000)
+        assert slot is not None
+        return slot, (trials or self.worker().trials).ask(slot)
 
     def run(self, *schedules: Schedule) -> None:
         """A trial for each."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,6 +18,8 @@ from search.evaluation.bench import Bench
 from search.evaluation.images.splits import Split
 from search.fleet import failures
 from search.fleet.failures import limit_s
+from search.store import slots
+from search.store.database import writing
 
 Start = Callable[..., Any]
 Spec = Callable[..., Any]
@@ -147,7 +150,7 @@ def test_hung_trial_is_given_up_from_outside(start: Start, tiny_spec: Spec) -> N
     started.queue(Schedule())
     worker = started.worker()
     slot = worker._reserve()
-    worker._take(slot, worker.trials.ask())
+    worker.trials.ask(slot)
     assert worker._overdue() is None
     worker._deadline = time.monotonic() - 5.0
     assert worker._overdue() is None  # it may notice by itself
@@ -164,9 +167,8 @@ class TestDeadWorkers:
     def die(self, started: Any, trial: int) -> str:
         """A worker takes the next trial and is never heard of again."""
         slot = started.store.reserve(started.record.id, "dying", 2, lease_s=-1.0)  # over at once
-        proposal = started.worker().trials.ask()
+        proposal = started.worker().trials.ask(slot)
         assert proposal.trial.number == trial
-        started.store.assign(slot, proposal.trial.number)
         started.worker().mend()
         return str(started.trials()[trial].state.name)
 
@@ -181,17 +183,16 @@ class TestDeadWorkers:
         assert started.store.progress(started.record.id).failed == 1
         assert started.worker().budget_is_spent()
 
-    def test_one_that_was_killed_between_our_record_and_optunas_is_mended(self, start: Start, tiny_spec: Spec) -> None:
+    def test_one_that_an_earlier_release_failed_and_did_not_tell_is_mended(self, start: Start, tiny_spec: Spec) -> None:
         started = start(tiny_spec(budget={"trials": 2}))
         started.run(Schedule())
         started.queue(BAD)
         for _ in range(3):
             self.die(started, 1)
-        slot = started.store.reserve(started.record.id, "dying", 2)
-        started.store.assign(slot, started.worker().trials.ask().trial.number)
-        (held,) = started.store.slots(started.record.id, "reserved")
-        assert started.store.lose(held, "dead", "struck by lightning") == "failed"  # and here the mender is killed
-        assert [trial.number for trial in started.trials(TrialState.RUNNING)] == [1]
+        slot, proposal = started.ask()
+        with writing(started.store._engine) as connection:
+            assert slots.lose(connection, replace(slot, trial=1), "dead", "struck by lightning") == "failed"
+        assert [trial.number for trial in started.trials(TrialState.RUNNING)] == [proposal.trial.number] == [1]
         started.worker().mend()
         (failed,) = started.trials(TrialState.FAIL)
         assert failed.user_attrs["failed"] == "struck by lightning"

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import optuna
 import pytest
 from optuna.trial import TrialState
 
@@ -16,6 +17,7 @@ from search.fleet import trials as bridge
 from search.fleet.trials import Trials, is_feasible, violations
 from search.store.records import Throughput
 from search.study.problem import Result
+from search.study.samplers import SAMPLERS
 from search.study.sections import BudgetSpec
 from search.study.space import baselines
 
@@ -84,14 +86,14 @@ class TestBaselines:
         labels = [trial.user_attrs["baseline"] for trial in started.trials(TrialState.WAITING)]
         assert labels == [label for label, _ in baselines(started.bench.spec.space, 12)]
         assert labels[0] == "dense"
-        assert started.worker().trials.ask().schedule == Schedule()
+        assert started.ask()[1].schedule == Schedule()
 
     def test_those_over_the_limits_stay_out(self, start: Start, tiny_spec: Spec) -> None:
         started = start(tiny_spec(budget={"max_gflops": 0.2}))
         trials = started.worker().trials
         trials.enqueue_baselines()
         queued = len(started.trials(TrialState.WAITING))
-        schedules = [trials.ask().schedule for _ in range(queued)]
+        schedules = [started.ask(trials)[1].schedule for _ in range(queued)]
         assert not started.trials(TrialState.PRUNED)
         assert [started.bench.flops(s) / 1e9 <= 0.2 for s in schedules] == [False] + [True] * (queued - 1)
         assert 1 < queued < len(baselines(started.bench.spec.space, 12))
@@ -142,46 +144,49 @@ class TestAbandoned:
         started = start(tiny_spec())
         trials = started.worker().trials
         trials.enqueue_baselines()
-        first = trials.ask()
-        trials.abandon(first.trial.number)
-        again = trials.ask()
+        slot, first = started.ask(trials)
+        started.store.free(slot)
+        _, again = started.ask(trials)
         assert (again.trial.number, again.trial.params, again.schedule) == (0, first.trial.params, Schedule())
         assert again.trial.user_attrs == {"baseline": "dense"}
 
     def test_half_suggested_baseline_is_still_itself(self, start: Start, tiny_spec: Spec) -> None:
-        """A kill between two of Optuna's writes: the trial runs with the first parameter only."""
+        """A kill of an earlier release's worker between two of Optuna's writes: the trial has its first parameter."""
         started = start(tiny_spec())
         trials = started.worker().trials
         trials.enqueue_baselines()
-        trials.study.ask({"stages": trials._box["stages"]})
+        storage = started.store.optuna_storage()
+        optuna.load_study(study_name="tiny", storage=storage).ask({"stages": trials._box["stages"]})
         trials.mend()
-        assert trials.ask().schedule == Schedule()
-        assert len(started.trials(TrialState.RUNNING)) == 1
+        _, proposal = started.ask(trials)
+        assert (proposal.trial.number, proposal.schedule) == (0, Schedule())
+        (running,) = started.trials(TrialState.RUNNING)
+        assert running.params == proposal.trial.params
+        assert set(running.params) == set(trials._box)
 
     def test_finished_trial_stays_finished(self, start: Start, tiny_spec: Spec, oracle: Oracle) -> None:
         started = start(tiny_spec())
         oracle(started.bench)
         worker = started.worker()
         worker.run(lambda progress: None, at_most=1)
-        worker.trials.abandon(0)
+        (slot,) = started.store.slots(started.record.id)
+        assert not started.store.free(slot)
         assert [trial.state for trial in started.trials()] == [TrialState.COMPLETE]
 
 
 class TestMend:
     @pytest.mark.parametrize("complete", [True, False], ids=["whole", "stopped"])
-    def test_tells_what_was_kept_but_not_told(
+    def test_tells_what_an_earlier_release_kept_and_did_not_tell(
         self, start: Start, tiny_spec: Spec, oracle: Oracle, complete: bool
     ) -> None:
         started = start(tiny_spec(budget={"trials": 1}))
         oracle(started.bench)
         trials = started.worker().trials
-        slot = started.store.reserve(started.record.id, "killed", 1)
-        proposal = trials.ask()
-        started.store.assign(slot, proposal.trial.number)
+        slot, proposal = started.ask(trials)
         measurement = replace(started.bench.measure(proposal.schedule, proposal.throughput), complete=complete)
-        trials.describe(proposal.trial, measurement, {})
         started.store.complete(slot, measurement, True, proposal.trial.number)
-        trials.mend()  # the worker was killed before it told
+        for _ in range(2):
+            trials.mend()
         (told,) = started.trials()
         if complete:
             assert told.state == TrialState.COMPLETE
@@ -193,21 +198,23 @@ class TestMend:
     def test_leaves_the_trials_of_living_workers_alone(self, start: Start, tiny_spec: Spec) -> None:
         started = start(tiny_spec())
         trials = started.worker().trials
-        slot = started.store.reserve(started.record.id, "living", 4)
-        proposal = trials.ask()
-        trials.mend()  # between asking and noting the trial
-        started.store.assign(slot, proposal.trial.number)
+        started.store.reserve(started.record.id, "living", 4)
+        trials.mend()  # between taking the slot and asking
+        started.ask(trials)
         trials.mend()  # while it is measured
         assert [trial.state for trial in started.trials()] == [TrialState.RUNNING]
-        assert [slot.trial for slot in started.store.slots(started.record.id)] == [0]
+        assert [slot.trial for slot in started.store.slots(started.record.id)] == [None, 0]
 
     def test_puts_back_a_trial_that_no_slot_knows(self, start: Start, tiny_spec: Spec) -> None:
+        """An earlier release's worker asked first, and noted the trial with its slot then."""
         started = start(tiny_spec())
         trials = started.worker().trials
-        trials.ask()
-        other = started.store.reserve(started.record.id, "living", 4)
-        held = trials.ask()
-        started.store.assign(other, held.trial.number)
+        optuna.load_study(study_name="tiny", storage=started.store.optuna_storage()).ask(trials._box)
+        started.ask(trials)
+        slot = started.store.reserve(started.record.id, "asking", 4)
+        trials.mend()
+        assert [trial.state for trial in started.trials()] == [TrialState.RUNNING] * 2  # it may be the last slot's
+        started.store.free(slot)
         trials.mend()
         assert [trial.state for trial in started.trials()] == [TrialState.WAITING, TrialState.RUNNING]
 
@@ -215,41 +222,66 @@ class TestMend:
         started = start(tiny_spec())
         trials = started.worker().trials
         trials.enqueue_baselines()
-        trials.ask()
+        optuna.load_study(study_name="tiny", storage=started.store.optuna_storage()).ask()
         for _ in range(2):
             trials.mend()
         assert {trial.state for trial in started.trials()} == {TrialState.WAITING}
 
 
-class TestDescribe:
-    def test_a_second_time_overwrites_the_measurement(self, start: Start, tiny_spec: Spec, oracle: Oracle) -> None:
-        """After a kill between describing and completing, the trial is measured again. Warnings are errors here."""
-        started = start(tiny_spec(budget={"max_gflops": 1.0}))
-        trials = started.worker().trials
-        oracle(started.bench)
-        for accuracy in (0.5, 0.75):
-            proposal = trials.ask()
-            measured = started.bench.measure(proposal.schedule, proposal.throughput)
-            measured = replace(measured, accuracy=replace(measured.accuracy, value=accuracy))
-            trials.describe(proposal.trial, measured, {"max_gflops": -0.5})
-            trials.abandon(proposal.trial.number)
-        (trial,) = started.trials()
-        assert trial.user_attrs["measurement"]["accuracy"]["value"] == 0.75
-        assert trial.constraints == {"max_gflops": -0.5}
-
-    @pytest.mark.parametrize("complete", [True, False], ids=["whole", "stopped"])
-    def test_of_a_trial_that_another_finished_is_refused(
-        self, start: Start, tiny_spec: Spec, oracle: Oracle, complete: bool
-    ) -> None:
+class TestAsked:
+    @pytest.mark.parametrize("queued", [True, False], ids=["queued", "new"])
+    def test_a_second_time_finds_the_trial_of_the_slot(self, start: Start, tiny_spec: Spec, queued: bool) -> None:
+        """The answer of a database that went away was lost: the call is repeated as a whole."""
         started = start(tiny_spec())
-        oracle(started.bench)
+        if queued:
+            started.queue(Schedule([Stage(5, 0.5)]))
+        slot, first = started.ask()
+        again = started.worker(7).trials.ask(slot)
+        assert (again.trial.number, again.trial.params) == (first.trial.number, first.trial.params)
+        assert len(started.trials()) == 1
+
+    @pytest.mark.parametrize("queued", [True, False], ids=["queued", "new"])
+    def test_in_a_slot_that_was_freed_writes_nothing(self, start: Start, tiny_spec: Spec, queued: bool) -> None:
+        started = start(tiny_spec())
+        if queued:
+            started.queue(Schedule([Stage(5, 0.5)]))
+        slot = started.store.reserve(started.record.id, "slow", 4)
+        started.store.free(slot)
+        with pytest.raises(TrialStopped):
+            started.worker().trials.ask(slot)
+        assert [trial.state for trial in started.trials()] == [TrialState.WAITING] * queued
+
+    @pytest.mark.parametrize("sampler", SAMPLERS)
+    def test_all_that_is_known_of_a_running_trial_is_in_the_database(
+        self, start: Start, tiny_spec: Spec, sampler: str
+    ) -> None:
+        started = start(tiny_spec(sampler={"name": sampler}))
         trials = started.worker().trials
-        proposal = trials.ask()
-        measured = started.bench.measure(proposal.schedule, proposal.throughput)
-        measured = replace(measured, complete=complete)
-        trials.tell(proposal.trial.number, measured)
-        with pytest.raises(TrialStopped, match="trial 0 was finished by another worker"):
-            trials.describe(proposal.trial, measured, {})
+        for number in range(3):
+            _, proposal = started.ask(trials)
+            (stored,) = (trial for trial in started.trials() if trial.number == number)
+            proposed = proposal.trial
+            assert (stored.number, stored._trial_id) == (proposed.number, proposed._trial_id)
+            assert stored.params == proposed.params
+            assert stored.distributions == proposed.distributions == trials._box
+            assert stored.system_attrs == proposed.system_attrs
+            assert stored.datetime_start is not None
+
+
+def test_what_an_earlier_attempt_wrote_gives_way(start: Start, tiny_spec: Spec, oracle: Oracle) -> None:
+    """Optuna keeps the first constraint of a name; a trial that is measured again has its last."""
+    started = start(tiny_spec(budget={"max_gflops": 1.0}))
+    oracle(started.bench)
+    slot, proposal = started.ask()
+    storage = started.store.optuna_storage()
+    storage.set_trial_user_attr(proposal.trial._trial_id, "measurement", {"of": "a worker that was killed"})
+    storage.set_trial_system_attr(proposal.trial._trial_id, "constraints:max_gflops", 2.0)
+    started.store.free(slot)
+    started.worker().run(at_most=1)
+    (trial,) = started.trials()
+    (evaluation,) = started.store.evaluations(started.record.id)
+    assert trial.user_attrs == {"measurement": evaluation.search.to_dict()}
+    assert trial.constraints == pytest.approx({"max_gflops": evaluation.search.gflops - 1})
 
 
 @pytest.mark.parametrize(("workers", "same"), [((0, 0), True), ((0, 1), False)])
@@ -263,6 +295,6 @@ def test_suggestions_follow_from_seed_and_worker(
         store = Store.open(f"sqlite:///{tmp_path}/{place}.db")
         started = start(tiny_spec(), store)
         trials = Trials(store, started.record, started.bench.spec, started.bench, number)
-        found.append([trials.ask().schedule for _ in range(3)])
+        found.append([started.ask(trials)[1].schedule for _ in range(3)])
         store.close()
     assert (found[0] == found[1]) == same

@@ -42,12 +42,14 @@ def raise_once(target: Any, name: str, error: BaseException, monkeypatch: pytest
 
 
 STEPS = [
+    ("store", "reserve"),
+    ("store", "take"),
+    ("store", "known"),
+    ("store", "start"),
     ("trials", "ask"),
-    ("store", "assign"),
     ("bench", "measure"),
-    ("trials", "describe"),
+    ("trials", "ending"),
     ("store", "complete"),
-    ("trials", "tell"),
 ]
 
 
@@ -114,7 +116,6 @@ class TestTakenForDead:
                 (slot,) = started.store.slots(started.record.id, "reserved")
                 begun.append(slot)
                 assert started.store.free(slot)
-                other.trials.abandon(slot.trial)
                 if finished:
                     other.run(ignore, at_most=1)
                 else:
@@ -130,47 +131,42 @@ class TestTakenForDead:
         started.worker().run(ignore)
         check_sound(started.store, "tiny", 2)
 
-    def test_before_the_trial_was_noted_it_goes_back(
+    def test_while_it_asked_it_begins_no_trial(
         self, start: Start, tiny_spec: Spec, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         started = start(tiny_spec())
         worker = started.worker()
-        ask = worker.trials.ask
+        known = started.store.known
 
-        def slow_ask() -> Any:
-            proposal = ask()
+        def slow(*given: Any) -> Any:
             (slot,) = started.store.slots(started.record.id, "reserved")
             started.store.free(slot)
-            return proposal
+            return known(*given)
 
-        monkeypatch.setattr(worker.trials, "ask", slow_ask)
+        monkeypatch.setattr(started.store, "known", slow)
         worker.run(ignore, at_most=1)
-        worker.mend()
-        assert [trial.state for trial in started.trials()] == [TrialState.WAITING]
+        assert started.trials() == []
+        assert started.store.slots(started.record.id) == []
 
     def test_a_trial_that_another_has_by_then_stays_with_it(
         self, start: Start, tiny_spec: Spec, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         started = start(tiny_spec())
-        slow, other = started.worker(), started.worker()
+        slow = started.worker()
         ask = slow.trials.ask
 
-        def slow_ask() -> Any:
-            proposal = ask()
-            (slot,) = started.store.slots(started.record.id, "reserved")
+        def slow_ask(slot: Any) -> Any:
+            proposal = ask(slot)
             started.store.free(slot)
-            other.mend()
-            taken = other.trials.ask()
+            _, taken = started.ask()
             assert taken.trial.number == proposal.trial.number
-            held = started.store.reserve(started.record.id, other.name, 4)
-            started.store.assign(held, taken.trial.number)
             return proposal
 
         monkeypatch.setattr(slow.trials, "ask", slow_ask)
         slow.run(ignore, at_most=1)
         slow.mend()
         assert [trial.state for trial in started.trials()] == [TrialState.RUNNING]
-        assert [slot.worker for slot in started.store.slots(started.record.id)] == [other.name]
+        assert [slot.worker for slot in started.store.slots(started.record.id)] == ["asking"]
 
 
 class TestBudget:

@@ -1,0 +1,250 @@
+"""Optuna's trials as rows, read and written in the caller's transaction, next to our own.
+
+Knows Optuna's tables by its own models; that they are of this schema is checked when a store is opened. Ignores
+samplers, and when a transaction ends. Loading this module loads Optuna.
+
+Laws, which are Optuna's too, so that both may write the same study at once:
+- a trial's number is the next of its study, given under the lock of the study's row;
+- a trial that waits is taken by one, and one that has ended never changes.
+Optuna's storage commits each parameter and each attribute by itself. Here a trial begins, and ends, as a whole.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any, cast
+
+from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
+from optuna.storages._rdb import models
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Dialect,
+    Row,
+    Table,
+    TextClause,
+    bindparam,
+    delete,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
+
+from search.store import slots
+from search.store.records import Ending, Slot
+from search.store.tables import SLOT, STUDY
+
+STUDIES = cast(Table, models.StudyModel.__table__)
+TRIALS = cast(Table, models.TrialModel.__table__)
+PARAMS = cast(Table, models.TrialParamModel.__table__)
+VALUES = cast(Table, models.TrialValueModel.__table__)
+INTERMEDIATE = cast(Table, models.TrialIntermediateValueModel.__table__)
+USER_ATTRIBUTES = cast(Table, models.TrialUserAttributeModel.__table__)
+SYSTEM_ATTRIBUTES = cast(Table, models.TrialSystemAttributeModel.__table__)
+CONSTRAINT = "constraints:"  # as `Trial.set_constraint` names a system attribute
+
+_NAME = select(STUDY.c.name).where(STUDY.c.id == bindparam("study")).scalar_subquery()
+_STUDY = select(STUDIES.c.study_id).where(STUDIES.c.study_name == _NAME)  # Optuna's id, by ours
+_OURS = TRIALS.c.study_id == _STUDY.scalar_subquery()
+_LOCK = _STUDY.with_for_update()
+_LAST = select(TRIALS.c.number).where(TRIALS.c.study_id == bindparam("optuna_study"))
+_LAST = _LAST.order_by(TRIALS.c.trial_id.desc()).limit(1)
+_WAITING = select(func.min(TRIALS.c.trial_id)).where(_OURS, TRIALS.c.state == TrialState.WAITING)
+_LOOK = select(SLOT.c.trial, _WAITING.scalar_subquery()).where(slots.IS_HELD)
+_NUMBERED = select(TRIALS.c.trial_id).where(_OURS, TRIALS.c.number == bindparam("wanted"))
+_RUNNING = select(TRIALS.c.number, TRIALS.c.trial_id).where(_OURS, TRIALS.c.state == TrialState.RUNNING)
+_IS_RUNNING = (TRIALS.c.trial_id == bindparam("trial")) & (TRIALS.c.state == TrialState.RUNNING)
+_END = update(TRIALS).where(_IS_RUNNING).values(state=bindparam("ended"), datetime_complete=bindparam("at"))
+
+
+def count(connection: Connection, study_id: int) -> int:
+    """How many trials the study of ours has."""
+    return connection.scalar(select(func.count()).select_from(TRIALS).where(_OURS), {"study": study_id}) or 0
+
+
+def find_waiting(connection: Connection, study_id: int) -> int | None:
+    """Optuna's id of the trial that waits longest."""
+    found: int | None = connection.scalar(_WAITING, {"study": study_id})
+    return found
+
+
+def is_there(connection: Connection, slot: Slot) -> bool:
+    """Whether the slot has a trial, or one waits that it might have. Raises TrialStopped for a slot that was freed."""
+    row = connection.execute(_LOOK, {"study": slot.study_id, **slots.named(slot)}).one_or_none()
+    if row is None:
+        raise slots.lost(slot)
+    return row[0] is not None or row[1] is not None
+
+
+def find(connection: Connection, study_id: int, number: int) -> int | None:
+    """Optuna's id of a trial."""
+    return connection.scalar(_NUMBERED, {"study": study_id, "wanted": number})
+
+
+def list_running(connection: Connection, study_id: int) -> list[tuple[int, int]]:
+    """(number, Optuna's id) of every trial that runs, by number."""
+    return sorted((row[0], row[1]) for row in connection.execute(_RUNNING, {"study": study_id}))
+
+
+# A trial begins
+
+
+def take(connection: Connection, trial_id: int) -> bool:
+    """Let a waiting trial run; False if another was faster."""
+    waits = (TRIALS.c.trial_id == trial_id) & (TRIALS.c.state == TrialState.WAITING)
+    change = update(TRIALS).where(waits).values(state=TrialState.RUNNING, datetime_start=_now())
+    return connection.execute(change).rowcount > 0
+
+
+def requeue(connection: Connection, trial_id: int) -> bool:
+    """Put a running trial back into the queue as it is; False if it does not run."""
+    runs = (TRIALS.c.trial_id == trial_id) & (TRIALS.c.state == TrialState.RUNNING)
+    return connection.execute(update(TRIALS).where(runs).values(state=TrialState.WAITING)).rowcount > 0
+
+
+def add(connection: Connection, study_id: int, trial: FrozenTrial) -> None:
+    """A new, running trial with all that `trial` has; its number and Optuna's id of it are set in `trial`."""
+    study = connection.scalar(_LOCK, {"study": study_id})
+    last = connection.scalar(_LAST, {"optuna_study": study})
+    trial.number = 0 if last is None else last + 1
+    values = {"study_id": study, "number": trial.number, "state": TrialState.RUNNING, "datetime_start": _now()}
+    result = connection.execute(insert(TRIALS).values(values))
+    assert result.inserted_primary_key is not None
+    trial._trial_id = result.inserted_primary_key[0]
+    complete(connection, trial, None)
+
+
+def complete(connection: Connection, trial: FrozenTrial, stored: FrozenTrial | None) -> None:
+    """Add the parameters and system attributes that a running trial has, and the stored one has not."""
+    params = {name: trial.distributions[name] for name in trial.params if not stored or name not in stored.params}
+    known = stored.system_attrs if stored else {}
+    attributes = {name: each for name, each in trial.system_attrs.items() if name not in known or known[name] != each}
+    _insert(connection, PARAMS, [_param(trial, name, each) for name, each in params.items()])
+    _set_attributes(connection, SYSTEM_ATTRIBUTES, trial._trial_id, attributes, replace=stored is not None)
+
+
+def _param(trial: FrozenTrial, name: str, distribution: BaseDistribution) -> dict[str, Any]:
+    return {
+        "trial_id": trial._trial_id,
+        "param_name": name,
+        "param_value": float(distribution.to_internal_repr(trial.params[name])),
+        "distribution_json": _as_json(distribution),
+    }
+
+
+_as_json = lru_cache(maxsize=1000)(distribution_to_json)
+
+
+# A trial ends
+
+
+def end(connection: Connection, trial_id: int, ending: Ending) -> bool:
+    """Write all that is told of a running trial's end; False, and nothing is written, if it does not run."""
+    state = TrialState[ending.state]
+    if connection.execute(_END, {"trial": trial_id, "ended": state, "at": _now()}).rowcount == 0:
+        return False
+    finite = models.TrialValueModel.TrialValueType.FINITE.name
+    values = [{"objective": i, "value": float(each)} for i, each in enumerate(ending.values or ())]
+    _insert(connection, VALUES, [{"trial_id": trial_id, "value_type": finite, **each} for each in values])
+    constraints = {CONSTRAINT + limit: float(excess) for limit, excess in ending.constraints.items()}
+    _set_attributes(connection, USER_ATTRIBUTES, trial_id, ending.attributes)
+    _set_attributes(connection, SYSTEM_ATTRIBUTES, trial_id, constraints)
+    return True
+
+
+def _set_attributes(
+    connection: Connection, table: Table, trial_id: int, attributes: Mapping[str, Any], replace: bool = True
+) -> None:
+    """replace: whether the trial may have some of them already."""
+    if replace and attributes:
+        connection.execute(delete(table).where(table.c.trial_id == trial_id, table.c.key.in_(list(attributes))))
+    rows = [{"trial_id": trial_id, "key": key, "value_json": json.dumps(each)} for key, each in attributes.items()]
+    _insert(connection, table, rows)
+
+
+def _insert(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
+    """All rows by one statement, which is built once for each number of rows: SQLAlchemy would build it every time."""
+    if rows:
+        statement = _statement(connection.dialect, table, tuple(rows[0]), len(rows))
+        connection.execute(statement, {f"{name}_{i}": each for i, row in enumerate(rows) for name, each in row.items()})
+
+
+@lru_cache(maxsize=1000)
+def _statement(dialect: Dialect, table: Table, columns: tuple[str, ...], rows: int) -> TextClause:
+    quote = dialect.identifier_preparer.quote
+    names = ", ".join(map(quote, columns))
+    values = ", ".join(f"({', '.join(f':{name}_{i}' for name in columns)})" for i in range(rows))
+    return text(f"INSERT INTO {quote(table.name)} ({names}) VALUES {values}")
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None)  # as the columns hold it
+
+
+# Trials as Optuna has them in memory
+
+
+def read(connection: Connection, where: ColumnElement[bool]) -> list[FrozenTrial]:
+    """The trials of a condition on TRIALS, oldest first; six statements, however many there are."""
+    rows = list(connection.execute(select(TRIALS).where(where).order_by(TRIALS.c.trial_id)))
+    if not rows:
+        return []
+    params = _children(connection, PARAMS, where, (PARAMS.c.param_id,))
+    values = _children(connection, VALUES, where, (VALUES.c.objective,))
+    steps = _children(connection, INTERMEDIATE, where)
+    user, system = (_children(connection, table, where) for table in (USER_ATTRIBUTES, SYSTEM_ATTRIBUTES))
+    parts = (params, values, steps, user, system)
+    return [_frozen(row, *(part[row.trial_id] for part in parts)) for row in rows]
+
+
+def _children(
+    connection: Connection, table: Table, where: ColumnElement[bool], order: Collection[ColumnElement[Any]] = ()
+) -> Mapping[int, list[Row[Any]]]:
+    found: dict[int, list[Row[Any]]] = defaultdict(list)
+    query = select(table).join(TRIALS, TRIALS.c.trial_id == table.c.trial_id).where(where).order_by(*order)
+    for row in connection.execute(query):
+        found[row.trial_id].append(row)
+    return found
+
+
+def _frozen(
+    row: Row[Any],
+    params: Iterable[Row[Any]],
+    values: Iterable[Row[Any]],
+    steps: Iterable[Row[Any]],
+    user: Iterable[Row[Any]],
+    system: Iterable[Row[Any]],
+) -> FrozenTrial:
+    distributions = {each.param_name: _from_json(each.distribution_json) for each in params}
+    as_value = models.TrialValueModel.stored_repr_to_value
+    as_step = models.TrialIntermediateValueModel.stored_repr_to_intermediate_value
+    return FrozenTrial(
+        number=row.number,
+        state=row.state,
+        value=None,
+        values=[as_value(each.value, each.value_type) for each in values] or None,
+        datetime_start=_local(row.datetime_start),
+        datetime_complete=_local(row.datetime_complete),
+        params={p.param_name: distributions[p.param_name].to_external_repr(p.param_value) for p in params},
+        distributions=distributions,
+        user_attrs={each.key: json.loads(each.value_json) for each in user},
+        system_attrs={each.key: json.loads(each.value_json) for each in system},
+        intermediate_values={
+            each.step: as_step(each.intermediate_value, each.intermediate_value_type) for each in steps
+        },
+        trial_id=row.trial_id,
+    )
+
+
+_from_json = lru_cache(maxsize=1000)(json_to_distribution)
+
+
+def _local(utc: datetime | None) -> datetime | None:
+    return None if utc is None else utc.replace(tzinfo=UTC).astimezone().replace(tzinfo=None)
