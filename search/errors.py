@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from pruning.errors import PruningError
+
+Made = TypeVar("Made")
 
 
 class SearchError(Exception):
@@ -40,3 +45,26 @@ class StudyHeld(SearchError):
 
 class TrialStopped(SearchError):
     """A worker lost its claim on a trial, or was asked to stop; the trial's slot is free for another."""
+
+
+class Mistakes:
+    """Gathers what the user can mend, to tell all of it at once instead of the first."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, None] = {}  # in order, each once
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def attempt(self, make: Callable[[], Made]) -> Made | None:
+        """What `make` gives; None, and a mistake more, if it raises InputError or PruningError."""
+        try:
+            return make()
+        except (InputError, PruningError) as error:
+            self._found[str(error)] = None
+            return None
+
+    def check(self) -> None:
+        """Raise InputError with all that was gathered, if there is any."""
+        if self._found:
+            raise InputError("; also: ".join(self._found))
