@@ -89,6 +89,23 @@ def load_backbone(
     )
 
 
+def sketch_backbone(name: str, img_size: int | None = None, patch_size: int | None = None) -> Backbone:
+    """The backbone without values in its weights: its shape, its cost, its preprocessing, at once and from nowhere.
+
+    Its fingerprint is "". Raises UnsupportedBackbone like `load_backbone`.
+    """
+    asked = {"img_size": img_size, "patch_size": patch_size}
+    sizes = {key: value for key, value in asked.items() if value is not None}
+    check_name(name)
+    model = build_without_values(name)
+    if sizes:
+        check_sizes(model, name, sizes)
+        model = build_without_values(name, **sizes)
+    family = describe(model)
+    data_config = _data_config(model, name, family, sizes)
+    return Backbone(model, name, "", "", family, int(getattr(model, "num_classes", 0)), data_config, sizes)
+
+
 def fingerprint(model: nn.Module) -> str:
     """sha256 over names and values of all weights, first 16 hex digits."""
     digest = hashlib.sha256()
@@ -106,10 +123,17 @@ def _demo() -> nn.Module:
     return model
 
 
-def _create(name: str, weights: str, sizes: Mapping[str, int]) -> nn.Module:
+def check_name(name: str) -> None:
+    """Raise UnsupportedBackbone unless it is the demo, or a model of timm's, alone or with one of its tags."""
+    if name == DEMO:
+        return
     if name.split(".")[0] not in timm.list_models():
         raise UnsupportedBackbone(f"backbone.name must be a timm model or {DEMO}, got {name!r}; {hint(name)}")
     _check_tag(name)
+
+
+def _create(name: str, weights: str, sizes: Mapping[str, int]) -> nn.Module:
+    check_name(name)
     if sizes:
         check_sizes(build_without_values(name), name, sizes)
     if weights == "random":

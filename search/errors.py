@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from pruning.errors import PruningError
+
+Made = TypeVar("Made")
 
 
 class SearchError(Exception):
@@ -44,3 +49,26 @@ class TrialStopped(SearchError):
 
 class LeadChanged(SearchError):
     """Another process leads the study now, or this one does, and did not before: its work there is another."""
+
+
+class Mistakes:
+    """Gathers what the user can mend, to tell all of it at once instead of the first."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, None] = {}  # in order, each once
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def attempt(self, make: Callable[[], Made]) -> Made | None:
+        """What `make` gives; None, and a mistake more, if it raises InputError or PruningError."""
+        try:
+            return make()
+        except (InputError, PruningError) as error:
+            self._found[str(error)] = None
+            return None
+
+    def check(self) -> None:
+        """Raise InputError with all that was gathered, if there is any."""
+        if self._found:
+            raise InputError("; also: ".join(self._found))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +15,7 @@ import typer
 
 from search import logs
 from search.cli.options import INTERRUPTED, STUDY_NAMED, AsJson, whole
-from search.errors import InputError
+from search.errors import InputError, Mistakes
 
 if TYPE_CHECKING:
     from search.evaluation.comparison import Comparison, Row
@@ -66,23 +67,73 @@ def compare(
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a picture besides: .png or .html.")] = None,
 ) -> None:
     """Compare pruning methods on a backbone: accuracy, FLOPs and measured speed on the same images."""
-    from search.evaluation.contenders import Levels, read_contenders
+    mistakes = Mistakes()
+    mistakes.attempt(lambda: _check_output(as_json, as_csv, plot))
+    if saved is None:
+        flags = {"--backbone": backbone, "--weights": weights, "--data": data, "--source": source}
+        spec = mistakes.attempt(lambda: _spec(study, flags | {"--accuracy": accuracy}, config or []))
+        asked = _read_flags(mistakes, methods, options or [], {"keep": keep, "gflops": gflops, "blocks": blocks})
+        _rehearse(mistakes, spec, backbone, *asked, images, study is not None, config or [])
+    mistakes.check()
+    if saved is not None:
+        shown = _read(saved)
+    else:
+        contenders, levels = asked
+        assert spec is not None  # or a mistake would have been told
+        assert levels is not None
+        shown = _measure(spec, contenders, levels, images, study is not None, config or [])
+    _print(shown, as_json, as_csv, plot)
+
+
+def _check_output(as_json: bool, as_csv: bool, plot: Path | None) -> None:
     from search.view.pictures import canvas
 
     if as_json and as_csv:
         raise InputError("compare prints one of --json and --csv, got both; save --json, and use --from for the other")
     if plot is not None:
         canvas.check_path(plot)
-    if saved is not None:
-        shown = _read(saved)
-    else:
-        flags = {"--backbone": backbone, "--weights": weights, "--data": data, "--source": source}
-        spec = _spec(study, flags | {"--accuracy": accuracy}, config or [])
-        stages = _numbers("--blocks", blocks, int)
-        levels = Levels(_numbers("--keep", keep, float), _numbers("--gflops", gflops, float), stages or None)
-        contenders = read_contenders(methods, options or [], len(stages) or None)
-        shown = _measure(spec, contenders, levels, images, study is not None, config or [])
-    _print(shown, as_json, as_csv, plot)
+
+
+def _read_flags(
+    mistakes: Mistakes, methods: str | None, options: Sequence[str], texts: Mapping[str, str | None]
+) -> tuple[Sequence[Contender], Levels | None]:
+    """Who is compared, and at which levels; none of what is wrong."""
+    from search.evaluation.contenders import Levels, read_contenders
+
+    keeps = mistakes.attempt(lambda: _numbers("--keep", texts["keep"], float))
+    costs = mistakes.attempt(lambda: _numbers("--gflops", texts["gflops"], float))
+    blocks = mistakes.attempt(lambda: _numbers("--blocks", texts["blocks"], int))
+    levels = None
+    if keeps is not None and costs is not None and blocks is not None:
+        levels = mistakes.attempt(lambda: Levels(keeps, costs, blocks or None))
+    known = options if blocks is not None else []  # some have a value for each block
+    contenders = mistakes.attempt(lambda: read_contenders(methods, known, len(blocks or ()) or None))
+    return contenders or [], levels
+
+
+def _rehearse(
+    mistakes: Mistakes,
+    spec: StudySpec | None,
+    backbone: str | None,
+    contenders: Sequence[Contender],
+    levels: Levels | None,
+    images: int | None,
+    searched: bool,
+    configs: Sequence[Path],
+) -> None:
+    """What only the backbone can tell, though not its weights."""
+    from pruning.config import read_config
+
+    read = [(path, mistakes.attempt(partial(read_config, path))) for path in configs]
+    exported = [(path, config) for path, config in read if config is not None]
+    if spec is not None:
+        from search.evaluation.rehearsal import rehearse  # only now: torch, for seconds
+
+        rehearse(mistakes, spec, contenders, levels, images, searched, exported)
+    elif backbone is not None:
+        from pruning.backbones import check_name
+
+        mistakes.attempt(lambda: check_name(backbone))
 
 
 def _numbers(flag: str, text: str | None, kind: type[int] | type[float]) -> tuple[Any, ...]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pruning.backbones import Backbone, load_backbone
 from pruning.config import Config, read_config
 from pruning.errors import WeightsError
+from pruning.flops import FlopCounter
 from pruning.model import PrunedViT
 from pruning.schedule import Schedule
 from search.errors import InputError
@@ -50,10 +51,10 @@ def compare(
     exported = [(path, read_config(path)) for path in configs]
     backbone = load_backbone(spec.backbone.name, spec.backbone.weights, **spec.backbone.sizes)
     for path, config in exported:
-        _check_config(path, config, backbone)
+        check_config(path, config, backbone)
     chosen, words = choose_images(spec, backbone, images, searched, [config for _, config in exported])
     bench = Bench(_measured(spec), backbone, chosen, choose_device(spec.runtime.device))
-    entries = line_up(bench, contenders, levels, [(path.stem, config) for path, config in exported])
+    entries = line_up(backbone, contenders, levels, [(path.stem, config) for path, config in exported])
     bench.find_facts()
     dense = bench.measure(Schedule(), bench.time(Schedule()))
     rows = list(_measure(bench, entries, observe))
@@ -66,7 +67,8 @@ def _measured(spec: StudySpec) -> StudySpec:
     return make_spec(spec.to_dict() | {"objectives": {**spec.to_dict()["objectives"], "throughput": "measured"}}, "")
 
 
-def _check_config(path: Path, config: Config, backbone: Backbone) -> None:
+def check_config(path: Path, config: Config, backbone: Backbone) -> None:
+    """Raise InputError or WeightsError unless the configuration is of this backbone; of a sketch, whatever weights."""
     if config.backbone["name"] != backbone.name:
         raise InputError(
             f"{path}: backbone.name must be that of the comparison, {backbone.name}, got {config.backbone['name']}"
@@ -77,7 +79,7 @@ def _check_config(path: Path, config: Config, backbone: Backbone) -> None:
             f"{_sizes(config.sizes)}"
         )
     expected = config.backbone.get("fingerprint", backbone.fingerprint)
-    if expected != backbone.fingerprint:
+    if backbone.fingerprint and expected != backbone.fingerprint:
         raise WeightsError(
             f"{path}: backbone.fingerprint must be that of the compared weights, {backbone.fingerprint}, got "
             f"{expected}; compare with the weights it was exported for"
@@ -123,20 +125,20 @@ def _place(spec: StudySpec) -> str:
 
 
 def line_up(
-    bench: Bench, contenders: Sequence[Contender], levels: Levels, configs: Sequence[tuple[str, Config]]
+    backbone: Backbone, contenders: Sequence[Contender], levels: Levels, configs: Sequence[tuple[str, Config]]
 ) -> list[Entry]:
     """Every contender at every level, configurations first at the level they fit under. Runs no image.
 
     Raises InputError for a level at which nobody can be, or that asks for no less than the dense model costs.
     """
-    family, dense = bench.backbone.family, bench.flops(Schedule())
+    cost, family = _cost(backbone), backbone.family
+    dense = cost(Schedule())
     blocks = levels.blocks or paper_blocks(family.depth)
     if max(blocks) > family.depth - 2:
         raise InputError(
             f"--blocks must be at most {family.depth - 2} for a backbone of {family.depth} blocks (dropping after the "
             f"last block saves nothing), got {max(blocks)}"
         )
-    cost = _cost(bench)
     joining = [(name, config.schedule, cost(config.schedule) / 1e9) for name, config in configs]
     costs = _costs(levels, dense / 1e9, [gflops for _, _, gflops in joining])
     groups = [[at_keep(each, blocks, keep, cost) for each in contenders] for keep in levels.keeps]
@@ -153,13 +155,13 @@ def line_up(
     return sorted(entries, key=lambda entry: order.index(entry.level) if entry.level in order else -1)
 
 
-def _cost(bench: Bench) -> Cost:
+def _cost(backbone: Backbone) -> Cost:
     """FLOPs of a schedule that the backbone can run. Raises ScheduleError for another."""
-    probe = PrunedViT(bench.backbone.model)
+    probe, counter = PrunedViT(backbone.model), FlopCounter(backbone.model)
 
     def cost(schedule: Schedule) -> int:
         probe.schedule = schedule
-        return bench.flops(schedule)
+        return counter.count(schedule)
 
     return cost
 

@@ -105,3 +105,39 @@ def test_several_fronts_at_once(ztp: Ztp) -> None:
     ran = ztp("front", "shirts", "second", "--plot", "fronts.html")
     assert (ran.code, ran.err) == (0, "ztp: wrote fronts.html\n")
     assert "second (demo)" in Path("fronts.html").read_text()
+
+
+def test_all_mistakes_are_told_at_once_before_anything_is_loaded(ztp: Ztp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of flags, of a file, and those that only the backbone's shape and the images can tell."""
+    monkeypatch.setattr("search.evaluation.contest.load_backbone", lambda *given: pytest.fail("weights were loaded"))
+    Path("tiny.yaml").write_text(yaml.safe_dump(STUDY))
+    other = {**CONFIGURATION, "backbone": {"name": "test_vit", "weights": "random"}}
+    Path("other.yaml").write_text(yaml.safe_dump(other))
+    flags = ["--methods", "tomme", "--blocks", "2,11", "--images", "9999", "--plot", "a.pdf"]
+    ran = ztp("compare", "tiny.yaml", *flags, "--config", "gone.yaml", "--config", "other.yaml")
+    assert (ran.code, ran.out) == (2, "")
+    told = ran.err.removeprefix("ztp: ").split("; also: ")
+    assert [part.partition(",")[0][:58] for part in told] == [
+        "--plot: the file must end in .png or .html",
+        "--methods must name methods",
+        "gone.yaml: no such file; check the path",
+        "other.yaml: backbone.name must be that of the comparison",
+        "--images must be in 1..9980",
+        "--blocks must be at most 10 for a backbone of 12 blocks (d",
+    ]
+
+
+def test_a_misspelt_backbone_is_told_with_its_missing_images(ztp: Ztp) -> None:
+    ran = ztp("compare", "--backbone", "deit-small", "--keep", "2")
+    assert (ran.code, ran.out) == (2, "")
+    for words in ("data is required", "--keep must hold numbers in (0, 1), got 2.0", "did you mean deit_small_patch16"):
+        assert words in ran.err
+
+
+def test_a_backbone_that_cannot_be_pruned_is_refused_before_its_weights_are_fetched(
+    ztp: Ztp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.evaluation.contest.load_backbone", lambda *given: pytest.fail("weights were loaded"))
+    ran = ztp("compare", "--backbone", "resnet18", "--data", ".")
+    assert (ran.code, ran.out) == (2, "")
+    assert "ResNet cannot be pruned" in ran.err

@@ -120,7 +120,7 @@ def bench(small_spec: Spec, backbone: Backbone, make_bench: Callable[..., Bench]
 
 
 def test_unless_asked_levels_are_shares_of_the_dense_cost(bench: Bench) -> None:
-    found = contest.line_up(bench, read_contenders("random", [], 3), Levels(), [])
+    found = contest.line_up(bench.backbone, read_contenders("random", [], 3), Levels(), [])
     assert [entry.level for entry in found] == ["0.2826 GFLOPs", "0.2296 GFLOPs", "0.1766 GFLOPs"]
 
 
@@ -128,7 +128,7 @@ def test_configurations_stand_at_the_lowest_level_that_they_keep_to(bench: Bench
     costs = {"dear": Schedule([Stage(5, 0.9)]), "cheap": Schedule([Stage(0, 0.5), Stage(3, 0.5)])}
     assert bench.flops(costs["dear"]) > 0.3e9 > 0.2e9 > bench.flops(costs["cheap"])
     configs = [(name, Config({}, schedule)) for name, schedule in costs.items()]
-    found = contest.line_up(bench, read_contenders("random", [], 3), Levels(gflops=(0.2, 0.3)), configs)
+    found = contest.line_up(bench.backbone, read_contenders("random", [], 3), Levels(gflops=(0.2, 0.3)), configs)
     own = f"{bench.flops(costs['dear']) / 1e9:.4g} GFLOPs"
     assert [(entry.name, entry.level) for entry in found] == [
         ("dear", own),  # above every level
@@ -136,7 +136,7 @@ def test_configurations_stand_at_the_lowest_level_that_they_keep_to(bench: Bench
         ("cheap", "0.2 GFLOPs"),
         ("random", "0.2 GFLOPs"),
     ]
-    assert [entry.level for entry in contest.line_up(bench, [], Levels(keeps=(0.5,)), configs[:1])] == [own]
+    assert [entry.level for entry in contest.line_up(bench.backbone, [], Levels(keeps=(0.5,)), configs[:1])] == [own]
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_configurations_stand_at_the_lowest_level_that_they_keep_to(bench: Bench
 )
 def test_levels_that_nobody_can_be_at(bench: Bench, levels: Levels, rule: str) -> None:
     with pytest.raises(InputError, match=rule):
-        contest.line_up(bench, read_contenders("random", [], None), levels, [])
+        contest.line_up(bench.backbone, read_contenders("random", [], None), levels, [])
 
 
 def test_a_method_that_needs_a_class_token_says_so_where_there_is_none(bench: Bench) -> None:
@@ -160,7 +160,9 @@ def test_a_method_that_needs_a_class_token_says_so_where_there_is_none(bench: Be
     )  # fmt: skip
     bare = replace(bench.backbone, model=model.eval(), family=describe(model))
     other = Bench(bench.spec, bare, bench.images, bench.device)
-    random, needy = contest.line_up(other, read_contenders("random,cls-attention", [], 3), Levels(keeps=(0.5,)), [])
+    random, needy = contest.line_up(
+        other.backbone, read_contenders("random,cls-attention", [], 3), Levels(keeps=(0.5,)), []
+    )
     assert random.schedule is not None
     assert needy.schedule is None
     assert "must not need a class token" in needy.absent

@@ -10,8 +10,9 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from pruning.backbones import load_backbone
+from pruning.backbones import load_backbone, sketch_backbone
 from pruning.errors import UnsupportedBackbone, WeightsError
+from pruning.flops import FlopCounter
 from pruning.schedule import Schedule
 from pruning.stage import Stage
 
@@ -111,3 +112,12 @@ def test_random_numbers_of_the_caller_stay_as_they_were() -> None:
     before = torch.random.get_rng_state()
     load_backbone(SMALL, "random", patch_size=32)
     assert torch.random.get_rng_state().equal(before)
+
+
+@pytest.mark.parametrize(("name", "sizes"), [("demo", {}), (SMALL, {}), (SMALL, {"img_size": 96, "patch_size": 8})])
+def test_a_sketch_says_of_a_backbone_all_but_its_weights(name: str, sizes: dict[str, int]) -> None:
+    real, sketch = load_backbone(name, "random", **sizes), sketch_backbone(name, **sizes)
+    for field in ("name", "family", "num_classes", "sizes", "identity", "data_config"):
+        assert getattr(sketch, field) == getattr(real, field)
+    assert FlopCounter(sketch.model).count(Schedule()) == FlopCounter(real.model).count(Schedule())
+    assert all(value.is_meta for value in sketch.model.parameters())
