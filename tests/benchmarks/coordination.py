@@ -1,6 +1,6 @@
 """What a trial costs on PostgreSQL beside its measurement: processor time, statements, transactions; early and late.
 
-    python -m tests.benchmarks.coordination [--trials 2000] [--window 100] [--against DIR] [--rounds 1] [--json FILE]
+    python -m tests.benchmarks.coordination [--trials 2000] [--window 80] [--against DIR] [--rounds 1] [--json FILE]
 
 One simulated worker, whose trials take no time, with sampler random. The window's last trial is the one that is named.
 --against: another checkout of this project, which takes turns with this one, on the same work; the summary has the
