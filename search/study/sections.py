@@ -100,8 +100,7 @@ class BackboneSpec(Section):
     @property
     def sizes(self) -> dict[str, int]:
         """Those that are asked for."""
-        asked = {"img_size": self.img_size, "patch_size": self.patch_size}
-        return {key: value for key, value in asked.items() if value is not None}
+        return {key: value for key in ("img_size", "patch_size") if (value := getattr(self, key)) is not None}
 
     @model_validator(mode="before")
     @classmethod
@@ -205,10 +204,9 @@ class ObjectivesSpec(Section):
 class BudgetSpec(Section):
     """What may be spent (trials; time in seconds over all launches) and what a point may cost. null: no limit.
 
-    max_gflops: fvcore convention. min_speedup: over the dense model; while searching it holds for the speed predicted
-    from the latency profile (where objectives.throughput is measured: for one timing), which is right to a few percent
-    and differs as much from launch to launch; exporting holds it against the finalists' measured speed.
-    max_accuracy_drop: below the dense model, as a fraction.
+    max_gflops: fvcore convention. max_accuracy_drop: below the dense model, as a fraction. min_speedup: over the dense
+    model; while searching for predicted speed (or one timing), which is right to a few percent and differs as much from
+    launch to launch; when exporting for the finalists' measured speed.
     """
 
     trials: int = Field(default=200, ge=1, le=MOST_TRIALS)
