@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -116,7 +115,6 @@ def test_dashboard_ends_quietly_on_interrupt(store: Store) -> None:
     )
     assert process.stdout is not None
     assert "/dashboard  (Ctrl-C ends it)" in process.stdout.readline()
-    time.sleep(0.1)  # from printing the address to serving it
     process.send_signal(2)
     _, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (0, "")

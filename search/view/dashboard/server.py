@@ -118,8 +118,8 @@ def make_dashboard(store: Store, host: str, port: int, gate: Gate | None = None)
 
 def serve(server: WSGIServer, host: str) -> None:
     """Print the address and answer until Ctrl-C."""
-    print(f"http://{host}:{server.server_port}/dashboard  (Ctrl-C ends it)", flush=True)
     try:
+        print(f"http://{host}:{server.server_port}/dashboard  (Ctrl-C ends it)", flush=True)
         server.serve_forever()
     except KeyboardInterrupt:
         pass
