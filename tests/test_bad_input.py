@@ -449,7 +449,7 @@ STORAGES: list[Any] = [
     (no_file, "ztp.db", "storage must be an SQLAlchemy URL such as sqlite:///ztp.db", "'ztp.db'", "check the URL"),
     (no_file, "oracle9://host/db", "must be sqlite, postgresql or mysql", "oracle9", "check the URL"),
     (no_file, "postgresql://me:secret@127.0.0.1:1/db", "me:***@127.0.0.1:1/db", "cannot be opened"),
-    (text_file, "sqlite:///ztp.db", "file is not a SQLite database; choose another file"),
+    (text_file, "sqlite:///ztp.db", "file is not a whole SQLite database; choose another file"),
     (foreign_database, "sqlite:///ztp.db", "other tables", "customers", "choose another database"),
     (newer_schema, "sqlite:///ztp.db", "9999"),
 ]

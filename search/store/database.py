@@ -35,7 +35,6 @@ from search.store.tables import PREFIX
 BUSY_TIMEOUT_S = 30.0  # a writer holds SQLite's lock for milliseconds; half a minute means something is wrong
 MIGRATION_LOCK = 0x7A7470  # "ztp": an advisory lock of the server while tables are made
 MIGRATION_WAIT_S = 60
-SQLITE_HEADER = b"SQLite format 3\x00"
 OPTUNA_TABLES = frozenset({"studies", "trials", "version_info", "alembic_version"})
 DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql"}  # those of our extras
 PASSWORD_FILE = "ZTP_STORAGE_PASSWORD_FILE"  # environment: a file that holds the database user's password
@@ -114,23 +113,26 @@ def _check_sqlite_url(url: URL) -> None:
             raise InputError(f"storage {shown(url)}: folder {path.parent} must exist; create it first")
         if path.is_dir():
             raise InputError(f"storage {shown(url)}: must be a file, got a folder; add a file name")
-        start = _first_bytes(path)
-    except FileNotFoundError:
-        return
+        holds_something = path.exists() and path.stat().st_size > 0
     except OSError as error:
         raise InputError(f"storage {shown(url)}: cannot be read: {error.strerror}") from None
-    if start and start != SQLITE_HEADER:
-        raise InputError(f"storage {shown(url)}: file is not a SQLite database; choose another file")
-    if start:
+    if holds_something:
         _refuse_foreign(_tables_of_file(url, path), url)
 
 
 def _tables_of_file(url: URL, path: Path) -> set[str]:
-    """Read-only, because the first connection of an engine would switch somebody else's file to WAL."""
+    """Read-only, because the first connection of an engine would switch somebody else's file to WAL.
+
+    By SQLite, never by `open`: closing a file drops all POSIX locks that this process has on it, those of its open
+    connections too, and another process would then take the write-ahead log away from under them
+    (sqlite.org/howtocorrupt.html, section 2.2).
+    """
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
             return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     except sqlite3.Error as error:
+        if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_NOTADB:
+            raise InputError(f"storage {shown(url)}: file is not a whole SQLite database; choose another file") from None
         raise InputError(f"storage {shown(url)}: cannot be opened: {error}; check that it is whole") from None
 
 
@@ -141,11 +143,6 @@ def _refuse_foreign(tables: set[str], url: URL) -> None:
             f"storage {shown(url)}: must be empty or hold studies, got other tables ({', '.join(strange[:3])}); "
             "choose another database"
         )
-
-
-def _first_bytes(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(len(SQLITE_HEADER))
 
 
 def exists(url: URL) -> bool:

@@ -43,8 +43,8 @@ def path(tmp_path: Path) -> Path:
         ("sqlite:///file:x.db?uri=true", "must be a file that several processes can share"),
         ("sqlite:///{tmp}/no/ztp.db", "folder {tmp}/no must exist; create it first"),
         ("sqlite:///{tmp}", "must be a file, got a folder; add a file name"),
-        ("sqlite:///{tmp}/notes.txt", "file is not a SQLite database; choose another file"),
-        ("sqlite:///{tmp}/cut.db", "cannot be opened: .*; check that"),
+        ("sqlite:///{tmp}/notes.txt", "file is not a whole SQLite database; choose another file"),
+        ("sqlite:///{tmp}/cut.db", "file is not a whole SQLite database; choose another file"),
         ("sqlite:////proc/ztp.db", "cannot be opened: unable to open database file; check that"),
         ("postgresql://me:secret@127.0.0.1:1/db", r"me:\*\*\*@127.0.0.1:1/db: cannot be opened: .*refused"),
     ],
@@ -116,6 +116,19 @@ def test_every_connection_has_our_settings(path: Path) -> None:
                 for name in ("journal_mode", "synchronous", "busy_timeout", "foreign_keys")
             ]
         assert values == ["wal", 1, 30000, 1]
+    store.close()
+
+
+def test_checking_a_url_leaves_the_locks_of_open_connections_alone(path: Path) -> None:
+    """Else another process that ends takes the write-ahead log away, and what is written from then on is lost."""
+    url = f"sqlite:///{path}"
+    store = Store.open(url)
+    store.studies()
+    parse_url(url)
+    Store.open(url, create=False).close()
+    code = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT * FROM ztp_study'); c.close()"
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True)
+    assert path.with_name("ztp.db-wal").exists()
     store.close()
 
 
