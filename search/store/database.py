@@ -132,7 +132,9 @@ def _tables_of_file(url: URL, path: Path) -> set[str]:
             return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     except sqlite3.Error as error:
         if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_NOTADB:
-            raise InputError(f"storage {shown(url)}: file is not a whole SQLite database; choose another file") from None
+            raise InputError(
+                f"storage {shown(url)}: file is not a whole SQLite database; choose another file"
+            ) from None
         raise InputError(f"storage {shown(url)}: cannot be opened: {error}; check that it is whole") from None
 
 
