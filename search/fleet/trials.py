@@ -32,7 +32,7 @@ from search.study.space import baselines, distributions, to_params, to_schedule
 from search.study.spec import StudySpec
 
 LOGGER = logging.getLogger(__name__)
-MAX_REFUSALS = 1000  # suggestions in a row over the limits; a refusal costs some 5 ms
+MAX_REFUSALS = 1000  # suggestions in a row over the limits; a refusal costs a suggestion and a transaction
 MEASUREMENT = "measurement"  # the one attribute of a trial that holds all there is to know
 INTERVAL_WIDTHS = 3.0  # half a confidence sequence, in standard deviations: it is valid at every look, so wider than 2
 BASELINE = "baseline"

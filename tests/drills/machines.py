@@ -22,6 +22,7 @@ from typing import Any
 from search.evaluation.bench import Bench
 from search.fleet.roaming import join_any
 from search.store import slots
+from tests.drills.nursery import end
 
 ROOT = Path(__file__).parents[2]
 STEPS = {"facts": "find_facts", "trial": "measure", "confirm": "confirm"}  # each with the bench's method that does it
@@ -69,11 +70,7 @@ class Machines:
         for pid in self._pids:
             if slots.process_identity(pid) != f"{pid}:":
                 os.kill(pid, signal.SIGKILL)
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.wait()
-        self._process.stdout.close()
+        end(self._process)
 
 
 def _note(folder: Path, *words: str) -> None:

@@ -84,6 +84,15 @@ def _worker(store: Store, record: StudyRecord, bench: Bench, number: int, second
     return Worker(store, record, bench, number, keeps_time=False)
 
 
+def end(process: subprocess.Popen[str]) -> None:
+    """End a process that works until its standard input is closed."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.close()
+    process.wait()
+    process.stdout.close()
+
+
 class Nursery:
     """The forking process, from outside."""
 
@@ -128,11 +137,7 @@ class Nursery:
     def close(self) -> None:
         for pid in self.living():
             os.kill(pid, signal.SIGKILL)
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.wait()
-        self._process.stdout.close()
+        end(self._process)
         self._folder.cleanup()
 
     def __enter__(self) -> Nursery:
