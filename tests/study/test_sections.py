@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from search.errors import InputError
-from search.study.sections import DEMO_SPLIT, BackboneSpec, format_duration, parse_duration
+from search.study.field_types import format_duration, parse_duration
+from search.study.sections import DEMO_SPLIT, BackboneSpec
 from search.study.spec import differences, make_spec
 
 NAN, INFINITY = float("nan"), float("inf")
