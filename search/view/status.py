@@ -106,7 +106,7 @@ def _stopped(progress: Progress) -> str:
 
 def _one_line(value: Any) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{key}: {_one_line(item)}" for key, item in value.items() if item is not None)
+        return ", ".join(f"{key}: {_one_line(item)}" for key, item in value.items() if item is not None and item != {})
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_one_line(item) for item in value) + "]"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

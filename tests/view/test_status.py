@@ -55,6 +55,16 @@ def test_status_before_anything_is_known(printed: Printed, study: StudyRecord, p
     assert not any(line.startswith(("hardware", "versions")) for line in lines)
 
 
+def test_status_leaves_out_what_the_spec_leaves_empty(
+    printed: Printed, study: StudyRecord, progress: MakeProgress
+) -> None:
+    spec = {**study.spec, "space": {"methods": ["random"], "options": {}, "blocks": None}}
+    shown = printed(status.study_status(replace(study, spec=spec), progress()))
+    assert "methods: [random]" in shown
+    assert "options" not in shown
+    assert "blocks" not in shown
+
+
 def test_status_names_skipped_images(printed: Printed, study: StudyRecord, progress: MakeProgress) -> None:
     broken = [f"shirt/{i}.png" for i in range(5)]
     text = printed(status.study_status(replace(study, provenance={"skipped_images": broken}), progress()))
