@@ -54,8 +54,7 @@ def has_trials(store: Store, record: StudyRecord) -> bool:
     """Whether the study is prepared, runs, and has budget left."""
     if record.state != "running" or FACTS not in record.provenance:
         return False
-    progress, limit = store.progress(record.id), make_spec(record.spec, f"study {record.name}").budget.time
-    return progress.done < progress.total and (limit is None or progress.seconds < limit)
+    return not store.progress(record.id).is_spent(make_spec(record.spec, f"study {record.name}").budget.time)
 
 
 def help_with(store: Store, record: StudyRecord, number: int, observe: Observer | None = None) -> bool:

@@ -95,7 +95,7 @@ class Walk:
         self._check_open()
         self._record = self._store.study(self._record.name)
         facts = self._record.provenance.get(FACTS)
-        if facts is not None and self._has_trials():
+        if facts is not None and not self._is_spent():
             self._bench.use(Facts(**facts))
             self._search(lead, None)
             return
@@ -103,9 +103,8 @@ class Walk:
             time.sleep(POLL_S)
         self._observe(self._store.progress(self._record.id))
 
-    def _has_trials(self) -> bool:
-        progress, budget = self._store.progress(self._record.id), self._bench.spec.budget
-        return progress.done < budget.trials and (budget.time is None or progress.seconds < budget.time)
+    def _is_spent(self) -> bool:
+        return self._store.progress(self._record.id).is_spent(self._bench.spec.budget.time)
 
     def _check_open(self) -> None:
         """Raises StudyHeld if somebody paused or stopped the study: this process is then free for another."""
@@ -168,7 +167,7 @@ class Walk:
         except LeadChanged:
             raise
         except SearchError:
-            if self._has_trials():  # if not, others were faster: there was nothing left to join
+            if not self._is_spent():  # if not, others were faster: there was nothing left to join
                 raise
         finally:
             worker.mend()

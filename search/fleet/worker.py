@@ -117,8 +117,7 @@ class Worker:
 
     def budget_is_spent(self) -> bool:
         """Whether every trial is done, or the time is used up."""
-        progress, budget = self._store.progress(self._record.id), self._bench.spec.budget
-        return progress.done >= budget.trials or (budget.time is not None and progress.seconds >= budget.time)
+        return self._store.progress(self._record.id).is_spent(self._bench.spec.budget.time)
 
     # One trial
 

@@ -161,6 +161,10 @@ class Progress:
     images_whole: int = 0
     failed: int = 0
 
+    def is_spent(self, limit_s: float | None) -> bool:
+        """Whether every trial is done, or the time is used up. limit_s: the time budget; None for none."""
+        return self.done >= self.total or (limit_s is not None and self.seconds >= limit_s)
+
 
 OPEN_STATES = ("created", "running", "confirming")  # workers may take the study
 HELD_STATES = ("paused", "stopped")  # somebody's word, or a failure: workers leave it until it is resumed
