@@ -22,6 +22,7 @@ _OF_KEY = select(EVALUATION).where(
     EVALUATION.c.study_id == bindparam("study"), EVALUATION.c.schedule_key == bindparam("key")
 )
 _STANDING = _OF_KEY.with_only_columns(EVALUATION.c.id, EVALUATION.c.complete)
+_ADD = insert(EVALUATION)
 _OF_IDENTITY = select(EVALUATION.c.id).where(
     EVALUATION.c.identity == bindparam("what"), EVALUATION.c.complete.is_(True)
 )
@@ -113,12 +114,12 @@ def find_known(connection: Connection, study_id: int, key: str, identity: str) -
 def add(connection: Connection, study_id: int, trial: int, measurement: Measurement, feasible: bool) -> None:
     """Keep the evaluation if its schedule has none, or if it completes a stopped one.
 
-    The caller holds the study's lock.
+    IntegrityError if another adds the schedule's first at this moment, unless the caller holds the study's lock.
     """
     row = connection.execute(_STANDING, {"study": study_id, "key": measurement.key}).one_or_none()
     values = evaluation_values(study_id, trial, measurement, feasible)
     if row is None:
-        connection.execute(insert(EVALUATION).values(values))
+        connection.execute(_ADD, values)
     elif measurement.complete and not row.complete:
         del values["trial"]
         connection.execute(update(EVALUATION).where(EVALUATION.c.id == row.id).values(values))

@@ -163,7 +163,7 @@ class Store(LeaderStore, Queue):
 
         trials.delete_optuna_study(self.optuna_storage(), name)
         with writing(self._engine) as connection:
-            slots.lock_study(connection, record.id)
+            slots.lock_study(connection, record.id, whole=True)
             studies.remove(connection, record.id)
 
     def add_seconds(self, study_id: int, seconds: float) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import IntegrityError
 
 from search.store import attempts, evaluations, slots, studies, versions
 from search.store.database import reading, writing
@@ -171,14 +172,13 @@ class Queue:
 
         stored: the trial as `take` found it; what it has not is added.
         """
-        from search.store import trial_rows  # loads Optuna
+        from search.store import trial_rows, trial_starts  # loads Optuna
 
         with writing(self._engine) as connection:
-            if stored is not None:
+            if stored is None:
+                trial_starts.start(connection, slot, trial)
+            else:
                 trial_rows.complete(connection, trial, stored)
-                return
-            trial_rows.add(connection, slot.study_id, trial)
-            slots.note(connection, slot, trial.number)
 
     def refuse(self, slot: Slot, trial: FrozenTrial, stored: FrozenTrial | None, ending: Ending) -> None:
         """Keep a trial that is not to be measured: it ends as it begins, and the slot is free for another."""
@@ -222,19 +222,36 @@ class Queue:
         its place, under the first one's trial. Raises TrialStopped, writing nothing, if the slot was freed
         meanwhile; a second call for the same slot and result does nothing.
         """
-        with writing(self._engine) as connection:
-            slots.lock_study(connection, slot.study_id)
-            if not slots.finish(connection, slot, trial, measurement.key):
-                return None
-            if ending is not None and trial_id is not None:
-                from search.store import trial_rows  # loads Optuna
 
-                trial_rows.end(connection, trial_id, ending)
-            evaluations.add(connection, slot.study_id, trial, measurement, feasible)
-            if seconds:
-                studies.add_seconds(connection, slot.study_id, seconds)
-            version = versions.update_front(connection, slot.study_id, measurement.key)
-            return None if version is None else versions.read_front(connection, slot.study_id, version)
+        def keep(alone: bool) -> Front | None:
+            """alone: under the study's lock, for which all its workers wait; most results change no front.
+
+            Where it is taken it is the first (see `slots.hold`): what counts time changes the study's row, and on
+            MySQL whoever adds a row that points to the study shares a lock of it.
+            """
+            with writing(self._engine) as connection:
+                alone = alone or seconds > 0 or connection.dialect.name == "mysql"
+                alone = alone or versions.may_change(connection, study_id, measurement, feasible)
+                if alone:
+                    slots.lock_study(connection, study_id)
+                if not slots.finish(connection, slot, trial, measurement.key):
+                    return None
+                if ending is not None and trial_id is not None:
+                    from search.store import trial_rows  # loads Optuna
+
+                    trial_rows.end(connection, trial_id, ending, replace=alone)
+                evaluations.add(connection, study_id, trial, measurement, feasible)
+                if seconds:
+                    studies.add_seconds(connection, study_id, seconds)
+                version = versions.update_front(connection, study_id, measurement.key) if alone else None
+                return None if version is None else versions.read_front(connection, study_id, version)
+
+        study_id = slot.study_id
+        try:
+            return keep(alone=False)
+        except IntegrityError:
+            # another worker kept the schedule's first evaluation at this very moment, or Optuna's trial was told a part
+            return keep(alone=True)
 
     # Trials that no slot knows any more
 

@@ -48,7 +48,10 @@ IS_HELD = and_(SLOT.c.id == bindparam("slot"), SLOT.c.lease == bindparam("held")
 _OF_LEASE = select(SLOT.c.id).where(SLOT.c.study_id == bindparam("study"), SLOT.c.lease == bindparam("lease"))
 _OF_STUDY = select(func.count()).where(SLOT.c.study_id == bindparam("study"))
 _TAKEN = select(_OF_LEASE.scalar_subquery().label("known"), _OF_STUDY.scalar_subquery().label("taken"))
-_LOCK = select(STUDY.c.state, STUDY.c.seconds).where(STUDY.c.id == bindparam("study")).with_for_update()
+_ADD = insert(SLOT)
+_STUDY_ROW = select(STUDY.c.state, STUDY.c.seconds).where(STUDY.c.id == bindparam("study"))
+_LOCK = _STUDY_ROW.with_for_update(key_share=True)  # rows that point to the study may be added meanwhile, ...
+_LOCK_WHOLE = _STUDY_ROW.with_for_update()  # ... and here not even those
 _NOTE = update(SLOT).where(IS_HELD).values(trial=bindparam("number"))
 _FINISH = update(SLOT).where(IS_HELD).values(state=DONE, trial=bindparam("number"), schedule_key=bindparam("key"))
 _BEAT = update(SLOT).where(SLOT.c.worker == bindparam("name"), SLOT.c.state == RESERVED)
@@ -190,12 +193,13 @@ def count_ended(connection: Connection, study_id: int) -> tuple[int, int]:
     return counts.get(DONE, 0), counts.get(FAILED, 0)
 
 
-def lock_study(connection: Connection, study_id: int) -> tuple[str, float] | None:
+def lock_study(connection: Connection, study_id: int, whole: bool = False) -> tuple[str, float] | None:
     """Wait until nobody else changes this study's slots or front; returns its state and the seconds it used.
 
-    SQLite's write transactions are alone anyway.
+    whole: wait also for those who add results that change no front, and keep them out: to delete the study. SQLite's
+    write transactions are alone anyway.
     """
-    row = connection.execute(_LOCK, {"study": study_id}).one_or_none()
+    row = connection.execute(_LOCK_WHOLE if whole else _LOCK, {"study": study_id}).one_or_none()
     return None if row is None else (row.state, row.seconds)
 
 

@@ -89,9 +89,17 @@ def add_seconds(connection: Connection, study_id: int, seconds: float) -> None:
 
 
 def claim_mending(connection: Connection, study_id: int, every_s: float) -> bool:
-    """True for one caller in `every_s` seconds, by the database's clock; False for all others."""
+    """True for one caller in `every_s` seconds, by the database's clock; False for all others.
+
+    On PostgreSQL also where another changes the study's row at this moment: many workers look, and one of them will
+    find it free, while to wait would keep those waiting who take a trial.
+    """
     now = slots.clock(connection)
     due = (STUDY.c.id == study_id) & (STUDY.c.mended_at <= now - every_s)
+    if connection.dialect.name == "postgresql":
+        free = select(STUDY.c.id).where(due).with_for_update(key_share=True, skip_locked=True)
+        if connection.scalar(free) is None:
+            return False
     return connection.execute(update(STUDY).where(due).values(mended_at=now)).rowcount > 0
 
 

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, cast
 
-from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
+from optuna.distributions import distribution_to_json, json_to_distribution
 from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import (
@@ -61,6 +61,7 @@ _LOOK = select(SLOT.c.trial, _WAITING.scalar_subquery()).where(slots.IS_HELD)
 _NUMBERED = select(TRIALS.c.trial_id).where(_OURS, TRIALS.c.number == bindparam("wanted"))
 _RUNNING = select(TRIALS.c.number, TRIALS.c.trial_id).where(_OURS, TRIALS.c.state == TrialState.RUNNING)
 _IS_RUNNING = (TRIALS.c.trial_id == bindparam("trial")) & (TRIALS.c.state == TrialState.RUNNING)
+_ADD = insert(TRIALS)
 _END = update(TRIALS).where(_IS_RUNNING).values(state=bindparam("ended"), datetime_complete=bindparam("at"))
 
 
@@ -99,7 +100,7 @@ def list_running(connection: Connection, study_id: int) -> list[tuple[int, int]]
 def take(connection: Connection, trial_id: int) -> bool:
     """Let a waiting trial run; False if another was faster."""
     waits = (TRIALS.c.trial_id == trial_id) & (TRIALS.c.state == TrialState.WAITING)
-    change = update(TRIALS).where(waits).values(state=TrialState.RUNNING, datetime_start=_now())
+    change = update(TRIALS).where(waits).values(state=TrialState.RUNNING, datetime_start=now())
     return connection.execute(change).rowcount > 0
 
 
@@ -109,13 +110,18 @@ def requeue(connection: Connection, trial_id: int) -> bool:
     return connection.execute(update(TRIALS).where(runs).values(state=TrialState.WAITING)).rowcount > 0
 
 
+def lock(connection: Connection, study_id: int) -> int:
+    """Optuna's id of the study of ours. Nobody else gives a trial of it a number until the transaction ends."""
+    return int(connection.scalars(_LOCK, {"study": study_id}).one())
+
+
 def add(connection: Connection, study_id: int, trial: FrozenTrial) -> None:
     """A new, running trial with all that `trial` has; its number and Optuna's id of it are set in `trial`."""
-    study = connection.scalar(_LOCK, {"study": study_id})
+    study = lock(connection, study_id)
     last = connection.scalar(_LAST, {"optuna_study": study})
     trial.number = 0 if last is None else last + 1
-    values = {"study_id": study, "number": trial.number, "state": TrialState.RUNNING, "datetime_start": _now()}
-    result = connection.execute(insert(TRIALS).values(values))
+    values = {"study_id": study, "number": trial.number, "state": TrialState.RUNNING, "datetime_start": now()}
+    result = connection.execute(_ADD, values)
     assert result.inserted_primary_key is not None
     trial._trial_id = result.inserted_primary_key[0]
     complete(connection, trial, None)
@@ -123,20 +129,23 @@ def add(connection: Connection, study_id: int, trial: FrozenTrial) -> None:
 
 def complete(connection: Connection, trial: FrozenTrial, stored: FrozenTrial | None) -> None:
     """Add the parameters and system attributes that a running trial has, and the stored one has not."""
-    params = {name: trial.distributions[name] for name in trial.params if not stored or name not in stored.params}
+    params = [name for name in trial.params if not stored or name not in stored.params]
     known = stored.system_attrs if stored else {}
     attributes = {name: each for name, each in trial.system_attrs.items() if name not in known or known[name] != each}
-    _insert(connection, PARAMS, [_param(trial, name, each) for name, each in params.items()])
+    _insert(connection, PARAMS, [{"trial_id": trial._trial_id, **row} for row in param_rows(trial, params)])
     _set_attributes(connection, SYSTEM_ATTRIBUTES, trial._trial_id, attributes, replace=stored is not None)
 
 
-def _param(trial: FrozenTrial, name: str, distribution: BaseDistribution) -> dict[str, Any]:
-    return {
-        "trial_id": trial._trial_id,
-        "param_name": name,
-        "param_value": float(distribution.to_internal_repr(trial.params[name])),
-        "distribution_json": _as_json(distribution),
-    }
+def param_rows(trial: FrozenTrial, names: Iterable[str]) -> list[dict[str, Any]]:
+    """What is kept of a trial's parameters of these names, but for the trial's id."""
+    return [
+        {
+            "param_name": name,
+            "param_value": float(trial.distributions[name].to_internal_repr(trial.params[name])),
+            "distribution_json": _as_json(trial.distributions[name]),
+        }
+        for name in names
+    ]
 
 
 _as_json = lru_cache(maxsize=1000)(distribution_to_json)
@@ -145,17 +154,20 @@ _as_json = lru_cache(maxsize=1000)(distribution_to_json)
 # A trial ends
 
 
-def end(connection: Connection, trial_id: int, ending: Ending) -> bool:
-    """Write all that is told of a running trial's end; False, and nothing is written, if it does not run."""
+def end(connection: Connection, trial_id: int, ending: Ending, replace: bool = True) -> bool:
+    """Write all that is told of a running trial's end; False, and nothing is written, if it does not run.
+
+    replace: whether an earlier release, which told it bit by bit, may have told some of it already.
+    """
     state = TrialState[ending.state]
-    if connection.execute(_END, {"trial": trial_id, "ended": state, "at": _now()}).rowcount == 0:
+    if connection.execute(_END, {"trial": trial_id, "ended": state, "at": now()}).rowcount == 0:
         return False
     finite = models.TrialValueModel.TrialValueType.FINITE.name
     values = [{"objective": i, "value": float(each)} for i, each in enumerate(ending.values or ())]
     _insert(connection, VALUES, [{"trial_id": trial_id, "value_type": finite, **each} for each in values])
     constraints = {CONSTRAINT + limit: float(excess) for limit, excess in ending.constraints.items()}
-    _set_attributes(connection, USER_ATTRIBUTES, trial_id, ending.attributes)
-    _set_attributes(connection, SYSTEM_ATTRIBUTES, trial_id, constraints)
+    _set_attributes(connection, USER_ATTRIBUTES, trial_id, ending.attributes, replace)
+    _set_attributes(connection, SYSTEM_ATTRIBUTES, trial_id, constraints, replace)
     return True
 
 
@@ -165,26 +177,42 @@ def _set_attributes(
     """replace: whether the trial may have some of them already."""
     if replace and attributes:
         connection.execute(delete(table).where(table.c.trial_id == trial_id, table.c.key.in_(list(attributes))))
-    rows = [{"trial_id": trial_id, "key": key, "value_json": json.dumps(each)} for key, each in attributes.items()]
-    _insert(connection, table, rows)
+    _insert(connection, table, [{"trial_id": trial_id, **row} for row in attribute_rows(attributes)])
+
+
+def attribute_rows(attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What is kept of attributes, but for the trial's id."""
+    return [{"key": key, "value_json": json.dumps(each)} for key, each in attributes.items()]
 
 
 def _insert(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
-    """All rows by one statement, which is built once for each number of rows: SQLAlchemy would build it every time."""
-    if rows:
-        statement = _statement(connection.dialect, table, tuple(rows[0]), len(rows))
-        connection.execute(statement, {f"{name}_{i}": each for i, row in enumerate(rows) for name, each in row.items()})
+    """All rows by one statement, which is built once for each shape: SQLAlchemy would build it every time.
+
+    Equal values of a column are sent once: psycopg reads a statement anew each time if it has more than 50 of them.
+    """
+    if not rows:
+        return
+    sent: dict[tuple[str, Any], str] = {}
+    places = tuple(
+        tuple(sent.setdefault((name, value), f"{name}_{len(sent)}") for name, value in row.items()) for row in rows
+    )
+    statement = _statement(connection.dialect, table, tuple(rows[0]), places)
+    connection.execute(statement, {place: value for (_, value), place in sent.items()})
 
 
 @lru_cache(maxsize=1000)
-def _statement(dialect: Dialect, table: Table, columns: tuple[str, ...], rows: int) -> TextClause:
+def _statement(
+    dialect: Dialect, table: Table, columns: tuple[str, ...], places: tuple[tuple[str, ...], ...]
+) -> TextClause:
+    """places: by row and column, the name of the value."""
     quote = dialect.identifier_preparer.quote
     names = ", ".join(map(quote, columns))
-    values = ", ".join(f"({', '.join(f':{name}_{i}' for name in columns)})" for i in range(rows))
+    values = ", ".join(f"({', '.join(f':{place}' for place in row)})" for row in places)
     return text(f"INSERT INTO {quote(table.name)} ({names}) VALUES {values}")
 
 
-def _now() -> datetime:
+def now() -> datetime:
+    """UTC."""
     return datetime.now(UTC).replace(tzinfo=None)  # as the columns hold it
 
 

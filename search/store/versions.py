@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from sqlalchemy import BindParameter, Connection, bindparam, func, insert, literal, select
+from sqlalchemy import BindParameter, Connection, Double, and_, bindparam, func, insert, literal, or_, select
 
 from pruning.schedule import Schedule
 from search.errors import InputError, UnknownStudy
 from search.store import evaluations, pareto, slots
-from search.store.records import WORTHWHILE_DROP, Evaluation, Front, Progress
+from search.store.records import WORTHWHILE_DROP, Evaluation, Front, Measurement, Progress
 from search.store.tables import EVALUATION, FRONT, FRONT_POINT, STUDY
 
 DENSE_KEY = Schedule().key  # the same for every backbone
@@ -46,6 +46,27 @@ _ALL = _ALL.where(_MAY_STAND)
 _MEMBERS = select(*_NUMBERS, literal(1).label("stands")).join(FRONT_POINT, _OF_FRONT)
 _NEW = select(*_NUMBERS, literal(0).label("stands")).where(_MAY_STAND, EVALUATION.c.schedule_key == bindparam("key"))
 _CANDIDATES = _NEW.union_all(_MEMBERS)
+_LATEST = select(func.max(FRONT.c.version)).where(FRONT.c.study_id == _STUDY).scalar_subquery()
+_ACCURACY, _SPEED = bindparam("accuracy", type_=Double), bindparam("throughput", type_=Double)
+_IS_BETTER = or_(
+    and_(FRONT_POINT.c.accuracy >= _ACCURACY, FRONT_POINT.c.throughput > _SPEED),
+    and_(FRONT_POINT.c.accuracy > _ACCURACY, FRONT_POINT.c.throughput >= _SPEED),
+)
+_BEATEN = select(FRONT_POINT.c.evaluation_id).where(FRONT_POINT.c.study_id == _STUDY, FRONT_POINT.c.version == _LATEST)
+_BEATEN = _BEATEN.where(_IS_BETTER).limit(1)
+
+
+def may_change(connection: Connection, study_id: int, measurement: Measurement, feasible: bool) -> bool:
+    """Whether a result that is to be kept may change the front. No needs no lock: what is beaten stays beaten.
+
+    With the dense model's the first version comes into being, whatever it is made of.
+    """
+    if measurement.key == DENSE_KEY:
+        return True
+    if not (feasible and measurement.complete):
+        return False
+    named = {"accuracy": measurement.accuracy.value, "throughput": measurement.throughput.images_per_s}
+    return connection.scalar(_BEATEN, {"study": study_id, **named}) is None
 
 
 def update_front(connection: Connection, study_id: int, key: str | None = None) -> int | None:

@@ -28,7 +28,7 @@ from tests.benchmarks.table import Table, make_parser
 
 ROOT = Path(__file__).parents[2]
 EARLY = 100  # the trial that later ones are compared with
-WRITES = ("INSERT", "UPDATE", "DELETE")
+WRITES = ("INSERT", "UPDATE", "DELETE", "WITH")
 COLUMNS = {"checkout": "", "trial": "", "worker ms": ".1f", "server ms": ".1f", "statements": ".1f", "writes": ".1f"}
 
 
