@@ -48,6 +48,7 @@ VALUES = cast(Table, models.TrialValueModel.__table__)
 INTERMEDIATE = cast(Table, models.TrialIntermediateValueModel.__table__)
 USER_ATTRIBUTES = cast(Table, models.TrialUserAttributeModel.__table__)
 SYSTEM_ATTRIBUTES = cast(Table, models.TrialSystemAttributeModel.__table__)
+SHARED = ("trial_id", "distribution_json")
 CONSTRAINT = "constraints:"  # as `Trial.set_constraint` names a system attribute
 
 _NAME = select(STUDY.c.name).where(STUDY.c.id == bindparam("study")).scalar_subquery()
@@ -186,18 +187,30 @@ def attribute_rows(attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _insert(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
-    """All rows by one statement, which is built once for each shape: SQLAlchemy would build it every time.
+    """All rows by one statement, which is built once for each shape: SQLAlchemy would build it every time."""
+    if rows:
+        places, values = named_once(rows)
+        connection.execute(_statement(connection.dialect, table, tuple(rows[0]), places), values)
 
-    Equal values of a column are sent once: psycopg reads a statement anew each time if it has more than 50 of them.
+
+def named_once(rows: list[dict[str, Any]]) -> tuple[tuple[tuple[str, ...], ...], dict[str, Any]]:
+    """The name of each row's values, in order, and the values by name; in the columns of SHARED equal values have one.
+
+    psycopg reads a statement anew each time if it has more than 50 values. In other columns values are equal by chance:
+    each chance would make a statement of its own.
     """
-    if not rows:
-        return
-    sent: dict[tuple[str, Any], str] = {}
-    places = tuple(
-        tuple(sent.setdefault((name, value), f"{name}_{len(sent)}") for name, value in row.items()) for row in rows
-    )
-    statement = _statement(connection.dialect, table, tuple(rows[0]), places)
-    connection.execute(statement, {place: value for (_, value), place in sent.items()})
+    names: dict[tuple[str, Any], str] = {}
+    values: dict[str, Any] = {}
+    places = []
+    for number, row in enumerate(rows):
+        place = {}
+        for column, value in row.items():
+            place[column] = name = f"{column}_{number}"
+            if column in SHARED:
+                place[column] = name = names.setdefault((column, value), name)
+            values[name] = value
+        places.append(tuple(place.values()))
+    return tuple(places), values
 
 
 @lru_cache(maxsize=1000)

@@ -11,7 +11,6 @@ cannot hand on what they inserted.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
 
 from optuna.trial import FrozenTrial
 from sqlalchemy import Connection, TextClause, text
@@ -51,19 +50,12 @@ def start(connection: Connection, slot: Slot, trial: FrozenTrial) -> None:
         slots.note(connection, slot, trial.number)
         return
     named = {"optuna_study": trial_rows.lock(connection, slot.study_id), "at": trial_rows.now(), **slots.named(slot)}
-    params = [tuple(row[name] for name in _PARAMS) for row in trial_rows.param_rows(trial, trial.params)]
-    attributes = [tuple(row[name] for name in _ATTRIBUTES) for row in trial_rows.attribute_rows(trial.system_attrs)]
-    sent: dict[Any, str] = {}
-    statement = _statement(_places(params, sent), _places(attributes, sent))
-    row = connection.execute(statement, {**named, **{place: value for value, place in sent.items()}}).one()
+    params, values = trial_rows.named_once(trial_rows.param_rows(trial, trial.params))
+    attributes, more = trial_rows.named_once(trial_rows.attribute_rows(trial.system_attrs))
+    row = connection.execute(_statement(params, attributes), {**named, **values, **more}).one()
     trial._trial_id, trial.number, taken = row
     if not taken:
         raise slots.lost(slot)
-
-
-def _places(rows: list[tuple[Any, ...]], sent: dict[Any, str]) -> tuple[tuple[str, ...], ...]:
-    """Names of the values; equal ones have one name. psycopg reads a statement of over 50 values anew each time."""
-    return tuple(tuple(sent.setdefault(value, f"v{len(sent)}") for value in row) for row in rows)
 
 
 @lru_cache(maxsize=1000)

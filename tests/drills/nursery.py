@@ -38,7 +38,8 @@ COST = StageCost(opened=(0.1, 2.0), vote=(0.01, 0.1), similarity=(0.2, 3.0))
 PROFILE = LatencyProfile(8, 12, (5, 196), (0.5, 7.0), 0.7, {"zero-tprune": COST})
 
 
-def drill_spec(name: str, trials: int) -> StudySpec:
+def drill_spec(name: str, trials: int, racing: bool = True) -> StudySpec:
+    """racing: without it no trial is stopped, so that all take as long."""
     document = {
         "name": name,
         "backbone": {"name": "demo"},
@@ -46,6 +47,7 @@ def drill_spec(name: str, trials: int) -> StudySpec:
         "budget": {"trials": trials},
         "space": {"max_stages": 3, "keep": [0.3, 1.0], "wpr_iterations": [1, 30]},
         "sampler": {"name": "random"},
+        **({} if racing else {"racing": {"alpha": 0.0}}),
         "runtime": {"batch_size": 8, "dtype": "float32", "device": "cpu"},
     }
     return make_spec(document, "drill")
