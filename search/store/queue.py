@@ -223,14 +223,14 @@ class Queue:
         meanwhile; a second call for the same slot and result does nothing.
         """
 
-        def keep(alone: bool) -> Front | None:
-            """alone: under the study's lock, for which all its workers wait; most results change no front.
+        def keep(again: bool) -> Front | None:
+            """Under the study's lock, for which all its workers wait, only where need be: most results change no front.
 
             Where it is taken it is the first (see `slots.hold`): what counts time changes the study's row, and on
             MySQL whoever adds a row that points to the study shares a lock of it.
             """
             with writing(self._engine) as connection:
-                alone = alone or seconds > 0 or connection.dialect.name == "mysql"
+                alone = again or seconds > 0 or connection.dialect.name == "mysql"
                 alone = alone or versions.may_change(connection, study_id, measurement, feasible)
                 if alone:
                     slots.lock_study(connection, study_id)
@@ -239,7 +239,7 @@ class Queue:
                 if ending is not None and trial_id is not None:
                     from search.store import trial_rows  # loads Optuna
 
-                    trial_rows.end(connection, trial_id, ending, replace=alone)
+                    trial_rows.end(connection, trial_id, ending, replace=again)
                 evaluations.add(connection, study_id, trial, measurement, feasible)
                 if seconds:
                     studies.add_seconds(connection, study_id, seconds)
@@ -248,10 +248,10 @@ class Queue:
 
         study_id = slot.study_id
         try:
-            return keep(alone=False)
+            return keep(again=False)
         except IntegrityError:
             # another worker kept the schedule's first evaluation at this very moment, or Optuna's trial was told a part
-            return keep(alone=True)
+            return keep(again=True)
 
     # Trials that no slot knows any more
 

@@ -48,7 +48,6 @@ IS_HELD = and_(SLOT.c.id == bindparam("slot"), SLOT.c.lease == bindparam("held")
 _OF_LEASE = select(SLOT.c.id).where(SLOT.c.study_id == bindparam("study"), SLOT.c.lease == bindparam("lease"))
 _OF_STUDY = select(func.count()).where(SLOT.c.study_id == bindparam("study"))
 _TAKEN = select(_OF_LEASE.scalar_subquery().label("known"), _OF_STUDY.scalar_subquery().label("taken"))
-_ADD = insert(SLOT)
 _STUDY_ROW = select(STUDY.c.state, STUDY.c.seconds).where(STUDY.c.id == bindparam("study"))
 _LOCK = _STUDY_ROW.with_for_update(key_share=True)  # rows that point to the study may be added meanwhile, ...
 _LOCK_WHOLE = _STUDY_ROW.with_for_update()  # ... and here not even those

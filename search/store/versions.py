@@ -28,12 +28,13 @@ ROUNDING = 1e-9  # shares of images are exact to this
 
 # What every trial's end asks is built once: building a statement costs as much as sending it.
 _STUDY: BindParameter[int] = bindparam("study")
+_LATEST = select(func.max(FRONT.c.version)).where(FRONT.c.study_id == _STUDY).scalar_subquery()
 _STANDING = select(
     select(EVALUATION.c.accuracy)
     .where(EVALUATION.c.study_id == _STUDY, EVALUATION.c.schedule_key == bindparam("dense"))
     .where(EVALUATION.c.complete.is_(True))
     .scalar_subquery(),
-    select(func.max(FRONT.c.version)).where(FRONT.c.study_id == _STUDY).scalar_subquery(),
+    _LATEST,
 )
 _NUMBERS = (EVALUATION.c.id, EVALUATION.c.accuracy, EVALUATION.c.throughput, EVALUATION.c.speedup)
 _OF_FRONT = (FRONT_POINT.c.evaluation_id == EVALUATION.c.id) & (FRONT_POINT.c.version == bindparam("version"))
@@ -46,7 +47,6 @@ _ALL = _ALL.where(_MAY_STAND)
 _MEMBERS = select(*_NUMBERS, literal(1).label("stands")).join(FRONT_POINT, _OF_FRONT)
 _NEW = select(*_NUMBERS, literal(0).label("stands")).where(_MAY_STAND, EVALUATION.c.schedule_key == bindparam("key"))
 _CANDIDATES = _NEW.union_all(_MEMBERS)
-_LATEST = select(func.max(FRONT.c.version)).where(FRONT.c.study_id == _STUDY).scalar_subquery()
 _ACCURACY, _SPEED = bindparam("accuracy", type_=Double), bindparam("throughput", type_=Double)
 _IS_BETTER = or_(
     and_(FRONT_POINT.c.accuracy >= _ACCURACY, FRONT_POINT.c.throughput > _SPEED),

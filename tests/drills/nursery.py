@@ -47,7 +47,7 @@ def drill_spec(name: str, trials: int, racing: bool = True) -> StudySpec:
         "budget": {"trials": trials},
         "space": {"max_stages": 3, "keep": [0.3, 1.0], "wpr_iterations": [1, 30]},
         "sampler": {"name": "random"},
-        **({} if racing else {"racing": {"alpha": 0.0}}),
+        "racing": {} if racing else {"alpha": 0.0},
         "runtime": {"batch_size": 8, "dtype": "float32", "device": "cpu"},
     }
     return make_spec(document, "drill")

@@ -29,9 +29,9 @@ from tests.fleet.soundness import check_sound, optuna_trials
 TRIALS = 30
 WAIT_S = 0.5
 MOST_WRITES = 3  # transactions: the slot, the trial, the result
-MOST_STATEMENTS = {"sqlite": 17, "postgresql": 14, "mysql": 20}  # of a trial that changes no front
+MOST_STATEMENTS = {"sqlite": 17, "postgresql": 14, "mysql": 19}  # of a trial that changes no front
 BOX = FloatDistribution(0.0, 1.0)
-MOST_OF_A_FRONT = 33  # of one that does, and that begins by reading another's
+MOST_OF_A_FRONT = 32  # of one that does, and that begins by reading another's
 
 
 @dataclass
@@ -124,8 +124,6 @@ def test_who_looks_for_the_dead_waits_for_nobody(locked: tuple[Store, StudyRecor
 def test_a_study_is_deleted_after_those_who_add_results(locked: tuple[Store, StudyRecord, Connection]) -> None:
     """They hold no lock of the study, but the rows that they add point to it."""
     store, record, connection = locked
-    slot = store.reserve(record.id, "worker", 12)
-    assert slot is not None
     evaluations.add(connection, record.id, 1, measured(60, 0.85, 0.9), True)
     with ThreadPoolExecutor() as pool:
         deleted = pool.submit(store.delete_study, record.name)

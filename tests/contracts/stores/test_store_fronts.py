@@ -117,6 +117,16 @@ class TestFronts:
         # trial 4 is one point below trial 1, the most accurate; trial 2 is further off, trial 3 breaks a limit
         assert (progress.done, progress.front_size, progress.best.trial) == (5, 3, 4)
 
+    def test_the_dense_model_brings_the_first_version_whenever_it_comes(
+        self, opened: Store, record: StudyRecord, run: Run, measured: Measure
+    ) -> None:
+        """Also where it is over a limit itself, as it is over most limits of FLOPs."""
+        assert run(1, measured(60, 0.88, 1.3)) is None
+        assert run(2, measured(70, 0.85, 1.1)) is None
+        front = run(0, measured(0, 0.9, 1.0), feasible=False)
+        assert front is not None
+        assert (front.version, [point.trial for point in front.points]) == (1, [1])
+
     def test_points_are_one_select_away(self, opened: Store, record: StudyRecord, run: Run, measured: Measure) -> None:
         run(0, measured(0, 0.9, 1.0))
         run(1, measured(60, 0.88, 1.3))
