@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Barrier
 
@@ -94,12 +95,22 @@ def locked(postgresql_store: Store, asked: StudySpec) -> Iterator[tuple[Store, S
     store.delete_study(name)
 
 
+@contextmanager
+def unlocked_at_last(connection: Connection) -> Iterator[None]:
+    """Whoever waits for the lock against the law is let go when the test fails; or it would never end."""
+    try:
+        yield
+    finally:
+        if connection.in_transaction():
+            connection.rollback()
+
+
 def test_a_result_that_changes_no_front_waits_for_nobody(locked: tuple[Store, StudyRecord, Connection]) -> None:
     store, record, connection = locked
     kept = {"beaten": measured(60, 0.85, 0.9), "stopped": measured(61, 0.95, 1.2, complete=False)}
     slots_of = {name: store.reserve(record.id, name, 12) for name in (*kept, "better")}
     slots.lock_study(connection, record.id)
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor() as pool, unlocked_at_last(connection):
         for number, (name, measurement) in enumerate(kept.items(), start=1):
             pool.submit(store.complete, slots_of[name], measurement, True, number).result(timeout=10)
         better = pool.submit(store.complete, slots_of["better"], measured(62, 0.89, 1.2), True, 3)
@@ -115,7 +126,7 @@ def test_a_result_that_changes_no_front_waits_for_nobody(locked: tuple[Store, St
 def test_who_looks_for_the_dead_waits_for_nobody(locked: tuple[Store, StudyRecord, Connection]) -> None:
     store, record, connection = locked
     slots.lock_study(connection, record.id)
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor() as pool, unlocked_at_last(connection):
         assert not pool.submit(store.claim_mending, record.id, 1.0).result(timeout=10)
         connection.commit()
         assert pool.submit(store.claim_mending, record.id, 1.0).result(timeout=10)
@@ -125,7 +136,7 @@ def test_a_study_is_deleted_after_those_who_add_results(locked: tuple[Store, Stu
     """They hold no lock of the study, but the rows that they add point to it."""
     store, record, connection = locked
     evaluations.add(connection, record.id, 1, measured(60, 0.85, 0.9), True)
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor() as pool, unlocked_at_last(connection):
         deleted = pool.submit(store.delete_study, record.name)
         with pytest.raises(TimeoutError):
             deleted.result(timeout=WAIT_S)
