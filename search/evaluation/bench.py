@@ -1,40 +1,27 @@
-"""Everything a worker needs to measure schedules for one study: backbone, images, device, format, profile.
+"""Measuring schedules for one study: accuracy on its images, throughput on its device.
 
-The facts that must be the same for every trial (`Facts`) are found out once, by whoever launches the study, and
-kept with it. Knows the rest of this room. Ignores Optuna and SQL.
+Knows the rest of this room. Ignores Optuna and SQL.
 """
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from pruning.backbones import Backbone, load_backbone
-from pruning.flops import FlopCounter, trace_flops
-from pruning.model import PrunedViT
 from pruning.schedule import Schedule
 from search.errors import SearchError
-from search.evaluation.deployed import ONNXRUNTIME, PROFILE_POINTS, Deployed, describe_onnxruntime, prepare
-from search.evaluation.device import DTYPES, choose_device, describe_device
-from search.evaluation.evaluator import NO_CLASS, Bits, Evaluator, accuracy_of
-from search.evaluation.facts import Facts, choose_dtype
-from search.evaluation.images.splits import Images, Split, open_images
-from search.evaluation.order import ImageOrder, draw_order, pack_strata, stratify, unpack_strata
+from search.evaluation.evaluator import Bits, Evaluator, accuracy_of
+from search.evaluation.order import ImageOrder, draw_order, unpack_strata
 from search.evaluation.profile import LatencyProfile
-from search.evaluation.profiling import measure_profile
 from search.evaluation.racing import Lap, Race, estimate
-from search.evaluation.throughput import PairedTiming, measured, time_pairs
+from search.evaluation.rig import Rig
+from search.evaluation.throughput import measured
 from search.store.records import Accuracy, Measurement, Setting, Throughput
-from search.study.space import smallest
-from search.study.spec import StudySpec
 
 Check = Callable[[], None]
 
@@ -43,141 +30,8 @@ def _go_on() -> None:
     pass
 
 
-class Bench:
+class Bench(Rig):
     """Measures schedules for one study on one device."""
-
-    def __init__(self, spec: StudySpec, backbone: Backbone, images: Images, device: torch.device) -> None:
-        self.spec, self.backbone, self.images, self.device = spec, backbone, images, device
-        self._batch_size = spec.runtime.batch_size
-        self._facts: Facts | None = None
-        self._model: PrunedViT | None = None
-        self._dense_correct: Bits | None = None
-
-    @classmethod
-    def open(cls, spec: StudySpec) -> Bench:
-        """Load the backbone and list the images; decode and run nothing yet.
-
-        Raises UnsupportedBackbone, WeightsError, or InputError.
-        """
-        device = choose_device("cpu" if spec.objectives.throughput == ONNXRUNTIME else spec.runtime.device)
-        backbone = load_backbone(spec.backbone.name, spec.backbone.weights, **spec.backbone.sizes)
-        return cls(spec, backbone, open_images(spec.data, spec.objectives, backbone), device)
-
-    # What is found out once
-
-    def find_facts(self) -> Facts:
-        """Choose the number format, check the FLOP counter, and take the profile; once, however often it is asked."""
-        if self._facts is not None:
-            return self._facts
-        dtype, reason = self._choose_dtype()
-        self._model = self.cast(dtype)
-        closed, traced = self.flops(Schedule()), trace_flops(self.backbone.model)
-        if closed != traced:
-            raise SearchError(
-                f"backbone {self.backbone.name}: closed form {closed} FLOPs, fvcore {traced}; report this"
-            )
-        profile, dense = None, 0.0
-        if self.spec.objectives.throughput == "measured":
-            dense = self.time_pairs(Schedule()).dense_images_per_s
-        else:
-            profile = self._measure_profile()
-            dense = profile.predict(Schedule()).images_per_s
-        self.use(
-            Facts(
-                dtype=dtype,
-                dtype_reason=reason,
-                hardware=self.hardware,
-                weights=self.backbone.fingerprint,
-                images=self.images.fingerprint,
-                dense_images_per_s=dense,
-                profile=profile.to_dict() if profile else None,
-            )
-        )
-        return self.facts
-
-    def _choose_dtype(self) -> tuple[str, str]:
-        if self.spec.objectives.throughput == ONNXRUNTIME:
-            return "float32", "what ONNX Runtime computes in"
-        return choose_dtype(self.spec.runtime, self.cast, self.search_split, self.device)
-
-    def find_strata(self) -> Facts:
-        """The facts, with what only the dense model's answers on the whole search split can tell."""
-        if not self.facts.strata:
-            self._facts = replace(self.facts, strata=pack_strata(self._stratify()))
-        return self.facts
-
-    def use(self, facts: Facts) -> None:
-        """Take over what was found out before. Raises SearchError if weights or images have changed since."""
-        for what, then, now in (
-            ("weights", facts.weights, self.backbone.fingerprint),
-            ("images", facts.images, self.images.fingerprint),
-        ):
-            if then != now:
-                raise SearchError(
-                    f"study {self.spec.name}: {what} must be those it was launched with (fingerprint {then}), "
-                    f"got {now}; restore them, or launch under another name"
-                )
-        self._facts = facts
-        self.set_model(facts.dtype)
-
-    def set_model(self, dtype: str) -> None:
-        """Run the model in this number format from now on."""
-        self._model = self.cast(dtype)
-
-    def _stratify(self) -> NDArray[np.uint8]:
-        """Run the dense model over the search split; its answers are kept, since it is the first trial too."""
-        evaluator = self._evaluator(self.model, self.search_split)
-        classes, margins = evaluator.dense()
-        agreement = self.spec.objectives.accuracy == "agreement"
-        right = np.ones(len(classes), dtype=bool) if agreement else classes == self.search_split.labels
-        self._dense_correct = right & (classes != NO_CLASS)
-        return stratify(margins, ~self._dense_correct, self.spec.racing.strata)
-
-    @property
-    def facts(self) -> Facts:
-        assert self._facts is not None, "find_facts or use must come first"
-        return self._facts
-
-    @property
-    def model(self) -> PrunedViT:
-        assert self._model is not None, "find_facts or use must come first"
-        return self._model
-
-    def cast(self, dtype: str) -> PrunedViT:
-        """The model on the device in a number format; the loaded float32 backbone stays as it is."""
-        if self._model is not None and next(self._model.parameters()).dtype == DTYPES[dtype]:
-            return self._model
-        return PrunedViT(copy.deepcopy(self.backbone.model).to(self.device, DTYPES[dtype])).eval()
-
-    def _evaluator(self, model: PrunedViT, split: Split, kind: str = "", **options: Any) -> Evaluator:
-        kind = kind or self.spec.objectives.accuracy
-        return Evaluator(model, split, kind, self._batch_size, self.device, **options)
-
-    def timing_images(self) -> torch.Tensor:
-        """One full batch [B, C, H, W] on the device."""
-        size = self._batch_size
-        images = self.search_split.batch(0, min(size, len(self.search_split)))
-        repeats = -(-size // len(images))  # a split smaller than a batch is timed on full batches too
-        return images.repeat(repeats, 1, 1, 1)[:size].to(self.device)
-
-    def _measure_profile(self) -> LatencyProfile:
-        family = self.backbone.family
-        plans = smallest(self.spec.space, family.depth, self.flops).plan(family.tokens)
-        fewest = plans[-1].kept if plans else family.tokens
-        runtime: dict[str, Any] = {}
-        if self.spec.objectives.throughput == ONNXRUNTIME:
-            runtime = {"prepare": prepare, "points": PROFILE_POINTS}
-        return measure_profile(self.model, self.timing_images(), self.spec.space.methods, fewest, **runtime)
-
-    # What is measured for each schedule
-
-    @cached_property
-    def search_split(self) -> Split:
-        return self.images.search()
-
-    @cached_property
-    def confirm_split(self) -> Split:
-        return self.images.confirm()
 
     @cached_property
     def order(self) -> ImageOrder:
@@ -204,17 +58,6 @@ class Bench:
     def _profile(self) -> LatencyProfile | None:
         return LatencyProfile.from_dict(self.facts.profile) if self.facts.profile else None
 
-    def key(self, schedule: Schedule) -> str:
-        return schedule.key_for(self.backbone.family.tokens)
-
-    def flops(self, schedule: Schedule) -> int:
-        """Of one image, fvcore convention; microseconds."""
-        return self._flops.count(schedule)
-
-    @cached_property
-    def _flops(self) -> FlopCounter:
-        return FlopCounter(self.backbone.model)
-
     def throughput(self, schedule: Schedule) -> Throughput:
         """Predicted from the profile, or measured, as the study asks."""
         return self._profile.predict(schedule) if self._profile else self.time(schedule)
@@ -226,16 +69,6 @@ class Bench:
             return throughput
         # the dense model against itself: its speedup is 1, and the spread tells how well this clock can tell
         return replace(throughput, images_per_s=self.facts.dense_images_per_s, speedup=1.0)
-
-    def time_pairs(self, schedule: Schedule) -> PairedTiming:
-        """Against the dense model, in the runtime that the study asks for."""
-        if self.spec.objectives.throughput == ONNXRUNTIME:
-            return self._deployed.time(schedule, self.timing_images())
-        return time_pairs(self.model, schedule, self.timing_images())
-
-    @cached_property
-    def _deployed(self) -> Deployed:
-        return Deployed(self.model)
 
     def measure_deployed(self, schedule: Schedule) -> Measurement:
         """Accuracy on the whole search split and throughput, both in ONNX Runtime."""
@@ -315,12 +148,6 @@ class Bench:
             complete=partial is None,
             identity=self.identity(schedule),
         )
-
-    @property
-    def hardware(self) -> str:
-        """What speeds hold for: the device, and what runs on it if that is not torch."""
-        runtime = f", {describe_onnxruntime()}" if self.spec.objectives.throughput == ONNXRUNTIME else ""
-        return describe_device(self.device) + runtime
 
     @property
     def setting(self) -> Setting:

@@ -6,6 +6,7 @@ passes alternate, and what counts is the median of the pairs' ratios. Knows Prun
 
 from __future__ import annotations
 
+import logging
 import statistics
 import tempfile
 import time
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from pruning.model import PrunedViT
@@ -26,14 +27,24 @@ from search.store.records import Throughput
 Model = Callable[[Tensor], object]
 
 REPEATS = 7  # pairs; odd, so that the median is one of them
+SAY_AFTER_S = 10.0  # waiting longer than this is said: another study's profile takes about as long
+log = logging.getLogger(__name__)
 
 
 @contextmanager
 def exclusive(device: torch.device) -> Iterator[None]:
-    """One timing at a time on a device, over all processes of this machine."""
+    """One timing at a time on a device, over all processes of this machine. Says so when it has to wait long."""
     name = f"ztp-timing-{device.type}{device.index or 0}.lock"  # "cuda" is "cuda:0"
-    with FileLock(Path(tempfile.gettempdir()) / name, mode=0o666):  # shared by users, hence the mode
+    lock = FileLock(Path(tempfile.gettempdir()) / name, mode=0o666)  # shared by users, hence the mode
+    try:
+        lock.acquire(timeout=SAY_AFTER_S)
+    except Timeout:
+        log.warning("waiting: another process is timing on this machine's %s (lock %s)", device.type, lock.lock_file)
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import torch
 
 from pruning.schedule import Schedule
-from search.evaluation.bench import Bench, Facts
+from search.evaluation.bench import Bench
 from search.evaluation.evaluator import Evaluator
+from search.evaluation.facts import Facts
 from search.store import pareto
 from search.store.versions import ACCURACY_BELOW_DENSE, REFERENCE_SPEEDUP
 from search.study.spec import StudySpec

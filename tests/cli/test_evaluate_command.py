@@ -29,7 +29,8 @@ CONFIGURATION: dict[str, Any] = {
 def recorded() -> dict[str, Any]:
     """The configuration with what it measures, as an export records it."""
     from pruning.schedule import Schedule
-    from search.evaluation.bench import Bench, Facts
+    from search.evaluation.bench import Bench
+    from search.evaluation.facts import Facts
 
     spec = make_spec(
         {"name": "x", "backbone": {"name": "demo"}, "data": DATA, "runtime": CONFIGURATION["runtime"]}, "test"

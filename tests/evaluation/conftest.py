@@ -14,7 +14,8 @@ from PIL import Image
 from pruning.backbones import Backbone, load_backbone
 from pruning.schedule import Schedule
 from pruning.stage import Stage
-from search.evaluation.bench import Bench, Facts
+from search.evaluation.bench import Bench
+from search.evaluation.facts import Facts
 from search.evaluation.images.collection import DemoImages
 from search.evaluation.images.splits import Split, open_images
 from search.study.spec import StudySpec, make_spec

@@ -14,9 +14,10 @@ from pruning.backbones import Backbone
 from pruning.flops import count_flops
 from pruning.schedule import Schedule
 from search.errors import InputError, SearchError
-from search.evaluation import bench as benches
-from search.evaluation.bench import Bench, Facts
+from search.evaluation import rig
+from search.evaluation.bench import Bench
 from search.evaluation.device import choose_device, describe_device
+from search.evaluation.facts import Facts
 
 Maker = Callable[..., Any]
 
@@ -47,7 +48,7 @@ class TestFacts:
         assert timed.images_per_s == pytest.approx(timed.speedup * facts.dense_images_per_s)
 
     def test_closed_form_that_is_not_the_trace_is_refused(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(benches, "trace_flops", lambda model: 7)
+        monkeypatch.setattr(rig, "trace_flops", lambda model: 7)
         with pytest.raises(SearchError, match=r"closed form .* fvcore 7; report this"):
             bench.find_facts()
 

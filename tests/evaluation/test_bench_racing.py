@@ -12,7 +12,8 @@ import pytest
 from pruning.backbones import Backbone
 from pruning.schedule import Schedule
 from pruning.stage import Stage
-from search.evaluation.bench import Bench, Facts
+from search.evaluation.bench import Bench
+from search.evaluation.facts import Facts
 from search.evaluation.order import pack_strata, stratify, unpack_strata
 from search.evaluation.racing import Hurdle, Race, estimate
 from search.store.records import Throughput

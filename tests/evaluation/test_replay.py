@@ -17,7 +17,7 @@ from pruning.errors import ScheduleError, WeightsError
 from pruning.schedule import Schedule
 from pruning.stage import Stage
 from search.errors import InputError
-from search.evaluation import bench as benches
+from search.evaluation.bench import Bench
 from search.evaluation.replay import replay
 from search.store.records import Throughput
 
@@ -28,7 +28,7 @@ Maker = Callable[..., Any]
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is timed is of no interest here, and takes seconds."""
     timed = Throughput(100.0, 1.0, "measured", 0.0, 7)
-    monkeypatch.setattr(benches.Bench, "time", lambda self, schedule: timed)
+    monkeypatch.setattr(Bench, "time", lambda self, schedule: timed)
 
 
 @pytest.fixture

@@ -62,9 +62,12 @@ with exclusive(torch.device("cpu")):
 """
 
 
-def test_lock_keeps_another_process_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lock_keeps_another_process_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("search.evaluation.throughput.SAY_AFTER_S", 0.1)
     held_s = 0.7
     process = subprocess.Popen([sys.executable, "-c", HOLD, str(held_s)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -75,3 +78,7 @@ def test_lock_keeps_another_process_out(tmp_path: Path, monkeypatch: pytest.Monk
             waited = time.monotonic() - began
     assert process.wait() == 0
     assert waited > held_s / 2
+    (said,) = caplog.messages  # once, however long it takes
+    assert said.startswith("waiting: another process is timing on this machine's cpu")
+    with exclusive(torch.device("cpu")):  # free again
+        assert len(caplog.messages) == 1

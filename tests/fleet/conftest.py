@@ -13,8 +13,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from pruning.backbones import Backbone, load_backbone
 from pruning.schedule import Schedule
-from search.evaluation.bench import Bench, Facts
+from search.evaluation.bench import Bench
 from search.evaluation.evaluator import Bits, GoOn
+from search.evaluation.facts import Facts
 from search.evaluation.images.splits import Images, open_images
 from search.evaluation.profile import LatencyProfile, StageCost
 from search.fleet.trials import Proposal, Trials

@@ -17,7 +17,7 @@ import yaml
 
 from pruning.errors import ScheduleError
 from search.errors import InputError, SearchError
-from search.evaluation import bench as benches
+from search.evaluation import rig
 from search.evaluation.profile import LatencyProfile
 from search.evaluation.throughput import time_pairs
 from search.fleet import engines
@@ -41,7 +41,7 @@ def url(tmp_path: Path) -> str:
 @pytest.fixture(autouse=True)
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """Finalists are timed three times instead of seven: the numbers are of no interest here."""
-    monkeypatch.setattr(benches, "time_pairs", functools.partial(time_pairs, repeats=3))
+    monkeypatch.setattr(rig, "time_pairs", functools.partial(time_pairs, repeats=3))
 
 
 @pytest.mark.slow
@@ -130,7 +130,7 @@ class TestRefused:
     def test_an_unreachable_speedup_before_anything_is_written(
         self, url: str, tiny_spec: Spec, profile: LatencyProfile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(benches, "measure_profile", lambda *given: profile)
+        monkeypatch.setattr(rig, "measure_profile", lambda *given: profile)
         with pytest.raises(InputError, match=r"tiny: budget\.min_speedup must be at most \d\.\d+, .* got 50; lower it"):
             launch(tiny_spec(budget={"min_speedup": 50.0}), url, ignore)
         assert list(tmp_path.iterdir()) == []
@@ -138,7 +138,7 @@ class TestRefused:
     def test_no_speedup_of_a_study_that_has_its_profile(
         self, start: Start, tiny_spec: Spec, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(benches, "measure_profile", lambda *given: pytest.fail("taken a second time"))
+        monkeypatch.setattr(rig, "measure_profile", lambda *given: pytest.fail("taken a second time"))
         started = start(tiny_spec(budget={"trials": 1, "min_speedup": 1.2}))
         assert launch(started.bench.spec, started.store.url, ignore).state == "done"
 

@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 from pruning.schedule import Schedule
 from pruning.stage import Stage
 from search.errors import SearchError
-from search.evaluation.bench import Facts
+from search.evaluation.facts import Facts
 from search.fleet import worker as fleet_worker
 from search.fleet.joining import join
 from search.fleet.settings import Settings
