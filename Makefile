@@ -21,7 +21,7 @@ test: lint types
 	$(TEST_ENV) $(BIN)/pytest -n 2 --dist worksteal
 
 drills: $(READY)
-	$(TEST_ENV) $(BIN)/pytest -m drill
+	$(TEST_ENV) $(BIN)/pytest -m "drill or fault"
 
 bench: $(READY)
 	$(BIN)/python -m tests.benchmarks

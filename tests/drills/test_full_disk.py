@@ -47,6 +47,7 @@ def fill(folder: Path) -> Path:
     return ballast
 
 
+@pytest.mark.fault
 @pytest.mark.slow
 def test_full_disk_of_two_workers(small_disk: Path, report: Callable[..., None]) -> None:
     """Full three times; the workers' processes wait, and lose nothing."""

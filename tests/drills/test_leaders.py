@@ -78,6 +78,7 @@ def test_one_of_two_machines_prepares_and_confirms(postgres: PostgreSQL, tmp_pat
     store.close()
 
 
+@pytest.mark.fault
 @pytest.mark.slow
 @pytest.mark.parametrize("step", ["facts", "trial", "confirm"])
 def test_kill_9_of_the_leader_and_the_other_finishes(

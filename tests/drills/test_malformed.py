@@ -113,6 +113,7 @@ MAKERS = [
 ]
 
 
+@pytest.mark.fault
 def test_300_malformed_files(ztp: Ztp, tmp_path: Path, report: Callable[..., None]) -> None:
     refused, odd = 0, []
     for number in range(FILES):

@@ -27,6 +27,7 @@ print(launch(spec, sys.argv[1], lambda progress: None).state)
 """
 
 
+@pytest.mark.fault
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_two_launches_of_one_study(
