@@ -5,8 +5,9 @@ Knows torch's devices. Ignores images, schedules and SQL.
 
 from __future__ import annotations
 
+import os
 import platform
-import re
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -14,6 +15,11 @@ import torch
 from search.errors import InputError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+CPUINFO = Path("/proc/cpuinfo")
+PROCESSOR_FACTS = (  # as they are called there on x86 and on ARM; two EPYCs of one name may be years apart
+    *("vendor_id", "cpu family", "model", "stepping", "cache size", "flags"),
+    *("CPU implementer", "CPU part", "CPU variant", "CPU revision", "Features"),
+)
 WORTH_IT = 1.1  # a narrower format must be this much faster to be worth its rounding
 
 
@@ -40,9 +46,25 @@ def describe_device(device: torch.device) -> str:
 
 
 def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.exists() else None
-    return found.group(1) if found else platform.processor() or platform.machine()
+    return _processor_facts().get("model name") or platform.processor() or platform.machine()
+
+
+def machine_key(device: torch.device) -> str:
+    """What a speed holds for: processor or GPU, threads, and the libraries that compute; names alone do not tell."""
+    if device.type == "cuda":
+        there = str(torch.cuda.get_device_properties(device))
+    else:
+        found = _processor_facts()
+        there = "; ".join(found.get(name, "") for name in PROCESSOR_FACTS) or platform.processor()
+    return "; ".join((describe_device(device), there, str(os.cpu_count()), torch.__version__, version("timm")))
+
+
+def _processor_facts() -> dict[str, str]:
+    """Of the first processor, as Linux lists them."""
+    if not CPUINFO.exists():
+        return {}
+    lines = (line.partition(":") for line in CPUINFO.read_text().split("\n\n")[0].splitlines())
+    return {name.strip(): value.strip() for name, _, value in lines}
 
 
 def bfloat16_is_fast(device: torch.device) -> bool:
@@ -53,9 +75,8 @@ def bfloat16_is_fast(device: torch.device) -> bool:
 
 
 def _cpu_flags() -> set[str]:
-    info = Path("/proc/cpuinfo")
-    found = re.search(r"(?:flags|Features)\s*:\s*(.+)", info.read_text()) if info.exists() else None
-    return set(found.group(1).split()) if found else set()
+    found = _processor_facts()
+    return set((found.get("flags") or found.get("Features", "")).split())
 
 
 def synchronize(device: torch.device) -> None:

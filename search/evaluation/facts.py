@@ -30,7 +30,9 @@ class Facts:
     """What is found out once a study and then fixed. Plain data by `to_dict`.
 
     dtype_reason: why this format. dense_images_per_s: the reference that speedups are multiplied with.
-    strata: which images pruning is likely to change, and so are seen first.
+    strata: which images pruning is likely to change, and so are seen first. profile_key, strata_key: what these hold
+    for, so that other studies may take them over; "" in studies from before that, and without a profile.
+    profile_from: the study that took the profile, if it was another.
     """
 
     dtype: str
@@ -41,6 +43,9 @@ class Facts:
     dense_images_per_s: float
     profile: Mapping[str, Any] | None
     strata: str = ""  # of the search images, by `pack_strata`; "" in studies from before there were any
+    profile_key: str = ""
+    strata_key: str = ""
+    profile_from: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

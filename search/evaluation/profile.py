@@ -10,7 +10,7 @@ Knows arithmetic on counts and milliseconds. Ignores how these were measured: se
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, astuple, dataclass
 from functools import lru_cache
 from typing import Any
@@ -72,6 +72,10 @@ class LatencyProfile:
         pruned = self.latency_ms(schedule)
         dense = self.rest + self.depth * self.block[-1]
         return Throughput(images_per_s=1e3 * self.batch_size / pruned, speedup=dense / pruned, how="profiled")
+
+    def covers(self, methods: Iterable[str], fewest: int) -> bool:
+        """Whether it was taken for these methods, and for as few patch tokens."""
+        return set(methods) <= set(self.stages) and fewest >= self.tokens[0]
 
     def _stage_ms(self, cost: StageCost, plan: StagePlan) -> float:
         similarity = self._at(plan.tokens, cost.similarity) if plan.similar else 0.0

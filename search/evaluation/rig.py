@@ -7,6 +7,8 @@ kept with it. Knows models, splits, profiles and clocks. Ignores trials, Optuna 
 from __future__ import annotations
 
 import copy
+import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Self
@@ -21,11 +23,11 @@ from pruning.model import PrunedViT
 from pruning.schedule import Schedule
 from search.errors import SearchError
 from search.evaluation.deployed import ONNXRUNTIME, PROFILE_POINTS, Deployed, describe_onnxruntime, prepare
-from search.evaluation.device import DTYPES, choose_device, describe_device
+from search.evaluation.device import DTYPES, choose_device, describe_device, machine_key
 from search.evaluation.evaluator import NO_CLASS, Bits, Evaluator
 from search.evaluation.facts import Facts, choose_dtype
 from search.evaluation.images.splits import Images, Split, open_images
-from search.evaluation.order import pack_strata, stratify
+from search.evaluation.order import pack_strata, stratify, unpack_strata
 from search.evaluation.profile import LatencyProfile
 from search.evaluation.profiling import measure_profile
 from search.evaluation.throughput import PairedTiming, time_pairs
@@ -42,6 +44,7 @@ class Rig:
         self._facts: Facts | None = None
         self._model: PrunedViT | None = None
         self._dense_correct: Bits | None = None
+        self._others: Mapping[str, Facts] = {}
 
     @classmethod
     def open(cls, spec: StudySpec) -> Self:
@@ -55,6 +58,13 @@ class Rig:
 
     # What is found out once
 
+    def learn(self, others: Mapping[str, Facts]) -> None:
+        """Hear what other studies found out, by their names, newest first: what holds here is not found out again.
+
+        Of those whose profile would hold here the first decides; one without a profile says that it was not right.
+        """
+        self._others = others
+
     def find_facts(self) -> Facts:
         """Choose the number format, check the FLOP counter, and take the profile; once, however often it is asked."""
         if self._facts is not None:
@@ -66,11 +76,12 @@ class Rig:
             raise SearchError(
                 f"backbone {self.backbone.name}: closed form {closed} FLOPs, fvcore {traced}; report this"
             )
-        profile, dense = None, 0.0
+        profile, origin, key, dense = None, "", "", 0.0
         if self.spec.objectives.throughput == "measured":
             dense = self.time_pairs(Schedule()).dense_images_per_s
         else:
-            profile = self._measure_profile()
+            key = self._profile_key(dtype)
+            profile, origin = self._profile_elsewhere(key) or (self._measure_profile(), "")
             dense = profile.predict(Schedule()).images_per_s
         self.use(
             Facts(
@@ -81,6 +92,8 @@ class Rig:
                 images=self.images.fingerprint,
                 dense_images_per_s=dense,
                 profile=profile.to_dict() if profile else None,
+                profile_key=key,
+                profile_from=origin,
             )
         )
         return self.facts
@@ -93,8 +106,43 @@ class Rig:
     def find_strata(self) -> Facts:
         """The facts, with what only the dense model's answers on the whole search split can tell."""
         if not self.facts.strata:
-            self._facts = replace(self.facts, strata=pack_strata(self._stratify()))
+            key = self._strata_key()
+            strata = self._strata_elsewhere(key) or pack_strata(self._stratify())
+            self._facts = replace(self.facts, strata=strata, strata_key=key)
         return self.facts
+
+    # What other studies found out
+
+    def _profile_key(self, dtype: str) -> str:
+        """Of all that a latency profile depends on, but for methods and token counts (see `LatencyProfile.covers`)."""
+        runtime = self.spec.objectives.throughput
+        return _digest(
+            self.backbone.identity, dtype, self._batch_size, runtime, self.hardware, machine_key(self.device)
+        )
+
+    def _profile_elsewhere(self, key: str) -> tuple[LatencyProfile, str] | None:
+        """A profile that holds here, and the study that took it."""
+        for name, facts in self._others.items():
+            if facts.profile_key == key:
+                if facts.profile is None:
+                    return None
+                profile = LatencyProfile.from_dict(facts.profile)
+                if profile.covers(self.spec.space.methods, self._fewest()):
+                    return profile, facts.profile_from or name
+        return None
+
+    def _strata_key(self) -> str:
+        facts, kind = self.facts, self.spec.objectives.accuracy
+        return _digest(self.backbone.identity, facts.weights, facts.images, facts.dtype, kind, self.spec.racing.strata)
+
+    def _strata_elsewhere(self, key: str) -> str:
+        """Strata of just these images, "" if there are none. The dense model's answers are in the store then, too."""
+        for facts in self._others.values():
+            if facts.strata_key == key and len(unpack_strata(facts.strata)) == len(self.search_split):
+                return facts.strata
+        return ""
+
+    # How it runs
 
     def use(self, facts: Facts) -> None:
         """Take over what was found out before. Raises SearchError if weights or images have changed since."""
@@ -150,14 +198,17 @@ class Rig:
         repeats = -(-size // len(images))  # a split smaller than a batch is timed on full batches too
         return images.repeat(repeats, 1, 1, 1)[:size].to(self.device)
 
-    def _measure_profile(self) -> LatencyProfile:
+    def _fewest(self) -> int:
+        """Patch tokens that the cheapest schedule of the space leaves."""
         family = self.backbone.family
         plans = smallest(self.spec.space, family.depth, self.flops).plan(family.tokens)
-        fewest = plans[-1].kept if plans else family.tokens
+        return plans[-1].kept if plans else family.tokens
+
+    def _measure_profile(self) -> LatencyProfile:
         runtime: dict[str, Any] = {}
         if self.spec.objectives.throughput == ONNXRUNTIME:
             runtime = {"prepare": prepare, "points": PROFILE_POINTS}
-        return measure_profile(self.model, self.timing_images(), self.spec.space.methods, fewest, **runtime)
+        return measure_profile(self.model, self.timing_images(), self.spec.space.methods, self._fewest(), **runtime)
 
     # What it is made of
 
@@ -195,3 +246,7 @@ class Rig:
         """What speeds hold for: the device, and what runs on it if that is not torch."""
         runtime = f", {describe_onnxruntime()}" if self.spec.objectives.throughput == ONNXRUNTIME else ""
         return describe_device(self.device) + runtime
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256("|".join(map(str, parts)).encode()).hexdigest()[:32]

@@ -24,7 +24,10 @@ def open_worker(store: Store, record: StudyRecord, number: int, keeps_time: bool
     """A worker for a study that was launched: the facts found out then hold for it too."""
     facts = record.provenance.get(FACTS)
     if facts is None:
-        raise InputError(f"study {record.name} must have been launched before workers join it; run ztp launch first")
+        raise InputError(
+            f"study {record.name} must have begun before workers join it; launch it, or start ztp "
+            "worker without a name, which begins studies that wait"
+        )
     spec = make_spec(record.spec, f"study {record.name}")
     check_files(spec)
     bench = Bench.open(spec)

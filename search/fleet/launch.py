@@ -9,6 +9,7 @@ from search.errors import InputError, StudyHeld
 from search.evaluation.bench import Bench
 from search.evaluation.deployed import ONNXRUNTIME, check_onnxruntime
 from search.evaluation.facts import Facts
+from search.fleet.elsewhere import found_elsewhere
 from search.fleet.engines import check_engine
 from search.fleet.leadership import Leadership
 from search.fleet.limits import check_budget, check_methods, check_speedup
@@ -30,10 +31,11 @@ def launch(spec: StudySpec, url: str, observe: Observer, workers: int = 1, engin
     """
     engine = engine or spec.runtime.engine
     check_here(spec, engine, url)
-    known = _existing(spec, url)
+    known, others = _look(spec, url)
     if known is not None and known.state == "done":
         return known  # nothing needs to be loaded
     bench = open_bench(spec, known)
+    bench.learn(others)
     if known is None:
         check_speedup(spec, bench)  # nobody else can have taken the profile: there is no study to keep it yet
     store = Patience(read_settings().patience_s).wrap(Store.open(url))
@@ -72,15 +74,15 @@ def open_bench(spec: StudySpec, known: StudyRecord | None) -> Bench:
     return bench
 
 
-def _existing(spec: StudySpec, url: str) -> StudyRecord | None:
-    """The study, if it was launched before. Raises InputError for another spec."""
+def _look(spec: StudySpec, url: str) -> tuple[StudyRecord | None, dict[str, Facts]]:
+    """The study, if it was launched before, and what others found out. Raises InputError for another spec."""
     try:
         store = Store.open(url, create=False)
     except InputError:  # nothing there yet, or nothing usable: opening it to write will say so
-        return None
+        return None, {}
     try:
-        if spec.name not in {record.name for record in store.studies()}:
-            return None
-        return store.add_study(spec)
+        records = store.studies()
+        known = store.add_study(spec) if spec.name in {record.name for record in records} else None
+        return known, found_elsewhere(records, spec.name)
     finally:
         store.close()

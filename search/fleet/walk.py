@@ -17,6 +17,7 @@ from pruning.schedule import Schedule
 from search.errors import LeadChanged, SearchError, StudyHeld
 from search.evaluation.bench import Bench
 from search.evaluation.facts import Facts
+from search.fleet.elsewhere import PROFILE_ERROR, found_elsewhere
 from search.fleet.engines import ENGINES
 from search.fleet.leadership import Leadership
 from search.fleet.leaving import leaving
@@ -124,6 +125,7 @@ class Walk:
             self._bench.use(Facts(**known))
             return
         began = time.monotonic()
+        self._bench.learn(found_elsewhere(self._store.studies(), self._record.name))
         check_speedup(self._bench.spec, self._bench)
         self._bench.find_facts()
         facts = self._bench.find_strata()
@@ -181,13 +183,14 @@ class Walk:
         dense = self._store.evaluation(study_id, self._bench.key(Schedule()))
         finalists = {e.search.key: e for e in [*([dense] if dense else []), *(front.points if front else ())]}
         for key, evaluation in finalists.items():
-            self._check_open()
+            if not self._store.advance(study_id, OPEN_STATES, "confirming", lease=lease):  # also after a brief pause
+                self._check_open()
             lead.check(lease)
             if evaluation.confirm is None:
                 self._store.save_confirm(study_id, key, self._bench.confirm(evaluation.search.schedule), lease)
                 self._observe(self._store.progress(study_id))
         confirmed = [e for key in finalists if (e := self._store.evaluation(study_id, key)) is not None]
-        self._store.set_provenance(study_id, {"profile_error": _profile_error(confirmed)}, lease)
+        self._store.set_provenance(study_id, {PROFILE_ERROR: _profile_error(confirmed)}, lease)
 
 
 def _provenance(bench: Bench, facts: Facts) -> dict[str, object]:
@@ -205,6 +208,7 @@ def _provenance(bench: Bench, facts: Facts) -> dict[str, object]:
         },
         "images": facts.images,
         "classes": bench.images.classes,
+        "profile_from": facts.profile_from or None,
         FACTS: facts.to_dict(),
     }
 

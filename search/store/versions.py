@@ -17,13 +17,12 @@ from sqlalchemy import BindParameter, Connection, Double, and_, bindparam, func,
 from pruning.schedule import Schedule
 from search.errors import InputError, UnknownStudy
 from search.store import evaluations, pareto, slots
-from search.store.records import WORTHWHILE_DROP, Evaluation, Front, Measurement, Progress
+from search.store.records import Evaluation, Front, Measurement, Progress, fastest_worthwhile
 from search.store.tables import EVALUATION, FRONT, FRONT_POINT, STUDY
 
 DENSE_KEY = Schedule().key  # the same for every backbone
 ACCURACY_BELOW_DENSE = 0.10  # the reference point: a point this far below the dense model is of no use
 REFERENCE_SPEEDUP = 1.0
-ROUNDING = 1e-9  # shares of images are exact to this
 
 
 # What every trial's end asks is built once: building a statement costs as much as sending it.
@@ -145,7 +144,7 @@ def read_front(connection: Connection, study_id: int, version: int | None) -> Fr
         created_at=row.created_at,
         hypervolume=row.hypervolume,
         reference=(row.reference_accuracy, row.reference_speedup),
-        points=tuple(evaluations.to_evaluation(point) for point in connection.execute(point_rows(study_id, wanted))),
+        points=_points(connection, study_id, wanted),
         dense=evaluations.find(connection, study_id, DENSE_KEY),
     )
 
@@ -165,6 +164,10 @@ def point_rows(study_id: int, version: int) -> Any:
         .where(FRONT_POINT.c.study_id == study_id, FRONT_POINT.c.version == version)
         .order_by(EVALUATION.c.throughput)
     )
+
+
+def _points(connection: Connection, study_id: int, version: int) -> tuple[Evaluation, ...]:
+    return tuple(evaluations.to_evaluation(row) for row in connection.execute(point_rows(study_id, version)))
 
 
 def read_progress(connection: Connection, study_id: int) -> Progress:
@@ -190,7 +193,7 @@ def read_progress(connection: Connection, study_id: int) -> Progress:
         seconds=study.seconds,
         front_size=size,
         hypervolume=connection.scalar(head) or 0.0,
-        best=_best(connection, study_id, version),
+        best=fastest_worthwhile(_points(connection, study_id, version)),
         confirmed=confirmed,
         note=study.note,
         stopped=stopped,
@@ -214,15 +217,3 @@ def _seen(connection: Connection, study_id: int) -> tuple[int, int, int]:
     stopped = sum(count for complete, count, *_ in rows if not complete)
     whole = sum(count for _, count, *_ in rows) * max((most for *_, most in rows), default=0)
     return stopped, sum(int(images) for _, _, images, _ in rows), whole
-
-
-def _best(connection: Connection, study_id: int, version: int) -> Evaluation | None:
-    """The fastest evaluation on a front version that is WORTHWHILE_DROP or less below its most accurate one."""
-    points = (FRONT_POINT.c.study_id == study_id) & (FRONT_POINT.c.version == version)
-    most = connection.scalar(select(func.max(FRONT_POINT.c.accuracy)).where(points))
-    if most is None:
-        return None
-    worthwhile = point_rows(study_id, version).where(EVALUATION.c.accuracy >= most - WORTHWHILE_DROP - ROUNDING)
-    ranked = worthwhile.order_by(None).order_by(EVALUATION.c.throughput.desc()).limit(1)
-    row = connection.execute(ranked).one_or_none()
-    return None if row is None else evaluations.to_evaluation(row)

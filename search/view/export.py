@@ -16,7 +16,15 @@ from typing import Any
 
 from pruning.config import Config
 from search.errors import InputError
-from search.store.records import FLOP_CONVENTION, WORTHWHILE_DROP, Evaluation, Front, Measurement, StudyRecord
+from search.store.records import (
+    FLOP_CONVENTION,
+    WORTHWHILE_DROP,
+    Evaluation,
+    Front,
+    Measurement,
+    StudyRecord,
+    fastest_worthwhile,
+)
 from search.view import wording
 
 
@@ -61,7 +69,7 @@ def budget_limits(study: StudyRecord, front: Front) -> Limits:
     """What the study's budget asks of a point, for measurements of a finalist that the search had not seen yet."""
     budget = study.spec["budget"]
     drop, dense = budget["max_accuracy_drop"], front.dense
-    floor = None if drop is None or dense is None else max(0.0, wording.best_known(dense).accuracy.value - drop)
+    floor = None if drop is None or dense is None else max(0.0, dense.best_known.accuracy.value - drop)
     return Limits(budget["max_gflops"], budget["min_speedup"], floor)
 
 
@@ -77,8 +85,8 @@ def choose(front: Front, asked: Limits, budget: Limits = NO_LIMITS) -> Evaluatio
     if not front.points:
         raise InputError("the front must hold a point to export, got none: every schedule broke the budget's limits")
     fitting = [point for point in front.points if not _misses(point, limits)]
-    if fitting and not asked.given():
-        return _fastest_worthwhile(fitting)
+    if not asked.given() and (fastest := fastest_worthwhile(fitting)):
+        return fastest
     if fitting:
         return max(fitting, key=_rank)
     nearest = min(front.points, key=lambda point: max(_misses(point, limits).values()))
@@ -92,19 +100,14 @@ def choose(front: Front, asked: Limits, budget: Limits = NO_LIMITS) -> Evaluatio
     )
 
 
-def _fastest_worthwhile(points: list[Evaluation]) -> Evaluation:
-    most = max(_rank(point) for point in points)[0]
-    return max((p for p in points if _rank(p)[0] >= most - WORTHWHILE_DROP), key=lambda p: _rank(p)[::-1])
-
-
 def _rank(point: Evaluation) -> tuple[float, float]:
-    known = wording.best_known(point)
+    known = point.best_known
     return known.accuracy.value, known.throughput.speedup
 
 
 def _misses(point: Evaluation, limits: Limits) -> dict[str, float]:
     """By how much of each limit the point misses it; empty if it keeps to all."""
-    return {name: miss for name, miss in _relative(wording.best_known(point), limits) if miss > 0}
+    return {name: miss for name, miss in _relative(point.best_known, limits) if miss > 0}
 
 
 def _relative(known: Measurement, limits: Limits) -> Iterator[tuple[str, float]]:
@@ -161,7 +164,7 @@ def _data(study: StudyRecord) -> dict[str, Any]:
 
 def _metrics(evaluation: Evaluation) -> dict[str, Any]:
     search, confirm = evaluation.search, evaluation.confirm
-    known = wording.best_known(evaluation)
+    known = evaluation.best_known
     return {
         "search": _accuracy(search),
         "confirm": _accuracy(confirm) if confirm else None,
@@ -215,8 +218,8 @@ def _worthwhile_speedup(front: Front) -> str:
     """As a flag: the speed-up of the fastest point that costs at most a percentage point of accuracy, if any."""
     if front.dense is None:
         return ""
-    dense = wording.best_known(front.dense).accuracy.value
-    known = [wording.best_known(point) for point in front.points]
+    dense = front.dense.best_known.accuracy.value
+    known = [point.best_known for point in front.points]
     speedups = [m.throughput.speedup for m in known if m.accuracy.value >= dense - WORTHWHILE_DROP]
     hundredths = int(100 * max(speedups, default=1.0))  # rounded down, or the point itself would miss it
     return f" --min-speedup {hundredths / 100:.2f}" if hundredths > 100 else ""

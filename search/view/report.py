@@ -83,7 +83,7 @@ def _title(study: StudyRecord, front: Front) -> Text:
 
 def _cells(front: Front, evaluation: Evaluation) -> list[str]:
     search, confirm = evaluation.search, evaluation.confirm
-    known, ends = wording.best_known(evaluation), wording.lopsided(wording.accuracies(front))
+    known, ends = evaluation.best_known, wording.lopsided(wording.accuracies(front))
     method = f"{search.schedule.method} " if len(wording.methods(front)) > 1 and search.schedule.stages else ""
     mark = wording.BEHIND if evaluation.trial in wording.behind(front) else ""
     return [

@@ -44,7 +44,7 @@ def study_list(rows: Iterable[tuple[StudyRecord, Progress]]) -> Table:
 def _best_short(best: Evaluation | None) -> str:
     if best is None:
         return "-"
-    known = wording.best_known(best)
+    known = best.best_known
     return f"{100 * known.accuracy.value:.2f} % at {known.throughput.speedup:.2f}x"
 
 
@@ -85,6 +85,8 @@ def _origin(known: Mapping[str, Any]) -> Iterator[tuple[str, RenderableType]]:
     if known.get("dtype"):
         reason = known.get("dtype_reason")
         yield "number format", f"{known['dtype']}: {reason}" if reason else str(known["dtype"])
+    if known.get("profile_from"):
+        yield "latency profile", f"that of study {known['profile_from']}, whose finalists it predicted well"
     if known.get("profile_error") is not None:
         yield "prediction error", f"{known['profile_error']:.1%}: median of the finalists' speed-ups, against measured"
     if known.get("input"):

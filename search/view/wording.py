@@ -89,7 +89,7 @@ def duration(seconds: float) -> str:
 
 def point(evaluation: Evaluation) -> str:
     """One line for one point: `88.10 ±1.42 % at 1.42x, 0.512 GFLOPs (trial 17)`."""
-    measured = best_known(evaluation)
+    measured = evaluation.best_known
     return (
         f"{percent(measured.accuracy)} % at {speedup(measured.throughput)}, {gflops(measured)} GFLOPs "
         f"(trial {evaluation.trial})"
@@ -104,11 +104,6 @@ def stages(schedule: Schedule) -> str:
 def methods(front: Front) -> list[str]:
     """The methods of the front's pruning points."""
     return list(dict.fromkeys(p.search.schedule.method for p in front.points if p.search.schedule.stages))
-
-
-def best_known(evaluation: Evaluation) -> Measurement:
-    """The confirm measurement if there is one, for the search picked its winners by luck too."""
-    return evaluation.confirm or evaluation.search
 
 
 def setting(measurement: Measurement) -> str:
@@ -156,7 +151,7 @@ def slower(front: Front, min_speedup: float | None) -> list[Evaluation]:
     if min_speedup is None:
         return []
     confirmed = [p for p in front.points if p.confirm and p.search.schedule.stages]
-    return [p for p in confirmed if best_known(p).throughput.speedup < min_speedup]
+    return [p for p in confirmed if p.best_known.throughput.speedup < min_speedup]
 
 
 def limit_notes(front: Front, min_speedup: float | None) -> list[str]:
@@ -168,7 +163,7 @@ def limit_notes(front: Front, min_speedup: float | None) -> list[str]:
     word = "the speed measured once" if how == "measured" else "predicted speed"
     line = f"budget.min_speedup {min_speedup:g}: the search kept it by {word}, which is right to a few percent"
     if found:
-        named = ", ".join(f"{p.trial} ({best_known(p).throughput.speedup:.2f}x)" for p in found)
+        named = ", ".join(f"{p.trial} ({p.best_known.throughput.speedup:.2f}x)" for p in found)
         line += f"; measured when confirmed, these trials are slower, and export passes them over: {named}"
     return [line]
 
@@ -184,7 +179,7 @@ def footnotes(front: Front) -> list[str]:
     confirmed = next((p.confirm for p in front.points if p.confirm), None)
     if confirmed:
         lines[0] += f"; confirm: {confirmed.accuracy.images:,} images the search never saw"
-    how = ", ".join(dict.fromkeys(best_known(p).throughput.how for p in front.points)) or "measured"
+    how = ", ".join(dict.fromkeys(p.best_known.throughput.how for p in front.points)) or "measured"
     lines.append(f"throughput: {how}, speed-up over the dense model, on {settings(front)}")
     if behind(front):
         lines.append(

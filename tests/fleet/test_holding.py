@@ -57,6 +57,24 @@ def test_a_launch_ends_when_held_and_continues_when_launched_again(
     assert launch(spec, fresh_store.url, lambda progress: None).state == "done"
 
 
+def test_a_pause_that_ends_before_it_is_noticed_leaves_the_study_confirming(
+    fresh_store: Store, tiny_spec: Callable[..., StudySpec]
+) -> None:
+    """Whoever resumes it cannot know whether its leader searches or confirms: the leader says so again."""
+    states: list[str] = []
+
+    def pause_briefly(progress: Progress) -> None:
+        states.append(progress.state)
+        if progress.confirmed == 1:
+            fresh_store.set_state(fresh_store.study("tiny").id, "paused", "by request")
+            fresh_store.set_state(fresh_store.study("tiny").id, "running")
+
+    launch(tiny_spec(budget={"trials": 2}, runtime={"batch_size": 8}), fresh_store.url, pause_briefly)
+    confirming = states.index("confirming")
+    assert set(states[confirming:-1]) == {"confirming"}
+    assert states[-1] == "done"
+
+
 def test_what_fails_is_noted_with_the_study(
     fresh_store: Store, tiny_spec: Callable[..., StudySpec], caplog: pytest.LogCaptureFixture
 ) -> None:

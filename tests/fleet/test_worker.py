@@ -234,7 +234,7 @@ class TestHeartbeat:
 class TestJoin:
     def test_needs_a_launched_study(self, fresh_store: Any, tiny_spec: Spec) -> None:
         fresh_store.add_study(tiny_spec())
-        with pytest.raises(SearchError, match="tiny must have been launched before workers join it; run ztp launch"):
+        with pytest.raises(SearchError, match="tiny must have begun before workers join it; launch it, or"):
             join("tiny", fresh_store.url)
 
     @pytest.mark.parametrize("state", ["done", "confirming"])

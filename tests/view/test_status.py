@@ -74,9 +74,10 @@ def test_status_names_skipped_images(printed: Printed, study: StudyRecord, progr
 
 
 def test_status_says_in_words_what_was_found_out(printed: Printed, study: StudyRecord, progress: MakeProgress) -> None:
-    known = {**study.provenance, "profile_error": 0.0374}
+    known = {**study.provenance, "profile_error": 0.0374, "profile_from": "spring"}
     text = printed(status.study_status(replace(study, provenance=known), progress()), 140)
     assert "number format           float32: this hardware has no fast bfloat16" in text
+    assert "latency profile         that of study spring, whose finalists it predicted well" in text
     assert "prediction error        3.7%: median of the finalists' speed-ups, against measured" in text
     assert not [line for line in text.splitlines() if "_" in line.split("  ")[0]]  # a key that only programs know
 

@@ -34,6 +34,7 @@ class Verdict(Enum):
     PASS = "pass"
     LOGIN = "show the login form"  # a browser came without a token
     UNAUTHENTICATED = "a token is required: send Authorization: Bearer TOKEN"
+    WRONG_TOKEN = "the token that was sent is not the server's"
     FOREIGN_HOST = "without a token, this server answers to its loopback name alone"
     FOREIGN_ORIGIN = "a page of another origin must not change anything here"
 
@@ -56,19 +57,27 @@ class Gate:
         if path == LOGIN or self.token is None or self._admits(headers, client):
             return Verdict.PASS
         wants_page = method in READING and "text/html" in headers.get("accept", "")
-        return Verdict.LOGIN if wants_page else Verdict.UNAUTHENTICATED
+        if wants_page:
+            return Verdict.LOGIN
+        return Verdict.WRONG_TOKEN if _bearer(headers) else Verdict.UNAUTHENTICATED
 
     def _admits(self, headers: Mapping[str, str], client: str) -> bool:
         assert self.token is not None
-        scheme, _, shown = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer":
-            return self.admits(shown.strip(), client)
+        shown = _bearer(headers)
+        if shown is not None:
+            return self.admits(shown, client)
         return self.token.matches_cookie(_session(headers.get("cookie", "")))
 
     def admits(self, shown: str, client: str) -> bool:
         """Whether this is the token. Raises TooMany."""
         assert self.token is not None
         return self.tries.examine(client, shown, self.token.matches)
+
+
+def _bearer(headers: Mapping[str, str]) -> str | None:
+    """What was shown as the token in the header made for it; None without that header."""
+    scheme, _, shown = headers.get("authorization", "").partition(" ")
+    return shown.strip() if scheme.lower() == "bearer" else None
 
 
 def _session(cookies: str) -> str:

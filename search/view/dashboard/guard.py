@@ -48,7 +48,7 @@ def _headers(environ: WSGIEnvironment) -> dict[str, str]:
 
 def _refuse(start_response: StartResponse, verdict: Verdict) -> list[bytes]:
     body = json.dumps({"error": {"message": verdict.value}}).encode()
-    status = UNAUTHENTICATED if verdict is Verdict.UNAUTHENTICATED else FORBIDDEN
+    status = UNAUTHENTICATED if verdict in (Verdict.UNAUTHENTICATED, Verdict.WRONG_TOKEN) else FORBIDDEN
     return _answer(start_response, status, body, [("Content-Type", "application/json"), ("WWW-Authenticate", "Bearer")])
 
 

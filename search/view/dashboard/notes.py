@@ -48,7 +48,7 @@ def study_note(study: StudyRecord, front: Front, picture: str | None = None) -> 
 
 
 def _row(front: Front, point: Evaluation) -> str:
-    search, known = point.search, wording.best_known(point)
+    search, known = point.search, point.best_known
     ends = wording.lopsided(wording.accuracies(front))
     mark = "\\" + wording.BEHIND if point.trial in wording.behind(front) else ""  # a bare * may open an emphasis
     cells = [

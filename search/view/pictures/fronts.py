@@ -88,10 +88,10 @@ def _same_images(found: Sequence[Found]) -> bool:
 
 
 def _curve(study: StudyRecord, front: Front, rates: bool, absolute: bool) -> Curve:
-    points = sorted(front.points, key=lambda point: _speed(wording.best_known(point), rates))
-    known = [wording.best_known(point) for point in points]
+    points = sorted(front.points, key=lambda point: _speed(point.best_known, rates))
+    known = [point.best_known for point in points]
     base = 0.0 if absolute else _dense_accuracy(study, front)
-    dense = wording.best_known(front.dense) if front.dense else None
+    dense = front.dense.best_known if front.dense else None
     return Curve(
         name=f"{study.name} ({wording.backbone(study.spec['backbone'])})",
         x=[_speed(m, rates) for m in known],
@@ -106,7 +106,7 @@ def _curve(study: StudyRecord, front: Front, rates: bool, absolute: bool) -> Cur
 def _dense_accuracy(study: StudyRecord, front: Front) -> float:
     if front.dense is None:
         raise InputError(f"--plot: study {study.name} must have its dense model measured to be compared; wait for it")
-    return wording.best_known(front.dense).accuracy.value
+    return front.dense.best_known.accuracy.value
 
 
 def _speed(measured: Measurement, rates: bool) -> float:

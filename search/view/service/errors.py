@@ -71,6 +71,7 @@ def documented(*codes: int) -> dict[int | str, dict[str, Any]]:
     return {code: {"content": content, "description": DESCRIPTIONS[code]} for code in codes}
 
 
+HINTS = {"confirm": ": the study's name again, as in ?confirm=NAME, for nothing brings it back"}
 DESCRIPTIONS = {
     400: "The body cannot be read",
     401: "The token is missing or wrong",
@@ -100,11 +101,16 @@ def install(app: FastAPI) -> None:
 
 def _conflict(request: Request, error: Exception) -> Response:
     assert isinstance(error, SpecConflict)
-    return error_response(409, str(error), "name", differences=list(error.differences) or None)
+    return error_response(409, _here(request, error), "name", differences=list(error.differences) or None)
 
 
 def _unknown(request: Request, error: Exception) -> Response:
-    return error_response(404, str(error), "name")
+    return error_response(404, _here(request, error), "name")
+
+
+def _here(request: Request, error: Exception) -> str:
+    """Who asks from elsewhere knows the server, not its database."""
+    return str(error).replace(f" at {request.app.state.store.shown_url}", " on this server")
 
 
 def _invalid(request: Request, error: Exception) -> Response:
@@ -127,7 +133,7 @@ def _parameters(request: Request, error: Exception) -> Response:
     detail = error.errors()[0]
     place = str(detail["loc"][-1])
     if detail["type"] == "missing":
-        return error_response(422, f"{place} is required", place)
+        return error_response(422, f"{place} is required{HINTS.get(place, '')}", place)
     rule = detail["msg"].replace("Input should be", "must be").replace("Input should", "must")
     return error_response(422, f"{place} {rule}, got {detail['input']!r}", place)
 

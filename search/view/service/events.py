@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
@@ -21,6 +21,7 @@ from search.store.fronts import Store
 from search.store.records import HELD_STATES
 from search.view.service.documents import Document, progress_document
 from search.view.service.errors import documented
+from search.view.service.parameters import check_parameters
 from search.view.service.studies import API, DENIED, Reading, Study
 
 LOOK_EVERY_S = 1.0
@@ -42,7 +43,7 @@ Seconds = Annotated[
 ]
 Event = tuple[str, Document]
 
-router = APIRouter(prefix=API, tags=["events"])
+router = APIRouter(prefix=API, tags=["events"], dependencies=[Depends(check_parameters)])
 
 
 @router.get(

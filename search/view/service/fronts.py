@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Depends, Path, Query, Response
 
 from search.errors import InputError
 from search.store.evaluations import MOST_TRIAL
@@ -26,6 +26,7 @@ from search.view.service.models import (
     FrontRecordsModel,
     HistoryModel,
 )
+from search.view.service.parameters import check_parameters
 from search.view.service.studies import API, DENIED, Reading, Study
 
 MOST_AT_ONCE = 1000
@@ -40,7 +41,7 @@ Version = Annotated[
     int | None, Query(ge=1, le=MOST_TRIAL, description="of the front; the latest without it", examples=[3])
 ]
 
-router = APIRouter(prefix=f"{API}/studies/{{name}}", tags=["fronts"])
+router = APIRouter(prefix=f"{API}/studies/{{name}}", tags=["fronts"], dependencies=[Depends(check_parameters)])
 
 
 @router.get(

@@ -43,7 +43,12 @@ class StudyMetrics(Collector):
             running = len(self._store.slots(study.id, "reserved"))
             states[study.state] += 1
             left = max(0, progress.total - progress.done - running)
-            for state, count in (("done", progress.done), ("running", running), ("waiting", left)):
+            for state, count in (
+                ("done", progress.done - progress.failed),
+                ("failed", progress.failed),
+                ("running", running),
+                ("waiting", left),
+            ):
                 trials.add_metric([study.name, state], count)
             volume.add_metric([study.name], progress.hypervolume)
             points.add_metric([study.name], progress.front_size)

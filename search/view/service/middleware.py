@@ -20,7 +20,12 @@ from search.view.service.errors import ServiceError, error_response
 from search.view.service.metrics import RequestMetrics
 
 LONGEST_BODY = 64 * 1024  # bytes; a study has some hundreds
-CODES = {Verdict.UNAUTHENTICATED: 401, Verdict.FOREIGN_HOST: 403, Verdict.FOREIGN_ORIGIN: 403}
+CODES = {
+    Verdict.UNAUTHENTICATED: 401,
+    Verdict.WRONG_TOKEN: 401,
+    Verdict.FOREIGN_HOST: 403,
+    Verdict.FOREIGN_ORIGIN: 403,
+}
 SAFE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",

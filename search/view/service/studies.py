@@ -13,16 +13,17 @@ from starlette.concurrency import run_in_threadpool
 
 from search.errors import UnknownStudy
 from search.store.fronts import Store
-from search.store.records import OPEN_STATES, StudyRecord
+from search.store.records import HELD_STATES, OPEN_STATES, StudyRecord
 from search.study.spec import StudySpec
 from search.view.lookup import with_progress
 from search.view.service.bodies import JSON_TYPE, YAML_TYPES, parse_study
 from search.view.service.documents import Document, study_document
 from search.view.service.errors import ServiceError, documented
 from search.view.service.models import StudyListModel, StudyModel
+from search.view.service.parameters import check_parameters
 
 API = "/api/v1"
-DENIED = documented(401, 403, 429)
+DENIED = documented(401, 403, 422, 429)  # what any request may be answered
 EXAMPLE = """name: shirts
 backbone: {name: demo}
 budget: {trials: 40, max_gflops: 0.2}
@@ -38,7 +39,7 @@ BODY = {
     }
 }
 
-router = APIRouter(prefix=f"{API}/studies", tags=["studies"])
+router = APIRouter(prefix=f"{API}/studies", tags=["studies"], dependencies=[Depends(check_parameters)])
 
 
 def get_store(request: Request) -> Store:
@@ -120,10 +121,12 @@ def pause_study(study: Study, store: Reading) -> Document:
 
 @router.post("/{name}/resume", response_model=StudyModel, responses=DENIED | documented(404, 409, 503))
 def resume_study(study: Study, store: Reading) -> Document:
-    """Open a paused, stopped or failed study again; the next free worker continues it."""
+    """Open a paused or stopped study again; who leads it goes on, else the next free worker continues it."""
     if study.state in OPEN_STATES:
         return study_document(study, store.progress(study.id))
-    return _move(store, study, ("paused", "stopped"), "created", "resumed")
+    if store.leader(study.id) is not None:  # it has not noticed yet, or waits for its last trial
+        return _move(store, study, HELD_STATES, "running", "")
+    return _move(store, study, HELD_STATES, "created", "resumed, waiting for a worker")
 
 
 @router.post("/{name}/stop", response_model=StudyModel, responses=DENIED | documented(404, 409, 503))

@@ -116,6 +116,11 @@ class TestFronts:
         assert progress.best is not None
         # trial 4 is one point below trial 1, the most accurate; trial 2 is further off, trial 3 breaks a limit
         assert (progress.done, progress.front_size, progress.best.trial) == (5, 3, 4)
+        # confirmed, trial 4 is further off, and trial 1 the faster of two: by what is best known, as an export has it
+        opened.save_confirm(record.id, progress.best.search.key, measured(70, 0.86, 1.4))
+        progress = opened.progress(record.id)
+        assert progress.best is not None
+        assert (progress.best.trial, progress.confirmed) == (1, 1)
 
     def test_the_dense_model_brings_the_first_version_whenever_it_comes(
         self, opened: Store, record: StudyRecord, run: Run, measured: Measure

@@ -139,6 +139,10 @@ REQUESTS: list[Any] = [
     ("GET", f"/studies/shirts/export?trial={10**30}", 422, "trial", "must be an evaluated trial of shirts"),
     ("GET", "/studies/shirts/export?trial=3&max_gflops=1", 422, "trial", "limits are refused beside it"),
     ("GET", "/studies/shirts/events?timeout_s=-1", 422, "timeout_s", "got '-1'"),
+    ("GET", "/studies/shirts/export?max_gflop=1", 422, "max_gflop", "got 'max_gflop'; did you mean max_gflops?"),
+    ("GET", "/studies?version=1", 422, "version", "must be left out, for there are none here, got 'version'"),
+    ("DELETE", "/studies/shirts", 422, "confirm", "confirm is required: the study's name again, as in ?confirm=NAME"),
+    ("GET", "/studies/nobody", 404, "name", "study must be one on this server, got 'nobody'"),
     ("GET", "/nothing", 404, None, "Not Found"),
     ("PUT", "/studies", 405, None, "Method Not Allowed"),
 ]

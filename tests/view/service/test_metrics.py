@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from search.store.records import STUDY_STATES
 from search.study.spec import make_spec
 from search.view.service.metrics import METHODS, RequestMetrics
 
+TRIAL_STATES = ("done", "failed", "running", "waiting")
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
@@ -48,9 +50,23 @@ def test_trials_add_up_to_the_budget_at_every_moment(store: Store) -> None:
     found = []
     for _ in range(4):
         samples = scrape(metrics)
-        found.append([of(samples, "ztp_trials", study="new", state=s) for s in ("done", "running", "waiting")])
-        store.reserve(record.id, "worker", 3)
-    assert found == [[0, 0, 3], [0, 1, 2], [0, 2, 1], [0, 3, 0]]
+        found.append(
+            [of(samples, "ztp_trials", study="new", state=s) for s in ("done", "failed", "running", "waiting")]
+        )
+        slot = store.reserve(record.id, "worker", 3)
+    assert found == [[0, 0, 0, 3], [0, 0, 1, 2], [0, 0, 2, 1], [0, 0, 3, 0]]
+    assert slot is None
+
+
+def test_trials_that_were_given_up_on_are_told_apart(store: Store) -> None:
+    spec = make_spec({"name": "ill", "backbone": {"name": "demo"}, "budget": {"trials": 3}}, "test")
+    record = store.add_study(spec)
+    while not store.progress(record.id).failed:
+        slot = store.reserve(record.id, "worker", 3)
+        assert slot is not None
+        store.lose(replace(slot, trial=0), "crashed", "it raises")
+    samples = scrape(RequestMetrics(store))
+    assert [of(samples, "ztp_trials", study="ill", state=s) for s in TRIAL_STATES] == [0, 1, 0, 2]
 
 
 def test_is_read_anew_at_each_scrape_and_not_before(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,82 @@
+"""What a new study takes over from the others of its store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search.evaluation import rig
+from search.evaluation.facts import Facts
+from search.evaluation.profile import LatencyProfile
+from search.evaluation.rig import Rig
+from search.fleet.elsewhere import PROFILE_ERROR, TRUSTED_ERROR, found_elsewhere
+from search.fleet.launch import launch
+from search.fleet.worker import FACTS
+from search.store.fronts import Store
+from search.store.records import StudyRecord
+
+KNOWN = Facts("float32", "asked for", "cpu", "w", "i", 10.0, {"any": 1}, "", "profile", "strata")
+
+
+def record(name: str, error: float | None = None, facts: Facts | None = KNOWN) -> StudyRecord:
+    provenance: dict[str, Any] = {PROFILE_ERROR: error}
+    if facts is not None:
+        provenance[FACTS] = facts.to_dict()
+    return StudyRecord(1, name, "done", {}, provenance, "2026")
+
+
+def test_newest_first_without_itself_and_those_that_know_nothing() -> None:
+    records = [record("old", 0.01), record("new", 0.02), record("mine", 0.01), record("begun", None, None)]
+    assert list(found_elsewhere(records, "mine")) == ["new", "old"]
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (TRUSTED_ERROR, KNOWN),
+        (TRUSTED_ERROR + 0.001, replace(KNOWN, profile=None)),  # known to be wrong
+        (None, replace(KNOWN, profile_key="")),  # not known to be right
+    ],
+)
+def test_a_profile_is_trusted_that_was_found_right(error: float | None, expected: Facts) -> None:
+    assert found_elsewhere([record("other", error)], "mine") == {"other": expected}
+
+
+@pytest.mark.slow
+def test_second_study_of_a_store_begins_at_once(
+    tmp_path: Path,
+    tiny_spec: Callable[..., Any],
+    profile: LatencyProfile,
+    monkeypatch: pytest.MonkeyPatch,
+    check_sound: Callable[..., None],
+) -> None:
+    """And says where its profile is from; its trials are its own."""
+    url, runs = f"sqlite:///{tmp_path}/two.db", list[str]()
+
+    def measure_profile(*given: Any) -> LatencyProfile:
+        runs.append("profile")
+        return profile
+
+    stratify = Rig._stratify
+    monkeypatch.setattr(rig, "measure_profile", measure_profile)
+    monkeypatch.setattr(Rig, "_stratify", lambda self: runs.append("strata") or stratify(self))
+    launch(tiny_spec(), url, lambda progress: None)
+    store = Store.open(url, create=False)
+    first = store.study("tiny")
+    store.set_provenance(first.id, {PROFILE_ERROR: 0.01})  # the profile is made up: what it predicts is wrong
+    assert runs == ["profile", "strata"]
+    second = launch(tiny_spec(name="second", budget={"min_speedup": 1.01}), url, lambda progress: None)
+    assert runs == ["profile", "strata"]
+    assert second.provenance["profile_from"] == "tiny"
+    assert second.provenance[FACTS]["strata"] == first.provenance[FACTS]["strata"]
+    check_sound(store, "second", 4)
+    store.set_provenance(first.id, {PROFILE_ERROR: 0.2})
+    store.set_provenance(second.id, {PROFILE_ERROR: 0.2})
+    third = launch(tiny_spec(name="third"), url, lambda progress: None)
+    assert runs == ["profile", "strata", "profile"]
+    assert third.provenance["profile_from"] is None
+    store.close()
