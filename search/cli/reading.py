@@ -145,7 +145,8 @@ def _export_onnx(config: Config, point: Evaluation, path: Path) -> None:
 def _wrote(path: Path, point: Evaluation, more: str) -> None:
     from search.view import wording
 
-    logs.say(f"ztp: wrote {path}: {wording.point(point)}{more}")
+    doubt = "" if point.confirm else ", not confirmed: by the images it was chosen with"
+    logs.say(f"ztp: wrote {path}: {wording.point(point)}{doubt}{more}")
 
 
 def evaluate(

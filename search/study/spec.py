@@ -206,7 +206,8 @@ def _sentence(detail: ErrorDetails) -> str:
     problem = _problem(detail, where)
     if ", got " in problem:  # rules about several fields say themselves what they got
         return f"{where} {problem}"
-    return f"{where} {problem}, got {detail['input']!r}{_remedy(section, key)}"
+    remedy = f"; {_REQUIRED[where]}" if detail["type"] == "model_type" and where in _REQUIRED else _remedy(section, key)
+    return f"{where} {problem}, got {detail['input']!r}{remedy}"
 
 
 def _problem(detail: ErrorDetails, where: str) -> str:

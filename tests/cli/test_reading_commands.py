@@ -109,6 +109,11 @@ def test_export_to_a_file_says_what_it_chose(ztp: Ztp) -> None:
     assert read_config(Path("best.yaml")).provenance["study"] == "shirts"
 
 
+def test_export_says_where_nothing_was_confirmed(ztp: Ztp) -> None:
+    said = ztp("export", "shirts", "--trial", "4", "-o", "best.yaml").err
+    assert "(trial 4), not confirmed: by the images it was chosen with; next: ztp evaluate best.yaml" in said
+
+
 @pytest.mark.parametrize("trial", [5, 4, 6])
 def test_export_of_a_trial_on_the_front_beside_it_or_over_the_budget(ztp: Ztp, trial: int) -> None:
     assert ztp("export", "shirts", "--trial", trial, "-o", "best.yaml").code == 0

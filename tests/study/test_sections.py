@@ -45,7 +45,7 @@ def test_duration_in_its_largest_unit(seconds: float, text: str) -> None:
     ("section", "value", "message"),
     [
         # backbone
-        ("backbone", "demo", "backbone must be a mapping, got 'demo'"),
+        ("backbone", "demo", "backbone must be a mapping, got 'demo'; for example backbone: {name: deit_"),
         ("backbone", {}, "backbone.name is required; give a timm name, or demo"),
         ("backbone", {"name": ""}, "backbone.name must not be empty, got ''"),
         ("backbone", {"name": 3}, "backbone.name must be text, got 3"),
