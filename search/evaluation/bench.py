@@ -18,12 +18,15 @@ from search.errors import SearchError
 from search.evaluation.evaluator import Bits, Evaluator, accuracy_of
 from search.evaluation.order import ImageOrder, draw_order, unpack_strata
 from search.evaluation.profile import LatencyProfile
-from search.evaluation.racing import Lap, Race, estimate
+from search.evaluation.racing import Lap, Race, estimate, guess
 from search.evaluation.rig import Rig
 from search.evaluation.throughput import measured
 from search.store.records import Accuracy, Measurement, Setting, Throughput
+from search.study.problem import Probe
 
 Check = Callable[[], None]
+PROBE_SHARE = 0.08  # of the search split, in whole batches, that a probe of a schedule sees ...
+LARGEST_PROBE = 0.25  # ... and none is worth more: a split of few batches is not probed
 
 
 def _go_on() -> None:
@@ -92,34 +95,68 @@ class Bench(Rig):
 
     def release(self) -> None:
         """Give up what was cached on the device; it is found again when it is needed."""
-        for name in ("_searcher", "_confirmer"):
+        for name in ("_searcher", "_confirmer", "_probed"):
             self.__dict__.pop(name, None)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
+    @cached_property
+    def _probed(self) -> dict[str, Bits]:
+        """By key, correctness on the first images, in the order of the race: `measure` goes on from there."""
+        return {}
+
+    @property
+    def probe_images(self) -> int:
+        """How many images a probe sees; 0 where the split is too small for probes."""
+        images, batch = len(self.search_split), self._batch_size
+        wanted = -(-int(PROBE_SHARE * images) // batch) * batch
+        return wanted if wanted <= LARGEST_PROBE * images else 0
+
+    def probe(self, schedule: Schedule, dense: Bits, check: Check = _go_on) -> Probe:
+        """What the first images of the race say of a schedule, paired with the dense model's on the same images.
+
+        dense: [M] its correctness in split order. check: as of `measure`.
+        """
+        wanted, key = self.probe_images, self.key(schedule)
+
+        def may_go_on(seen: Bits) -> bool:
+            check()
+            return len(seen) < wanted
+
+        if key not in self._probed:
+            self._probed[key] = self._searcher.correct_until(schedule, may_go_on)
+        seen = self._probed[key]
+        return Probe(schedule, *guess(self.order, seen, dense[self.order.positions]), len(seen))
+
     def measure(
-        self, schedule: Schedule, throughput: Throughput, race: Race | None = None, check: Check = _go_on
+        self,
+        schedule: Schedule,
+        throughput: Throughput,
+        race: Race | None = None,
+        check: Check = _go_on,
+        chosen_on: int = 0,
     ) -> Measurement:
         """Accuracy on the search split: on all of it, or until `race` says that it cannot reach the front.
 
-        check: called after every batch but the last; what it raises ends the evaluation.
+        check: called after every batch but the last; what it raises ends the evaluation. chosen_on: how many of the
+        first images the schedule was chosen for; they are no evidence in the race.
         """
         if self._dense_correct is not None and not schedule.plan(self.backbone.family.tokens):
             return self._measurement(schedule, throughput, self._dense_correct)
         order = self.order
-        lap = Lap(order, race)
+        lap = Lap(order, race, chosen_on)
 
         def may_go_on(seen: Bits) -> bool:
             check()
             return lap.may_go_on(seen)
 
-        seen = self._searcher.correct_until(schedule, may_go_on)
+        seen = self._searcher.correct_until(schedule, may_go_on, self._probed.get(self.key(schedule)))
         correct = np.zeros(len(order), dtype=bool)
         correct[order.positions[: len(seen)]] = seen
         if len(seen) == len(order):
             return self._measurement(schedule, throughput, correct)
         assert race is not None
-        value, low, high = estimate(order, seen, race.dense[order.positions])
+        value, low, high = estimate(order, seen, race.dense[order.positions], chosen_on)
         kind = self.spec.objectives.accuracy
         partial = Accuracy(value=value, low=low, high=high, images=len(seen), kind=kind)
         return self._measurement(schedule, throughput, correct, partial)

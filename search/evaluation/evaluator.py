@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cached_property
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -62,14 +63,17 @@ class Evaluator:
         correct[self._order] = self.correct_until(schedule, lambda seen: True)
         return correct
 
-    def correct_until(self, schedule: Schedule, go_on: GoOn) -> Bits:
+    def correct_until(self, schedule: Schedule, go_on: GoOn, before: Bits | None = None) -> Bits:
         """One truth value an image, in the evaluator's order, until all are seen or `go_on` says no.
 
-        go_on: called after every batch but the last with the truth values so far.
+        go_on: called after every batch but the last with the truth values so far. before: of the first images, as an
+        earlier call gave them; their batches are not run again.
         """
         answers = self._answers
-        seen = np.zeros(0, dtype=bool)
-        for positions, predictions in zip(self._batches, self._run(schedule), strict=True):
+        seen = np.zeros(0, dtype=bool) if before is None else before
+        done = sum(last <= len(seen) for last in accumulate(map(len, self._batches)))
+        seen = seen[: sum(map(len, self._batches[:done]))]
+        for positions, predictions in zip(self._batches[done:], self._run(schedule, done), strict=True):
             right = (predictions == answers[positions]) & (predictions != NO_CLASS)
             seen = np.concatenate([seen, right])
             if len(seen) < len(self._order) and not go_on(seen):
@@ -95,10 +99,10 @@ class Evaluator:
             margins[positions] = np.nan_to_num(best[:, 0] - best[:, -1])
         return classes, margins
 
-    def _run(self, schedule: Schedule) -> Iterator[NDArray[np.int64]]:
-        """Predictions batch by batch."""
+    def _run(self, schedule: Schedule, first: int = 0) -> Iterator[NDArray[np.int64]]:
+        """Predictions batch by batch, from the batch `first` on."""
         self._model.schedule = schedule
-        for number, positions in enumerate(self._batches):
+        for number, positions in enumerate(self._batches[first:], start=first):
             with torch.inference_mode():
                 classes = classes_of(self._logits(number, positions)).numpy()
             yield classes

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from search.store.fronts import Store
 from search.store.queue import REFUSED, failed
 from search.store.records import Ending, Known, Measurement, Slot, StudyRecord, Throughput
 from search.store.versions import ACCURACY_BELOW_DENSE
-from search.study.problem import Problem, Result
+from search.study.problem import PROBED, Probe, Problem, Result
 from search.study.samplers import make_sampler
 from search.study.sections import BudgetSpec
 from search.study.space import baselines, distributions, to_params, to_schedule
@@ -43,6 +43,7 @@ class Proposal:
     """A trial within the limits that need no image, running in its slot, ready to be measured.
 
     known: what the store held of the schedule when it was proposed. tried: attempts at it that came to nothing.
+    chosen_on: how many of the first images it was chosen for (see `search.study.frontier`).
     """
 
     trial: FrozenTrial
@@ -51,6 +52,7 @@ class Proposal:
     throughput: Throughput
     known: Known
     tried: int = 0
+    chosen_on: int = 0
 
 
 def violations(budget: BudgetSpec, gflops: float, speedup: float, drop: float | None = None) -> dict[str, float]:
@@ -72,8 +74,17 @@ def violations(budget: BudgetSpec, gflops: float, speedup: float, drop: float | 
 class Trials:
     """Optuna's side of one study, for one worker."""
 
-    def __init__(self, store: Store, record: StudyRecord, spec: StudySpec, bench: Bench, worker: int) -> None:
-        self._store, self._record, self._spec, self._bench = store, record, spec, bench
+    def __init__(
+        self,
+        store: Store,
+        record: StudyRecord,
+        spec: StudySpec,
+        bench: Bench,
+        worker: int,
+        probe: Callable[[Schedule], Probe | None] | None = None,
+    ) -> None:
+        """worker: sets its suggestions apart. probe: how a sampler may look at a schedule (see `Problem`)."""
+        self._store, self._record, self._spec, self._bench, self._probe = store, record, spec, bench, probe
         self._depth = bench.backbone.family.depth
         sampler = make_sampler(spec.sampler, self._problem(), store.count_trials(record.id), worker)
         self._drafts = Drafts(store.optuna_storage())
@@ -93,6 +104,7 @@ class Trials:
             within_limits=lambda s: not self._over_known_limits(s),
             result=result_of,
             below_dense=ACCURACY_BELOW_DENSE if drop is None else min(drop, ACCURACY_BELOW_DENSE),
+            probe=self._probe if bench.probe_images else None,
         )
 
     # Before the first trial
@@ -135,7 +147,8 @@ class Trials:
                     refusal = self._too_slow(schedule, flops, throughput)
                 if refusal is None:
                     self._store.start(slot, trial, stored)
-                    return Proposal(trial, schedule, flops, throughput, known, tried)
+                    chosen_on = trial.system_attrs.get(PROBED, {}).get("chosen_on", 0)
+                    return Proposal(trial, schedule, flops, throughput, known, tried, chosen_on)
             except ScheduleError as error:
                 refusal = ({"schedule": 1.0}, str(error))
             over, reason = refusal

@@ -1,7 +1,7 @@
 """One worker: takes trials of a study until its budget is spent.
 
-Knows trials, the bench and the store. Ignores how many other workers there are: the budget is exact because
-slots are reserved in the store.
+Knows trials, slots and the store. Ignores how many other workers there are: the budget is exact because slots are
+reserved in the store. How a trial is measured: see `search.fleet.measuring`.
 
 What can go wrong with a trial: its worker dies, its evaluation raises or takes too long, its database goes away, it
 is asked to stop. None of it loses or doubles a trial: see `_fill`.
@@ -13,23 +13,23 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 from pruning.schedule import Schedule
 from search import logs
 from search.errors import SearchError, StorageUnavailable, TrialStopped
 from search.evaluation.bench import Bench
-from search.evaluation.racing import Hurdle, Race
-from search.fleet.failures import FailureCount, TrialFailed, guarded, limit_s
+from search.fleet.failures import FailureCount, TrialFailed, guarded
 from search.fleet.heartbeat import Heartbeat
 from search.fleet.leaving import leaving
+from search.fleet.measuring import Measuring
 from search.fleet.patience import Patience, plain
 from search.fleet.settings import Settings, read_settings
 from search.fleet.trials import Proposal, Trials, is_feasible, violations
 from search.store.fronts import Store
-from search.store.records import Evaluation, Front, Measurement, Progress, Slot, StudyRecord, Throughput
+from search.store.records import Measurement, Progress, Slot, StudyRecord
 
 FACTS = "facts"  # the key of the study's provenance under which the launcher keeps them
 POLL_S = 1.0  # between two looks at trials that others hold
@@ -59,12 +59,9 @@ class Worker:
         self._record, self._bench = record, bench
         self._keeps_time = keeps_time
         self.name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        self.trials = self._keep(lambda: Trials(self._plain, record, bench.spec, bench, number))
-        self._dense: Measurement | None = None  # as it was measured here
-        self._kept: Measurement | None = None  # as the study has it
-        self._front: Front | None = None  # the version that was read last
+        self._measuring = Measuring(self._store, record, bench)
+        self.trials = self._keep(lambda: Trials(self._plain, record, bench.spec, bench, number, self._measuring.probe))
         self._lease = ""  # of the slot that is held, or being taken
-        self._deadline: float | None = None  # of the evaluation under way, in this process's clock
         self._failures = FailureCount()
 
     def run(self, observe: Observer | None = None, at_most: int | None = None) -> None:
@@ -158,9 +155,7 @@ class Worker:
     def _attempt(self, proposal: Proposal) -> tuple[Measurement, float]:
         """The trial's measurement and the dense model's accuracy. Raises TrialFailed."""
         with guarded():
-            with self._limited():
-                measurement = self._measure(proposal)
-            return measurement, self._dense_accuracy()
+            return self._measuring.measure(proposal), self._measuring.dense_accuracy()
 
     def _save(self, slot: Slot, proposal: Proposal, measured: tuple[Measurement, float], seconds: float) -> None:
         """Keep what was measured, however long the database is away. seconds: of time that count.
@@ -191,30 +186,7 @@ class Worker:
             for slot in (each for each in held if each.lease == lease):
                 brief.keep(lambda slot=slot: self._plain.free(slot))  # type: ignore[misc]
 
-    # Time
-
-    @contextmanager
-    def _limited(self) -> Iterator[None]:
-        """A limit to the evaluation within: kept between two batches, or by force (see `_overdue`)."""
-        self._deadline = time.monotonic() + limit_s(self._bench)
-        try:
-            yield
-        finally:
-            self._deadline = None
-
-    def _check_time(self) -> None:
-        if self._deadline is not None and time.monotonic() > self._deadline:
-            raise TrialFailed("timeout", f"took longer than the limit of {limit_s(self._bench):g} s")
-
-    def _overdue(self) -> str | None:
-        """Why this process must be ended: its trial should have noticed that its time is up, and has not."""
-        deadline = self._deadline
-        if deadline is None or time.monotonic() < deadline:
-            return None
-        limit = limit_s(self._bench)
-        if time.monotonic() < deadline + max(limit / 2, self._settings.heartbeat_s):
-            return None
-        return f"hung for more than {1.5 * limit:g} s"
+    # A hung trial
 
     def _lose_by_force(self, reason: str) -> None:
         for slot in self._plain.slots(self._record.id, "reserved"):
@@ -226,68 +198,6 @@ class Worker:
             self._settings,
             beat=lambda: self._plain.beat(self.name),
             mend=self.look_after,
-            overdue=self._overdue,
+            overdue=lambda: self._measuring.overdue(self._settings.heartbeat_s),
             give_up=self._lose_by_force,
         )
-
-    # One measurement
-
-    def _measure(self, proposal: Proposal) -> Measurement:
-        """A schedule of equal effect that was measured before, in whatever study, is not measured again."""
-        schedule, throughput, known = proposal.schedule, proposal.throughput, proposal.known
-        if known.own is not None:
-            return known.own.search
-        if self._bench.key(schedule) == self._bench.key(Schedule()):
-            return self._measure_dense()
-        if known.elsewhere is not None:
-            return self._taken_over(known.elsewhere, schedule, throughput)
-        return self._bench.measure(schedule, throughput, self._race(throughput, known.front), self._check_time)
-
-    def _taken_over(self, found: Measurement, schedule: Schedule, throughput: Throughput) -> Measurement:
-        """Accuracy as another study measured it on the same weights and images; the rest is this study's own."""
-        key, setting = self._bench.key(schedule), self._bench.setting
-        return replace(found, schedule=schedule, key=key, throughput=throughput, setting=setting)
-
-    def _race(self, throughput: Throughput, version: int) -> Race | None:
-        """What a schedule of this speed has to be better than: the front where it is as fast, and the budget."""
-        racing, budget = self._bench.spec.racing, self._bench.spec.budget
-        dense = self._kept_dense()
-        if not racing.alpha or dense is None:
-            return None
-        reference = self._bench.bits(dense)
-        hurdles = []
-        as_fast = [e for e in self._points(version) if e.search.throughput.images_per_s >= throughput.images_per_s]
-        if as_fast:
-            best = max(as_fast, key=lambda evaluation: evaluation.search.accuracy.value)
-            hurdles.append(Hurdle(self._bench.bits(best.search), racing.tolerance))
-        if budget.max_accuracy_drop is not None:
-            hurdles.append(Hurdle(reference, -budget.max_accuracy_drop))
-        return Race(tuple(hurdles), racing.alpha, reference)
-
-    def _points(self, version: int) -> tuple[Evaluation, ...]:
-        """Of a version of the front, which never changes; of the one that was read last if it is that."""
-        if version and (self._front is None or self._front.version != version):
-            self._front = self._store.front(self._record.id, version)
-        return self._front.points if version and self._front else ()
-
-    def _kept_dense(self) -> Measurement | None:
-        """As the study has it: once it is kept, it never changes."""
-        if self._kept is None:
-            found = self._store.evaluation(self._record.id, self._bench.key(Schedule()))
-            self._kept = found.search if found else None
-        return self._kept
-
-    def _dense_accuracy(self) -> float:
-        return (self._kept_dense() or self._measure_dense()).accuracy.value
-
-    def _measure_dense(self) -> Measurement:
-        if self._dense is None:
-            dense = Schedule()
-            throughput = self._bench.throughput(dense)
-            with self._limited():
-                found = self._store.reusable(self._bench.identity(dense))
-                if found is not None:
-                    self._dense = self._taken_over(found, dense, throughput)
-                else:
-                    self._dense = self._bench.measure(dense, throughput, None, self._check_time)
-        return self._dense

@@ -3,10 +3,11 @@
 What a schedule costs is known before it is measured; only its accuracy has to be guessed, from what similar
 schedules had. So of many candidates the one is proposed with the highest expected growth of the dominated area,
 where the expectation is over accuracy alone and has a closed form. Candidates over a limit of the budget are never
-proposed, nor are those of equal effect to an earlier trial.
+proposed, nor are those of equal effect to an earlier trial. (See `search.study.growth` for the criterion.)
 
-Source of the criterion: Emmerich, Giannakoglou and Naujoks, "Single- and multiobjective evolutionary optimization
-assisted by Gaussian random field metamodels", IEEE TEVC 10 (2006), with one objective certain.
+Before it proposes, it probes: a few hundred images say of the most promising candidates whether they are. One that
+disappoints costs a twelfth of a trial instead of a whole one, and what it teaches about its like is the same. Probes
+are kept with the trial that they were taken for, so that other workers and a resumed study know them, too.
 
 Knows Optuna's sampler interface, spaces and a cost function. Ignores models and images.
 """
@@ -23,14 +24,14 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
-from scipy.special import ndtr
 
 from pruning.errors import ScheduleError
 from pruning.schedule import Schedule
 from search.study import surrogate
 from search.study.candidates import Candidates
 from search.study.features import describe
-from search.study.problem import Problem, Result
+from search.study.growth import expected_growth
+from search.study.problem import PROBED, Probe, Problem, Result
 from search.study.space import distributions, to_params, to_schedule
 
 SPREAD, NEAR = 50, 50  # candidates a trial: new ones, and changes of members of the front; of these ...
@@ -39,6 +40,7 @@ ENOUGH, MOST_DRAWN = 40, 2000  # where limits are tight, more are drawn until so
 MOST_TRIALS = 150  # that the surrogate is fitted to: its cost grows with the cube
 SLACK = 0.01  # accuracy above the dense model's that is thought possible; losses are modelled by their logarithm
 FEWEST = 4  # measured trials before the surrogate says anything
+PROBES = 6  # candidates at most that are probed for each trial
 
 Floats = NDArray[np.float64]
 
@@ -55,6 +57,9 @@ class Known:
     refused: bool = False
 
 
+Judge = Callable[[Sequence[Known]], Floats]
+
+
 class FrontierSampler(BaseSampler):
     """Expected growth of the front's area, over a Gaussian process on accuracy and known speeds."""
 
@@ -65,6 +70,8 @@ class FrontierSampler(BaseSampler):
         self._independent = RandomSampler(seed=seed)
         self._box = distributions(problem.space, problem.depth)
         self._ended: dict[int, Known | None] = {}  # by trial number: each ended trial is read once
+        self._probed: dict[str, Known] = {}  # by key: what probes said, this worker's and others'
+        self._chosen_on = 0  # images of the largest probe that was learnt from
         self._nothing_fits = False  # all candidates within the limits have been tried, or there are none
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -79,7 +86,11 @@ class FrontierSampler(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        proposed = self._propose(self._earlier(study))
+        probes: list[Probe] = []
+        proposed = self._propose(self._earlier(study), probes)
+        if self._chosen_on:
+            probed: dict[str, Any] = {"probes": [each.to_dict() for each in probes], "chosen_on": self._chosen_on}
+            study._storage.set_trial_system_attr(trial._trial_id, PROBED, probed)
         return {} if proposed is None else to_params(proposed, self._problem.space, self._problem.depth)
 
     # What was tried
@@ -102,6 +113,8 @@ class FrontierSampler(BaseSampler):
         """None for a trial that is being asked for now, or that does not fit the backbone."""
         if any(name not in trial.params for name in self._box):
             return None
+        for probe in trial.system_attrs.get(PROBED, {}).get("probes", ()):
+            self._learn(Probe.from_dict(probe))
         result = self._problem.result(trial) if trial.state.is_finished() else None
         known = self._known(to_schedule(trial.params, self._problem.space, self._problem.depth), result)
         is_refused = trial.state.is_finished() and result is None
@@ -116,13 +129,24 @@ class FrontierSampler(BaseSampler):
         except ScheduleError:
             return None
 
+    def _learn(self, probe: Probe) -> Known | None:
+        known = self._known(probe.schedule, probe.result)
+        if known is not None:
+            self._chosen_on = max(self._chosen_on, probe.images)
+            known = self._probed.setdefault(known.key, known)
+        return known
+
     # What to try next
 
-    def _propose(self, earlier: Sequence[Known]) -> Schedule | None:
-        """The most promising candidate, any one if nothing is known yet; None if none is within the limits."""
+    def _propose(self, earlier: Sequence[Known], probes: list[Probe]) -> Schedule | None:
+        """The most promising candidate, any one if nothing is known yet; None if none is within the limits.
+
+        probes: those taken for it are added.
+        """
         measured = [one for one in earlier if one.result is not None]
-        front = _front(measured)
-        pool = self._pool(front, {one.key for one in earlier})
+        front, taken = _front(measured), {one.key for one in earlier}
+        pool = [one for one in self._probed.values() if one.key not in taken]
+        pool += self._pool(front, taken | self._probed.keys())
         dense = next((one for one in measured if not one.schedule.stages), None)
         if not pool:  # a small space, all of it measured: once more costs a trial, but no image
             pool = [one for one in measured if one.schedule.stages]
@@ -130,21 +154,39 @@ class FrontierSampler(BaseSampler):
         if dense is None or len(measured) < FEWEST:
             return pool[int(self._random.integers(len(pool)))].schedule
         judge = self._judge(dense, measured, front, earlier)
-        known = {one.key for one in earlier} | {one.key for one in pool}
-        growth = judge(pool)
-        for _ in range(ROUNDS):
+        pool, growth = self._bred(pool, taken, judge, ROUNDS)
+        for _ in range(PROBES):
+            best = int(np.argmax(growth))
+            probe = None if pool[best].result else self._probe(pool[best].schedule)
+            known = self._learn(probe) if probe else None
+            if probe is None or known is None:
+                break
+            probes.append(probe)
+            pool[best] = known
+            judge = self._judge(dense, measured, front, earlier)
+            pool, growth = self._bred(pool, taken, judge, 1)
+        return pool[int(np.argmax(growth))].schedule
+
+    def _probe(self, schedule: Schedule) -> Probe | None:
+        return self._problem.probe(schedule) if self._problem.probe else None
+
+    def _bred(self, pool: Sequence[Known], taken: set[str], judge: Judge, rounds: int) -> tuple[list[Known], Floats]:
+        """The pool and small changes of its best, `rounds` times, with the growth expected of each."""
+        pool, growth = list(pool), judge(pool)
+        known = taken | self._probed.keys() | {one.key for one in pool}
+        for _ in range(rounds):
             best = [pool[i].schedule for i in np.argsort(-growth)[:PARENTS]]
             children = self._collect([self._candidates.near(parent) for parent in best * CHILDREN], known)
             if children:
                 pool, growth = pool + children, np.concatenate([growth, judge(children)])
-        return pool[int(np.argmax(growth))].schedule
+        return pool, growth
 
     def _judge(
         self, dense: Known, measured: Sequence[Known], front: Sequence[Known], earlier: Sequence[Known]
-    ) -> Callable[[Sequence[Known]], Floats]:
+    ) -> Judge:
         """A function from candidates to the area that each is expected to add to the front."""
         ceiling = _accuracy(dense) + SLACK
-        features, logarithms, errors = _table(dense, measured, front)
+        features, logarithms, errors = _table(dense, [*self._probed.values(), *measured], front)
         fitted = surrogate.fit(features, logarithms, errors)
         points = [(one.speedup, _accuracy(one)) for one in front]
         running = [one for one in earlier if one.result is None and not one.refused]
@@ -219,29 +261,3 @@ def _table(dense: Known, measured: Sequence[Known], front: Sequence[Known]) -> t
     losses = np.maximum(_accuracy(dense) + SLACK - np.array([_accuracy(one) for one in rows]), SLACK / 4)
     errors = np.array([one.result.error if one.result else 0.0 for one in rows])
     return np.stack([one.features for one in rows]), np.log(losses), errors / losses
-
-
-def expected_growth(
-    front: Sequence[tuple[float, float]],
-    least_accuracy: float,
-    speedup: Floats,
-    ceiling: float,
-    mean: Floats,
-    deviation: Floats,
-) -> Floats:
-    """[candidates] expected area that each adds to the front, in accuracy times speed-up.
-
-    front: (speed-up, accuracy) of its points, in any order. mean, deviation: [candidates] of log(ceiling - accuracy),
-    taken for normal. A point at speed v with accuracy a adds, at each speed s from 1 to v, what a is above the best
-    accuracy at speed s or more. What it is expected to be above a level is, with k = ceiling - level and
-    z = (log k - mean) / deviation,  k Phi(z) - exp(mean + deviation^2 / 2) Phi(z - deviation).
-    """
-    points = sorted((v, a) for v, a in front if v > 1 and a > least_accuracy)
-    edges = np.array([1.0, *(v for v, _ in points), np.inf])
-    # between edges[i] and edges[i + 1] the level is the best accuracy of points i and after
-    accuracies = np.array([*(a for _, a in points), least_accuracy])
-    room = np.maximum(ceiling - np.maximum.accumulate(accuracies[::-1])[::-1], 1e-9)
-    widths = np.clip(speedup[:, None], edges[:-1], edges[1:]) - edges[:-1]
-    z = (np.log(room) - mean[:, None]) / deviation[:, None]
-    loss = np.exp(mean + deviation**2 / 2)[:, None]
-    return np.asarray((widths * (room * ndtr(z) - loss * ndtr(z - deviation[:, None]))).sum(axis=1))

@@ -5,15 +5,18 @@ Knows schedules. Ignores Optuna's samplers and how anything is measured.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pruning.schedule import Schedule
 from search.study.sections import SpaceSpec
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
+
+
+PROBED = "ztp:probed"  # the attribute of a trial with its probes, and how many images it was chosen for
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,31 @@ class Result:
 
 
 @dataclass(frozen=True)
+class Probe:
+    """What few images say of a schedule before it is a trial. error: standard deviation of the accuracy.
+
+    images: how many; the first ones of the order in which all schedules see them.
+    """
+
+    schedule: Schedule
+    accuracy: float
+    error: float
+    images: int
+
+    @property
+    def result(self) -> Result:
+        return Result(self.accuracy, self.error, complete=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the attributes of the trial that it was taken for."""
+        return {**vars(self), "schedule": self.schedule.to_dict()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Probe:
+        return cls(**{**data, "schedule": Schedule.from_dict(data["schedule"])})
+
+
+@dataclass(frozen=True)
 class Problem:
     """The study as samplers see it.
 
@@ -38,6 +66,7 @@ class Problem:
         that does not fit the backbone.
     result: what an ended trial measured; None if it was refused or failed.
     below_dense: accuracy below the dense model's from which a point is of no use.
+    probe: of a schedule; returns None if that fails. None where there are too few images for probes.
     """
 
     space: SpaceSpec
@@ -47,3 +76,4 @@ class Problem:
     within_limits: Callable[[Schedule], bool]
     result: Callable[[FrozenTrial], Result | None]
     below_dense: float = 0.10
+    probe: Callable[[Schedule], Probe | None] | None = None

@@ -39,11 +39,11 @@ class Simulated:
         self._bench, self._pause_s = bench, seconds * STEP / IMAGES
         self._hardness = np.random.default_rng(0).random(IMAGES)
 
-    def correct_until(self, schedule: Schedule, go_on: Callable[[Bits], bool]) -> Bits:
+    def correct_until(self, schedule: Schedule, go_on: Callable[[Bits], bool], before: Bits | None = None) -> Bits:
         tokens = self._bench.backbone.family.tokens
         gone = sum((1 - plan.kept / tokens) ** 2 for plan in schedule.plan(tokens))
         correct = self._hardness > 0.1 + 0.1 * gone
-        for seen in range(STEP, IMAGES + 1, STEP):
+        for seen in range(STEP + (0 if before is None else len(before)), IMAGES + 1, STEP):
             time.sleep(self._pause_s)
             if seen < IMAGES and not go_on(correct[:seen]):
                 return np.asarray(correct[:seen])

@@ -15,7 +15,7 @@ from pruning.stage import Stage
 from search.evaluation.bench import Bench
 from search.evaluation.facts import Facts
 from search.evaluation.order import pack_strata, stratify, unpack_strata
-from search.evaluation.racing import Hurdle, Race, estimate
+from search.evaluation.racing import Hurdle, Race, estimate, guess
 from search.store.records import Throughput
 
 Maker = Callable[..., Any]
@@ -142,6 +142,52 @@ class TestMeasure:
 
     def test_goes_on_where_it_may_reach_the_front(self, stratified: Bench) -> None:
         assert stratified.measure(DRASTIC, TIMED, race(stratified, -1.0)).complete
+
+
+class TestProbe:
+    """8 of the 72 images, in batches of 8, are the share that a probe sees."""
+
+    def probe(self, bench: Bench, schedule: Schedule = DRASTIC) -> Any:
+        return bench.probe(schedule, race(bench, 0.0).dense)
+
+    def test_is_what_the_first_images_say(self, stratified: Bench) -> None:
+        found, order = self.probe(stratified), stratified.order
+        assert (found.schedule, found.images) == (DRASTIC, 8)
+        whole = stratified.bits(stratified.measure(DRASTIC, TIMED))[order.positions]
+        dense = race(stratified, 0.0).dense[order.positions]
+        assert (found.accuracy, found.error) == guess(order, whole[:8], dense)
+
+    def test_measuring_goes_on_from_there(self, opened: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> None:
+        bench, plain = opened(), opened()
+        dense = race(bench, 0.0).dense
+        batches: list[int] = []
+        real = bench._searcher._logits
+        monkeypatch.setattr(bench._searcher, "_logits", lambda n, at: batches.append(n) or real(n, at))
+        assert bench.probe(DRASTIC, dense) == bench.probe(DRASTIC, dense)
+        assert batches == [0]
+        assert bench.measure(DRASTIC, TIMED) == plain.measure(DRASTIC, TIMED)
+        assert batches == list(range(9))
+
+    def test_is_no_evidence_for_who_was_chosen_by_it(self, stratified: Bench) -> None:
+        """The same race stops later."""
+        against = race(stratified, 0.0025)
+        early = stratified.measure(DRASTIC, TIMED, against)
+        late = stratified.measure(DRASTIC, TIMED, against, chosen_on=8)
+        assert early.accuracy.images <= late.accuracy.images
+        assert late.accuracy.images > 8
+
+    @pytest.mark.parametrize(("images", "batch", "expected"), [(72, 8, 8), (72, 2, 6), (72, 18, 18), (72, 24, 0)])
+    def test_is_of_whole_batches_and_of_a_large_split_alone(
+        self, opened: Callable[..., Bench], images: int, batch: int, expected: int
+    ) -> None:
+        assert opened(data={"search_images": images}, runtime={"batch_size": batch}).probe_images == expected
+
+    def test_is_forgotten_with_the_batch_size(self, opened: Callable[..., Bench]) -> None:
+        bench = opened()
+        self.probe(bench)
+        assert bench._probed
+        bench.use_batch(0.5)
+        assert not bench._probed
 
 
 class TestIdentity:

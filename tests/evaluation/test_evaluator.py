@@ -144,6 +144,27 @@ class TestUntil:
         evaluator.correct_until(Schedule(), lambda so_far: len(so_far) < 8)
         assert ran == [0, 1]
 
+    @pytest.mark.parametrize(("known", "ran"), [(4, [1, 2, 3]), (6, [1, 2, 3]), (12, [3]), (13, [])])
+    def test_goes_on_from_what_is_known(
+        self,
+        backbone: Backbone,
+        split: Split,
+        pruning_schedule: Schedule,
+        monkeypatch: pytest.MonkeyPatch,
+        known: int,
+        ran: list[int],
+    ) -> None:
+        """From the last whole batch of it; what is known is believed, so it is inverted here to be told apart."""
+        evaluator = make(backbone, split, order=self.ORDER)
+        whole = evaluator.correct_until(pruning_schedule, lambda so_far: True)
+        batches: list[int] = []
+        real = evaluator._logits
+        monkeypatch.setattr(evaluator, "_logits", lambda number, at: batches.append(number) or real(number, at))
+        found = evaluator.correct_until(pruning_schedule, lambda so_far: True, ~whole[:known])
+        assert batches == ran
+        kept = {4: 4, 6: 4, 12: 12, 13: 13}[known]
+        assert found.tolist() == [*~whole[:kept], *whole[kept:]]
+
 
 class TestDense:
     @pytest.mark.parametrize("order", [None, ORDERS[0]])

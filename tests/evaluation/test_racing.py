@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from search.evaluation import racing
 from search.evaluation.order import ImageOrder, draw_order
-from search.evaluation.racing import BETS, CAUTION, RUNG, Hurdle, Lap, Race, cannot_gain, estimate, log_wealth
+from search.evaluation.racing import BETS, CAUTION, RUNG, Hurdle, Lap, Race, cannot_gain, estimate, guess, log_wealth
 
 Bits = NDArray[np.bool_]
 
@@ -92,6 +92,31 @@ def test_exactly_at_the_gain_the_expected_wealth_is_one(rival: str, schedule: st
 
 
 @pytest.mark.parametrize(("rival", "schedule"), RIVAL_AND_SCHEDULE)
+@pytest.mark.parametrize("first", [(0, 1), (6, 2), (3, 4)])
+def test_whatever_came_first_the_expected_wealth_of_what_follows_is_one(
+    rival: str, schedule: str, first: tuple[int, int]
+) -> None:
+    """So a schedule may be chosen for how it did on the first images: no choice among them makes a false stop likelier.
+
+    The sum is over all orders that begin with just these images; with their own steps it is not 1.
+    """
+    r, c = bits(rival), bits(schedule)
+    gain = (c.sum() - int(r.sum())) / len(r)
+    total, biased, chances = np.zeros(7), np.zeros(7), 0.0
+    for chance, order in every_order():
+        p = order.positions
+        if tuple(p[:2]) != first:
+            continue
+        difference = c[p].astype(float) - r[p]
+        total += chance * np.exp(log_wealth(order, difference, ~r[p], gain, start=2))
+        biased += chance * np.exp(log_wealth(order, difference, ~r[p], gain))
+        chances += chance
+    assert total / chances == pytest.approx(np.ones(7))
+    if (c[list(first)] != r[list(first)]).any():
+        assert abs(biased[-1] / chances - 1) > 1e-3
+
+
+@pytest.mark.parametrize(("rival", "schedule"), RIVAL_AND_SCHEDULE)
 def test_no_step_can_ruin_and_a_higher_bar_is_never_easier(rival: str, schedule: str) -> None:
     """Bisection for the intervals' ends rests on the second."""
     r, c = bits(rival), bits(schedule)
@@ -147,7 +172,7 @@ class TestLap:
         """(images, alpha) of each look of a schedule that is never stopped."""
         seen: list[tuple[int, float]] = []
 
-        def look(order: ImageOrder, correct: Bits, rival: Bits, gain: float, alpha: float) -> bool:
+        def look(order: ImageOrder, correct: Bits, rival: Bits, gain: float, alpha: float, start: int) -> bool:
             seen.append((len(correct), alpha))
             return False
 
@@ -186,6 +211,58 @@ class TestLap:
         assert all(lap.may_go_on(own[:n]) for n in range(1, self.IMAGES))
         misplaced = self.RIVAL[::-1][self.ORDER.positions]
         assert not Lap(self.ORDER, Race((Hurdle(self.RIVAL, 0.05),), 0.05, self.RIVAL)).may_go_on(misplaced[:190])
+
+
+@pytest.mark.parametrize("start", [0, 30])
+def test_lap_starts_where_the_schedule_was_not_chosen_yet(start: int) -> None:
+    """It is wrong on the first 30 images alone: evidence unless it was chosen on them, but certain bounds hold."""
+    order = draw_order(np.zeros(400, np.uint8), 1, 0)
+    rival = np.ones(400, bool)
+    rival[order.positions[200:260]] = False
+    correct = np.arange(400) >= 30
+    lap = Lap(order, Race((Hurdle(rival, 0.0),), 0.05, rival), start)
+    assert lap.may_go_on(correct[:34]) == (start > 0)
+    assert not Lap(order, Race((Hurdle(rival, 0.1),), 0.05, rival), start).may_go_on(correct[:34])
+
+
+def test_estimate_does_not_count_the_steps_that_a_schedule_was_chosen_for() -> None:
+    """Of 50 equally good schedules, the one that does best on the first 40 images is flattered by them."""
+    random = np.random.default_rng(0)
+    order, dense = draw_order(np.zeros(600, np.uint8), 1, 0), np.ones(600, bool)
+    bias, missed = {0: 0.0, 40: 0.0}, {0: 0, 40: 0}
+    for _ in range(80):
+        schedules = random.random((50, 600)) < 0.9
+        best = schedules[np.argmax(schedules[:, :40].sum(axis=1))]
+        for start in (0, 40):
+            value, low, high = estimate(order, best[:120], dense, start)
+            bias[start] += (value - best.mean()) / 80
+            missed[start] += not low <= best.mean() <= high
+    assert bias[0] > 0.015 > 0.01 > abs(bias[40])
+    assert missed[0] > 16 > 4 >= missed[40]
+    assert estimate(order, best[:40], dense, 40) == estimate(order, best[:40], dense, 41)  # nothing follows: all count
+
+
+@pytest.mark.parametrize("strata", [1, 5])
+def test_guess_is_the_estimates_value_and_its_error_is_honest(strata: int) -> None:
+    """Over many orders: the values' spread is what their errors say, within a quarter."""
+    random = np.random.default_rng(strata)
+    stratum = (np.arange(500) * strata // 500).astype(np.uint8)
+    dense, flipped = random.random(500) < 0.9, random.random(500) < 0.12 * np.exp(-stratum.astype(float))
+    correct, values, errors = dense ^ flipped, [], []
+    for seed in range(300):
+        order = draw_order(stratum, strata, seed)
+        seen = correct[order.positions][:100]
+        value, error = guess(order, seen, dense[order.positions])
+        assert value == pytest.approx(estimate(order, seen, dense[order.positions])[0], abs=2e-3)
+        values.append(value)
+        errors.append(error)
+    assert np.mean(values) == pytest.approx(correct.mean(), abs=4 * np.std(values) / np.sqrt(300))
+    assert 0.75 < np.mean(errors) / np.std(values) < 1.33
+
+
+def test_guess_is_never_sure() -> None:
+    order, dense = draw_order(np.zeros(100, np.uint8), 1, 0), np.ones(100, bool)
+    assert guess(order, np.ones(20, bool), dense) == (1.0, 0.025)
 
 
 @pytest.mark.parametrize("strata", [1, 5])

@@ -123,10 +123,10 @@ class Oracle:
         """Of all images, in the evaluator's order."""
         return np.asarray(self.difficulty < self._accuracy(schedule) - 1e-9)
 
-    def correct_until(self, schedule: Schedule, go_on: GoOn) -> Bits:
+    def correct_until(self, schedule: Schedule, go_on: GoOn, before: Bits | None = None) -> Bits:
         self.asked.append(schedule)
         correct = self.correct(schedule)
-        ends = range(self._size, len(correct), self._size)
+        ends = range(self._size + (0 if before is None else len(before)), len(correct), self._size)
         stop = next((end for end in ends if not go_on(correct[:end])), len(correct))
         return correct[:stop]
 

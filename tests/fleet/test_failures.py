@@ -151,11 +151,11 @@ def test_hung_trial_is_given_up_from_outside(start: Start, tiny_spec: Spec) -> N
     worker = started.worker()
     slot = worker._reserve()
     worker.trials.ask(slot)
-    assert worker._overdue() is None
-    worker._deadline = time.monotonic() - 5.0
-    assert worker._overdue() is None  # it may notice by itself
-    worker._deadline = time.monotonic() - 11.0
-    reason = worker._overdue()
+    assert worker._measuring.overdue(10.0) is None
+    worker._measuring.deadline = time.monotonic() - 5.0
+    assert worker._measuring.overdue(10.0) is None  # it may notice by itself
+    worker._measuring.deadline = time.monotonic() - 11.0
+    reason = worker._measuring.overdue(10.0)
     assert reason == "hung for more than 1.5 s"
     worker._lose_by_force(reason)
     assert started.store.slots(started.record.id) == []

@@ -15,8 +15,9 @@ from pruning.schedule import Schedule
 from pruning.stage import Stage
 from search.store.pareto import hypervolume
 from search.study import frontier
-from search.study.frontier import FrontierSampler, expected_growth
-from search.study.problem import Problem, Result
+from search.study.frontier import PROBES, FrontierSampler
+from search.study.growth import expected_growth
+from search.study.problem import PROBED, Probe, Problem, Result
 from search.study.samplers import SamplerSpec, make_sampler
 from search.study.space import to_params
 
@@ -233,3 +234,98 @@ def test_many_trials_cost_no_more_rows_than_the_limit(make_toy: Maker, monkeypat
     monkeypatch.setattr(frontier.surrogate, "fit", lambda f, v, e: rows.append(len(v)) or real(f, v, e))
     toy.run(study, 2)
     assert rows == [9, 9]
+
+
+class TestProbes:
+    """Probes of the toy's schedules, with noise as of some hundred images."""
+
+    NOISE = 0.01
+
+    def probing(self, toy: Any) -> tuple[Problem, list[Schedule]]:
+        """The problem with probes, and the schedules that were probed."""
+        probed: list[Schedule] = []
+        noise = np.random.default_rng(0)
+
+        def probe(schedule: Schedule) -> Probe:
+            probed.append(schedule)
+            return Probe(schedule, toy.accuracy(schedule) + noise.normal(0, self.NOISE), self.NOISE, 160)
+
+        return replace(toy.problem, probe=probe), probed
+
+    def study(self, toy: Any, problem: Problem, seed: int = 0) -> optuna.Study:
+        study: optuna.Study = toy.study(FrontierSampler(problem, seed))
+        return study
+
+    def test_cover_more_with_the_same_trials(self, make_toy: Maker) -> None:
+        """Area summed over seeds; a trial's probes cost half a trial at most."""
+        toy = make_toy(max_stages=3)
+
+        def covered(problem: Problem, trials: int) -> float:
+            areas = [toy.run(self.study(toy, problem, seed), trials) for seed in range(4)]
+            return sum(hypervolume([(a, v) for _, a, v in found], (LEAST, 1.0)) for found in areas)
+
+        assert covered(self.probing(toy)[0], 16) > covered(toy.problem, 24)
+
+    def test_are_few_and_never_of_one_schedule_twice(self, make_toy: Maker) -> None:
+        toy = make_toy()
+        problem, probed = self.probing(toy)
+        study = self.study(toy, problem)
+        toy.run(study, 4)
+        assert not probed  # there is no surrogate to say whom to probe
+        before = 0
+        for _ in range(8):
+            toy.run(study, 1)
+            assert 0 <= len(probed) - before <= PROBES
+            before = len(probed)
+        keys = [schedule.key for schedule in probed]
+        assert len(set(keys)) == len(keys) > 8
+
+    def test_one_that_disappoints_is_not_proposed(self, make_toy: Maker) -> None:
+        toy = make_toy()
+
+        def next_with(problem: Problem) -> Schedule:
+            study = self.study(toy, toy.problem)
+            toy.run(study, 8)
+            study.sampler = FrontierSampler(problem, 5)
+            return toy.schedule(study.ask(toy.box).params)
+
+        hopeful, told = next_with(toy.problem), list[Schedule]()
+
+        def probe(schedule: Schedule) -> Probe:
+            told.append(schedule)
+            return Probe(schedule, 0.5 if schedule == hopeful else toy.accuracy(schedule), 0.001, 160)
+
+        assert next_with(replace(toy.problem, probe=probe)) != hopeful
+        assert told[0] == hopeful
+
+    def test_are_kept_with_the_trial_for_every_worker(self, make_toy: Maker) -> None:
+        toy = make_toy()
+        problem, probed = self.probing(toy)
+        study = self.study(toy, problem)
+        toy.run(study, 12)
+        kept = [
+            Probe.from_dict(each)
+            for trial in study.trials
+            for each in trial.system_attrs.get(PROBED, {"probes": ()})["probes"]
+        ]
+        assert [each.schedule for each in kept] == probed
+        other, again = self.probing(toy)
+        study.sampler = FrontierSampler(other, 9)
+        toy.run(study, 3)
+        assert not {each.key for each in again} & {each.key for each in probed}
+
+    def test_a_trial_says_on_how_many_images_it_was_chosen(self, make_toy: Maker) -> None:
+        """From the first probe on: others' results on the same images speak for or against it, too."""
+        toy = make_toy()
+        study = self.study(toy, self.probing(toy)[0])
+        toy.run(study, 10)
+        chosen_on = [trial.system_attrs.get(PROBED, {}).get("chosen_on", 0) for trial in study.trials]
+        assert chosen_on == [0] * 4 + [160] * 6
+
+    def test_that_fail_leave_the_proposal_as_it_was(self, make_toy: Maker) -> None:
+        toy = make_toy()
+        found = [
+            toy.run(self.study(toy, problem), 8)
+            for problem in (toy.problem, replace(toy.problem, probe=lambda s: None))
+        ]
+        assert found[0] == found[1]
