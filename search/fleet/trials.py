@@ -105,6 +105,7 @@ class Trials:
             result=result_of,
             below_dense=ACCURACY_BELOW_DENSE if drop is None else min(drop, ACCURACY_BELOW_DENSE),
             probe=self._probe if bench.probe_images else None,
+            probes=self._spec.sampler.probes,
         )
 
     # Before the first trial

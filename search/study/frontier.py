@@ -40,7 +40,6 @@ ENOUGH, MOST_DRAWN = 40, 2000  # where limits are tight, more are drawn until so
 MOST_TRIALS = 150  # that the surrogate is fitted to: its cost grows with the cube
 SLACK = 0.01  # accuracy above the dense model's that is thought possible; losses are modelled by their logarithm
 FEWEST = 4  # measured trials before the surrogate says anything
-PROBES = 6  # candidates at most that are probed for each trial
 
 Floats = NDArray[np.float64]
 
@@ -155,7 +154,7 @@ class FrontierSampler(BaseSampler):
             return pool[int(self._random.integers(len(pool)))].schedule
         judge = self._judge(dense, measured, front, earlier)
         pool, growth = self._bred(pool, taken, judge, ROUNDS)
-        for _ in range(PROBES):
+        for _ in range(self._problem.probes):
             best = int(np.argmax(growth))
             probe = None if pool[best].result else self._probe(pool[best].schedule)
             known = self._learn(probe) if probe else None

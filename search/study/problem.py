@@ -67,6 +67,7 @@ class Problem:
     result: what an ended trial measured; None if it was refused or failed.
     below_dense: accuracy below the dense model's from which a point is of no use.
     probe: of a schedule; returns None if that fails. None where there are too few images for probes.
+    probes: how many a trial may have.
     """
 
     space: SpaceSpec
@@ -77,3 +78,4 @@ class Problem:
     result: Callable[[FrozenTrial], Result | None]
     below_dense: float = 0.10
     probe: Callable[[Schedule], Probe | None] | None = None
+    probes: int = 6

@@ -60,10 +60,14 @@ SAMPLERS: dict[str, Callable[[Problem, int], BaseSampler]] = {
 
 
 class SamplerSpec(Section):
-    """How the next schedule is chosen: a row of SAMPLERS, and the seed of all that is random in it."""
+    """How the next schedule is chosen: a row of SAMPLERS, and the seed of all that is random in it.
+
+    probes: candidates at most that `auto` looks at, on a few images each, before one becomes a trial; 0 for none.
+    """
 
     name: str = "auto"
     seed: int = Field(default=0, ge=0, lt=2**32)
+    probes: int = Field(default=6, ge=0, le=100)
 
     @field_validator("name")
     @classmethod

@@ -32,6 +32,7 @@ from tests.benchmarks.yardstick import Yardstick
 GOAL = 0.95  # of the reference front's area
 LEVERS: dict[str, dict[str, Any]] = {  # each as one change of the spec that switches it off
     "sampler": {"sampler.name": "tpe"},
+    "probes": {"sampler.probes": 0},
     "racing": {"racing.alpha": 0.0},
     "strata": {"racing.strata": 1},
     "prefix cache": {"runtime.prefix_cache_gib": 0.0},

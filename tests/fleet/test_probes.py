@@ -103,8 +103,14 @@ def test_takes_no_longer_than_a_trial_may(probing: Any, monkeypatch: pytest.Monk
     assert worker._measuring.deadline is None
 
 
-def test_a_split_of_few_batches_has_none(start: Start, tiny_spec: Spec) -> None:
-    started = start(tiny_spec(budget={"trials": 7}, sampler={"name": "auto"}))
+@pytest.mark.parametrize(
+    "without", [{"data": {"search_images": 24}}, {"sampler": {"name": "auto", "probes": 0}}], ids=str
+)
+def test_a_split_of_few_batches_has_none_nor_a_study_that_wants_none(
+    start: Start, tiny_spec: Spec, without: dict[str, Any]
+) -> None:
+    sections = {"data": {"search_images": 64}, "sampler": {"name": "auto"}, **without}
+    started = start(tiny_spec(budget={"trials": TRIALS}, **sections))
     worker = started.worker()
     worker.prepare()
     worker.run()

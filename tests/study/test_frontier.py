@@ -15,7 +15,7 @@ from pruning.schedule import Schedule
 from pruning.stage import Stage
 from search.store.pareto import hypervolume
 from search.study import frontier
-from search.study.frontier import PROBES, FrontierSampler
+from search.study.frontier import FrontierSampler
 from search.study.growth import expected_growth
 from search.study.problem import PROBED, Probe, Problem, Result
 from search.study.samplers import SamplerSpec, make_sampler
@@ -275,7 +275,7 @@ class TestProbes:
         before = 0
         for _ in range(8):
             toy.run(study, 1)
-            assert 0 <= len(probed) - before <= PROBES
+            assert 0 <= len(probed) - before <= problem.probes
             before = len(probed)
         keys = [schedule.key for schedule in probed]
         assert len(set(keys)) == len(keys) > 8

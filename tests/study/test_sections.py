@@ -178,6 +178,7 @@ def test_duration_in_its_largest_unit(seconds: float, text: str) -> None:
             "sampler.name must be one of auto, tpe, nsga2, random, got 'gp'; the default is auto",
         ),
         ("sampler", {"seed": 2**32}, "sampler.seed must be below 4294967296"),
+        ("sampler", {"probes": -1}, "sampler.probes must be at least 0"),
         # racing
         ("racing", {"alpha": -0.01}, "racing.alpha must be at least 0, got -0.01; the default is 0.05"),
         ("racing", {"alpha": 1}, "racing.alpha must be below 1, got 1"),
@@ -216,6 +217,7 @@ def test_message_names_place_field_rule_and_value(section: str, value: Any, mess
         ("space", {"methods": ["random", "zero-tprune"], "max_stages": 1, "blocks": [3, 3], "keep": [0.7, 0.7]}),
         ("space", {"blocks": None, "wpr_iterations": [1, 100], "partition": [0.01, 0.99]}),
         ("sampler", {"name": "nsga2", "seed": 2**32 - 1}),
+        ("sampler", {"name": "auto", "probes": 0}),
         ("racing", {"alpha": 0, "tolerance": 0, "strata": 1}),
         ("racing", {"alpha": 0.999, "tolerance": 1, "strata": 100}),
         ("runtime", {"device": "cuda:1", "dtype": "bfloat16", "batch_size": 1, "workers": 16}),
