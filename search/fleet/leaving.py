@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-GRACE_S = 7.0  # of the ten seconds: what is left is for the database
+GRACE_S = 7.0  # of the ten seconds: what is left is for the database ...
+HAND_BACK_S = 2.0  # ... which may not answer at all
 
 
 class Leave(KeyboardInterrupt):
@@ -28,7 +29,8 @@ class Leave(KeyboardInterrupt):
 
 @contextmanager
 def leaving(hand_back: Callable[[], object] = lambda: None) -> Iterator[None]:
-    """Within, SIGTERM and SIGINT raise Leave, once; GRACE_S after, `hand_back` is called and the process ended.
+    """Within, SIGTERM and SIGINT raise Leave, once; GRACE_S after, `hand_back` is called and the process ended, whether
+    or not that returns within HAND_BACK_S.
 
     Only in the main thread, which is the only one that receives signals; elsewhere nothing is changed.
     """
@@ -44,7 +46,9 @@ def leaving(hand_back: Callable[[], object] = lambda: None) -> Iterator[None]:
         while number and number[0] not in SIGNALS:  # every signal with a handler is written here
             number = reader.recv(1)
         if number and not ended.wait(GRACE_S):
-            hand_back()
+            last = threading.Thread(target=hand_back, name="handing back", daemon=True)
+            last.start()
+            last.join(HAND_BACK_S)
             os._exit(128 + number[0])
 
     def leave(number: int, frame: FrameType | None) -> None:

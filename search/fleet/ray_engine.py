@@ -12,16 +12,15 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from search.errors import InputError, SearchError
+from search.fleet.restarts import Restarts
 from search.store.database import parse_url, shown
 
 POLL_S = 1.0
 GRACE_S = 15.0  # after the budget is spent: a worker has nothing left to wait for then
-MOST_DEATHS = 20  # of one worker in a row, each within YOUNG_S of its start: then it is not chance
-YOUNG_S = 60.0
 
 Watch = Callable[[], None]
 
@@ -32,8 +31,7 @@ class Member:
 
     number: int
     task: Any
-    since: float
-    deaths: int = 0
+    restarts: Restarts = field(default_factory=Restarts)
 
 
 def check_ray(url: str) -> None:
@@ -55,7 +53,7 @@ def run_ray(name: str, url: str, workers: int, watch: Watch) -> None:
     """
     ray = _connect()
     start = ray.remote(max_retries=0, max_calls=1, **_needs(ray, workers))(_work)
-    members = [Member(number, start.remote(name, url, number), time.monotonic()) for number in range(1, workers + 1)]
+    members = [Member(number, start.remote(name, url, number)) for number in range(1, workers + 1)]
     words = ""
     try:
         finished: float | None = None
@@ -71,8 +69,8 @@ def run_ray(name: str, url: str, workers: int, watch: Watch) -> None:
                     words = str(error.cause)
                 except ray.exceptions.RayError as error:  # its process or its node is gone
                     words = str(error).partition("\n")[0]
-                    if finished is None and _may_start_again(member):
-                        member.task, member.since = start.remote(name, url, member.number), time.monotonic()
+                    if finished is None and member.restarts.allow_another():
+                        member.task = start.remote(name, url, member.number)
                         members.append(member)
     finally:
         _end(ray, members)
@@ -85,12 +83,6 @@ def _work(name: str, url: str, number: int) -> None:
     from search.fleet.joining import join  # torch, which the driver's side does without
 
     join(name, url, number)
-
-
-def _may_start_again(member: Member) -> bool:
-    young = time.monotonic() - member.since < YOUNG_S
-    member.deaths = member.deaths + 1 if young else 1
-    return member.deaths < MOST_DEATHS
 
 
 def _needs(ray: Any, workers: int) -> dict[str, int]:

@@ -37,6 +37,18 @@ MIGRATION_LOCK = 0x7A7470  # "ztp": an advisory lock of the server while tables 
 MIGRATION_WAIT_S = 60
 OPTUNA_TABLES = frozenset({"studies", "trials", "version_info", "alembic_version"})
 DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql"}  # those of our extras
+# A server, or a network, that does not answer counts as gone after so long; beyond any wait of ours for a lock. Options
+# of the storage's URL go before. libpq's are for the network alone: it waits for a frozen server that is reached
+LIMITS: dict[str, dict[str, int]] = {
+    DRIVERS["postgresql"]: {
+        "connect_timeout": 10,
+        "keepalives_idle": 30,
+        "keepalives_interval": 10,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 60_000,
+    },
+    DRIVERS["mysql"]: {"connect_timeout": 10, "read_timeout": 120, "write_timeout": 120},
+}
 PASSWORD_FILE = "ZTP_STORAGE_PASSWORD_FILE"  # environment: a file that holds the database user's password
 EXTRAS = {"psycopg": "postgresql", "pymysql": "mysql"}
 
@@ -158,7 +170,8 @@ def engine_options(url: URL, *, begin: str | None) -> dict[str, Any]:
     if url.get_backend_name() != "sqlite":
         # READ COMMITTED is PostgreSQL's default: MySQL's would not let one who waited for a lock see what the holder
         # wrote. No ping before every use, which is what Optuna asks of MySQL: see `search.store.idling`
-        return {"pool_pre_ping": False, "isolation_level": "READ COMMITTED"}
+        limits = {name: value for name, value in LIMITS.get(url.drivername, {}).items() if name not in url.query}
+        return {"pool_pre_ping": False, "isolation_level": "READ COMMITTED", "connect_args": limits}
     return {
         "connect_args": {"factory": SqliteConnection, "timeout": BUSY_TIMEOUT_S, "isolation_level": begin},
     }

@@ -20,7 +20,7 @@ from search.errors import InputError, SearchError
 from search.evaluation import rig
 from search.evaluation.profile import LatencyProfile
 from search.evaluation.throughput import time_pairs
-from search.fleet import engines
+from search.fleet import engines, restarts
 from search.fleet.launch import launch
 from search.store.fronts import Store
 from search.store.records import Progress
@@ -247,6 +247,33 @@ def test_two_workers_spend_exactly_the_budget(start: Start, tiny_spec: Spec, che
     assert started.store.progress(record.id).seconds > 0
 
 
+@pytest.mark.slow
+def test_workers_that_are_killed_are_replaced(
+    start: Start, tiny_spec: Spec, check_sound: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """kill -9 of every worker of a launch, which goes on to the last trial."""
+    monkeypatch.setenv("ZTP_HEARTBEAT", "1")
+    started = start(tiny_spec(budget={"trials": 6}))
+    processes: list[subprocess.Popen[bytes]] = []
+    killed: list[int] = []
+    popen = subprocess.Popen
+
+    def remember(*given: Any, **options: Any) -> Any:
+        processes.append(popen(*given, **options))
+        return processes[-1]
+
+    def kill(progress: Progress) -> None:
+        if progress.done >= 1 and not killed:
+            killed.extend(process.pid for process in processes)
+            for process in processes:
+                process.kill()
+
+    monkeypatch.setattr(engines.subprocess, "Popen", remember)
+    assert launch(started.bench.spec, started.store.url, kill, workers=2).state == "done"
+    assert len(killed) == 2 < len(processes)
+    check_sound(started.store, "tiny", 6)
+
+
 class TestLocalEngine:
     """Workers are real processes; what they run is short."""
 
@@ -271,6 +298,29 @@ class TestLocalEngine:
     def test_says_what_they_said_if_all_failed(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(SearchError, match=r"all 2 workers failed; the last words: (?s:.*)no such study"):
             self.run(monkeypatch, "import sys; sys.exit('no such study')")
+
+    @pytest.mark.parametrize("end", ["os.kill(os.getpid(), 9)", "os._exit(70)"], ids=["killed", "hung"])
+    def test_starts_again_what_died(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str) -> None:
+        """Each dies once, and does its work the second time."""
+        code = (
+            "import os, pathlib, sys\n"
+            f"mark = pathlib.Path(r'{tmp_path}', sys.argv[-1])\n"
+            f"if not mark.exists(): mark.touch(); {end}\n"
+            "mark.write_text('done')\n"
+        )
+        self.run(monkeypatch, code)
+        assert [p.read_text() for p in tmp_path.iterdir()].count("done") >= 1
+
+    def test_gives_up_on_what_dies_again_and_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(restarts, "MOST_DEATHS", 3)
+        with pytest.raises(SearchError, match="all 2 workers failed; the last words: SIGKILL"):
+            self.run(monkeypatch, "import os; os.kill(os.getpid(), 9)")
+
+    def test_does_not_start_again_what_was_asked_to_end(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        code = f"import sys; open(r'{tmp_path}/' + sys.argv[-1], 'a').write('x'); sys.exit(143)"
+        with pytest.raises(SearchError):
+            self.run(monkeypatch, code)
+        assert [p.read_text() for p in tmp_path.iterdir()] == ["x", "x"]
 
     def test_much_output_does_not_stall_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         began = time.monotonic()

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import pytest
 
 from search.fleet.heartbeat import Heartbeat
-from search.fleet.leaving import Leave, leaving
+from search.fleet.leaving import HAND_BACK_S, Leave, leaving
 from search.fleet.settings import Settings
 
 GENTLE = """
@@ -37,6 +37,19 @@ with leaving.leaving(lambda: print("handed back", flush=True)):
     print("up", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"a", b"b", 10**9)  # minutes within one call, other threads run on
 """
+FROZEN = """
+import time, search.fleet.leaving as leaving
+leaving.GRACE_S = 0.5
+def ask_a_database_that_does_not_answer():
+    print("asked", flush=True)
+    time.sleep(60)
+with leaving.leaving(ask_a_database_that_does_not_answer):
+    try:
+        print("up", flush=True)
+        time.sleep(60)
+    except KeyboardInterrupt:
+        time.sleep(60)
+"""
 
 
 def run(code: str, *signals: int) -> tuple[int, str, float]:
@@ -54,6 +67,13 @@ def run(code: str, *signals: int) -> tuple[int, str, float]:
     finally:
         process.kill()
     return process.returncode, said, time.monotonic() - began
+
+
+def test_a_database_that_does_not_answer_is_not_waited_for() -> None:
+    """Neither where the work is done nor where the trial is handed back by force."""
+    code, said, seconds = run(FROZEN, signal.SIGTERM)
+    assert (code, said) == (128 + signal.SIGTERM, "asked\n")
+    assert HAND_BACK_S < seconds < 10
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

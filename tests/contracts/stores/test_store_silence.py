@@ -1,0 +1,30 @@
+"""A server that takes connections and never answers: given up after a limit, not waited for."""
+
+from __future__ import annotations
+
+import socket
+import time
+
+import pytest
+
+from search.errors import SearchError
+from search.store import database
+from search.store.database import LIMITS, engine_options, parse_url
+from search.store.fronts import Store
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "mysql"])
+def test_silence_counts_as_gone(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    short = {name: 2 if "timeout" in name else value for name, value in LIMITS[database.DRIVERS[scheme]].items()}
+    monkeypatch.setitem(LIMITS, database.DRIVERS[scheme], short)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        began = time.monotonic()
+        with pytest.raises(SearchError):
+            Store.open(f"{scheme}://somebody@127.0.0.1:{server.getsockname()[1]}/ztp")
+        assert time.monotonic() - began < 30
+
+
+def test_options_of_the_url_go_before() -> None:
+    options = engine_options(parse_url("postgresql://127.0.0.1/ztp?connect_timeout=3"), begin=None)["connect_args"]
+    assert "connect_timeout" not in options
+    assert options["tcp_user_timeout"] == 60_000  # milliseconds
