@@ -18,7 +18,15 @@ from pathlib import Path
 from sqlalchemy.engine import URL
 
 from search.errors import InputError, SearchError
-from search.store.database import explained, open_engine, parse_url, schema_version, shown
+from search.store.database import (
+    explained,
+    open_engine,
+    parse_url,
+    password_of,
+    schema_version,
+    shown,
+    without_passwords,
+)
 
 PAGES_A_STEP = -1  # all: one read transaction, which writers do not wait for in WAL mode
 
@@ -116,14 +124,13 @@ def _dump_postgresql(url: URL, copy: Path) -> str:
 
 
 def _plain(url: URL) -> str:
-    """The URL as libpq reads it, without the password."""
-    return URL.create("postgresql", url.username, None, url.host, url.port, url.database, url.query).render_as_string(
-        hide_password=False
-    )
+    """The URL as libpq reads it, without a password."""
+    return without_passwords(url).set(drivername="postgresql").render_as_string(hide_password=False)
 
 
 def _run(command: list[str], url: URL) -> str:
-    environment = {**os.environ, **({"PGPASSWORD": str(url.password)} if url.password else {})}
+    password = password_of(url)
+    environment = {**os.environ, **({"PGPASSWORD": password} if password else {})}
     try:
         ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     except FileNotFoundError:

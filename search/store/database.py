@@ -103,14 +103,29 @@ def _with_password(url: URL) -> URL:
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not text"
             raise InputError(f"{PASSWORD_FILE} must name a file with the password, got {file}: {reason}") from None
-    logs.hide(str(url.password or ""))
+    logs.hide(password_of(url))
     return url
 
 
 def shown(url: URL) -> str:
-    """The URL as people may see it: drivers also take a password as an option behind the question mark."""
-    secret = {name: "HIDDEN" for name in url.query if "password" in name.lower()}
-    return url.update_query_dict(secret).render_as_string(hide_password=True)
+    """The URL as people may see it."""
+    return url.update_query_dict(dict.fromkeys(_secret_options(url), "HIDDEN")).render_as_string(hide_password=True)
+
+
+def password_of(url: URL) -> str:
+    """What a driver takes as the user's password: an option behind the question mark goes before the URL's own."""
+    option = url.query.get("password", "")
+    return (option if isinstance(option, str) else option[-1]) or str(url.password or "")
+
+
+def without_passwords(url: URL) -> URL:
+    """The URL as others may read it, and a program can use that gets the password in another way."""
+    bare = url.difference_update_query(_secret_options(url))
+    return URL.create(bare.drivername, bare.username, None, bare.host, bare.port, bare.database, bare.query)
+
+
+def _secret_options(url: URL) -> list[str]:
+    return [name for name in url.query if "password" in name.lower()]
 
 
 def _check_sqlite_url(url: URL) -> None:

@@ -130,7 +130,18 @@ def test_postgresql_archive_restores_to_the_same_front(
     check_copy(restored, record, 40)
 
 
-def test_passwords_stay_out_of_arguments_and_messages(server: Any, tmp_path: Path, monkeypatch: Any) -> None:
+def in_the_address(url: sa.URL, word: str) -> sa.URL:
+    return url.set(password=word)
+
+
+def as_an_option(url: sa.URL, word: str) -> sa.URL:
+    return url.update_query_dict({"password": word})
+
+
+@pytest.mark.parametrize("put", [in_the_address, as_an_option])
+def test_passwords_stay_out_of_arguments_and_messages(
+    server: Any, tmp_path: Path, monkeypatch: Any, put: Callable[[sa.URL, str], sa.URL]
+) -> None:
     """A stand-in for pg_dump writes down what it is given: nobody else must read the password there."""
     tool = tmp_path / "bin" / "pg_dump"
     tool.parent.mkdir()
@@ -141,13 +152,25 @@ def test_passwords_stay_out_of_arguments_and_messages(server: Any, tmp_path: Pat
     monkeypatch.setenv("PATH", f"{tool.parent}{os.pathsep}{os.environ['PATH']}")
     url = server.new_database()
     Store.open(url).close()
-    secret = sa.make_url(url).set(password="s3cr3t-word")
+    secret = put(sa.make_url(url), "s3cr3t-word")
     with pytest.raises(SearchError, match="nothing was written") as caught:
         backup(secret.render_as_string(hide_password=False), tmp_path / "x.dump")
     arguments, password = (tool.parent / "said").read_text().splitlines()
     assert "s3cr3t-word" not in arguments + str(caught.value)
     assert password == "s3cr3t-word"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bin"]
+
+
+@pytest.mark.parametrize("put", [in_the_address, as_an_option])
+def test_passwords_stay_out_of_the_line_that_restores(
+    server: Any, pg_tools: Path, tmp_path: Path, put: Callable[[sa.URL, str], sa.URL]
+) -> None:
+    url = server.new_database()
+    Store.open(url).close()
+    secret = put(sa.make_url(url), "s3cr3t-word")
+    made = backup(secret.render_as_string(hide_password=False), tmp_path / "x.dump")
+    assert made.restore.startswith("pg_restore --no-owner --dbname postgresql://")
+    assert "s3cr3t-word" not in made.restore
 
 
 def test_without_pg_dump_it_says_what_to_install(server: Any, tmp_path: Path, monkeypatch: Any) -> None:
