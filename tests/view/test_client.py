@@ -12,7 +12,7 @@ import pytest
 
 from search.errors import InputError, SpecConflict, UnknownStudy
 from search.store.fronts import Store
-from search.store.records import Evaluation, Progress
+from search.store.records import MOST_ERRORS, Evaluation, Progress
 from search.study.spec import make_spec
 from search.view.client import Client, ServerAway, check_server, refusal
 from search.view.service.documents import evaluation_document, to_evaluation
@@ -23,11 +23,25 @@ from tests.serving import TOKEN, Service, start_service
 def served(tmp_path_factory: pytest.TempPathFactory, filled_file: Path) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("served")
     shutil.copy(filled_file, folder / "ztp.db")
+    add_failing_study(f"sqlite:///{folder}/ztp.db")
     service = start_service(
         folder, f"sqlite:///{folder}/ztp.db", "--workers", 0, "--data-root", folder, token=TOKEN, dashboard=False
     )
     yield service
     assert service.end() == 0
+
+
+def add_failing_study(url: str) -> None:
+    """A paused study, "socks", whose only trial was given up on."""
+    store = Store.open(url)
+    study = store.add_study(make_spec({"name": "socks", "backbone": {"name": "demo"}}, "test"))
+    for verdict in ["again"] * (MOST_ERRORS - 1) + ["failed"]:
+        slot = store.reserve(study.id, "test", 1)
+        assert slot is not None
+        store.assign(slot, 0)
+        assert store.lose(slot, "crashed", "no such kernel") == verdict
+    store.set_state(study.id, "paused")
+    store.close()
 
 
 @pytest.fixture
@@ -66,6 +80,9 @@ def test_it_answers_as_the_store_does(client: Client, there: Store) -> None:
             stored.hypervolume,
             stored.reference,
         )
+    failing = client.study("socks")
+    assert client.progress(failing.id) == there.progress(failing.id)
+    assert client.progress(failing.id).failed == 1
     progress, stored_progress = client.progress(study.id), there.progress(study.id)
     assert progress.best is not None
     assert stored_progress.best is not None
@@ -76,6 +93,7 @@ def test_it_answers_as_the_store_does(client: Client, there: Store) -> None:
 COMMANDS = [
     ["list"],
     ["status", "shirts"],
+    ["status", "socks"],
     ["front", "shirts"],
     ["front", "shirts", "--json"],
     ["front", "shirts", "--csv"],

@@ -82,6 +82,7 @@ class ProgressModel(BaseModel):
     stopped: int
     images: int
     images_whole: int
+    failed: int = Field(description="trials given up on after several attempts; they are among those done")
 
 
 class StudyModel(BaseModel):
