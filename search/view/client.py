@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 import httpx
 
+from pruning.errors import PruningError
 from search.errors import InputError, SearchError, SpecConflict, UnknownStudy
 from search.store.evaluations import MOST_TRIAL
 from search.store.records import HELD_STATES, Evaluation, Front, Progress, StudyRecord
@@ -27,6 +28,9 @@ AWAY_S = 60.0  # a server that is started anew answers again within this
 PAGE = 1000  # evaluations a request
 # what a worker notes with a study that it refused, and the command line ends with 2 for
 REFUSALS = ("InputError: ", "ScheduleError: ", "UnsupportedBackbone: ", "WeightsError: ", "ConfigError: ")
+
+
+Made = TypeVar("Made")
 
 
 class ServerAway(InputError):
@@ -57,26 +61,27 @@ class Client:
     # Reading, as a store does
 
     def studies(self) -> list[StudyRecord]:
-        return [self._noted(document) for document in self._get("/studies")["studies"]]
+        return self._get("/studies", lambda answer: [self._noted(each) for each in answer["studies"]])
 
     def study(self, name: str) -> StudyRecord:
-        return self._noted(self._get(f"/studies/{quote(name, safe='')}"))
+        return self._get(f"/studies/{quote(name, safe='')}", self._noted)
 
     def progress(self, study_id: int) -> Progress:
-        return to_progress(self._get(self._path(study_id))["progress"])
+        return self._get(self._path(study_id), lambda answer: to_progress(answer["progress"]))
 
     def front(self, study_id: int, version: int | None = None) -> Front | None:
         chosen = {} if version is None else {"version": version}
         response = self._request("GET", f"{self._path(study_id)}/front/records", params=chosen)
         if response.status_code == 404 and _error(response).get("place") == "front":
             return None
-        return to_front(_checked(response))
+        return self._read(response, to_front)
 
     def evaluations(self, study_id: int) -> list[Evaluation]:
         found: list[Evaluation] = []
         while True:
-            some = self._get(f"{self._path(study_id)}/evaluations", skip=len(found), limit=PAGE)["evaluations"]
-            found += [to_evaluation(document) for document in some]
+            path = f"{self._path(study_id)}/evaluations"
+            some = self._get(path, _to_evaluations, skip=len(found), limit=PAGE)
+            found += some
             if len(some) < PAGE:
                 return found
 
@@ -86,15 +91,15 @@ class Client:
         response = self._request("GET", f"{self._path(study_id)}/evaluations/{trial}")
         if response.status_code == 404 and _error(response).get("place") == "trial":
             return None
-        return to_evaluation(_checked(response))
+        return self._read(response, to_evaluation)
 
     # Launching
 
     def launch(self, spec: StudySpec) -> StudyRecord:
         """Create the study, or continue it. Raises SpecConflict if the name is another study's."""
-        study = self._noted(_checked(self._request("POST", "/studies", json=spec.to_dict())))
+        study = self._read(self._request("POST", "/studies", json=spec.to_dict()), self._noted)
         if study.state in HELD_STATES:
-            study = self._noted(_checked(self._request("POST", f"{self._path(study.id)}/resume")))
+            study = self._read(self._request("POST", f"{self._path(study.id)}/resume"), self._noted)
         return study
 
     def follow(self, study_id: int, observe: Callable[[Progress], None]) -> Progress:
@@ -120,8 +125,28 @@ class Client:
     def _path(self, study_id: int) -> str:
         return f"/studies/{quote(self._names[study_id], safe='')}"
 
-    def _get(self, path: str, **params: Any) -> Document:
-        return _checked(self._request("GET", path, params=params))
+    def _get(self, path: str, make: Callable[[Document], Made], **params: Any) -> Made:
+        return self._read(self._request("GET", path, params=params), make)
+
+    def _read(self, response: httpx.Response, make: Callable[[Document], Made]) -> Made:
+        """What `make` makes of an answer. Raises what the same request would raise on a store.
+
+        InputError for an answer of another program, or of a release that answers in other fields.
+        """
+        if not response.is_success:
+            raise _refused(response)
+        try:
+            return make(response.json())
+        except KeyError as error:
+            reason = f"its answer lacks {error}"
+        except (TypeError, AttributeError, PruningError):
+            reason = "its answer has another form"
+        except ValueError:
+            reason = f"its answer is no JSON but {response.headers.get('content-type', 'of no type')}"
+        raise InputError(
+            f"--server {self.url}: must be a ztp serve of this release, got {response.url}: {reason}; check the "
+            "address, what stands before the server, and that both ends have the same zero-tprune-search"
+        )
 
     def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:
@@ -157,24 +182,26 @@ def refusal(progress: Progress) -> SearchError | None:
     return None
 
 
+def _to_evaluations(answer: Document) -> list[Evaluation]:
+    return [to_evaluation(each) for each in answer["evaluations"]]
+
+
 def _error(response: httpx.Response) -> Document:
     try:
         document = response.json()["error"]
+        return {**document, "message": str(document["message"])}
     except (ValueError, KeyError, TypeError):  # not a server of ours: a proxy, say
         return {"message": f"{response.url} answered {response.status_code} {response.reason_phrase}"}
-    return dict(document)
 
 
-def _checked(response: httpx.Response) -> Document:
-    """The document of an answer. Raises what the same request would raise on a store."""
-    if response.is_success:
-        return dict(response.json())
+def _refused(response: httpx.Response) -> SearchError:
+    """What the same request would raise on a store."""
     error = _error(response)
-    message = str(error["message"])
+    message = error["message"]
     if response.status_code in (401, 403):
-        raise InputError(f"--server: {message}; set {VARIABLE} to the server's token")
+        return InputError(f"--server: {message}; set {VARIABLE} to the server's token")
     if response.status_code == 404 and error.get("place") == "name":
-        raise UnknownStudy(message)
+        return UnknownStudy(message)
     if response.status_code == 409:
-        raise SpecConflict(message, error.get("differences") or ())
-    raise InputError(message) if response.status_code < 500 else SearchError(message)
+        return SpecConflict(message, error.get("differences") or ())
+    return InputError(message) if response.status_code < 500 else SearchError(message)

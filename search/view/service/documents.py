@@ -1,15 +1,20 @@
 """Records as JSON documents and back: what the API answers, and what a client makes of it.
 
 Knows the records. Ignores the web. Correctness bits stay in the store: nobody outside it needs them.
+On the way back, fields that no record has are left out, for a newer server may have more; one that is missing is a
+KeyError.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from search.store.records import Evaluation, Front, Measurement, Progress, StudyRecord
+from search.store.records import Accuracy, Evaluation, Front, Measurement, Progress, Setting, StudyRecord, Throughput
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Document = dict[str, Any]
 
@@ -28,10 +33,20 @@ def to_evaluation(document: Mapping[str, Any]) -> Evaluation:
     confirm = document["confirm"]
     return Evaluation(
         trial=document["trial"],
-        search=Measurement.from_dict(document["search"]),
+        search=_to_measurement(document["search"]),
         feasible=document["feasible"],
-        confirm=Measurement.from_dict(confirm) if confirm else None,
+        confirm=_to_measurement(confirm) if confirm else None,
     )
+
+
+def _to_measurement(document: Mapping[str, Any]) -> Measurement:
+    parts = {"accuracy": Accuracy, "throughput": Throughput, "setting": Setting}
+    return Measurement.from_dict({**document, **{name: _of(kind, document[name]) for name, kind in parts.items()}})
+
+
+def _of(kind: type[DataclassInstance], document: Mapping[str, Any]) -> Document:
+    """The fields of a record, and no others."""
+    return {field.name: document[field.name] for field in fields(kind)}
 
 
 def progress_document(progress: Progress) -> Document:
@@ -42,7 +57,7 @@ def progress_document(progress: Progress) -> Document:
 def to_progress(document: Mapping[str, Any]) -> Progress:
     """Inverse of `progress_document`."""
     best = document["best"]
-    return Progress(**{**document, "best": to_evaluation(best) if best else None})
+    return Progress(**{**_of(Progress, document), "best": to_evaluation(best) if best else None})
 
 
 def study_document(study: StudyRecord, progress: Progress) -> Document:
@@ -51,7 +66,7 @@ def study_document(study: StudyRecord, progress: Progress) -> Document:
 
 
 def to_study(document: Mapping[str, Any]) -> StudyRecord:
-    return StudyRecord(**{field.name: document[field.name] for field in fields(StudyRecord)})
+    return StudyRecord(**_of(StudyRecord, document))
 
 
 def front_document(front: Front) -> Document:
