@@ -23,6 +23,7 @@ from search.errors import InputError
 
 LEVELS = ("debug", "info", "warning", "error")
 JSON_VARIABLE, LEVEL_VARIABLE = "ZTP_LOG_JSON", "ZTP_LOG_LEVEL"
+CHATTY = ("httpx", "httpcore")  # they tell of every request
 SHORTEST_SECRET = 6  # characters: a shorter password is hidden inside URLs only, else it would eat ordinary words
 HIDDEN = "***"
 
@@ -121,6 +122,8 @@ def set_up(as_json: bool, level: str | None) -> None:
     _handler.setFormatter(JsonLines() if as_json else Lines("ztp: %(message)s"))
     root.addHandler(_handler)
     root.setLevel(chosen.upper())
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(max(root.level, logging.WARNING))
     logging.captureWarnings(as_json)
     if as_json:
         os.environ |= {JSON_VARIABLE: "1", LEVEL_VARIABLE: chosen}

@@ -126,6 +126,14 @@ def test_secrets_in_messages_are_hidden(stream: Stderr, text: str, shown: str, a
     assert (json.loads(line)["message"] if as_json else line.removeprefix("ztp: ")) == shown
 
 
+@pytest.mark.parametrize(("level", "shown"), [("debug", ["warning"]), ("info", ["warning"]), ("error", [])])
+def test_the_http_client_tells_of_trouble_alone(stream: Stderr, level: str, shown: list[str]) -> None:
+    logs.set_up(True, level)
+    for name in ("info", "warning"):
+        getattr(logging.getLogger("httpx"), name)("HTTP Request: GET /")
+    assert [entry["level"] for entry in entries(stream)] == shown
+
+
 @pytest.mark.parametrize("as_json", [False, True])
 def test_a_password_is_hidden_wherever_it_turns_up(stream: Stderr, as_json: bool) -> None:
     password = 'pa"ss\\wö/rd'

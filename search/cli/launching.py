@@ -87,9 +87,8 @@ def _forecast(spec: StudySpec) -> None:
 def _run(spec: StudySpec, storage: str) -> None:
     from search.fleet.launch import launch as launch_study  # only now: torch, for seconds
     from search.fleet.leaving import leaving
-    from search.view.live import LiveProgress, LoggedProgress
+    from search.view.live import display
 
-    display = LoggedProgress if logs.as_json() else LiveProgress
     try:
         with leaving(), display(spec.name, spec.budget.time) as observe:
             launch_study(spec, storage, observe, spec.runtime.workers)
@@ -102,12 +101,12 @@ def _launch_there(spec: StudySpec, server: str) -> None:
     """The server's workers do it; this process follows, and may be ended without harm."""
     from search.view.client import Client, refusal
     from search.view.export import server_commands
-    from search.view.live import LiveProgress
+    from search.view.live import display
 
     with Client(server) as client:
         study = client.launch(spec)
         try:
-            with LiveProgress(spec.name, spec.budget.time) as observe:
+            with display(spec.name, spec.budget.time) as observe:
                 progress = client.follow(study.id, observe)
         except KeyboardInterrupt:
             logs.say(f"\nztp: {spec.name} goes on at {client.url}; the same command follows it again")

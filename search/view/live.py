@@ -17,6 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from search import logs
 from search.evaluation.images.progress import stderr_console
 from search.store.records import Progress
 from search.view import wording
@@ -147,6 +148,11 @@ class LoggedProgress(LiveProgress):
         if progress is not None:
             known |= {name: getattr(progress, name) for name in LOGGED}
         LOGGER.info(line, extra={"fields": known})
+
+
+def display(name: str, budget_s: float | None) -> LiveProgress:
+    """What shows a study's progress to whoever reads stderr: people, or a program."""
+    return LoggedProgress(name, budget_s) if logs.as_json() else LiveProgress(name, budget_s)
 
 
 def _front(progress: Progress) -> str:

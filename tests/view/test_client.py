@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -132,6 +136,23 @@ def test_a_launch_over_a_server_ends_with_the_front(
     assert {path.name for path in Path().glob("*front*")} == {"shirts-front.png", "shirts-front.html"}
     other = ztp("launch", "shirts.yaml", "--trials", "9")
     assert (other.code, "budget.trials: 8 -> 9" in other.err) == (2, True)
+
+
+def test_a_launch_over_a_server_logs_nothing_but_json(served: Service, tmp_path: Path) -> None:
+    (tmp_path / "shirts.yaml").write_text("name: shirts\nbackbone: {name: demo}\nbudget: {trials: 8}\n")
+    ran = subprocess.run(
+        [sys.executable, "-m", "search.cli", "--log-json", "launch", "shirts.yaml", "--server", served.address],
+        cwd=tmp_path,
+        env={**os.environ, "ZTP_TOKEN": TOKEN},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = [json.loads(line) for line in ran.stderr.splitlines()]
+    loggers = {line["logger"] for line in lines}
+    assert "search.view.live" in loggers
+    assert "httpx" not in loggers  # a line a request
+    assert ("done", 8) in [(line.get("state"), line.get("done")) for line in lines]
 
 
 def test_what_is_held_is_resumed_by_a_launch(client: Client, there: Store) -> None:
