@@ -20,6 +20,7 @@ from search.study.spec import StudySpec
 from search.view.access.gate import Gate
 from search.view.service import errors, events, fronts, pages, studies
 from search.view.service.errors import ErrorBody, documented
+from search.view.service.examples import FAILING
 from search.view.service.metrics import CONTENT_TYPE, RequestMetrics
 from search.view.service.middleware import AccessMiddleware, MetricsMiddleware
 from search.view.service.models import HealthModel
@@ -69,7 +70,13 @@ def health(request: Request, response: Response) -> dict[str, str]:
     return {"status": status, "database": database, "version": request.app.version}
 
 
-UNHEALTHY: dict[int | str, dict[str, Any]] = {503: {"model": HealthModel, "description": "The database is away"}}
+UNHEALTHY: dict[int | str, dict[str, Any]] = {
+    503: {
+        "model": HealthModel,
+        "description": "The database is away",
+        "content": {"application/json": {"example": FAILING}},
+    }
+}
 METRICS: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/plain": {"schema": {"type": "string"}, "example": 'ztp_studies{state="running"} 1.0\n'}}},
     **documented(401, 403, 429, 503),

@@ -14,11 +14,13 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
+from pydantic.config import JsonDict
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from pruning.errors import PruningError
 from search.errors import InputError, SearchError, SpecConflict, UnknownStudy
+from search.view.service.examples import CONFLICT, ERRORS
 
 LOG = logging.getLogger(__name__)
 # the field, flag or line that a message starts with, after the document's own name
@@ -67,8 +69,12 @@ def place_of(message: str) -> str | None:
 
 def documented(*codes: int) -> dict[int | str, dict[str, Any]]:
     """OpenAPI's `responses` of an operation, by code."""
-    content = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}
-    return {code: {"content": content, "description": DESCRIPTIONS[code]} for code in codes}
+    return {code: _described(code, ERRORS[code]) for code in codes}
+
+
+def _described(code: int, example: JsonDict) -> dict[str, Any]:
+    content = {"schema": {"$ref": "#/components/schemas/ErrorBody"}, "example": example}
+    return {"content": {"application/json": content}, "description": DESCRIPTIONS[code]}
 
 
 HINTS = {"confirm": ": the study's name again, as in ?confirm=NAME, for nothing brings it back"}
@@ -84,6 +90,8 @@ DESCRIPTIONS = {
     429: "Too many wrong tokens were shown; Retry-After says for how long none is looked at",
     503: "The database cannot be reached",
 }
+
+ANOTHER_SPEC: dict[int | str, dict[str, Any]] = {409: _described(409, CONFLICT)}
 
 
 def install(app: FastAPI) -> None:

@@ -39,7 +39,13 @@ data: {"study": "shirts", "state": "done"}
 """
 STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"example": EXAMPLE}}}}
 Seconds = Annotated[
-    float, Query(ge=0, le=LONGEST_S, description="end the stream after so many seconds; 0: after what is known now")
+    float,
+    Query(
+        ge=0,
+        le=LONGEST_S,
+        description="end the stream after so many seconds; 0: after what is known now",
+        examples=[60.0],
+    ),
 ]
 Event = tuple[str, Document]
 

@@ -81,8 +81,10 @@ def _front(store: Store, study: StudyRecord, version: int | None) -> Front:
 def list_evaluations(
     study: Study,
     store: Reading,
-    skip: Annotated[int, Query(ge=0, le=MOST_TRIAL, description="how many to leave out at the start")] = 0,
-    limit: Annotated[int, Query(ge=1, le=MOST_AT_ONCE, description="how many to answer at most")] = 100,
+    skip: Annotated[
+        int, Query(ge=0, le=MOST_TRIAL, description="how many to leave out at the start", examples=[100])
+    ] = 0,
+    limit: Annotated[int, Query(ge=1, le=MOST_AT_ONCE, description="how many to answer at most", examples=[100])] = 100,
 ) -> Document:
     """Every schedule that was measured, on the front or not, in the order they were measured."""
     found = store.evaluations(study.id, skip, limit)
@@ -113,7 +115,9 @@ def export(
     max_gflops: Annotated[float | None, Query(description="at most this cost, above 0", examples=[3.0])] = None,
     min_speedup: Annotated[float | None, Query(description="at least this, over dense", examples=[1.5])] = None,
     min_accuracy: Annotated[float | None, Query(description="at least this, 0 to 1", examples=[0.79])] = None,
-    trial: Annotated[int | None, Query(description="exactly this trial's schedule, without limits")] = None,
+    trial: Annotated[
+        int | None, Query(description="exactly this trial's schedule, without limits", examples=[17])
+    ] = None,
 ) -> Response:
     """The best configuration within the limits, as `ztp export` writes it: `pruning.load` runs it."""
     try:

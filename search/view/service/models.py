@@ -1,6 +1,6 @@
 """What the API answers, as models: they are its documentation, and every answer is checked against them.
 
-Knows shapes, units and examples. Ignores where the numbers come from.
+Knows shapes and units. Ignores where the numbers come from.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
+from search.view.service import examples
+
 STATES = "created (waits for a worker), running, confirming, paused, stopped, done"
-SCHEDULE: JsonDict = {
-    "method": "zero-tprune",
-    "stages": [{"block": 3, "keep": 0.6, "wpr_iterations": 5, "partition": 0.5, "similarity_share": 0.5}],
-    "options": {},
-}
+
+
+def _example(example: JsonDict) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": [example]})
 
 
 class AccuracyModel(BaseModel):
@@ -49,7 +50,7 @@ class SettingModel(BaseModel):
 class MeasurementModel(BaseModel):
     """One schedule on one split. complete: whether every image was seen. flops: fvcore convention, one image."""
 
-    schedule: dict[str, Any] = Field(examples=[SCHEDULE])
+    schedule: dict[str, Any] = Field(examples=[examples.SCHEDULE])
     key: str
     flops: int
     complete: bool
@@ -60,6 +61,8 @@ class MeasurementModel(BaseModel):
 
 class EvaluationModel(BaseModel):
     """A schedule's measurement on the search split, and for finalists on the confirm split."""
+
+    model_config = _example(examples.EVALUATION)
 
     trial: int
     feasible: bool
@@ -88,16 +91,20 @@ class ProgressModel(BaseModel):
 class StudyModel(BaseModel):
     """A study: what was asked for, where it ran, how far it is."""
 
+    model_config = _example(examples.STUDY)
+
     id: int
-    name: str = Field(examples=["deit-small-3g"])
-    state: str = Field(description=STATES, examples=["running"])
+    name: str
+    state: str = Field(description=STATES)
     spec: dict[str, Any] = Field(description="the study as plain data, every default written out")
     provenance: dict[str, Any] = Field(description="versions, hardware, fingerprints")
-    created_at: str = Field(description="UTC, ISO 8601", examples=["2026-11-22T16:55:00.000+00:00"])
+    created_at: str = Field(description="UTC, ISO 8601")
     progress: ProgressModel
 
 
 class StudyListModel(BaseModel):
+    model_config = _example(examples.STUDIES)
+
     studies: list[StudyModel]
 
 
@@ -111,12 +118,16 @@ class FrontVersionModel(BaseModel):
 class HistoryModel(BaseModel):
     """Every version of a front, oldest first."""
 
+    model_config = _example(examples.HISTORY)
+
     study: str
     versions: list[FrontVersionModel]
 
 
 class FrontRecordsModel(FrontVersionModel):
     """A version of a front with whole evaluations, slowest point first."""
+
+    model_config = _example(examples.RECORDS)
 
     reference: tuple[float, float] = Field(description="(accuracy, speed-up) that the hypervolume is measured from")
     points: list[EvaluationModel]
@@ -125,6 +136,8 @@ class FrontRecordsModel(FrontVersionModel):
 
 class EvaluationListModel(BaseModel):
     """A part of a study's evaluations, in the order they were made."""
+
+    model_config = _example(examples.EVALUATIONS)
 
     study: str
     skip: int
@@ -160,32 +173,10 @@ class PointModel(BaseModel):
     confirm: ConfirmModel | None
 
 
-FRONT_EXAMPLE: JsonDict = {
-    "study": "deit-small-3g",
-    "dense": {"accuracy": 0.798, "throughput": 940.0, "gflops": 4.61},
-    "hypervolume": 0.117,
-    "points": [
-        {
-            "trial": 17,
-            "accuracy": 0.793,
-            "accuracy_ci95": [0.781, 0.804],
-            "images": 5000,
-            "throughput": 1310.0,
-            "speedup": 1.39,
-            "gflops": 2.97,
-            "schedule": SCHEDULE,
-            "confirm": None,
-        }
-    ],
-    "flop_convention": "fvcore: one multiply-add = one FLOP",
-    "hardware": ["cuda: NVIDIA H100, bfloat16, batches of 64"],
-}
-
-
 class FrontModel(BaseModel):
     """What `ztp front --json` prints; points sorted by throughput."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [FRONT_EXAMPLE]})
+    model_config = _example(examples.FRONT)
 
     study: str
     dense: DenseModel | None
@@ -196,6 +187,8 @@ class FrontModel(BaseModel):
 
 
 class HealthModel(BaseModel):
-    status: str = Field(examples=["ok"])
-    database: str = Field(examples=["reachable"])
+    model_config = _example(examples.HEALTHY)
+
+    status: str
+    database: str
     version: str

@@ -18,7 +18,7 @@ from search.study.spec import StudySpec
 from search.view.lookup import with_progress
 from search.view.service.bodies import JSON_TYPE, YAML_TYPES, parse_study
 from search.view.service.documents import Document, study_document
-from search.view.service.errors import ServiceError, documented
+from search.view.service.errors import ANOTHER_SPEC, ServiceError, documented
 from search.view.service.models import StudyListModel, StudyModel
 from search.view.service.parameters import check_parameters
 
@@ -73,7 +73,8 @@ def list_studies(store: Reading) -> Document:
     response_model=StudyModel,
     responses={200: {"model": StudyModel, "description": "It was there already, by the same spec"}}
     | DENIED
-    | documented(400, 409, 413, 415, 422, 503),
+    | documented(400, 413, 415, 503)
+    | ANOTHER_SPEC,
     openapi_extra=BODY,
 )
 async def create_study(request: Request, response: Response, store: Reading) -> Document:
