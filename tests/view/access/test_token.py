@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from pathlib import Path
 
 import pytest
@@ -72,3 +73,21 @@ def test_others_are_let_in_with_a_token_alone(host: str) -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
 def test_loopback_needs_none(host: str) -> None:
     check_host(host, None)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_only_a_comparison_in_constant_time_decides(monkeypatch: pytest.MonkeyPatch, same: bool) -> None:
+    """Time cannot be measured well enough here: so whatever `hmac.compare_digest` says of the two is the answer."""
+    token = Token(SECRET)
+    seen: list[tuple[bytes, bytes]] = []
+
+    def compare(ours: bytes, shown: bytes) -> bool:
+        seen.append((ours, shown))
+        return same
+
+    monkeypatch.setattr(hmac, "compare_digest", compare)
+    for shown in (SECRET, "x", ""):
+        assert token.matches(shown) is same
+        assert token.matches_cookie(shown) is same
+    ours = (SECRET.encode(), token.cookie.encode())
+    assert seen == [(each, shown.encode()) for shown in (SECRET, "x", "") for each in ours]
