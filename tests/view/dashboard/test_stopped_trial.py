@@ -44,8 +44,11 @@ def running(url: str, evaluations: list[Evaluation], fill: Callable[..., StudyRe
 def serving(store: Store, folder: Path) -> Iterator[Service]:
     """A server that has looked at nothing yet: Optuna Dashboard keeps trials for some seconds."""
     made = start_service(folder, store.url, "--workers", 0)
-    yield made
-    assert made.end() == 0
+    try:
+        yield made
+    finally:
+        ended = made.end()
+    assert ended == 0
 
 
 def stop(store: Store, evaluation: Evaluation) -> None:

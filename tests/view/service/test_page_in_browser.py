@@ -20,6 +20,9 @@ import pytest
 from PIL import Image
 
 from search.store.fronts import Store
+from search.store.records import Evaluation, StudyRecord
+from search.study.spec import StudySpec
+from tests.serving import TOKEN
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = (
@@ -65,7 +68,7 @@ class Browser:
         while True:
             answer = self._read()
             if answer.get("id") == self._count:
-                return answer["result"]
+                return answer.get("result", {})
 
     def _read(self) -> Any:
         while b"\0" not in self._rest:
@@ -76,8 +79,9 @@ class Browser:
         return json.loads(message)
 
     def ask(self, expression: str) -> Any:
-        """The value of a JavaScript expression."""
-        return self.call("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
+        """The value of a JavaScript expression; None also while one page gives way to another."""
+        found = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        return found.get("result", {}).get("value")
 
     def picture(self, scheme: str) -> Image.Image:
         """A screenshot for people who prefer a scheme."""
@@ -134,3 +138,63 @@ def test_the_page_shows_studies_and_follows_them(
     service.api("DELETE", "/studies/later?confirm=later")
     wait_for(lambda: browser.ask("document.getElementById('study-later') === null"))
     assert browser.ask("document.querySelectorAll('article').length") == 1
+
+
+POINTS = "document.querySelectorAll('#study-shirts svg.plot circle.point').length"
+PLOT = "document.querySelector('#study-shirts svg.plot')?.outerHTML"
+VERSION = "document.querySelector('#study-shirts summary')?.textContent"
+
+
+@pytest.mark.slow
+def test_a_new_version_of_the_front_is_drawn_on_an_open_page(
+    start: Any,
+    url: str,
+    spec: StudySpec,
+    evaluations: list[Evaluation],
+    fill: Callable[..., StudyRecord],
+    browser: Browser,
+    wait_for: Callable[..., Any],
+) -> None:
+    store = Store.open(url)
+    fill(store, spec, evaluations[:3], state="running")  # the dense model, a dominated one, one that is on the front
+    service = start(url, "--workers", 0)
+    browser.open(service.address)
+    wait_for(lambda: browser.ask(POINTS) == 2)
+    wait_for(lambda: browser.ask("document.getElementById('live').classList.contains('on')"))
+    browser.ask("window.loaded = 'once'")
+    before = browser.ask(PLOT)
+    known = store.front(1)
+    assert known is not None
+    assert browser.ask(VERSION) == f"2 points, version {known.version}"
+
+    fill(store, spec, evaluations[3:4], state="running")
+    front = store.front(1)
+    assert front is not None
+    assert front.version == known.version + 1
+    wait_for(lambda: browser.ask(POINTS) == 3)
+    assert browser.ask(PLOT) != before
+    assert browser.ask(VERSION) == f"3 points, version {front.version}"
+    assert browser.ask("window.loaded") == "once"
+    store.close()
+
+
+@pytest.mark.slow
+def test_the_form_lets_in_who_shows_the_token(
+    start: Any, store: Store, browser: Browser, wait_for: Callable[..., Any]
+) -> None:
+    service = start(store.url, "--workers", 0, token=TOKEN)
+    browser.open(f"{service.address}/?x=1")
+
+    def show(token: str) -> None:
+        field = "document.querySelector('input[type=password]')"
+        wait_for(lambda: browser.ask(f"{field} !== null && document.readyState === 'complete'"))
+        browser.ask(f"{field}.value = '{token}'; document.querySelector('form button').click()")
+
+    show("another-token-0123456789")
+    wait_for(lambda: browser.ask("document.querySelector('[role=alert]')?.textContent") == "This is not the token.")
+    assert browser.ask("document.querySelector('article')") is None
+    show(TOKEN)
+    wait_for(lambda: browser.ask(POINTS) == 5)
+    assert browser.ask("location.pathname") == "/"
+    wait_for(lambda: browser.ask("document.getElementById('live').classList.contains('on')"))  # the cookie goes along
+    assert browser.ask("document.cookie") == ""  # and no script reads it
