@@ -35,11 +35,13 @@ def serve(
 ) -> None:
     """Serve studies over HTTP: API, front page, metrics, Optuna Dashboard and local workers, until Ctrl-C."""
     from search.view.access.token import check_host, read_token
+    from search.view.service.addresses import read_dashboard_url
 
     if not 0 <= workers <= MOST_WORKERS:
         raise InputError(f"--workers must be in 0..{MOST_WORKERS}, got {workers}")
     token = read_token(token_file)
     check_host(host, token)
+    dashboard_url = read_dashboard_url()
 
     from search.store.fronts import Store
     from search.view.service.server import Settings, serve  # only now: the web framework and Optuna, for a second
@@ -47,6 +49,6 @@ def serve(
     board = None if dashboard_port == -1 else dashboard_port
     store = Store.open(storage)
     try:
-        serve(store, Settings(host, port, board, workers, token, tuple(data_root or ())))
+        serve(store, Settings(host, port, board, workers, token, tuple(data_root or ()), dashboard_url))
     finally:
         store.close()

@@ -33,8 +33,17 @@ answered as `{"error": {"place": ..., "message": ...}}`, in the words of the com
 """
 
 
-def make_app(store: Store, gate: Gate, roots: Sequence[Path] = (), dashboard_port: int | None = None) -> FastAPI:
-    """roots: the folders that studies may read. dashboard_port: where Optuna Dashboard listens, if it does."""
+def make_app(
+    store: Store,
+    gate: Gate,
+    roots: Sequence[Path] = (),
+    dashboard_port: int | None = None,
+    dashboard_url: str | None = None,
+) -> FastAPI:
+    """roots: the folders that studies may read. dashboard_port: where Optuna Dashboard listens, if it does.
+
+    dashboard_url: its address for browsers, if it is another.
+    """
     app = FastAPI(
         title="Zero-TPrune Search",
         version=version("zero-tprune-search"),
@@ -46,6 +55,7 @@ def make_app(store: Store, gate: Gate, roots: Sequence[Path] = (), dashboard_por
     )
     app.state.store, app.state.gate, app.state.roots = store, gate, tuple(roots)
     app.state.dashboard_port, app.state.closing = dashboard_port, asyncio.Event()
+    app.state.dashboard_url = dashboard_url
     app.state.metrics = metrics = RequestMetrics(store)
     errors.install(app)
     for router in (studies.router, fronts.router, events.router):

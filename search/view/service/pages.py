@@ -89,7 +89,9 @@ def one_card(request: Request, study: Study, store: Reading) -> str:
 
 
 def _dashboard(request: Request) -> str | None:
-    """Address of Optuna Dashboard, by the name that the browser used for this server."""
+    """Address of Optuna Dashboard: what the server was told, else by the name that the browser used for it."""
+    if request.app.state.dashboard_url is not None:
+        return str(request.app.state.dashboard_url)
     port = request.app.state.dashboard_port
     host = urlsplit(str(request.base_url)).hostname or "127.0.0.1"
     return None if port is None else f"http://{f'[{host}]' if ':' in host else host}:{port}/dashboard"

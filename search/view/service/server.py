@@ -36,7 +36,10 @@ GRACE_S = 5  # for answers under way when the server is asked to end
 
 @dataclass(frozen=True)
 class Settings:
-    """host, port: of the API; port 0 for any free one. dashboard_port: None for no dashboard."""
+    """host, port: of the API; port 0 for any free one. dashboard_port: None for no dashboard.
+
+    dashboard_url: its address for browsers, None for the host they came by and that port.
+    """
 
     host: str
     port: int
@@ -44,6 +47,7 @@ class Settings:
     workers: int
     token: Token | None
     data_roots: tuple[Path, ...] = ()
+    dashboard_url: str | None = None
 
 
 class _Server(uvicorn.Server):
@@ -70,7 +74,7 @@ def serve(store: Store, settings: Settings) -> None:
             board = make_dashboard(store, settings.host, settings.dashboard_port, gate)
             port = board.server_port
             stack.enter_context(_in_thread(board))
-        app = make_app(store, gate, roots, port)
+        app = make_app(store, gate, roots, port, settings.dashboard_url)
         stack.enter_context(Supervisor(store.url, settings.workers))
         _announce(settings, listening.getsockname()[1], port)
         _run(app, [listening])
