@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import click
 import pytest
 import typer
 
 from search.cli import app
+from search.store.fronts import Store
+from search.view.access.gate import Gate
+from search.view.service.app import make_app
 
 sys.path.insert(0, str(Path(__file__).parent))
 recipes: ModuleType = __import__("recipes")
@@ -45,6 +50,27 @@ def test_every_command_is_one_that_ztp_knows(place: str) -> None:
         _, root, arguments = root.resolve_command(context, list(arguments))
     assert root is not None
     root.make_context("ztp", [re.sub(r"^[A-Z.]+$", "1", each) for each in arguments], parent=context)
+
+
+REQUESTS = re.findall(r"^curl .*$", (FOLDER / "README.md").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("line", REQUESTS)
+def test_every_request_is_one_that_the_api_knows(store: Store, line: str) -> None:
+    """By its description: method, path and parameters, those that are required among them."""
+    words = shlex.split(line)
+    method = words[words.index("--request") + 1] if "--request" in words else "POST" if "--data-binary" in words else ""
+    address = urlsplit(words[-1])
+    paths = make_app(store, Gate(None)).openapi()["paths"]
+    (path,) = [each for each in paths if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", each), address.path)]
+    known = [each for each in paths[path][(method or "GET").lower()].get("parameters", ()) if each["in"] == "query"]
+    given = set(parse_qs(address.query))
+    assert {each["name"] for each in known if each["required"]} <= given <= {each["name"] for each in known}
+
+
+def test_a_study_is_created_and_deleted_there() -> None:
+    assert sum("--data-binary" in each for each in REQUESTS) == 1
+    assert sum("--request DELETE" in each for each in REQUESTS) == 1
 
 
 class TestCompose:

@@ -28,6 +28,8 @@ PLACE = re.compile(
     r"^(?:\S+?: )?(?P<place>--[a-z-]+|[a-z_]+(?:\.[a-z_]+)+|(?:name|backbone|data|budget|space) )(?=[ :]|must|is)"
 )
 
+FLAG = re.compile(r"--(trial|max-gflops|min-speedup|min-accuracy)(?![a-z-])")  # what is a parameter of the API here
+
 
 class ErrorDetail(BaseModel):
     """place: the field or parameter that is wrong, where there is one. message: place, rule, value, remedy."""
@@ -122,7 +124,8 @@ def _here(request: Request, error: Exception) -> str:
 
 
 def _invalid(request: Request, error: Exception) -> Response:
-    return error_response(422, str(error), place_of(str(error)))
+    said = FLAG.sub(lambda flag: flag[1].replace("-", "_"), str(error))
+    return error_response(422, said, place_of(str(error)))
 
 
 def _unavailable(request: Request, error: Exception) -> Response:

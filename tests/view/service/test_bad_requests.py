@@ -132,12 +132,12 @@ REQUESTS: list[Any] = [
     ("GET", "/studies/shirts/evaluations?skip=-1", 422, "skip", "got '-1'"),
     ("GET", "/studies/shirts/evaluations/99", 404, "trial", "trial must be an evaluated one, got 99"),
     ("GET", "/studies/shirts/export?min_accuracy=89", 422, "min_accuracy", "got 89; write 0.89"),
-    ("GET", "/studies/shirts/export?max_gflops=0", 422, "max_gflops", "--max-gflops must be above 0, got 0"),
+    ("GET", "/studies/shirts/export?max_gflops=0", 422, "max_gflops", "max_gflops must be above 0, got 0"),
     ("GET", "/studies/shirts/export?min_speedup=nan", 422, "min_speedup", "must be above 0, got nan"),
-    ("GET", "/studies/shirts/export?min_speedup=9", 422, None, "no point of the front is within --min-speedup 9"),
+    ("GET", "/studies/shirts/export?min_speedup=9", 422, None, "no point of the front is within min_speedup 9"),
     ("GET", "/studies/shirts/export?trial=99", 422, "trial", "must be an evaluated trial of shirts, got 99"),
     ("GET", f"/studies/shirts/export?trial={10**30}", 422, "trial", "must be an evaluated trial of shirts"),
-    ("GET", "/studies/shirts/export?trial=3&max_gflops=1", 422, "trial", "limits are refused beside it"),
+    ("GET", "/studies/shirts/export?trial=3&max_gflops=1", 422, "trial", "limits are refused beside it, got trial 3"),
     ("GET", "/studies/shirts/events?timeout_s=-1", 422, "timeout_s", "got '-1'"),
     ("GET", "/studies/shirts/export?max_gflop=1", 422, "max_gflop", "got 'max_gflop'; did you mean max_gflops?"),
     ("GET", "/studies?version=1", 422, "version", "must be left out, for there are none here, got 'version'"),
@@ -153,7 +153,9 @@ def test_requests(service: Any, row: Any) -> None:
     method, path, code, place, words = row
     answer = service.api(method, path)
     assert answer.status_code == code, answer.text
-    assert words in answer.json()["error"]["message"]
+    message = answer.json()["error"]["message"]
+    assert words in message
+    assert "--" not in message  # parameters are named as here, not as the command line's flags
     assert answer.json()["error"].get("place") == place
 
 
