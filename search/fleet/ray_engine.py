@@ -17,7 +17,8 @@ from typing import Any
 
 from search.errors import InputError, SearchError
 from search.fleet.restarts import Restarts
-from search.store.database import parse_url, shown
+from search.store.addresses import shown
+from search.store.database import parse_url
 
 POLL_S = 1.0
 GRACE_S = 15.0  # after the budget is spent: a worker has nothing left to wait for then

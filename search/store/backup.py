@@ -18,15 +18,8 @@ from pathlib import Path
 from sqlalchemy.engine import URL
 
 from search.errors import InputError, SearchError
-from search.store.database import (
-    explained,
-    open_engine,
-    parse_url,
-    password_of,
-    schema_version,
-    shown,
-    without_passwords,
-)
+from search.store.addresses import password_of, shown, without_passwords
+from search.store.database import explained, open_engine, parse_url, schema_version
 
 PAGES_A_STEP = -1  # all: one read transaction, which writers do not wait for in WAL mode
 

@@ -6,7 +6,6 @@ Every error that the URL or the database's state causes is an InputError; passwo
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -26,8 +25,8 @@ from sqlalchemy.exc import (
     SQLAlchemyError,
 )
 
-from search import logs
 from search.errors import InputError, SearchError, StorageUnavailable
+from search.store.addresses import shown, with_password
 from search.store.idling import try_idle
 from search.store.migrations import HEAD, VERSION_TABLE
 from search.store.tables import PREFIX
@@ -49,7 +48,6 @@ LIMITS: dict[str, dict[str, int]] = {
     },
     DRIVERS["mysql"]: {"connect_timeout": 10, "read_timeout": 120, "write_timeout": 120},
 }
-PASSWORD_FILE = "ZTP_STORAGE_PASSWORD_FILE"  # environment: a file that holds the database user's password
 EXTRAS = {"psycopg": "postgresql", "pymysql": "mysql"}
 
 
@@ -86,46 +84,12 @@ def parse_url(url: str) -> URL:
             f"storage must be an SQLAlchemy URL such as sqlite:///ztp.db, got {shown}; check the URL"
         ) from None
     if parsed.get_backend_name() != "sqlite":
-        parsed = _with_password(parsed)
+        parsed = with_password(parsed)
     if parsed.drivername in DRIVERS:
         parsed = parsed.set(drivername=DRIVERS[parsed.drivername])
     if parsed.get_backend_name() == "sqlite":
         _check_sqlite_url(parsed)
     return parsed
-
-
-def _with_password(url: URL) -> URL:
-    """The password out of a file, where the URL names a user alone: so it stands in no command and no manifest."""
-    file = os.environ.get(PASSWORD_FILE)
-    if not url.password and file and url.username:
-        try:
-            url = url.set(password=Path(file).read_text(encoding="utf-8").strip())
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "not text"
-            raise InputError(f"{PASSWORD_FILE} must name a file with the password, got {file}: {reason}") from None
-    logs.hide(password_of(url))
-    return url
-
-
-def shown(url: URL) -> str:
-    """The URL as people may see it."""
-    return url.update_query_dict(dict.fromkeys(_secret_options(url), "HIDDEN")).render_as_string(hide_password=True)
-
-
-def password_of(url: URL) -> str:
-    """What a driver takes as the user's password: an option behind the question mark goes before the URL's own."""
-    option = url.query.get("password", "")
-    return (option if isinstance(option, str) else option[-1]) or str(url.password or "")
-
-
-def without_passwords(url: URL) -> URL:
-    """The URL as others may read it, and a program can use that gets the password in another way."""
-    bare = url.difference_update_query(_secret_options(url))
-    return URL.create(bare.drivername, bare.username, None, bare.host, bare.port, bare.database, bare.query)
-
-
-def _secret_options(url: URL) -> list[str]:
-    return [name for name in url.query if "password" in name.lower()]
 
 
 def _check_sqlite_url(url: URL) -> None:

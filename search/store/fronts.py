@@ -23,17 +23,8 @@ from sqlalchemy.exc import IntegrityError
 
 from search.errors import InputError, SearchError, SpecConflict
 from search.store import evaluations, slots, studies, versions
-from search.store.database import (
-    exists,
-    explained,
-    migrate,
-    open_engine,
-    parse_url,
-    reading,
-    schema_version,
-    shown,
-    writing,
-)
+from search.store.addresses import shown
+from search.store.database import exists, explained, migrate, open_engine, parse_url, reading, schema_version, writing
 from search.store.leaders import LeaderStore
 from search.store.migrations import HEAD
 from search.store.queue import Queue

@@ -18,8 +18,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from search.errors import InputError, SearchError
 from search.store import slots
+from search.store.addresses import shown
 from search.store.compatibility import PACKAGE, installed, newer_writer, optuna_writer
-from search.store.database import exists, explained, open_engine, parse_url, reading, schema_version, shown, writing
+from search.store.database import exists, explained, open_engine, parse_url, reading, schema_version, writing
 from search.store.migrations import HEAD, VERSION_TABLE
 from search.store.tables import STUDY
 

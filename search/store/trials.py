@@ -23,8 +23,9 @@ from sqlalchemy.pool import NullPool
 
 from search.errors import InputError
 from search.store import trial_rows
+from search.store.addresses import shown
 from search.store.compatibility import optuna_problem, optuna_writer
-from search.store.database import engine_options, explained, reading, shown
+from search.store.database import engine_options, explained, reading
 from search.store.idling import try_idle
 
 METRIC_NAMES = ["accuracy", "throughput"]  # both maximised, in the order of a trial's values

@@ -16,8 +16,9 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
 from search.errors import InputError, SearchError
+from search.store.addresses import shown
 from search.store.compatibility import optuna_writer
-from search.store.database import explained, migrate, open_engine, parse_url, schema_version, shown
+from search.store.database import explained, migrate, open_engine, parse_url, schema_version
 from search.store.migrations import HEAD
 from search.store.trials import connect, create_optuna_tables
 

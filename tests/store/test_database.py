@@ -16,7 +16,8 @@ from alembic.script import ScriptDirectory
 
 import search.store.migrations as migrations
 from search.errors import InputError, SearchError
-from search.store.database import open_engine, parse_url, reading, shown, writing
+from search.store.addresses import shown
+from search.store.database import open_engine, parse_url, reading, writing
 from search.store.fronts import Store
 
 

@@ -16,8 +16,9 @@ from sqlalchemy.engine import make_url
 
 from search.errors import InputError
 from search.store import compatibility, trials
+from search.store.addresses import PASSWORD_FILE
 from search.store.compatibility import newer_writer, optuna_problem, series
-from search.store.database import PASSWORD_FILE, open_engine, parse_url
+from search.store.database import open_engine, parse_url
 from search.store.fronts import Store
 from search.store.migrations import HEAD, VERSION_TABLE
 from search.store.records import Front, Measurement, StudyRecord
