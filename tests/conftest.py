@@ -23,6 +23,8 @@ from search.store.records import Accuracy, Evaluation, Front, Measurement, Setti
 from search.study.space import distributions, to_params
 from search.study.spec import StudySpec, make_spec
 
+pytest_plugins = ["tests.drill_table"]
+
 DENSE_RATE = 180.0  # images/s
 DENSE_FLOPS = 251_000_000
 DEPTH = 12

@@ -1,9 +1,7 @@
-"""What drills share: a PostgreSQL that can be restarted, and the table of what was injected and survived."""
+"""What drills share: a PostgreSQL that can be restarted, and a way into the table of tests/drill_table.py."""
 
 from __future__ import annotations
 
-import json
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,10 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.drill_table import COLUMNS, PROPERTY
 from tests.drills.postgres import PostgreSQL
-
-COLUMNS = ("drill", "faults", "expected", "complete", "lost", "doubled", "recovery_s", "tried", "refused", "note")
-JSON_FILE = "ZTP_DRILL_JSON"  # the environment's name for a file that gets the rows too
 
 Report = Callable[..., None]
 
@@ -33,24 +29,6 @@ def report(request: pytest.FixtureRequest) -> Report:
 
     def add(**row: Any) -> None:
         assert set(row) <= set(COLUMNS)
-        request.node.user_properties.append(("drill", row))
+        request.node.user_properties.append((PROPERTY, row))
 
     return add
-
-
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    reports = [each for kind in ("passed", "failed") for each in terminalreporter.stats.get(kind, [])]
-    rows = [row for each in reports for name, row in getattr(each, "user_properties", []) if name == "drill"]
-    if not rows:
-        return
-    cells = [[_cell(row.get(name)) for name in COLUMNS] for row in rows]
-    widths = [max(map(len, column)) for column in zip(COLUMNS, *cells, strict=True)]
-    terminalreporter.section("drills")
-    for line in (COLUMNS, *cells):
-        terminalreporter.write_line("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)))
-    if os.environ.get(JSON_FILE):
-        Path(os.environ[JSON_FILE]).write_text(json.dumps(rows, indent=2) + "\n")
-
-
-def _cell(value: Any) -> str:
-    return "-" if value is None else f"{value:.2f}" if isinstance(value, float) else str(value)
