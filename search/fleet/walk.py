@@ -148,8 +148,11 @@ class Walk:
         if self._workers > 1 or self._engine != "local":
             worker.run(observe, at_most=1)
             self._search_by_engine(lead, worker)
-        worker.finish(observe, wait_if_paused=False)  # with others about: what they leave, wherever they are
-        self._check_open()
+        while True:  # a pause that ended before it was noticed here has ended the worker's round, not the search
+            worker.finish(observe, wait_if_paused=False)  # with others about: what they leave, wherever they are
+            self._check_open()
+            if self._is_spent() and not self._store.slots(self._record.id, "reserved"):
+                return
 
     def _search_by_engine(self, lead: Leadership, worker: Worker) -> None:
         """Let an engine's workers spend the budget; the time that all take together counts once, by the leader."""

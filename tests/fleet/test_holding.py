@@ -14,6 +14,7 @@ from search.fleet.leadership import Leadership
 from search.fleet.leading import Served, serve
 from search.fleet.roaming import join_any
 from search.fleet.walk import Walk
+from search.fleet.worker import Worker
 from search.store.fronts import Store
 from search.store.records import Progress
 from search.study.spec import StudySpec
@@ -73,6 +74,36 @@ def test_a_pause_that_ends_before_it_is_noticed_leaves_the_study_confirming(
     confirming = states.index("confirming")
     assert set(states[confirming:-1]) == {"confirming"}
     assert states[-1] == "done"
+
+
+def test_a_pause_that_ends_as_its_leader_notices_it_leaves_the_study_searching(
+    start: Callable[..., Any],
+    oracle: Callable[..., Any],
+    tiny_spec: Callable[..., StudySpec],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The worker has read that the study is paused, and whoever asks next reads that it is not."""
+    started = start(tiny_spec(budget={"trials": 3}))
+    oracle(started.bench)
+    store, study_id = started.store, started.record.id
+    store.set_state(study_id, "running")
+    finish, rounds = Worker.finish, list[int]()
+
+    def pause(progress: Progress) -> None:
+        if progress.done == 1 and not rounds:
+            store.set_state(study_id, "paused", "by request")
+
+    def finish_and_resume(worker: Worker, *given: Any, **named: Any) -> None:
+        finish(worker, *given, **named)
+        rounds.append(store.progress(study_id).done)
+        store.advance(study_id, ("paused",), "running")
+
+    monkeypatch.setattr(Worker, "finish", finish_and_resume)
+    with Leadership(store, study_id) as lead:
+        Walk(store, started.record, started.bench, pause).lead(lead)
+    assert rounds == [1, 3]
+    progress = store.progress(study_id)
+    assert (progress.state, progress.done, progress.note) == ("done", 3, "")
 
 
 def test_what_fails_is_noted_with_the_study(
