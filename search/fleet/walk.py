@@ -83,12 +83,11 @@ class Walk:
         self._prepare(lease)
         self._observe(self._store.progress(study_id))
         self._search(lead, lease)
-        if not self._store.advance(study_id, OPEN_STATES, "confirming", lease=lease):
-            self._check_open()
+        self._enter("confirming", lease)
         self._confirm(lead, lease)
         done, total = self._store.progress(study_id).done, self._bench.spec.budget.trials
         note = "" if done == total else f"time budget used up after {done} of {total} trials"
-        self._store.set_state(study_id, "done", note, lease)
+        self._enter("done", lease, note)
         self._observe(self._store.progress(study_id))
 
     def _follow(self, lead: Leadership) -> None:
@@ -106,6 +105,13 @@ class Walk:
 
     def _is_spent(self) -> bool:
         return self._store.progress(self._record.id).is_spent(self._bench.spec.budget.time)
+
+    def _enter(self, state: str, lease: str | None, note: str = "") -> None:
+        """Change the state, unless the study is done. Raises StudyHeld if somebody paused or stopped it."""
+        while not self._store.advance(self._record.id, OPEN_STATES, state, note, lease):
+            self._check_open()
+            if self._store.state(self._record.id) == "done":
+                return
 
     def _check_open(self) -> None:
         """Raises StudyHeld if somebody paused or stopped the study: this process is then free for another."""
@@ -186,8 +192,7 @@ class Walk:
         dense = self._store.evaluation(study_id, self._bench.key(Schedule()))
         finalists = {e.search.key: e for e in [*([dense] if dense else []), *(front.points if front else ())]}
         for key, evaluation in finalists.items():
-            if not self._store.advance(study_id, OPEN_STATES, "confirming", lease=lease):  # also after a brief pause
-                self._check_open()
+            self._enter("confirming", lease)  # also after a brief pause
             lead.check(lease)
             if evaluation.confirm is None:
                 self._store.save_confirm(study_id, key, self._bench.confirm(evaluation.search.schedule), lease)

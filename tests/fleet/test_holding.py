@@ -106,6 +106,28 @@ def test_a_pause_that_ends_as_its_leader_notices_it_leaves_the_study_searching(
     assert (progress.state, progress.done, progress.note) == ("done", 3, "")
 
 
+@pytest.mark.parametrize("state", ["paused", "stopped"])
+def test_a_study_that_is_held_during_its_last_finalist_stays_held(
+    start: Callable[..., Any], oracle: Callable[..., Any], tiny_spec: Callable[..., StudySpec], state: str
+) -> None:
+    """Who asked for it was told that it is; launched again, there is nothing left but to say that it is done."""
+    started = start(tiny_spec(budget={"trials": 1}))
+    oracle(started.bench)
+    store, study_id = started.store, started.record.id
+
+    def hold(progress: Progress) -> None:
+        if progress.confirmed == progress.front_size > 0:
+            store.set_state(study_id, state, "by request")
+
+    with Leadership(store, study_id) as lead:
+        with pytest.raises(StudyHeld, match=f"study tiny was {state}"):
+            Walk(store, started.record, started.bench, hold).lead(lead)
+        assert (store.state(study_id), store.progress(study_id).note) == (state, "by request")
+        store.set_state(study_id, "running")
+        Walk(store, started.record, started.bench, lambda progress: None).lead(lead)
+    assert store.state(study_id) == "done"
+
+
 def test_what_fails_is_noted_with_the_study(
     fresh_store: Store, tiny_spec: Callable[..., StudySpec], caplog: pytest.LogCaptureFixture
 ) -> None:
