@@ -10,7 +10,6 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,6 +19,7 @@ from tests.drills.postgres import PostgreSQL
 from tests.fleet.soundness import check_sound
 
 FIRST = 6  # trials of each worker that do not count: psycopg prepares a statement at its fifth use
+LEAST_IDLE = 0.15  # share of the cores' time; where less was left, other work or a small machine decided, not ours
 MOST_CPU_MS = 300  # of a worker, a trial; 148 on one of two cores that a benchmark kept busy: twice that is a mistake
 
 
@@ -34,9 +34,9 @@ def drill(url: str, workers: int, trials: int, seconds: float, report: Callable[
         for _ in range(workers):
             nursery.spawn()
         began_at = wait_until(store, record.id, warm)
-        spent = cpu_seconds(nursery)
+        spent, idle = cpu_seconds(nursery), idle_seconds()
         ended_at = wait_until(store, record.id, warm + trials - workers // 2)
-        spent = cpu_seconds(nursery) - spent
+        spent, idle = cpu_seconds(nursery) - spent, idle_seconds() - idle
         while nursery.living():
             time.sleep(0.2)
     measured = trials - workers // 2
@@ -47,7 +47,9 @@ def drill(url: str, workers: int, trials: int, seconds: float, report: Callable[
         "efficiency": efficiency,
         "coordination_ms": 1e3 * (workers / rate - seconds),
         "cpu_ms": 1e3 * spent / measured,
+        "idle": idle / (ended_at - began_at) / (os.cpu_count() or 1),
     }
+    checked = "" if found["idle"] >= LEAST_IDLE else ", too few for the goals to be checked"
     report(
         drill=f"{workers} workers, trials of {seconds:g} s",
         expected=trials + warm,
@@ -55,7 +57,8 @@ def drill(url: str, workers: int, trials: int, seconds: float, report: Callable[
         lost=trials + warm - complete,
         doubled=complete - len({slot.trial for slot in store.slots(record.id, "done")}),
         note=f"efficiency {efficiency:.2f}, coordination {found['coordination_ms']:.0f} ms a trial, of which the "
-        f"workers' processor time is {found['cpu_ms']:.0f} ms; {os.cpu_count()} cores",
+        f"workers' processor time is {found['cpu_ms']:.0f} ms; {os.cpu_count()} cores, {found['idle']:.0%} idle"
+        + checked,
     )
     check_sound(store, "many", trials + warm)
     assert store.progress(record.id).stopped == 0
@@ -81,19 +84,20 @@ def cpu_seconds(nursery: Nursery) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
+def idle_seconds() -> float:
+    """Of all cores together, since the machine was started."""
+    fields = Path("/proc/stat").read_text().splitlines()[0].split()
+    return int(fields[4]) / os.sysconf("SC_CLK_TCK")
+
+
 @pytest.mark.drill
 def test_64_workers(postgres: PostgreSQL, report: Callable[..., None]) -> None:
-    """The goal is an efficiency of 0.9 and 50 ms a trial; it is checked where the cores for it are there."""
+    """The goal is an efficiency of 0.9 and 50 ms a trial; it is checked unless the cores were busy all the time."""
     found = drill(postgres.new_database(), 64, 960, 1.0, report)
-    if enough_cores(64, found):
+    if found["idle"] >= LEAST_IDLE:
         assert found["efficiency"] >= 0.9
         assert found["coordination_ms"] < 50
     assert found["efficiency"] > 0.1
-
-
-def enough_cores(workers: int, found: dict[str, Any]) -> bool:
-    """Whether the processor time that they need, with as much again for the database, is there, this machine idle."""
-    return workers * 2 * found["cpu_ms"] / 1e3 < 0.7 * (os.cpu_count() or 1)
 
 
 @pytest.mark.slow
