@@ -6,15 +6,31 @@ Knows records. Ignores what facts depend on: see `search.evaluation.rig`.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 
+from pruning.schedule import Schedule
 from search.evaluation.facts import Facts
 from search.fleet.worker import FACTS
-from search.store.records import StudyRecord
+from search.store.records import Evaluation, StudyRecord
 
-PROFILE_ERROR = "profile_error"  # the key of a study's provenance: median error of its finalists' predicted speed-ups
+# The key of a study's provenance. Under "profile_error" older ones have a median that counts the dense model, too.
+PREDICTION_ERROR = "prediction_error"
 TRUSTED_ERROR = 0.05  # up to this a profile serves other studies
+
+
+def prediction_error(finalists: Sequence[Evaluation]) -> float | None:
+    """Median relative error of the predicted speed-ups against those measured; None if none was predicted.
+
+    The dense model's is 1 by definition, predicted and measured: it tells nothing.
+    """
+    errors = [
+        abs(each.search.throughput.speedup / each.confirm.throughput.speedup - 1)
+        for each in finalists
+        if each.confirm is not None and each.search.throughput.how == "profiled" and each.search.key != Schedule().key
+    ]
+    return statistics.median(errors) if errors else None
 
 
 def found_elsewhere(records: Sequence[StudyRecord], name: str) -> dict[str, Facts]:
@@ -27,7 +43,7 @@ def found_elsewhere(records: Sequence[StudyRecord], name: str) -> dict[str, Fact
         known = record.provenance.get(FACTS)
         if known is None or record.name == name:
             continue
-        facts, error = Facts(**known), record.provenance.get(PROFILE_ERROR)
+        facts, error = Facts(**known), record.provenance.get(PREDICTION_ERROR)
         if error is None:
             facts = replace(facts, profile_key="")
         elif error > TRUSTED_ERROR:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import platform
-import statistics
 import time
 from contextlib import suppress
 from importlib.metadata import version
@@ -17,14 +16,14 @@ from pruning.schedule import Schedule
 from search.errors import LeadChanged, SearchError, StudyHeld
 from search.evaluation.bench import Bench
 from search.evaluation.facts import Facts
-from search.fleet.elsewhere import PROFILE_ERROR, found_elsewhere
+from search.fleet.elsewhere import PREDICTION_ERROR, found_elsewhere, prediction_error
 from search.fleet.engines import ENGINES
 from search.fleet.leadership import Leadership
 from search.fleet.leaving import leaving
 from search.fleet.limits import check_speedup
 from search.fleet.worker import FACTS, Observer, Worker
 from search.store.fronts import Store
-from search.store.records import HELD_STATES, OPEN_STATES, Evaluation, Progress, StudyRecord
+from search.store.records import HELD_STATES, OPEN_STATES, Progress, StudyRecord
 
 RECORDED_VERSIONS = ("zero-tprune-search", "torch", "timm", "optuna", "fvcore")
 POLL_S = 1.0  # between two looks at what the leader has done
@@ -198,7 +197,7 @@ class Walk:
                 self._store.save_confirm(study_id, key, self._bench.confirm(evaluation.search.schedule), lease)
                 self._observe(self._store.progress(study_id))
         confirmed = [e for key in finalists if (e := self._store.evaluation(study_id, key)) is not None]
-        self._store.set_provenance(study_id, {PROFILE_ERROR: _profile_error(confirmed)}, lease)
+        self._store.set_provenance(study_id, {PREDICTION_ERROR: prediction_error(confirmed)}, lease)
 
 
 def _provenance(bench: Bench, facts: Facts) -> dict[str, object]:
@@ -219,16 +218,6 @@ def _provenance(bench: Bench, facts: Facts) -> dict[str, object]:
         "profile_from": facts.profile_from or None,
         FACTS: facts.to_dict(),
     }
-
-
-def _profile_error(evaluations: list[Evaluation]) -> float | None:
-    """Median relative error of the predicted speedups against those measured; None if none was predicted."""
-    errors = [
-        abs(evaluation.search.throughput.speedup / evaluation.confirm.throughput.speedup - 1)
-        for evaluation in evaluations
-        if evaluation.confirm is not None and evaluation.search.throughput.how == "profiled"
-    ]
-    return statistics.median(errors) if errors else None
 
 
 def _reason(error: BaseException) -> str:

@@ -190,7 +190,7 @@ class StudyRecord:
 
     state: "created" (waits for a worker), "running", "confirming", "done", "paused" (by somebody, until resumed), or
         "stopped" (by somebody, interrupted, or failed; the note says which).
-    spec: the StudySpec as plain data. provenance: versions, hardware, dtype choice, profile error, fingerprints.
+    spec: the StudySpec as plain data. provenance: versions, hardware, dtype choice, prediction error, fingerprints.
     """
 
     id: int

@@ -87,8 +87,9 @@ def _origin(known: Mapping[str, Any]) -> Iterator[tuple[str, RenderableType]]:
         yield "number format", f"{known['dtype']}: {reason}" if reason else str(known["dtype"])
     if known.get("profile_from"):
         yield "latency profile", f"that of study {known['profile_from']}, whose finalists it predicted well"
-    if known.get("profile_error") is not None:
-        yield "prediction error", f"{known['profile_error']:.1%}: median of the finalists' speed-ups, against measured"
+    error = known.get("prediction_error")
+    if error is not None:
+        yield "prediction error", f"{error:.1%}: median of the finalists' speed-ups, against measured"
     if known.get("input"):
         shape, tokens = known["input"]["image_shape"], known["input"]["tokens"]
         yield "input", f"{'x'.join(map(str, shape))}, {tokens} patch tokens"

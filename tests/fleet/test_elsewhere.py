@@ -9,21 +9,23 @@ from typing import Any
 
 import pytest
 
+from pruning.schedule import Schedule
+from pruning.stage import Stage
 from search.evaluation import rig
 from search.evaluation.facts import Facts
 from search.evaluation.profile import LatencyProfile
 from search.evaluation.rig import Rig
-from search.fleet.elsewhere import PROFILE_ERROR, TRUSTED_ERROR, found_elsewhere
+from search.fleet.elsewhere import PREDICTION_ERROR, TRUSTED_ERROR, found_elsewhere, prediction_error
 from search.fleet.launch import launch
 from search.fleet.worker import FACTS
 from search.store.fronts import Store
-from search.store.records import StudyRecord
+from search.store.records import Accuracy, Evaluation, Measurement, Setting, StudyRecord, Throughput
 
 KNOWN = Facts("float32", "asked for", "cpu", "w", "i", 10.0, {"any": 1}, "", "profile", "strata")
 
 
 def record(name: str, error: float | None = None, facts: Facts | None = KNOWN) -> StudyRecord:
-    provenance: dict[str, Any] = {PROFILE_ERROR: error}
+    provenance: dict[str, Any] = {PREDICTION_ERROR: error}
     if facts is not None:
         provenance[FACTS] = facts.to_dict()
     return StudyRecord(1, name, "done", {}, provenance, "2026")
@@ -44,6 +46,40 @@ def test_newest_first_without_itself_and_those_that_know_nothing() -> None:
 )
 def test_a_profile_is_trusted_that_was_found_right(error: float | None, expected: Facts) -> None:
     assert found_elsewhere([record("other", error)], "mine") == {"other": expected}
+
+
+def test_older_numbers_are_not_trusted() -> None:
+    """They count the dense model, whose error is 0."""
+    older = record("other")
+    older = replace(older, provenance={FACTS: KNOWN.to_dict(), "profile_error": 0.0})
+    assert found_elsewhere([older], "mine") == {"other": replace(KNOWN, profile_key="")}
+
+
+def finalist(schedule: Schedule, predicted: float, measured: float | None, how: str = "profiled") -> Evaluation:
+    def at(speedup: float, how: str) -> Measurement:
+        accuracy, setting = Accuracy(0.9, 0.8, 0.95, 10), Setting("cpu", "float32", 8)
+        return Measurement(schedule, schedule.key, accuracy, Throughput(10 * speedup, speedup, how), 1, setting)
+
+    return Evaluation(0, at(predicted, how), True, at(measured, "measured") if measured else None)
+
+
+DENSE = finalist(Schedule(), 1.0, 1.0)
+ONE, OTHER = Schedule([Stage(2, 0.5)]), Schedule([Stage(8, 0.5)])
+
+
+@pytest.mark.parametrize(
+    ("finalists", "error"),
+    [
+        ([], None),
+        ([DENSE], None),
+        ([DENSE, finalist(ONE, 2.2, 2.0)], 0.1),  # |2.2 / 2 - 1|; with the dense model's 0 it would be half of it
+        ([DENSE, finalist(ONE, 1.8, 2.0), finalist(OTHER, 1.3, 1.0)], 0.2),  # between 0.1 and 0.3
+        ([DENSE, finalist(ONE, 2.2, None)], None),
+        ([DENSE, finalist(ONE, 2.2, 2.0, "measured")], None),
+    ],
+)
+def test_prediction_error_is_of_what_is_predicted(finalists: list[Evaluation], error: float | None) -> None:
+    assert prediction_error(finalists) == (error if error is None else pytest.approx(error))
 
 
 @pytest.mark.slow
@@ -67,15 +103,15 @@ def test_second_study_of_a_store_begins_at_once(
     launch(tiny_spec(), url, lambda progress: None)
     store = Store.open(url, create=False)
     first = store.study("tiny")
-    store.set_provenance(first.id, {PROFILE_ERROR: 0.01})  # the profile is made up: what it predicts is wrong
+    store.set_provenance(first.id, {PREDICTION_ERROR: 0.01})  # the profile is made up: what it predicts is wrong
     assert runs == ["profile", "strata"]
     second = launch(tiny_spec(name="second", budget={"min_speedup": 1.01}), url, lambda progress: None)
     assert runs == ["profile", "strata"]
     assert second.provenance["profile_from"] == "tiny"
     assert second.provenance[FACTS]["strata"] == first.provenance[FACTS]["strata"]
     check_sound(store, "second", 4)
-    store.set_provenance(first.id, {PROFILE_ERROR: 0.2})
-    store.set_provenance(second.id, {PROFILE_ERROR: 0.2})
+    store.set_provenance(first.id, {PREDICTION_ERROR: 0.2})
+    store.set_provenance(second.id, {PREDICTION_ERROR: 0.2})
     third = launch(tiny_spec(name="third"), url, lambda progress: None)
     assert runs == ["profile", "strata", "profile"]
     assert third.provenance["profile_from"] is None

@@ -61,7 +61,7 @@ def test_from_spec_to_confirmed_front(url: str, tiny_spec: Spec, check_sound: Ca
         assert evaluation.confirm.throughput.how == "measured"
         assert evaluation.confirm.key == evaluation.search.key
     known = record.provenance
-    assert {"hardware", "dtype", "dtype_reason", "versions", "fingerprint", "images", "profile_error"} <= set(known)
+    assert {"hardware", "dtype", "dtype_reason", "versions", "fingerprint", "images", "prediction_error"} <= set(known)
     assert known["dtype"] == "float32"
     assert known["versions"]["optuna"].startswith("5")
     # a second launch finds it done and changes nothing

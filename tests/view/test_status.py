@@ -74,7 +74,7 @@ def test_status_names_skipped_images(printed: Printed, study: StudyRecord, progr
 
 
 def test_status_says_in_words_what_was_found_out(printed: Printed, study: StudyRecord, progress: MakeProgress) -> None:
-    known = {**study.provenance, "profile_error": 0.0374, "profile_from": "spring"}
+    known = {**study.provenance, "prediction_error": 0.0374, "profile_from": "spring"}
     text = printed(status.study_status(replace(study, provenance=known), progress()), 140)
     assert "number format           float32: this hardware has no fast bfloat16" in text
     assert "latency profile         that of study spring, whose finalists it predicted well" in text
