@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from pruning.schedule import Schedule
@@ -36,17 +37,20 @@ def prediction_error(finalists: Sequence[Evaluation]) -> float | None:
 def found_elsewhere(records: Sequence[StudyRecord], name: str) -> dict[str, Facts]:
     """By name, newest first, what all studies but `name` found out.
 
-    Without the profile where it was found to be wrong; without its key where that is not known yet.
+    Without the profile where it was found to be wrong; without its key where that is not known yet. What cannot be read
+    here, as another release may have written it, is left out: it must not keep this study from running.
     """
     found = {}
     for record in reversed(records):
         known = record.provenance.get(FACTS)
         if known is None or record.name == name:
             continue
-        facts, error = Facts(**known), record.provenance.get(PREDICTION_ERROR)
-        if error is None:
-            facts = replace(facts, profile_key="")
-        elif error > TRUSTED_ERROR:
-            facts = replace(facts, profile=None)
-        found[record.name] = facts
+        with suppress(TypeError, AttributeError):
+            found[record.name] = _trusted(Facts.from_dict(known), record.provenance.get(PREDICTION_ERROR))
     return found
+
+
+def _trusted(facts: Facts, error: float | None) -> Facts:
+    if error is None:
+        return replace(facts, profile_key="")
+    return facts if error <= TRUSTED_ERROR else replace(facts, profile=None)

@@ -31,7 +31,7 @@ def open_worker(store: Store, record: StudyRecord, number: int, keeps_time: bool
     spec = make_spec(record.spec, f"study {record.name}")
     check_files(spec)
     bench = Bench.open(spec)
-    bench.use(Facts(**facts))
+    bench.use(Facts.from_dict(facts))
     return Worker(store, record, bench, number, keeps_time)
 
 

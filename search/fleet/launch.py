@@ -67,7 +67,7 @@ def open_bench(spec: StudySpec, known: StudyRecord | None) -> Bench:
     """
     bench = Bench.open(spec)
     if known is not None and FACTS in known.provenance:
-        bench.use(Facts(**known.provenance[FACTS]))
+        bench.use(Facts.from_dict(known.provenance[FACTS]))
     check_methods(spec, bench)
     check_budget(spec, bench)
     _ = bench.search_split, bench.confirm_split

@@ -95,7 +95,7 @@ class Walk:
         self._record = self._store.study(self._record.name)
         facts = self._record.provenance.get(FACTS)
         if facts is not None and not self._is_spent():
-            self._bench.use(Facts(**facts))
+            self._bench.use(Facts.from_dict(facts))
             self._search(lead, None)
             return
         with leaving():
@@ -127,7 +127,7 @@ class Walk:
         self._record = self._store.study(self._record.name)
         known = self._record.provenance.get(FACTS)
         if known is not None:
-            self._bench.use(Facts(**known))
+            self._bench.use(Facts.from_dict(known))
             return
         began = time.monotonic()
         self._bench.learn(found_elsewhere(self._store.studies(), self._record.name))

@@ -80,7 +80,7 @@ class SimulatedBench(Bench):
 
 
 def _worker(store: Store, record: StudyRecord, bench: Bench, number: int, seconds: float) -> Worker:
-    bench.use(Facts(**record.provenance[FACTS]))
+    bench.use(Facts.from_dict(record.provenance[FACTS]))
     simulated = Simulated(bench, seconds)
     bench.__dict__["_searcher"] = simulated
     return Worker(store, record, bench, number, keeps_time=False)
@@ -154,7 +154,7 @@ def main(url: str, name: str, seconds: float, folder: str) -> None:
     record = store.study(name)
     store.close()
     bench = SimulatedBench.open(make_spec(record.spec, name))
-    bench.use(Facts(**record.provenance[FACTS]))
+    bench.use(Facts.from_dict(record.provenance[FACTS]))
     print("ready", flush=True)
     for line in sys.stdin:
         order, number = line.split()

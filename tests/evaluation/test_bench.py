@@ -35,7 +35,7 @@ class TestFacts:
 
     def test_are_taken_over_and_plain_data(self, bench: Bench, facts_of: Maker) -> None:
         facts = facts_of(bench, dtype="bfloat16")
-        bench.use(Facts(**facts.to_dict()))
+        bench.use(Facts.from_dict(facts.to_dict()))
         assert bench.facts == facts
         assert next(bench.model.parameters()).dtype == torch.bfloat16
 

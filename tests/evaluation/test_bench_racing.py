@@ -67,7 +67,7 @@ class TestFacts:
 
     def test_round_trip(self, stratified: Bench, opened: Callable[..., Bench]) -> None:
         """Another worker reads the facts and sees the images in the same order."""
-        again = Facts(**stratified.facts.to_dict())
+        again = Facts.from_dict(stratified.facts.to_dict())
         assert again == stratified.facts
         other = opened()
         other.use(again)
@@ -78,7 +78,7 @@ class TestFacts:
         bench = opened()
         old = facts_of(bench).to_dict()
         del old["strata"]
-        bench.use(Facts(**old))
+        bench.use(Facts.from_dict(old))
         assert set(bench.order.weights) == {1.0}
         assert sorted(bench.order.positions) == list(range(IMAGES))
         assert bench.measure(DRASTIC, TIMED).complete

@@ -55,6 +55,23 @@ def test_older_numbers_are_not_trusted() -> None:
     assert found_elsewhere([older], "mine") == {"other": replace(KNOWN, profile_key="")}
 
 
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({FACTS: {**KNOWN.to_dict(), "of_a_later_release": 1}}, ["good", "other"]),
+        ({FACTS: {"dtype": "float32"}}, ["good"]),
+        ({FACTS: "of another form"}, ["good"]),
+        ({PREDICTION_ERROR: "of another form"}, ["good"]),
+    ],
+)
+def test_what_another_release_wrote_ends_no_launch(changed: dict[str, Any], expected: list[str]) -> None:
+    other = record("other", 0.01)
+    other = replace(other, provenance={**other.provenance, **changed})
+    found = found_elsewhere([other, record("good", 0.01)], "mine")
+    assert found == dict.fromkeys(expected, KNOWN)
+    assert list(found) == expected
+
+
 def finalist(schedule: Schedule, predicted: float, measured: float | None, how: str = "profiled") -> Evaluation:
     def at(speedup: float, how: str) -> Measurement:
         accuracy, setting = Accuracy(0.9, 0.8, 0.95, 10), Setting("cpu", "float32", 8)

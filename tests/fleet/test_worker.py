@@ -246,7 +246,7 @@ class TestJoin:
 
     def test_refuses_other_images_than_the_studys(self, start: Start, tiny_spec: Spec) -> None:
         started = start(tiny_spec())
-        facts = {**Facts(**started.record.provenance[FACTS]).to_dict(), "images": "0" * 16}
+        facts = {**Facts.from_dict(started.record.provenance[FACTS]).to_dict(), "images": "0" * 16}
         started.store.set_provenance(started.record.id, {FACTS: facts})
         with pytest.raises(SearchError, match="tiny: images must be those it was launched with"):
             join("tiny", started.store.url)
