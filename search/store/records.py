@@ -5,7 +5,7 @@ Knows numbers and their uncertainty. Ignores SQL, Optuna and torch.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -14,9 +14,6 @@ from pruning.schedule import Schedule
 FLOP_CONVENTION = (
     "fvcore: one multiply-add = one FLOP, LayerNorm counted, patch embedding, head, page rank and matching included"
 )
-
-ROUNDING = 1e-9  # shares of images are exact to this
-WORTHWHILE_DROP = 0.01  # of accuracy: a percentage point, what the field calls a negligible loss
 
 
 @dataclass(frozen=True)
@@ -123,14 +120,6 @@ class Evaluation:
         return self.confirm or self.search
 
 
-def fastest_worthwhile(points: Collection[Evaluation]) -> Evaluation | None:
-    """The fastest that is at most WORTHWHILE_DROP below the most accurate, each as it is best known; None of none."""
-    ranks = {each.trial: (each.best_known.accuracy.value, each.best_known.throughput.speedup) for each in points}
-    most = max(ranks.values(), default=(0.0, 0.0))[0]
-    worthwhile = [each for each in points if ranks[each.trial][0] >= most - WORTHWHILE_DROP - ROUNDING]
-    return max(worthwhile, key=lambda each: ranks[each.trial][::-1], default=None)
-
-
 @dataclass(frozen=True)
 class Front:
     """One version of a study's front; points sorted by throughput, slowest first.
@@ -152,7 +141,8 @@ class Progress:
     """How far a study is; what the live display shows.
 
     seconds: evaluation time used so far, over all launches (the time budget counts it).
-    best: the front's `fastest_worthwhile`. (The most accurate one is, without a limit on cost, the dense model.)
+    best: the front's `fastest_worthwhile` within the budget, None if none is. (The most accurate one is, without a
+        limit on cost, the dense model.)
     stopped: evaluations that are not complete; one that was completed later counts no more.
     images: images that the study's evaluations rest on, each as it now stands in the store; those of results taken
         over from another study count as well.

@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from sqlalchemy import BindParameter, Connection, Double, and_, bindparam, func, insert, literal, or_, select
+from sqlalchemy import BindParameter, Connection, Double, Row, and_, bindparam, func, insert, literal, or_, select
 
 from pruning.schedule import Schedule
 from search.errors import InputError, UnknownStudy
 from search.store import evaluations, pareto, slots
-from search.store.records import Evaluation, Front, Measurement, Progress, fastest_worthwhile
+from search.store.records import Evaluation, Front, Measurement, Progress
 from search.store.tables import EVALUATION, FRONT, FRONT_POINT, STUDY
+from search.store.worthwhile import Numbers, budget_bounds, fastest_worthwhile
 
 DENSE_KEY = Schedule().key  # the same for every backbone
 ACCURACY_BELOW_DENSE = 0.10  # the reference point: a point this far below the dense model is of no use
@@ -36,6 +37,10 @@ _STANDING = select(
     _LATEST,
 )
 _NUMBERS = (EVALUATION.c.id, EVALUATION.c.accuracy, EVALUATION.c.throughput, EVALUATION.c.speedup)
+_JUDGED = (  # correctness is not among them: a bit for each image
+    *(EVALUATION.c.id, EVALUATION.c.accuracy, EVALUATION.c.speedup),
+    *(EVALUATION.c.gflops, EVALUATION.c.confirm),
+)
 _OF_FRONT = (FRONT_POINT.c.evaluation_id == EVALUATION.c.id) & (FRONT_POINT.c.version == bindparam("version"))
 _OF_FRONT &= FRONT_POINT.c.study_id == _STUDY
 _MAY_STAND = (EVALUATION.c.study_id == _STUDY) & EVALUATION.c.feasible.is_(True) & EVALUATION.c.complete.is_(True)
@@ -177,13 +182,7 @@ def read_progress(connection: Connection, study_id: int) -> Progress:
         raise UnknownStudy(f"study must be one that is still there, got number {study_id}; it was deleted")
     version = latest_version(connection, study_id)
     head = select(FRONT.c.hypervolume).where(FRONT.c.study_id == study_id, FRONT.c.version == version)
-    counts = (
-        select(func.count(), func.count(EVALUATION.c.confirm_correct))
-        .select_from(FRONT_POINT)
-        .join(EVALUATION, EVALUATION.c.id == FRONT_POINT.c.evaluation_id)
-        .where(FRONT_POINT.c.study_id == study_id, FRONT_POINT.c.version == version)
-    )
-    size, confirmed = connection.execute(counts).one()
+    points = connection.execute(point_rows(study_id, version).with_only_columns(*_JUDGED)).all()
     stopped, images, images_whole = _seen(connection, study_id)
     measured, failed = slots.count_ended(connection, study_id)
     return Progress(
@@ -191,16 +190,35 @@ def read_progress(connection: Connection, study_id: int) -> Progress:
         done=measured + failed,
         total=study.spec["budget"]["trials"],
         seconds=study.seconds,
-        front_size=size,
+        front_size=len(points),
         hypervolume=connection.scalar(head) or 0.0,
-        best=fastest_worthwhile(_points(connection, study_id, version)),
-        confirmed=confirmed,
+        best=_best(connection, study, points),
+        confirmed=sum(row.confirm is not None for row in points),
         note=study.note,
         stopped=stopped,
         images=images,
         images_whole=images_whole,
         failed=failed,
     )
+
+
+def _best(connection: Connection, study: Row[Any], points: Sequence[Row[Any]]) -> Evaluation | None:
+    """The `fastest_worthwhile` of points of the front; its row alone is read as a whole."""
+    query = select(*_JUDGED).where(EVALUATION.c.study_id == study.id, EVALUATION.c.schedule_key == DENSE_KEY)
+    dense = connection.execute(query).one_or_none()
+    bounds = budget_bounds(study.spec["budget"], None if dense is None else _numbers(dense))
+    best = fastest_worthwhile({row.id: _numbers(row) for row in points}, bounds)
+    if best is None:
+        return None
+    row = connection.execute(select(EVALUATION).where(EVALUATION.c.id == best)).one_or_none()  # None: just deleted
+    return None if row is None else evaluations.to_evaluation(row)
+
+
+def _numbers(row: Any) -> Numbers:
+    confirm = row.confirm
+    if confirm is None:
+        return Numbers(row.accuracy, row.speedup, row.gflops)
+    return Numbers(confirm["accuracy"]["value"], confirm["throughput"]["speedup"], confirm["flops"] / 1e9)
 
 
 def _seen(connection: Connection, study_id: int) -> tuple[int, int, int]:

@@ -10,35 +10,20 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from pruning.config import Config
 from search.errors import InputError
-from search.store.records import (
-    FLOP_CONVENTION,
-    WORTHWHILE_DROP,
-    Evaluation,
-    Front,
-    Measurement,
-    StudyRecord,
-    fastest_worthwhile,
-)
+from search.store.records import FLOP_CONVENTION, Evaluation, Front, Measurement, StudyRecord
+from search.store.worthwhile import NO_BOUNDS, WORTHWHILE_DROP, Bounds, Numbers, budget_bounds, fastest_worthwhile
 from search.view import wording
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What the chosen point must keep to; None means no limit.
-
-    max_gflops: fvcore convention, one image. min_speedup: over the dense model. min_accuracy: a fraction.
-    Raises InputError naming the flag, the rule and the value.
-    """
-
-    max_gflops: float | None = None
-    min_speedup: float | None = None
-    min_accuracy: float | None = None
+class Limits(Bounds):
+    """What the user asks of the chosen point. Raises InputError naming the flag, the rule and the value."""
 
     def __post_init__(self) -> None:
         for name in ("max_gflops", "min_speedup"):
@@ -53,7 +38,7 @@ class Limits:
     def given(self) -> dict[str, float]:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
-    def tightened(self, other: Limits) -> Limits:
+    def tightened(self, other: Bounds) -> Limits:
         """The stricter of each limit."""
         both = {
             name: [v for v in (getattr(self, name), getattr(other, name)) if v is not None] for name in asdict(self)
@@ -62,18 +47,12 @@ class Limits:
         return Limits(**{name: strictest.get(name, max)(values) for name, values in both.items() if values})
 
 
-NO_LIMITS = Limits()
-
-
-def budget_limits(study: StudyRecord, front: Front) -> Limits:
+def budget_limits(study: StudyRecord, front: Front) -> Bounds:
     """What the study's budget asks of a point, for measurements of a finalist that the search had not seen yet."""
-    budget = study.spec["budget"]
-    drop, dense = budget["max_accuracy_drop"], front.dense
-    floor = None if drop is None or dense is None else max(0.0, dense.best_known.accuracy.value - drop)
-    return Limits(budget["max_gflops"], budget["min_speedup"], floor)
+    return budget_bounds(study.spec["budget"], _numbers(front.dense) if front.dense else None)
 
 
-def choose(front: Front, asked: Limits, budget: Limits = NO_LIMITS) -> Evaluation:
+def choose(front: Front, asked: Limits, budget: Bounds = NO_BOUNDS) -> Evaluation:
     """The most accurate point within what the user asked for and the study's budget, the faster of equals.
 
     Without anything asked for, the fastest point that is at most WORTHWHILE_DROP below the most accurate one: the most
@@ -84,15 +63,17 @@ def choose(front: Front, asked: Limits, budget: Limits = NO_LIMITS) -> Evaluatio
     limits = asked.tightened(budget)
     if not front.points:
         raise InputError("the front must hold a point to export, got none: every schedule broke the budget's limits")
-    fitting = [point for point in front.points if not _misses(point, limits)]
-    if not asked.given() and (fastest := fastest_worthwhile(fitting)):
-        return fastest
+    known = {number: _numbers(point) for number, point in enumerate(front.points)}
+    fastest = None if asked.given() else fastest_worthwhile(known, limits)
+    if fastest is not None:
+        return front.points[fastest]
+    fitting = [point for point in front.points if not limits.misses(_numbers(point))]
     if fitting:
         return max(fitting, key=_rank)
-    nearest = min(front.points, key=lambda point: max(_misses(point, limits).values()))
+    nearest = min(front.points, key=lambda point: max(limits.misses(_numbers(point)).values()))
     given = ", ".join(f"{_flag(name)} {value:g}" for name, value in limits.given().items())
-    missed = " and ".join(_flag(name) for name in _misses(nearest, limits))
-    if budget.min_speedup and "min_speedup" in _misses(nearest, budget):
+    missed = " and ".join(_flag(name) for name in limits.misses(_numbers(nearest)))
+    if budget.min_speedup and "min_speedup" in budget.misses(_numbers(nearest)):
         missed += f" (measured; budget.min_speedup {budget.min_speedup:g} was kept by predicted speed)"
     raise InputError(
         f"no point of the front is within {given}; the nearest misses {missed}: {wording.point(nearest)}; "
@@ -100,24 +81,13 @@ def choose(front: Front, asked: Limits, budget: Limits = NO_LIMITS) -> Evaluatio
     )
 
 
+def _numbers(point: Evaluation) -> Numbers:
+    return Numbers.of(point.best_known)
+
+
 def _rank(point: Evaluation) -> tuple[float, float]:
     known = point.best_known
     return known.accuracy.value, known.throughput.speedup
-
-
-def _misses(point: Evaluation, limits: Limits) -> dict[str, float]:
-    """By how much of each limit the point misses it; empty if it keeps to all."""
-    return {name: miss for name, miss in _relative(point.best_known, limits) if miss > 0}
-
-
-def _relative(known: Measurement, limits: Limits) -> Iterator[tuple[str, float]]:
-    """Signed distance to each limit, in shares of the limit; above zero is a miss."""
-    if limits.max_gflops is not None:
-        yield "max_gflops", known.gflops / limits.max_gflops - 1
-    if limits.min_speedup is not None:
-        yield "min_speedup", 1 - known.throughput.speedup / limits.min_speedup
-    if limits.min_accuracy:  # 0 limits nothing, and nothing can be divided by it
-        yield "min_accuracy", 1 - known.accuracy.value / limits.min_accuracy
 
 
 def _flag(name: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 from pruning.schedule import Schedule
 from pruning.stage import Stage
 from search.evaluation.intervals import wilson
-from search.store.records import Accuracy, Evaluation, Front, Measurement, Throughput, fastest_worthwhile
+from search.store.records import Accuracy, Evaluation, Front, Throughput
 from search.view import wording
 
 
@@ -101,26 +101,6 @@ def test_confirm_speaks_for_a_point_that_has_it(evaluations: list[Evaluation]) -
     confirmed, unconfirmed = evaluations[2], evaluations[1]
     assert confirmed.best_known is confirmed.confirm
     assert unconfirmed.best_known is unconfirmed.search
-
-
-def test_fastest_worthwhile_goes_by_what_is_best_known(evaluations: list[Evaluation]) -> None:
-    def point(trial: int, searched: float, confirmed: float | None, speedup: float) -> Evaluation:
-        first = evaluations[1].search
-
-        def measured(value: float) -> Measurement:
-            accuracy, throughput = replace(first.accuracy, value=value), replace(first.throughput, speedup=speedup)
-            return replace(first, accuracy=accuracy, throughput=throughput)
-
-        return Evaluation(trial, measured(searched), True, None if confirmed is None else measured(confirmed))
-
-    slow, middle, fast = point(1, 0.90, 0.87, 1.0), point(2, 0.87, 0.86, 1.5), point(3, 0.86, 0.859, 2.0)
-    assert fastest_worthwhile([slow, middle, fast]) is middle
-    assert fastest_worthwhile([slow, middle]) is middle  # 0.87 - 0.86 is more than 0.01 in floating point
-    assert fastest_worthwhile([slow, replace(middle, confirm=None), fast]) is not slow
-    searched = fastest_worthwhile([replace(each, confirm=None) for each in (slow, middle, fast)])
-    assert searched is not None
-    assert searched.trial == 1
-    assert fastest_worthwhile([]) is None
 
 
 def test_point_names_its_trial(evaluations: list[Evaluation]) -> None:

@@ -12,6 +12,8 @@ import sqlalchemy as sa
 from search.errors import InputError
 from search.store.fronts import Store
 from search.store.records import Front, Measurement, StudyRecord
+from search.study.spec import make_spec
+from search.view.export import Limits, budget_limits, choose
 
 Measure = Callable[..., Measurement]
 Run = Callable[..., Front | None]
@@ -121,6 +123,68 @@ class TestFronts:
         progress = opened.progress(record.id)
         assert progress.best is not None
         assert (progress.best.trial, progress.confirmed) == (1, 1)
+
+    @pytest.mark.parametrize(
+        ("limits", "feasible", "first", "second", "trial"),
+        [
+            ({}, True, (0.896, 1.5), (0.892, 2.0), 2),
+            ({"max_accuracy_drop": 0.005}, True, (0.896, 1.5), (0.892, 2.0), 1),  # 0.9 - 0.892 is more
+            ({"min_speedup": 1.4}, False, (0.9, 1.38), (0.885, 1.9), 2),  # the first is more than a point better
+            ({"max_gflops": 0.15}, False, (0.9, 1.5), (0.885, 1.9), 2),  # 0.251 / 1.5 = 0.167
+        ],
+    )
+    def test_progress_names_the_point_that_an_export_would_choose(
+        self,
+        opened: Store,
+        run_in: Run,
+        measured: Measure,
+        limits: dict[str, float],
+        feasible: bool,
+        first: tuple[float, float],
+        second: tuple[float, float],
+        trial: int,
+    ) -> None:
+        """The budget's limits were kept when it was searched; they count for what was confirmed, too."""
+        document = {"name": "limited", "backbone": {"name": "demo"}, "budget": {"trials": 12, **limits}}
+        record = opened.add_study(make_spec(document, "test"))
+        run_in(opened, record.id, 0, measured(0, 0.9, 1.0), feasible)
+        for number, found, (accuracy, speedup) in ((1, (0.897, 1.5), first), (2, (0.896, 2.0), second)):
+            run_in(opened, record.id, number, measured(number, *found))
+            opened.save_confirm(record.id, measured(number, *found).key, measured(number, accuracy, speedup))
+        front, best = opened.front(record.id), opened.progress(record.id).best
+        assert front is not None
+        assert best == choose(front, Limits(), budget_limits(record, front))
+        assert best.trial == trial
+
+    def test_progress_names_none_where_none_keeps_the_budget(
+        self, opened: Store, run_in: Run, measured: Measure
+    ) -> None:
+        document = {"name": "limited", "backbone": {"name": "demo"}, "budget": {"trials": 12, "min_speedup": 1.3}}
+        record = opened.add_study(make_spec(document, "test"))
+        run_in(opened, record.id, 0, measured(0, 0.9, 1.0), False)
+        run_in(opened, record.id, 1, measured(60, 0.88, 1.3))
+        assert opened.progress(record.id).best is not None
+        opened.save_confirm(record.id, measured(60, 0.88, 1.3).key, measured(60, 0.88, 1.29))
+        progress = opened.progress(record.id)
+        assert (progress.front_size, progress.confirmed, progress.best) == (1, 1, None)
+
+    def test_progress_reads_the_correctness_of_one_point_alone(
+        self, opened: Store, record: StudyRecord, run: Run, measured: Measure
+    ) -> None:
+        """A bit for each image, of every point, would be read every second."""
+        for number in range(3):
+            run(number, measured(number, 0.9 - number / 1000, 1 + number / 10))
+        asked: list[str] = []
+
+        def listen(connection: object, cursor: object, statement: str, *rest: object) -> None:
+            asked.append(statement)
+
+        sa.event.listen(opened._engine, "before_cursor_execute", listen)
+        assert opened.progress(record.id).front_size == 3
+        sa.event.remove(opened._engine, "before_cursor_execute", listen)
+        whole = [statement for statement in asked if "correct" in statement]
+        assert len(whole) == 1
+        assert "ztp_front_point" not in whole[0]
 
     def test_the_dense_model_brings_the_first_version_whenever_it_comes(
         self, opened: Store, record: StudyRecord, run: Run, measured: Measure
