@@ -32,6 +32,7 @@ recipes: ModuleType = __import__("recipes")
 sys.path.pop(0)
 
 WITH_SERVICE = "serve" in {command.name for command in app.registered_commands}
+DOCKERFILE = Path(__file__).parents[2] / "docker/Dockerfile"
 WORKERS = 2
 PATIENCE_S = 240.0
 STUDY = """name: parcel
@@ -191,6 +192,14 @@ class TestServed:
             return error.code, error.read().decode()
 
     @staticmethod
+    def health_check(port: str) -> int:
+        """Exit code of the image's own, asked at this port."""
+        (command,) = re.findall(r"^HEALTHCHECK (?:.*\\\n)*? +CMD (\[.*\])$", DOCKERFILE.read_text(), re.MULTILINE)
+        return subprocess.run(
+            [part.replace(":8000", f":{port}") for part in json.loads(command)], check=False
+        ).returncode
+
+    @staticmethod
     def wait(stack: Stack, what: str, ready: Callable[[], bool]) -> None:
         deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
@@ -206,6 +215,8 @@ class TestServed:
         stack, token = upgraded, upgraded.secrets["token"]
         stack.start("service")
         self.wait(stack, "health", lambda: self.ask(stack, "/health", None)[0] == 200)
+        assert self.health_check(stack.ports["8000"]) == 0
+        assert self.health_check(str(free_port())) != 0
         assert self.ask(stack, "/api/v1/studies", None)[0] == 401
         assert self.ask(stack, "/api/studies", None, port="8080")[0] in (401, 403)
         assert self.ask(stack, "/api/v1/studies", token, STUDY)[0] == 201
