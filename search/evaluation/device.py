@@ -55,7 +55,9 @@ def machine_key(device: torch.device) -> str:
         there = str(torch.cuda.get_device_properties(device))
     else:
         found = _processor_facts()
-        there = "; ".join(found.get(name, "") for name in PROCESSOR_FACTS) or platform.processor()
+        facts = [found.get(name, "") for name in PROCESSOR_FACTS]
+        # without that list, processors that differ may all be called "arm": no machine speaks for another
+        there = "; ".join(facts if any(facts) else (platform.processor(), platform.node()))
     return "; ".join((describe_device(device), there, str(os.cpu_count()), torch.__version__, version("timm")))
 
 

@@ -145,5 +145,18 @@ def test_processors_of_one_name_differ(tmp_path: Path, monkeypatch: pytest.Monke
     key()
     assert not device.bfloat16_is_fast(CPU)
     assert device.describe_device(CPU).startswith("cpu: AMD EPYC, ")
-    device.CPUINFO.unlink()
-    assert machine_key(CPU)
+
+
+def test_without_a_list_of_processors_no_machine_speaks_for_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on macOS. Two machines are not to be had here: what they are called is made up."""
+    monkeypatch.setattr(device, "CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(device.platform, "processor", lambda: "arm")
+
+    def key(machine: str) -> str:
+        monkeypatch.setattr(device.platform, "node", lambda: machine)
+        return machine_key(CPU)
+
+    assert key("old") == key("old") != key("new")
+    assert "; arm; new; " in key("new")
