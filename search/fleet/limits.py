@@ -28,7 +28,8 @@ def check_budget(spec: StudySpec, bench: Bench) -> None:
 def check_speedup(spec: StudySpec, bench: Bench) -> None:
     """Raise InputError if not even the fastest schedule of the space is predicted to reach budget.min_speedup.
 
-    Takes the latency profile, which the study then keeps. Where throughput is measured, nothing is known before.
+    Takes the latency profile, or takes it over; the study then keeps it. Where throughput is measured, nothing is known
+    before.
     """
     limit = spec.budget.min_speedup
     if limit is None or spec.objectives.throughput == "measured":
@@ -38,14 +39,16 @@ def check_speedup(spec: StudySpec, bench: Bench) -> None:
     fastest = smallest(spec.space, depth, lambda schedule: 1 / bench.throughput(schedule).speedup)
     most = bench.throughput(fastest).speedup
     if most < limit:
-        raise speedup_limit_error(spec, most)
+        raise speedup_limit_error(spec, most, bench.facts.profile_from)
 
 
-def speedup_limit_error(spec: StudySpec, most: float) -> InputError:
-    """most: the speed-up that the fastest schedule of the space is predicted to reach."""
+def speedup_limit_error(spec: StudySpec, most: float, origin: str = "") -> InputError:
+    """most: the speed-up that the fastest schedule of the space is predicted to reach. origin: the study that took the
+    latency profile; "" if it was taken for this one."""
+    profile = f"the latency profile of study {origin}" if origin else "a latency profile taken now"
     return InputError(
         f"{spec.name}: budget.min_speedup must be at most {most:.3g}, what the fastest schedule of the space is "
-        f"predicted to reach (by a latency profile taken now, which is right to a few percent: leave some room), got "
+        f"predicted to reach (by {profile}, which is right to a few percent: leave some room), got "
         f"{spec.budget.min_speedup:g}; lower it, or widen space.keep, space.blocks or space.max_stages"
     )
 

@@ -11,12 +11,14 @@ import pytest
 
 from pruning.schedule import Schedule
 from pruning.stage import Stage
+from search.errors import InputError
 from search.evaluation import rig
 from search.evaluation.facts import Facts
 from search.evaluation.profile import LatencyProfile
 from search.evaluation.rig import Rig
 from search.fleet.elsewhere import PREDICTION_ERROR, TRUSTED_ERROR, found_elsewhere, prediction_error
 from search.fleet.launch import launch
+from search.fleet.limits import check_speedup
 from search.fleet.worker import FACTS
 from search.store.fronts import Store
 from search.store.records import Accuracy, Evaluation, Measurement, Setting, StudyRecord, Throughput
@@ -97,6 +99,17 @@ ONE, OTHER = Schedule([Stage(2, 0.5)]), Schedule([Stage(8, 0.5)])
 )
 def test_prediction_error_is_of_what_is_predicted(finalists: list[Evaluation], error: float | None) -> None:
     assert prediction_error(finalists) == (error if error is None else pytest.approx(error))
+
+
+@pytest.mark.parametrize(
+    ("origin", "profile"), [("", "a latency profile taken now"), ("spring", "the latency profile of study spring")]
+)
+def test_a_refusal_says_whose_profile_it_goes_by(
+    start: Callable[..., Any], tiny_spec: Callable[..., Any], origin: str, profile: str
+) -> None:
+    started = start(tiny_spec(budget={"min_speedup": 50.0}), profile_from=origin)
+    with pytest.raises(InputError, match=rf"predicted to reach \(by {profile}, which is right to a few percent"):
+        check_speedup(started.bench.spec, started.bench)
 
 
 @pytest.mark.slow
