@@ -1,7 +1,7 @@
 """How workers are started: one row in ENGINES per way.
 
 An engine gets the study's name, the store's URL and a count, keeps that many workers going until they have ended,
-and calls `watch` about once a second meanwhile. Knows processes. Ignores trials.
+starting those again that die, and calls `watch` about once a second meanwhile. Knows processes. Ignores trials.
 """
 
 from __future__ import annotations
@@ -14,22 +14,35 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from search import logs
 from search.errors import InputError, SearchError
 from search.fleet.cores import THREADS, threads_each
+from search.fleet.deaths import Life
 from search.fleet.heartbeat import HUNG
+from search.fleet.leaving import SIGNALS
 from search.fleet.ray_engine import check_ray, run_ray
-from search.fleet.restarts import Restarts
 from search.store.database import parse_url
 
 POLL_S = 1.0
 GRACE_S = 12.0  # a worker that is asked to end has handed its trial back after ten
 
 Watch = Callable[[], None]
+Process = subprocess.Popen[bytes]
+
 log = logging.getLogger(__name__)
+
+
+@dataclass
+class Member:
+    """A worker as this engine sees it; its process is another after each restart."""
+
+    number: int
+    process: Process
+    life: Life = field(default_factory=Life)
 
 
 def run_local(name: str, url: str, workers: int, watch: Watch) -> None:
@@ -44,14 +57,14 @@ def run_local(name: str, url: str, workers: int, watch: Watch) -> None:
         heard = None if logs.as_json() else said  # a program reads the workers' lines beside ours
         options: dict[str, Any] = {"env": environment, "stdout": said, "stderr": heard, "start_new_session": True}
 
-        def start(number: int) -> subprocess.Popen[bytes]:
+        def start(number: int) -> Process:
             return subprocess.Popen([*command, str(number)], **options)
 
         members: list[Member] = []
         try:
             for number in range(1, workers + 1):
                 members.append(Member(number, start(number)))
-            while _start_again(members, start):
+            while _any_lives(members, start):
                 watch()
                 time.sleep(POLL_S)
         except BaseException:
@@ -59,41 +72,40 @@ def run_local(name: str, url: str, workers: int, watch: Watch) -> None:
             raise
         if all(member.process.returncode for member in members):
             said.seek(0)
-            words = said.read().decode(errors="replace").strip() or _ended_by(members[-1].process.returncode)
-            raise SearchError(f"all {workers} workers failed; the last words: {words[-500:]}")
+            words = said.read().decode(errors="replace").strip()[-500:]
+            ends = [f"worker {each.number} {_death(each.process)}" for each in members if _death(each.process)]
+            raise SearchError(
+                f"all {workers} workers failed; the last words: {'; '.join(filter(None, [words, *ends]))}"
+            )
 
 
-@dataclass
-class Member:
-    """A worker as its engine sees it."""
+def _any_lives(members: list[Member], start: Callable[[int], Process]) -> bool:
+    """Whether any worker still runs, after those that died were started again.
 
-    number: int
-    process: subprocess.Popen[bytes]
-    restarts: Restarts = field(default_factory=Restarts)
-
-
-def _start_again(members: list[Member], start: Callable[[int], subprocess.Popen[bytes]]) -> bool:
-    """Start those again that were killed, or ended themselves since their trial hung, while no other is done with the
-    study. False if none runs."""
-    is_done = any(member.process.poll() == 0 for member in members)
+    Not once one has ended as it should: then the study's budget is spent, or somebody halted it.
+    """
+    codes = [member.process.poll() for member in members]
     for member in members:
-        code = member.process.poll()
-        if code is None or is_done or not (code < 0 or code == HUNG):
-            continue
-        if member.restarts.allow_another():
-            log.warning("worker %d was ended by %s; it is started again", member.number, _ended_by(code))
+        death = _death(member.process)
+        if death and 0 not in codes and member.life.may_begin_again():
+            log.warning("worker %d %s; starting it again", member.number, death)
             member.process = start(member.number)
     return any(member.process.poll() is None for member in members)
 
 
-def _ended_by(code: int) -> str:
-    try:
-        return signal.Signals(-code).name
-    except ValueError:
-        return f"exit code {code}"
+def _death(process: Process) -> str:
+    """How a process died that nobody asked to end; empty if it lives, or said itself why it ended."""
+    code = process.returncode
+    if code == HUNG:
+        return "was ended because its trial hung"
+    if code is None or code >= 0 or -code in SIGNALS:
+        return ""
+    with suppress(ValueError):  # a real-time signal has no name
+        return f"was killed by {signal.Signals(-code).name}"
+    return f"was killed by signal {-code}"
 
 
-def _end(processes: list[subprocess.Popen[bytes]]) -> None:
+def _end(processes: list[Process]) -> None:
     for process in processes:
         process.send_signal(signal.SIGTERM)
     for process in processes:

@@ -14,6 +14,7 @@ from types import TracebackType
 
 from search.errors import SearchError
 from search.fleet.settings import Settings
+from search.fleet.silence import Silence
 
 HUNG = 70  # exit code of a process that was ended because its trial hung
 log = logging.getLogger(__name__)
@@ -24,7 +25,8 @@ class Heartbeat:
 
     beat: says that the worker lives. mend: looks after the dead; not called while the database has just been gone,
     for then everybody was silent. overdue: why the worker's trial must be ended by force, or None; called with the
-    reason, `give_up` hands the trial back before the process ends.
+    reason, `give_up` hands the trial back before the process ends. A database that hangs in one of these calls ends
+    the process too, once its patience is over (see `Silence`).
     """
 
     def __init__(
@@ -38,16 +40,19 @@ class Heartbeat:
         self._settings, self._beat, self._mend = settings, beat, mend
         self._overdue, self._give_up = overdue, give_up
         self._silent_until = 0.0  # no mending before: others could not beat either
+        self._silence = Silence(settings.patience_s)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def __enter__(self) -> Heartbeat:
+        self._silence.start()
         self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._stop.set()
         self._thread.join()
+        self._silence.stop()
 
     def _run(self) -> None:
         next_beat = 0.0
@@ -65,7 +70,8 @@ class Heartbeat:
         """A database that is busy now may answer the next time. Nothing else may end this thread either: the worker
         would be taken for dead; but it is said."""
         try:
-            call()
+            with self._silence.listening():
+                call()
         except SearchError:
             self._silent_until = time.monotonic() + self._settings.lease_s
         except Exception as error:

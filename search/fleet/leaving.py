@@ -14,9 +14,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from search.fleet.silence import within
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-GRACE_S = 7.0  # of the ten seconds: what is left is for the database ...
-HAND_BACK_S = 2.0  # ... which may not answer at all
+GRACE_S = 7.0  # of the ten seconds: what is left is for the database
+HAND_BACK_S = 2.5  # a database that hangs may keep the trial: its lease will be over
 
 
 class Leave(KeyboardInterrupt):
@@ -29,8 +31,9 @@ class Leave(KeyboardInterrupt):
 
 @contextmanager
 def leaving(hand_back: Callable[[], object] = lambda: None) -> Iterator[None]:
-    """Within, SIGTERM and SIGINT raise Leave, once; GRACE_S after, `hand_back` is called and the process ended, whether
-    or not that returns within HAND_BACK_S.
+    """Within, SIGTERM and SIGINT raise Leave, once; GRACE_S after, `hand_back` is called and the process ended.
+
+    `hand_back` has HAND_BACK_S: then the process ends without it.
 
     Only in the main thread, which is the only one that receives signals; elsewhere nothing is changed.
     """
@@ -46,9 +49,7 @@ def leaving(hand_back: Callable[[], object] = lambda: None) -> Iterator[None]:
         while number and number[0] not in SIGNALS:  # every signal with a handler is written here
             number = reader.recv(1)
         if number and not ended.wait(GRACE_S):
-            last = threading.Thread(target=hand_back, name="handing back", daemon=True)
-            last.start()
-            last.join(HAND_BACK_S)
+            within(HAND_BACK_S, hand_back)
             os._exit(128 + number[0])
 
     def leave(number: int, frame: FrameType | None) -> None:

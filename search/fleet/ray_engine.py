@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from search.errors import InputError, SearchError
-from search.fleet.restarts import Restarts
+from search.fleet.deaths import Life
 from search.store.addresses import shown
 from search.store.database import parse_url
 
@@ -32,7 +32,7 @@ class Member:
 
     number: int
     task: Any
-    restarts: Restarts = field(default_factory=Restarts)
+    life: Life = field(default_factory=Life)
 
 
 def check_ray(url: str) -> None:
@@ -70,7 +70,7 @@ def run_ray(name: str, url: str, workers: int, watch: Watch) -> None:
                     words = str(error.cause)
                 except ray.exceptions.RayError as error:  # its process or its node is gone
                     words = str(error).partition("\n")[0]
-                    if finished is None and member.restarts.allow_another():
+                    if finished is None and member.life.may_begin_again():
                         member.task = start.remote(name, url, member.number)
                         members.append(member)
     finally:

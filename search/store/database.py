@@ -36,17 +36,19 @@ MIGRATION_LOCK = 0x7A7470  # "ztp": an advisory lock of the server while tables 
 MIGRATION_WAIT_S = 60
 OPTUNA_TABLES = frozenset({"studies", "trials", "version_info", "alembic_version"})
 DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql"}  # those of our extras
-# A server, or a network, that does not answer counts as gone after so long; beyond any wait of ours for a lock. Options
-# of the storage's URL go before. libpq's are for the network alone: it waits for a frozen server that is reached
+CONNECT_S = 10
+ANSWER_S = 120  # longer than any statement of ours: one may wait MIGRATION_WAIT_S for a lock before it does anything
 LIMITS: dict[str, dict[str, int]] = {
+    # of a network that drops packets; a server that hangs still acknowledges them: see `search.fleet.silence`
     DRIVERS["postgresql"]: {
-        "connect_timeout": 10,
+        "connect_timeout": CONNECT_S,
+        "keepalives": 1,
         "keepalives_idle": 30,
         "keepalives_interval": 10,
         "keepalives_count": 3,
-        "tcp_user_timeout": 60_000,
+        "tcp_user_timeout": 60_000,  # ms
     },
-    DRIVERS["mysql"]: {"connect_timeout": 10, "read_timeout": 120, "write_timeout": 120},
+    DRIVERS["mysql"]: {"connect_timeout": CONNECT_S, "read_timeout": ANSWER_S, "write_timeout": ANSWER_S},
 }
 EXTRAS = {"psycopg": "postgresql", "pymysql": "mysql"}
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import sqlalchemy as sa
 
 with warnings.catch_warnings():
@@ -53,6 +56,24 @@ class PostgreSQL:
     def start(self) -> None:
         sockets = sa.make_url(self._server.get_uri()).query["host"]  # a restart remembers its options, a start does not
         self.control("start", "-l", str(self._folder / "log"), "-o", f'-h "" -k {sockets}')
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Its processes stand still: connections stay open, and nobody answers on them."""
+        postmaster = psutil.Process(int((self._folder / "postmaster.pid").read_text().split()[0]))
+        stopped: list[psutil.Process] = []
+        try:
+            postmaster.suspend()  # first: it would start others
+            stopped.append(postmaster)
+            for process in postmaster.children():
+                with suppress(psutil.NoSuchProcess):
+                    process.suspend()
+                    stopped.append(process)
+            yield
+        finally:
+            for process in stopped:
+                with suppress(psutil.NoSuchProcess):
+                    process.resume()
 
     def close(self) -> None:
         self._server.cleanup()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import time
 from collections.abc import Callable
 
@@ -95,6 +97,28 @@ def test_database_that_stays_away_ends_a_worker_cleanly(postgres: PostgreSQL) ->
         while nursery.living():
             time.sleep(0.2)
     check_sound(store, "away", 4)
+    store.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0.01, 30.0], ids=["in a call to the database", "in a trial"])
+def test_worker_that_is_asked_to_end_does_not_wait_for_a_frozen_database(postgres: PostgreSQL, seconds: float) -> None:
+    url = postgres.new_database()
+    store = Store.open(url)
+    record = prepare(store, drill_spec("frozen", 1000))
+    with Nursery(url, "frozen", seconds, {"ZTP_HEARTBEAT": "1", "ZTP_DATABASE_PATIENCE": "300"}) as nursery:
+        pid = nursery.spawn()
+        wait_for_holder(store, record.id)
+        with postgres.frozen():
+            time.sleep(2)  # until it waits for an answer
+            assert nursery.living() == [pid]
+            os.kill(pid, signal.SIGTERM)
+            until = time.monotonic() + 10
+            while nursery.living() and time.monotonic() < until:
+                time.sleep(0.1)
+            assert nursery.living() == []
+        code, said = nursery.end_of(pid)
+        assert code == 143, said
     store.close()
 
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
@@ -20,7 +21,7 @@ from search.errors import InputError, SearchError
 from search.evaluation import rig
 from search.evaluation.profile import LatencyProfile
 from search.evaluation.throughput import time_pairs
-from search.fleet import engines, restarts
+from search.fleet import deaths, engines
 from search.fleet.launch import launch
 from search.store.fronts import Store
 from search.store.records import Progress
@@ -248,30 +249,22 @@ def test_two_workers_spend_exactly_the_budget(start: Start, tiny_spec: Spec, che
 
 
 @pytest.mark.slow
-def test_workers_that_are_killed_are_replaced(
-    start: Start, tiny_spec: Spec, check_sound: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """kill -9 of every worker of a launch, which goes on to the last trial."""
-    monkeypatch.setenv("ZTP_HEARTBEAT", "1")
+def test_workers_that_are_killed_are_started_again(start: Start, tiny_spec: Spec, check_sound: Any) -> None:
+    """Both at once: nobody but the engine is left to go on."""
     started = start(tiny_spec(budget={"trials": 6}))
-    processes: list[subprocess.Popen[bytes]] = []
     killed: list[int] = []
-    popen = subprocess.Popen
 
-    def remember(*given: Any, **options: Any) -> Any:
-        processes.append(popen(*given, **options))
-        return processes[-1]
+    def kill_both(progress: Progress) -> None:
+        children = [each for each in psutil.Process().children() if "worker" in each.cmdline()]
+        if progress.done >= 1 and not killed and len(children) == 2:
+            for child in children:
+                child.kill()
+                killed.append(child.pid)
 
-    def kill(progress: Progress) -> None:
-        if progress.done >= 1 and not killed:
-            killed.extend(process.pid for process in processes)
-            for process in processes:
-                process.kill()
-
-    monkeypatch.setattr(engines.subprocess, "Popen", remember)
-    assert launch(started.bench.spec, started.store.url, kill, workers=2).state == "done"
-    assert len(killed) == 2 < len(processes)
+    assert launch(started.bench.spec, started.store.url, kill_both, workers=2).state == "done"
+    assert len(killed) == 2
     check_sound(started.store, "tiny", 6)
+    assert {slot.worker.split("-")[-2] for slot in started.store.slots(started.record.id)} - set(map(str, killed))
 
 
 class TestLocalEngine:
@@ -299,28 +292,32 @@ class TestLocalEngine:
         with pytest.raises(SearchError, match=r"all 2 workers failed; the last words: (?s:.*)no such study"):
             self.run(monkeypatch, "import sys; sys.exit('no such study')")
 
-    @pytest.mark.parametrize("end", ["os.kill(os.getpid(), 9)", "os._exit(70)"], ids=["killed", "hung"])
-    def test_starts_again_what_died(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str) -> None:
-        """Each dies once, and does its work the second time."""
-        code = (
-            "import os, pathlib, sys\n"
-            f"mark = pathlib.Path(r'{tmp_path}', sys.argv[-1])\n"
-            f"if not mark.exists(): mark.touch(); {end}\n"
-            "mark.write_text('done')\n"
-        )
-        self.run(monkeypatch, code)
-        assert [p.read_text() for p in tmp_path.iterdir()].count("done") >= 1
+    @pytest.mark.parametrize("ending", ["os.kill(os.getpid(), 9)", "os._exit(70)"])
+    def test_one_that_dies_is_started_again(self, ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        code = f"import os, sys; file = r'{tmp_path}/' + sys.argv[-1]\nif not os.path.exists(file):\n"
+        self.run(monkeypatch, code + f"    open(file, 'w').close()\n    {ending}\nopen(file + 'again', 'w').close()")
+        assert {path.name for path in tmp_path.iterdir()} == {"1", "2", "1again", "2again"}
 
-    def test_gives_up_on_what_dies_again_and_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(restarts, "MOST_DEATHS", 3)
-        with pytest.raises(SearchError, match="all 2 workers failed; the last words: SIGKILL"):
-            self.run(monkeypatch, "import os; os.kill(os.getpid(), 9)")
+    @pytest.mark.parametrize("ending", ["sys.exit(1)", "os.kill(os.getpid(), 15)"])
+    def test_one_that_gave_up_or_was_asked_to_end_is_not(
+        self, ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with pytest.raises(SearchError, match="all 2 workers failed"):
+            self.run(monkeypatch, f"import os, sys; open(r'{tmp_path}/' + sys.argv[-1], 'a').write('x'); {ending}")
+        assert [path.read_text() for path in tmp_path.iterdir()] == ["x", "x"]
 
-    def test_does_not_start_again_what_was_asked_to_end(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        code = f"import sys; open(r'{tmp_path}/' + sys.argv[-1], 'a').write('x'); sys.exit(143)"
-        with pytest.raises(SearchError):
+    def test_one_that_dies_every_time_is_given_up(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(deaths, "MOST_DEATHS", 3)
+        code = f"import os, sys; open(r'{tmp_path}/' + sys.argv[-1], 'a').write('x'); os.kill(os.getpid(), 9)"
+        with pytest.raises(SearchError, match=r"words: worker 1 was killed by SIGKILL; worker 2 was killed by SIGKILL"):
             self.run(monkeypatch, code)
-        assert [p.read_text() for p in tmp_path.iterdir()] == ["x", "x"]
+        assert [path.read_text() for path in tmp_path.iterdir()] == ["xxx", "xxx"]
+
+    def test_one_that_lived_long_before_it_died_begins_its_count_anew(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(deaths, "MOST_DEATHS", 2)
+        life = deaths.Life()
+        life.since -= deaths.YOUNG_S
+        assert [life.may_begin_again() for _ in range(2)] == [True, False]
 
     def test_much_output_does_not_stall_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         began = time.monotonic()

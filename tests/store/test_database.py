@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,8 +18,9 @@ from alembic.script import ScriptDirectory
 
 import search.store.migrations as migrations
 from search.errors import InputError, SearchError
+from search.store import database
 from search.store.addresses import shown
-from search.store.database import open_engine, parse_url, reading, writing
+from search.store.database import engine_options, open_engine, parse_url, reading, writing
 from search.store.fronts import Store
 
 
@@ -182,3 +185,33 @@ def test_head_is_the_last_migration() -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(migrations.__file__).parent))
     assert ScriptDirectory.from_config(config).get_current_head() == migrations.HEAD
+
+
+class TestLimits:
+    """Of the drivers: a server that is cut off must be noticed, and what the user's URL says holds."""
+
+    @pytest.mark.parametrize(
+        ("url", "least"),
+        [
+            ("postgresql://h/db", {"connect_timeout": 10, "keepalives": 1, "tcp_user_timeout": 60_000}),
+            ("mysql://h/db", {"connect_timeout": 10, "read_timeout": 120, "write_timeout": 120}),
+            ("postgresql://h/db?connect_timeout=3", {"keepalives_idle": 30}),
+        ],
+    )
+    def test_are_given_to_the_driver(self, url: str, least: dict[str, int]) -> None:
+        parsed = parse_url(url)
+        given = engine_options(parsed, begin=None)["connect_args"]
+        assert least.items() <= given.items()
+        assert not set(given) & set(parsed.query)
+
+    def test_server_that_accepts_and_never_answers_is_given_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(database.LIMITS["postgresql+psycopg"], "connect_timeout", 2)  # its least
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            url = parse_url(f"postgresql://me:secret@127.0.0.1:{silent.getsockname()[1]}/db")
+            began = time.monotonic()
+            with pytest.raises(SearchError, match="timeout"), reading(open_engine(url)):
+                pass
+            assert time.monotonic() - began < 20
+
+    def test_longest_answer_is_longer_than_a_migration_may_wait(self) -> None:
+        assert database.LIMITS["mysql+pymysql"]["read_timeout"] > database.MIGRATION_WAIT_S

@@ -9,7 +9,7 @@ import pytest
 
 from search.errors import SearchError
 from search.store import database
-from search.store.database import LIMITS, engine_options, parse_url
+from search.store.database import LIMITS
 from search.store.fronts import Store
 
 
@@ -22,9 +22,3 @@ def test_silence_counts_as_gone(scheme: str, monkeypatch: pytest.MonkeyPatch) ->
         with pytest.raises(SearchError):
             Store.open(f"{scheme}://somebody@127.0.0.1:{server.getsockname()[1]}/ztp")
         assert time.monotonic() - began < 30
-
-
-def test_options_of_the_url_go_before() -> None:
-    options = engine_options(parse_url("postgresql://127.0.0.1/ztp?connect_timeout=3"), begin=None)["connect_args"]
-    assert "connect_timeout" not in options
-    assert options["tcp_user_timeout"] == 60_000  # milliseconds
