@@ -17,7 +17,7 @@ from typing import Any
 from pruning.config import Config
 from search.errors import InputError
 from search.store.records import FLOP_CONVENTION, Evaluation, Front, Measurement, StudyRecord
-from search.store.worthwhile import NO_BOUNDS, WORTHWHILE_DROP, Bounds, Numbers, budget_bounds, fastest_worthwhile
+from search.store.worthwhile import NO_BOUNDS, Bounds, Numbers, budget_bounds, fastest_worthwhile
 from search.view import wording
 
 
@@ -164,7 +164,7 @@ def next_commands(study: StudyRecord, front: Front, storage: str, default_storag
     where = "" if storage in (default_storage, os.environ.get("ZTP_STORAGE")) else f" --storage {_quoted(storage)}"
     ztp = _program()
     return [
-        f"{ztp} export {study.name}{_worthwhile_speedup(front)} -o {study.name}-best.yaml{where}",
+        f"{ztp} export {study.name}{_worthwhile_speedup(study, front)} -o {study.name}-best.yaml{where}",
         f"{ztp} dashboard{where}",
     ]
 
@@ -173,7 +173,7 @@ def server_commands(study: StudyRecord, front: Front, server: str) -> list[str]:
     """The same after a launch over a server."""
     where = "" if server == os.environ.get("ZTP_SERVER", "").rstrip("/") else f" --server {shlex.quote(server)}"
     return [
-        f"{_program()} export {study.name}{_worthwhile_speedup(front)} -o {study.name}-best.yaml{where}",
+        f"{_program()} export {study.name}{_worthwhile_speedup(study, front)} -o {study.name}-best.yaml{where}",
         f"{server}/  (in a browser)",
     ]
 
@@ -184,14 +184,13 @@ def _program() -> str:
     return called if os.path.basename(called) == "ztp" and shutil.which("ztp") is None else "ztp"
 
 
-def _worthwhile_speedup(front: Front) -> str:
-    """As a flag: the speed-up of the fastest point that costs at most a percentage point of accuracy, if any."""
-    if front.dense is None:
+def _worthwhile_speedup(study: StudyRecord, front: Front) -> str:
+    """As a flag: the speed-up of the point that an export without limits would choose, if it is any faster."""
+    known = {number: _numbers(point) for number, point in enumerate(front.points)}
+    fastest = fastest_worthwhile(known, budget_limits(study, front))
+    if fastest is None:
         return ""
-    dense = front.dense.best_known.accuracy.value
-    known = [point.best_known for point in front.points]
-    speedups = [m.throughput.speedup for m in known if m.accuracy.value >= dense - WORTHWHILE_DROP]
-    hundredths = int(100 * max(speedups, default=1.0))  # rounded down, or the point itself would miss it
+    hundredths = int(100 * known[fastest].speedup)  # rounded down, or the point itself would miss it
     return f" --min-speedup {hundredths / 100:.2f}" if hundredths > 100 else ""
 
 
