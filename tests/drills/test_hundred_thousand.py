@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import insert
+from optuna.distributions import FloatDistribution, distribution_to_json
+from optuna.storages._rdb import models
+from optuna.trial import TrialState
+from sqlalchemy import Connection, insert, select
 
 from pruning.schedule import Schedule
-from search.store import versions
-from search.store.database import writing
+from search.store import trial_rows, versions
+from search.store.database import reading, writing
 from search.store.evaluations import evaluation_values
 from search.store.fronts import Store
 from search.store.records import Evaluation
@@ -23,13 +28,18 @@ from search.view import report as reports
 from search.view import status
 from tests.drills.nursery import drill_spec
 from tests.drills.postgres import PostgreSQL
+from tests.serving import Service, start_service
 
 CHUNK = 5000
 LIMIT_S = 1.0
+PARAMETERS = 6  # of each trial
+FINITE = models.TrialValueModel.TrialValueType.FINITE.name
+SHARE = distribution_to_json(FloatDistribution(0.3, 1.0))
+MEASURED = json.dumps({"of": "x" * 500})  # about what a measurement takes
 
 
 def fill(store: Store, study_id: int, trials: int, make_evaluation: Callable[..., Evaluation]) -> None:
-    """As many slots and evaluations as trials; every hundredth is near the front."""
+    """As many slots, evaluations and trials of Optuna as trials; every thousandth is near the front."""
     rng = np.random.default_rng(0)
     dense = make_evaluation(0, 0.9, 1.0).search
     first = evaluation_values(study_id, 0, dense, True)
@@ -40,7 +50,36 @@ def fill(store: Store, study_id: int, trials: int, make_evaluation: Callable[...
             numbers = range(start, min(start + CHUNK, trials))
             connection.execute(insert(EVALUATION), [row(first, number, rng) for number in numbers])
             connection.execute(insert(SLOT), [slot(study_id, number, f"{number:064x}") for number in numbers])
+        for start in range(0, trials, CHUNK):
+            add_to_optuna(connection, study_id, range(start, min(start + CHUNK, trials)), rng)
         versions.update_front(connection, study_id)
+
+
+def add_to_optuna(connection: Connection, study_id: int, numbers: range, rng: np.random.Generator) -> None:
+    """Trials as Optuna keeps them: each with its values, a number of parameters and what it measured."""
+    study = trial_rows.lock(connection, study_id)
+    at = datetime(2026, 11, 22, tzinfo=UTC).replace(tzinfo=None)
+    times = {"datetime_start": at, "datetime_complete": at}
+    rows = [{"study_id": study, "number": number, "state": TrialState.COMPLETE, **times} for number in numbers]
+    connection.execute(insert(trial_rows.TRIALS), rows)
+    table = trial_rows.TRIALS.c
+    wanted = (table.study_id == study) & (table.number >= numbers.start) & (table.number < numbers.stop)
+    trials = connection.scalars(select(table.trial_id).where(wanted)).all()
+    assert len(trials) == len(numbers)
+    params = [
+        {"trial_id": trial, "param_name": f"keep_{number}", "param_value": value, "distribution_json": SHARE}
+        for trial in trials
+        for number, value in enumerate(rng.uniform(0.3, 1.0, PARAMETERS))
+    ]
+    values = [
+        {"trial_id": trial, "objective": objective, "value": value, "value_type": FINITE}
+        for trial in trials
+        for objective, value in enumerate((rng.uniform(0.3, 0.9), rng.uniform(180, 270)))
+    ]
+    attributes = [{"trial_id": trial, "key": "measurement", "value_json": MEASURED} for trial in trials]
+    connection.execute(insert(trial_rows.PARAMS), params)
+    connection.execute(insert(trial_rows.VALUES), values)
+    connection.execute(insert(trial_rows.USER_ATTRIBUTES), attributes)
 
 
 def row(first: dict[str, Any], number: int, rng: np.random.Generator) -> dict[str, Any]:
@@ -63,7 +102,18 @@ def slot(study_id: int, trial: int, key: str) -> dict[str, Any]:
     return {**worker, "study_id": study_id, "state": "done", "trial": trial, "schedule_key": key}
 
 
-def drill(store: Store, trials: int, make_evaluation: Callable[..., Evaluation], report: Callable[..., None]) -> None:
+def get(service: Service, path: str) -> None:
+    answer = service.api("GET", path)
+    assert answer.status_code == 200, answer.text
+
+
+def drill(
+    store: Store,
+    trials: int,
+    folder: Path,
+    make_evaluation: Callable[..., Evaluation],
+    report: Callable[..., None],
+) -> None:
     record = store.add_study(drill_spec("big", trials + 1))
     fill(store, record.id, trials, make_evaluation)
 
@@ -73,14 +123,23 @@ def drill(store: Store, trials: int, make_evaluation: Callable[..., Evaluation],
         best = replace(make_evaluation(7, 0.99, 2.0).search, key="f" * 64)
         assert store.complete(taken, best, True, trials) is not None
 
+    service = start_service(folder, store.url, "--workers", 0, dashboard=False)
     calls: dict[str, Callable[[], object]] = {
+        "GET status": lambda: get(service, "/studies/big"),
+        "GET front": lambda: get(service, "/studies/big/front"),
         "status": lambda: status.study_status(store.study("big"), store.progress(record.id)),
         "list": lambda: [(study, store.progress(study.id)) for study in store.studies()],
         "front": lambda: reports.front_json(record, store.front(record.id)),  # type: ignore[arg-type]
         "another trial": add_one,
     }
-    taken = {name: seconds(call) for name, call in calls.items()}
+    try:
+        get(service, "/studies")  # its first answer compiles statements
+        taken = {name: seconds(call) for name, call in calls.items()}
+    finally:
+        service.end()
     note = ", ".join(f"{name} {1e3 * each:.0f} ms" for name, each in taken.items())
+    with reading(store._engine) as connection:
+        assert trial_rows.count(connection, record.id) == trials
     kind = store.url.partition(":")[0]
     report(drill=f"{trials} trials, {kind}", expected=trials + 1, complete=store.progress(record.id).done, note=note)
     assert {name: each for name, each in taken.items() if each >= LIMIT_S} == {}
@@ -97,11 +156,11 @@ def seconds(call: Callable[[], object]) -> float:
 def test_100_000(kind: str, tmp_path: Path, request: Any, make_evaluation: Any, report: Callable[..., None]) -> None:
     server: PostgreSQL | None = request.getfixturevalue("postgres") if kind == "postgresql" else None
     store = Store.open(server.new_database() if server else f"sqlite:///{tmp_path}/big.db")
-    drill(store, 100_000, make_evaluation, report)
+    drill(store, 100_000, tmp_path, make_evaluation, report)
     store.close()
 
 
 def test_5_000(tmp_path: Path, make_evaluation: Any, report: Callable[..., None]) -> None:
     store = Store.open(f"sqlite:///{tmp_path}/big.db")
-    drill(store, 5_000, make_evaluation, report)
+    drill(store, 5_000, tmp_path, make_evaluation, report)
     store.close()
