@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -72,13 +73,42 @@ def drill(url: str, cluster: Any, lose: bool, report: Callable[..., None]) -> No
         note=f"{time.monotonic() - began:.0f} s in all, 2 nodes of one core",
     )
     check_sound(store, "ray", TRIALS)
-    assert len({slot.worker.split("-")[-2] for slot in store.slots(record.id)}) >= 2  # by process
+    assert len(workers_of(store, record.id)) >= 2
     store.close()
 
 
 @pytest.mark.slow
 def test_workers_of_a_cluster_spend_the_budget(postgres: PostgreSQL, cluster: Any, report: Callable[..., None]) -> None:
     drill(postgres.new_database(), cluster, False, report)
+
+
+@pytest.mark.slow
+def test_only_worker_is_killed_on_nodes_that_live(
+    postgres: PostgreSQL, cluster: Any, report: Callable[..., None]
+) -> None:
+    """Nobody else is there to end the study: it was started again."""
+    url = postgres.new_database()
+    store = Store.open(url)
+    record = prepare(store, drill_spec("ray", TRIALS))
+    killed: list[int] = []
+
+    def kill_once() -> None:
+        if not killed and 1 <= store.progress(record.id).done < TRIALS:
+            killed.extend(workers_of(store, record.id))
+            os.kill(killed[0], signal.SIGKILL)
+
+    ENGINES["ray"].run("ray", url, 1, kill_once)
+    check_sound(store, "ray", TRIALS)
+    pids = workers_of(store, record.id)
+    assert len(killed) == 1
+    assert len(pids - set(killed)) == 1
+    report(drill="Ray worker killed", faults=1, expected=TRIALS, complete=TRIALS, lost=0, doubled=0)
+    store.close()
+
+
+def workers_of(store: Store, study_id: int) -> set[int]:
+    """Process ids, by their names."""
+    return {int(slot.worker.split("-")[-2]) for slot in store.slots(study_id)}
 
 
 @pytest.mark.drill
