@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import subprocess
 import sys
 import sysconfig
+import threading
 from fnmatch import fnmatch
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -44,6 +47,62 @@ def values(name: str, stage: int | None = None) -> list[str]:
 def test_hadolint_finds_nothing() -> None:
     ran = subprocess.run(["hadolint", "--no-color", DOCKERFILE], capture_output=True, text=True, check=False)
     assert (ran.stdout, ran.returncode) == ("", 0)
+
+
+def install_torch(tmp_path: Path, variant: str, index: str) -> subprocess.CompletedProcess[str]:
+    """The line that does it, with a pip that prints its arguments."""
+    (line,) = [value for value in values("RUN") if "VARIANT" in value]
+    pip = tmp_path / "pip"
+    pip.write_text('#!/bin/sh\necho "pip $*"\n')
+    pip.chmod(0o755)
+    variables = {"PATH": os.environ["PATH"], "VARIANT": variant, "CPU_INDEX": index}
+    command = ["/bin/sh", "-c", line.replace("/opt/ztp/bin/pip", str(pip))]
+    return subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("variant", "index", "asked", "warned"),
+    [
+        ("cpu", "", "pip install torch torchvision\n", True),
+        ("cpu", "http://h/cpu", "pip install --index-url http://h/cpu torch torchvision\n", False),
+        ("cuda", "", "pip install torch torchvision\n", False),
+        ("cuda", "http://h/cpu", "pip install torch torchvision\n", False),
+    ],
+)
+def test_where_torch_comes_from_is_said(tmp_path: Path, variant: str, index: str, asked: str, warned: bool) -> None:
+    ran = install_torch(tmp_path, variant, index)
+    assert (ran.returncode, ran.stdout) == (0, asked)
+    assert ran.stderr.startswith("WARNING: VARIANT=cpu without CPU_INDEX: ") == warned
+    assert bool(ran.stderr) == warned
+
+
+class Health(BaseHTTPRequestHandler):
+    """Answers with the server's `code`."""
+
+    def do_GET(self) -> None:
+        self.send_response(self.server.code if self.path == "/health" else 404)  # type: ignore[attr-defined]
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("code", "healthy"), [(200, True), (503, False)])
+def test_the_health_check_passes_on_what_the_service_says(code: int, healthy: bool) -> None:
+    (value,) = values("HEALTHCHECK")
+    python, *arguments = json.loads(value[value.index("[") :])
+    assert python == "python3"
+    with HTTPServer(("127.0.0.1", 0), Health) as server:
+        server.code = code  # type: ignore[attr-defined]
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        elsewhere = [each.replace(":8000/", f":{server.server_port}/") for each in arguments]
+        assert elsewhere != arguments
+        ran = subprocess.run([sys.executable, *elsewhere], capture_output=True, text=True, check=False, timeout=60)
+        server.shutdown()
+        thread.join()
+    assert (ran.returncode == 0) == healthy, ran.stderr
+    assert ("HTTP Error 503" in ran.stderr) == (not healthy)
 
 
 class TestHygiene:

@@ -95,6 +95,12 @@ class TestCompose:
         for name in named:
             assert f"`{name}`" in (FOLDER / "README.md").read_text(), name
 
+    @pytest.mark.parametrize(("environment", "index"), [({}, ""), ({"CPU_INDEX": "http://h/cpu"}, "http://h/cpu")])
+    def test_the_build_asks_the_index_that_is_named(self, environment: dict[str, str], index: str) -> None:
+        services = recipes.compose(environment)["services"].values()
+        builds = [service["build"] for service in services if "build" in service]
+        assert [build["args"]["CPU_INDEX"] for build in builds] == [index] * len(builds)
+
     def test_references_resolve(self) -> None:
         for name, service in SERVICES.items():
             for secret in service.get("secrets", []):
