@@ -70,6 +70,7 @@ class FrontierSampler(BaseSampler):
         self._box = distributions(problem.space, problem.depth)
         self._ended: dict[int, Known | None] = {}  # by trial number: each ended trial is read once
         self._probed: dict[str, Known] = {}  # by key: what probes said, this worker's and others'
+        self._like: surrogate.Surrogate | None = None
         self._chosen_on = 0  # images of the largest probe that was learnt from
         self._nothing_fits = False  # all candidates within the limits have been tried, or there are none
 
@@ -152,6 +153,7 @@ class FrontierSampler(BaseSampler):
             return pool[int(self._random.integers(len(pool)))].schedule if pool else None
         if dense is None or len(measured) < FEWEST:
             return pool[int(self._random.integers(len(pool)))].schedule
+        self._like = None  # one choice of the hyperparameters a trial: a probe more does not change them much
         judge = self._judge(dense, measured, front, earlier)
         pool, growth = self._bred(pool, taken, judge, ROUNDS)
         for _ in range(self._problem.probes):
@@ -186,7 +188,7 @@ class FrontierSampler(BaseSampler):
         """A function from candidates to the area that each is expected to add to the front."""
         ceiling = _accuracy(dense) + SLACK
         features, logarithms, errors = _table(dense, [*self._probed.values(), *measured], front)
-        fitted = surrogate.fit(features, logarithms, errors)
+        self._like = fitted = surrogate.fit(features, logarithms, errors, self._like)
         points = [(one.speedup, _accuracy(one)) for one in front]
         running = [one for one in earlier if one.result is None and not one.refused]
         if running:  # another worker's trial counts as what it is expected to measure: nothing is to be learnt there
@@ -194,7 +196,7 @@ class FrontierSampler(BaseSampler):
             expected, _ = fitted.predict(others)
             points += zip((one.speedup for one in running), map(float, ceiling - np.exp(expected)), strict=True)
             told = np.concatenate([logarithms, expected]), np.concatenate([errors, np.zeros(len(running))])
-            fitted = surrogate.fit(np.concatenate([features, others]), *told)
+            fitted = surrogate.fit(np.concatenate([features, others]), *told, like=fitted)
         least = _accuracy(dense) - self._problem.below_dense
 
         def judge(pool: Sequence[Known]) -> Floats:

@@ -231,7 +231,7 @@ def test_many_trials_cost_no_more_rows_than_the_limit(make_toy: Maker, monkeypat
     rows: list[int] = []
     real = frontier.surrogate.fit
     monkeypatch.setattr(frontier, "MOST_TRIALS", 9)
-    monkeypatch.setattr(frontier.surrogate, "fit", lambda f, v, e: rows.append(len(v)) or real(f, v, e))
+    monkeypatch.setattr(frontier.surrogate, "fit", lambda f, v, e, like: rows.append(len(v)) or real(f, v, e, like))
     toy.run(study, 2)
     assert rows == [9, 9]
 

@@ -127,3 +127,18 @@ def test_measured_twice_alike() -> None:
     features, values = data(8)
     twice = exact(np.vstack([features] * 3), np.concatenate([values] * 3))
     assert twice.predict(features)[0] == pytest.approx(values, abs=0.01)
+
+
+def test_like_another_is_what_its_hyperparameters_give() -> None:
+    """As if they had won again; and where they cannot be, the most likely ones are found."""
+    features, values = data(0)
+    errors = np.zeros(len(values))
+    first = fit(features[:-2], values[:-2], errors[:-2])
+    found = fit(features, values, errors, like=first)
+    assert (found.length, found.linear, found.noise) == (first.length, first.linear, first.noise)
+    covariances = matrix(features, features, found.length, found.linear) + found.noise**2 * np.eye(len(values))
+    offset, scale = values[0], math.sqrt(((values - values[0]) ** 2).mean())
+    at = data(1)[0]
+    expected = offset + matrix(at, features, found.length, found.linear) @ np.linalg.solve(covariances, values - offset)
+    assert found.scale == pytest.approx(scale)
+    assert found.predict(at)[0] == pytest.approx(expected)
