@@ -61,14 +61,15 @@ class Walk:
                     self.lead(lead)
 
     def lead(self, lead: Leadership) -> None:
-        """From where the study stands to its end. Raises LeadChanged, leaving it as it is, once another leads.
+        """From where the study stands to its end. Raises LeadChanged once another leads, and StudyHeld, both leaving it
+        as it is, for it may be resumed by now.
 
         Whatever else ends it early leaves the study "stopped" and resumable.
         """
         lease = lead.lease
         try:
             self._lead(lead, lease)
-        except LeadChanged:
+        except (LeadChanged, StudyHeld):
             raise
         except BaseException as error:
             with suppress(LeadChanged):

@@ -33,7 +33,7 @@ PARTS: dict[str, list[tuple[Any, str]]] = {
     "model": [(PrunedViT, name) for name in ("forward", "embed", "advance", "head", "run_stage")]
     + [(profiling, "_take_turns")],
     "images": [(Split, "take"), (Split, "batch")],
-    "racing": [(racing.Lap, "may_go_on"), (bench, "estimate")],
+    "racing": [(racing.Lap, "may_go_on"), (bench, "estimate"), (bench, "guess")],
     "sampler": [(FrontierSampler, "sample_relative")],
     "asking Optuna": [(Trials, "ask")],
     "saving": [(Worker, "_save")],

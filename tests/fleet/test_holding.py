@@ -128,6 +128,31 @@ def test_a_study_that_is_held_during_its_last_finalist_stays_held(
     assert store.state(study_id) == "done"
 
 
+def test_a_study_that_is_resumed_while_its_leader_leaves_stays_resumed(
+    start: Callable[..., Any],
+    oracle: Callable[..., Any],
+    tiny_spec: Callable[..., StudySpec],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started = start(tiny_spec())
+    oracle(started.bench)
+    store, study_id = started.store, started.record.id
+    check = Walk._check_open
+
+    def check_and_resume(walk: Walk) -> None:
+        try:
+            check(walk)
+        except StudyHeld:
+            store.set_state(study_id, "running")
+            raise
+
+    monkeypatch.setattr(Walk, "_check_open", check_and_resume)
+    walk = Walk(store, started.record, started.bench, lambda progress: store.set_state(study_id, "paused"))
+    with Leadership(store, study_id) as lead, pytest.raises(StudyHeld):
+        walk.lead(lead)
+    assert (store.state(study_id), store.progress(study_id).note) == ("running", "")
+
+
 def test_what_fails_is_noted_with_the_study(
     fresh_store: Store, tiny_spec: Callable[..., StudySpec], caplog: pytest.LogCaptureFixture
 ) -> None:
