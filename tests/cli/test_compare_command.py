@@ -46,7 +46,8 @@ def test_a_comparison_is_measured_saved_and_shown_again(ztp: Ztp) -> None:
     assert ran.code == 0
     lines = ran.err.splitlines()
     assert lines[0].startswith("compare: loading demo and the images")
-    assert [line.split()[1:3] for line in lines[1:]] == [["1/2", "random,"], ["2/2", "even,"]]
+    steps = [line for line in lines[1:] if "waiting: another" not in line]  # a test beside this one may be timing, too
+    assert [line.split()[1:3] for line in steps] == [["1/2", "random,"], ["2/2", "even,"]]
     document = json.loads(ran.out)
     assert [row["name"] for row in document["rows"]] == ["random", "even"]
     assert document["dense"]["accuracy"]["images"] == 8

@@ -296,7 +296,8 @@ class TestLocalEngine:
     def test_one_that_dies_is_started_again(self, ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         code = f"import os, sys; file = r'{tmp_path}/' + sys.argv[-1]\nif not os.path.exists(file):\n"
         self.run(monkeypatch, code + f"    open(file, 'w').close()\n    {ending}\nopen(file + 'again', 'w').close()")
-        assert {path.name for path in tmp_path.iterdir()} == {"1", "2", "1again", "2again"}
+        again = {path.name for path in tmp_path.iterdir()} - {"1", "2"}
+        assert {"1again", "2again"} >= again > set()  # once one is done, the other is not needed any more
 
     @pytest.mark.parametrize("ending", ["sys.exit(1)", "os.kill(os.getpid(), 15)"])
     def test_one_that_gave_up_or_was_asked_to_end_is_not(
