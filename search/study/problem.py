@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 
+PROBES = 6  # candidates that a trial may have probed, unless its study says otherwise
 PROBED = "ztp:probed"  # the attribute of a trial with its probes, and how many images it was chosen for
 
 
@@ -78,4 +79,4 @@ class Problem:
     result: Callable[[FrozenTrial], Result | None]
     below_dense: float = 0.10
     probe: Callable[[Schedule], Probe | None] | None = None
-    probes: int = 6
+    probes: int = PROBES

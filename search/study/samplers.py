@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import Field, field_validator
 
+from search.study.problem import PROBES
 from search.study.sections import Section
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class SamplerSpec(Section):
 
     name: str = "auto"
     seed: int = Field(default=0, ge=0, lt=2**32)
-    probes: int = Field(default=6, ge=0, le=100)
+    probes: int = Field(default=PROBES, ge=0, le=100)
 
     @field_validator("name")
     @classmethod
