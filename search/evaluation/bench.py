@@ -6,7 +6,7 @@ Knows the rest of this room. Ignores Optuna and SQL.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -16,17 +16,19 @@ import torch
 from pruning.schedule import Schedule
 from search.errors import SearchError
 from search.evaluation.evaluator import Bits, Evaluator, accuracy_of
+from search.evaluation.guess import guess
 from search.evaluation.order import ImageOrder, draw_order, unpack_strata
 from search.evaluation.profile import LatencyProfile
-from search.evaluation.racing import Lap, Race, estimate, guess
+from search.evaluation.racing import Lap, Race, estimate
 from search.evaluation.rig import Rig
 from search.evaluation.throughput import measured
 from search.store.records import Accuracy, Measurement, Setting, Throughput
 from search.study.problem import Probe
 
 Check = Callable[[], None]
-PROBE_SHARE = 0.08  # of the search split, in whole batches, that a probe of a schedule sees ...
-LARGEST_PROBE = 0.25  # ... and none is worth more: a split of few batches is not probed
+PROBE_SHARE = 0.08  # of the search split, in whole batches, that the first look at a schedule sees ...
+LARGEST_LOOK = 0.25  # ... and none is worth more: a split of few batches is not probed
+LARGEST_PROBE = 0.5  # of the search split: what all looks at a schedule may see
 
 
 def _go_on() -> None:
@@ -107,26 +109,33 @@ class Bench(Rig):
 
     @property
     def probe_images(self) -> int:
-        """How many images a probe sees; 0 where the split is too small for probes."""
+        """How many images one look at a schedule sees; 0 where the split is too small for probes."""
         images, batch = len(self.search_split), self._batch_size
         wanted = -(-int(PROBE_SHARE * images) // batch) * batch
-        return wanted if wanted <= LARGEST_PROBE * images else 0
+        return wanted if wanted <= LARGEST_LOOK * images else 0
 
-    def probe(self, schedule: Schedule, dense: Bits, check: Check = _go_on) -> Probe:
-        """What the first images of the race say of a schedule, paired with the dense model's on the same images.
+    def probe(
+        self, schedule: Schedule, looks: int, dense: Bits, others: Sequence[Bits] = (), check: Check = _go_on
+    ) -> Probe:
+        """What the first images of the race say of a schedule, beside what other schedules got right.
 
-        dense: [M] its correctness in split order. check: as of `measure`.
+        looks: so many times `probe_images`, earlier ones included; where that is more than LARGEST_PROBE, as many as
+        that allows. dense, others: [M] correctness of the dense model, and of schedules on all images, in split order.
+        check: as of `measure`.
         """
-        wanted, key = self.probe_images, self.key(schedule)
+        key, positions = self.key(schedule), self.order.positions
+        looks = min(looks, int(LARGEST_PROBE * len(self.order)) // self.probe_images)
+        wanted = looks * self.probe_images
 
         def may_go_on(seen: Bits) -> bool:
             check()
             return len(seen) < wanted
 
-        if key not in self._probed:
-            self._probed[key] = self._searcher.correct_until(schedule, may_go_on)
-        seen = self._probed[key]
-        return Probe(schedule, *guess(self.order, seen, dense[self.order.positions]), len(seen))
+        seen = self._probed.get(key)
+        if seen is None or len(seen) < wanted:
+            seen = self._probed[key] = self._searcher.correct_until(schedule, may_go_on, seen)
+        told = np.stack(others)[:, positions] if others else None
+        return Probe(schedule, *guess(self.order, seen, dense[positions], told), len(seen), looks)
 
     def measure(
         self,

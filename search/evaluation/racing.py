@@ -40,7 +40,6 @@ BETS = np.geomspace(1.0, 32.0, 4)  # times the gain that they suit best; most ar
 CAUTION = 0.75  # a bet risks at most this share of its wealth on one image
 LEVEL = 0.05  # of the intervals
 PRECISION = 1e-4  # of the intervals' ends
-LEAST_ODDS = 0.5  # images
 ROUNDING = 1e-6  # images: 0.07 * 100 is more than 7 in floating point
 
 RUNG = 1.05  # each look is at this many times the images of the look before; looking costs time, not certainty
@@ -142,19 +141,12 @@ def estimate(order: ImageOrder, correct: Bits, reference: Bits, start: int = 0) 
     """
     difference = correct.astype(float) - reference[: len(correct)]
     low, high = _interval(order, difference, reference, start)
-    value = min(max(_mean(order, difference, start)[0], low), high)
+    value = min(max(mean_difference(order, difference, start)[0], low), high)
     base = float(reference.mean())
     return base + value, base + low, base + high
 
 
-def guess(order: ImageOrder, correct: Bits, reference: Bits) -> tuple[float, float]:
-    """As the value of `estimate`, with its standard error, for a sampler to learn from: quick, and no interval."""
-    mean, error = _mean(order, correct.astype(float) - reference[: len(correct)])
-    # images that all agree say little about how rare the others are: one of LEAST_ODDS would be a change
-    return float(reference.mean()) + mean, max(error, LEAST_ODDS / len(correct))
-
-
-def _mean(order: ImageOrder, difference: Floats, start: int = 0) -> tuple[float, float]:
+def mean_difference(order: ImageOrder, difference: Floats, start: int = 0) -> tuple[float, float]:
     """Of the differences over all images, from the steps from `start` on; and its standard error."""
     seen = len(difference)
     _, steps = _steps(order, difference)

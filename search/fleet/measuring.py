@@ -41,14 +41,15 @@ class Measuring:
         with self._limited():
             return self._measure(proposal)
 
-    def probe(self, schedule: Schedule) -> Probe | None:
+    def probe(self, schedule: Schedule, looks: int) -> Probe | None:
         """None if it fails, or while the dense model, with which it is paired, is not measured."""
         dense = self._kept_dense()
         if dense is None:
             return None
         try:
             with guarded(), self._limited():
-                return self._bench.probe(schedule, self._bench.bits(dense), self._check_time)
+                others = [self._bench.bits(e.search) for e in self._front.points] if self._front else []
+                return self._bench.probe(schedule, looks, self._bench.bits(dense), others, self._check_time)
         except TrialFailed as failure:  # should it become a trial, that will fail too, and be recorded
             LOGGER.warning("study %s: a probe of %s failed: %s", self._record.name, schedule, failure)
             self._bench.release()

@@ -81,7 +81,7 @@ class Trials:
         spec: StudySpec,
         bench: Bench,
         worker: int,
-        probe: Callable[[Schedule], Probe | None] | None = None,
+        probe: Callable[[Schedule, int], Probe | None] | None = None,
     ) -> None:
         """worker: sets its suggestions apart. probe: how a sampler may look at a schedule (see `Problem`)."""
         self._store, self._record, self._spec, self._bench, self._probe = store, record, spec, bench, probe

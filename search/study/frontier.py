@@ -5,9 +5,14 @@ schedules had. So of many candidates the one is proposed with the highest expect
 where the expectation is over accuracy alone and has a closed form. Candidates over a limit of the budget are never
 proposed, nor are those of equal effect to an earlier trial. (See `search.study.growth` for the criterion.)
 
-Before it proposes, it probes: a few hundred images say of the most promising candidates whether they are. One that
-disappoints costs a twelfth of a trial instead of a whole one, and what it teaches about its like is the same. Probes
-are kept with the trial that they were taken for, so that other workers and a resumed study know them, too.
+Before it proposes, it probes: a few hundred images say of the most promising candidate whether it is. One that
+disappoints costs a twelfth of a trial instead of a whole one, and what it teaches about its like is the same; one that
+is still the best is looked at again, on as many images as before, until it deserves a trial. That others have passed
+it by is not final: it stays a candidate with what is known of it. Probes are kept with the trial that they were taken
+for, so that other workers and a resumed study know them, too.
+
+Sources: Swersky, Snoek and Adams, "Freeze-thaw Bayesian optimization", arXiv 1406.3896, for going on with whatever is
+the most promising now.
 
 Knows Optuna's sampler interface, spaces and a cost function. Ignores models and images.
 """
@@ -15,46 +20,31 @@ Knows Optuna's sampler interface, spaces and a cost function. Ignores models and
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from pruning.errors import ScheduleError
 from pruning.schedule import Schedule
 from search.study import surrogate
 from search.study.candidates import Candidates
-from search.study.features import describe
 from search.study.growth import expected_growth
-from search.study.problem import PROBED, Probe, Problem, Result
-from search.study.space import distributions, to_params, to_schedule
+from search.study.journal import Floats, Journal, Known
+from search.study.problem import PROBED, Probe, Problem
+from search.study.space import distributions, to_params
 
 SPREAD, NEAR = 50, 50  # candidates a trial: new ones, and changes of members of the front; of these ...
 ROUNDS, PARENTS, CHILDREN = 2, 8, 8  # ... the best are changed a little, so many times, and that again
 ENOUGH, MOST_DRAWN = 40, 2000  # where limits are tight, more are drawn until so many are within them
-MOST_TRIALS = 150  # that the surrogate is fitted to: its cost grows with the cube
+MOST_KNOWN = 300  # trials and probes that the surrogate is fitted to, ...
+MOST_WEIGHED = 150  # ... and its hyperparameters, 36 of them, each at a cost that grows with the cube
+ENOUGH_LOOKS = 4  # at the best candidate: a third of a trial, after which it is one
 SLACK = 0.01  # accuracy above the dense model's that is thought possible; losses are modelled by their logarithm
 FEWEST = 4  # measured trials before the surrogate says anything
-
-Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Known:
-    """A schedule and what is known of it. result: None for a candidate, while a trial runs, and if it was refused."""
-
-    schedule: Schedule
-    key: str
-    features: Floats
-    speedup: float
-    result: Result | None = None
-    refused: bool = False
-
 
 Judge = Callable[[Sequence[Known]], Floats]
 
@@ -68,10 +58,8 @@ class FrontierSampler(BaseSampler):
         self._candidates = Candidates(problem.space, problem.depth, self._random)
         self._independent = RandomSampler(seed=seed)
         self._box = distributions(problem.space, problem.depth)
-        self._ended: dict[int, Known | None] = {}  # by trial number: each ended trial is read once
-        self._probed: dict[str, Known] = {}  # by key: what probes said, this worker's and others'
+        self._journal = Journal(problem, self._box)
         self._like: surrogate.Surrogate | None = None
-        self._chosen_on = 0  # images of the largest probe that was learnt from
         self._nothing_fits = False  # all candidates within the limits have been tried, or there are none
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -87,56 +75,11 @@ class FrontierSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         probes: list[Probe] = []
-        proposed = self._propose(self._earlier(study), probes)
-        if self._chosen_on:
-            probed: dict[str, Any] = {"probes": [each.to_dict() for each in probes], "chosen_on": self._chosen_on}
+        proposed, chosen_on = self._propose(self._journal.trials(study), probes), self._journal.chosen_on
+        if chosen_on:
+            probed: dict[str, Any] = {"probes": [each.to_dict() for each in probes], "chosen_on": chosen_on}
             study._storage.set_trial_system_attr(trial._trial_id, PROBED, probed)
         return {} if proposed is None else to_params(proposed, self._problem.space, self._problem.depth)
-
-    # What was tried
-
-    def _earlier(self, study: Study) -> list[Known]:
-        states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
-        found = []
-        for trial in study.get_trials(deepcopy=False, states=states):
-            if trial.number not in self._ended:
-                known = self._read(trial)
-                if trial.state.is_finished():
-                    self._ended[trial.number] = known
-            else:
-                known = self._ended[trial.number]
-            if known is not None:
-                found.append(known)
-        return found
-
-    def _read(self, trial: FrozenTrial) -> Known | None:
-        """None for a trial that is being asked for now, or that does not fit the backbone."""
-        if any(name not in trial.params for name in self._box):
-            return None
-        for probe in trial.system_attrs.get(PROBED, {}).get("probes", ()):
-            self._learn(Probe.from_dict(probe))
-        result = self._problem.result(trial) if trial.state.is_finished() else None
-        known = self._known(to_schedule(trial.params, self._problem.space, self._problem.depth), result)
-        is_refused = trial.state.is_finished() and result is None
-        return replace(known, refused=True) if known and is_refused else known
-
-    def _known(self, schedule: Schedule, result: Result | None = None) -> Known | None:
-        """None for a schedule that does not fit the backbone."""
-        problem = self._problem
-        try:
-            features, key = describe(schedule, problem), schedule.key_for(problem.tokens)
-            return Known(schedule, key, features, problem.speedup(schedule), result)
-        except ScheduleError:
-            return None
-
-    def _learn(self, probe: Probe) -> Known | None:
-        known = self._known(probe.schedule, probe.result)
-        if known is not None:
-            self._chosen_on = max(self._chosen_on, probe.images)
-            known = self._probed.setdefault(known.key, known)
-        return known
-
-    # What to try next
 
     def _propose(self, earlier: Sequence[Known], probes: list[Probe]) -> Schedule | None:
         """The most promising candidate, any one if nothing is known yet; None if none is within the limits.
@@ -145,36 +88,44 @@ class FrontierSampler(BaseSampler):
         """
         measured = [one for one in earlier if one.result is not None]
         front, taken = _front(measured), {one.key for one in earlier}
-        pool = [one for one in self._probed.values() if one.key not in taken]
-        pool += self._pool(front, taken | self._probed.keys())
         dense = next((one for one in measured if not one.schedule.stages), None)
+        first = [*([dense] if dense else []), *front]
+        pool = [one for one in self._journal.latest(first, MOST_KNOWN) if one.looks and one.key not in taken]
+        pool += self._pool(front, taken | self._journal.probed.keys())
         if not pool:  # a small space, all of it measured: once more costs a trial, but no image
             pool = [one for one in measured if one.schedule.stages]
             return pool[int(self._random.integers(len(pool)))].schedule if pool else None
         if dense is None or len(measured) < FEWEST:
             return pool[int(self._random.integers(len(pool)))].schedule
         self._like = None  # one choice of the hyperparameters a trial: a probe more does not change them much
-        judge = self._judge(dense, measured, front, earlier)
+        judge = self._judge(dense, front, earlier)
         pool, growth = self._bred(pool, taken, judge, ROUNDS)
-        for _ in range(self._problem.probes):
+        left = self._problem.probes
+        while True:
             best = int(np.argmax(growth))
-            probe = None if pool[best].result else self._probe(pool[best].schedule)
-            known = self._learn(probe) if probe else None
-            if probe is None or known is None:
-                break
-            probes.append(probe)
+            known = self._looked_at(pool[best], left, probes)
+            if known is pool[best]:
+                return known.schedule
+            left -= known.looks - pool[best].looks
             pool[best] = known
-            judge = self._judge(dense, measured, front, earlier)
+            judge = self._judge(dense, front, earlier)
             pool, growth = self._bred(pool, taken, judge, 1)
-        return pool[int(np.argmax(growth))].schedule
 
-    def _probe(self, schedule: Schedule) -> Probe | None:
-        return self._problem.probe(schedule) if self._problem.probe else None
+    def _looked_at(self, one: Known, left: int, probes: list[Probe]) -> Known:
+        """With as many looks more as it had, but at first one; itself if it had enough, or as many are not left."""
+        looks = 2 * one.looks or 1
+        if looks > ENOUGH_LOOKS or looks - one.looks > left or self._problem.probe is None:
+            return one
+        probe = self._problem.probe(one.schedule, looks)
+        if probe is None or probe.looks <= one.looks:
+            return one
+        probes.append(probe)
+        return self._journal.learn(probe) or one
 
     def _bred(self, pool: Sequence[Known], taken: set[str], judge: Judge, rounds: int) -> tuple[list[Known], Floats]:
         """The pool and small changes of its best, `rounds` times, with the growth expected of each."""
         pool, growth = list(pool), judge(pool)
-        known = taken | self._probed.keys() | {one.key for one in pool}
+        known = taken | self._journal.probed.keys() | {one.key for one in pool}
         for _ in range(rounds):
             best = [pool[i].schedule for i in np.argsort(-growth)[:PARENTS]]
             children = self._collect([self._candidates.near(parent) for parent in best * CHILDREN], known)
@@ -182,14 +133,14 @@ class FrontierSampler(BaseSampler):
                 pool, growth = pool + children, np.concatenate([growth, judge(children)])
         return pool, growth
 
-    def _judge(
-        self, dense: Known, measured: Sequence[Known], front: Sequence[Known], earlier: Sequence[Known]
-    ) -> Judge:
+    def _judge(self, dense: Known, front: Sequence[Known], earlier: Sequence[Known]) -> Judge:
         """A function from candidates to the area that each is expected to add to the front."""
-        ceiling = _accuracy(dense) + SLACK
-        features, logarithms, errors = _table(dense, [*self._probed.values(), *measured], front)
-        self._like = fitted = surrogate.fit(features, logarithms, errors, self._like)
-        points = [(one.speedup, _accuracy(one)) for one in front]
+        ceiling = dense.accuracy + SLACK
+        features, logarithms, errors = _table(dense, self._journal.latest([dense, *front], MOST_KNOWN))
+        if self._like is None:
+            self._like = surrogate.fit(features[:MOST_WEIGHED], logarithms[:MOST_WEIGHED], errors[:MOST_WEIGHED])
+        fitted = surrogate.fit(features, logarithms, errors, self._like)
+        points = [(one.speedup, one.accuracy) for one in front]
         running = [one for one in earlier if one.result is None and not one.refused]
         if running:  # another worker's trial counts as what it is expected to measure: nothing is to be learnt there
             others = np.stack([one.features for one in running])
@@ -197,7 +148,7 @@ class FrontierSampler(BaseSampler):
             points += zip((one.speedup for one in running), map(float, ceiling - np.exp(expected)), strict=True)
             told = np.concatenate([logarithms, expected]), np.concatenate([errors, np.zeros(len(running))])
             fitted = surrogate.fit(np.concatenate([features, others]), *told, like=fitted)
-        least = _accuracy(dense) - self._problem.below_dense
+        least = dense.accuracy - self._problem.below_dense
 
         def judge(pool: Sequence[Known]) -> Floats:
             mean, deviation = fitted.predict(np.stack([one.features for one in pool]))
@@ -225,7 +176,7 @@ class FrontierSampler(BaseSampler):
         """Those within the limits, none of equal effect to one in `known`, to which their keys are added."""
         found = []
         for schedule in drawn:
-            one = self._known(schedule) if schedule.stages and self._is_allowed(schedule) else None
+            one = self._journal.know(schedule) if schedule.stages and self._is_allowed(schedule) else None
             if one is not None and one.key not in known:
                 known.add(one.key)
                 found.append(one)
@@ -238,27 +189,18 @@ class FrontierSampler(BaseSampler):
             return False
 
 
-def _accuracy(one: Known) -> float:
-    assert one.result is not None
-    return one.result.accuracy
-
-
 def _front(measured: Sequence[Known]) -> list[Known]:
     """Those on all images and within all limits that no other beats, fastest first."""
     whole = [one for one in measured if one.result is not None and one.result.complete and one.result.feasible]
     members: list[Known] = []
-    for one in sorted(whole, key=lambda one: (-one.speedup, -_accuracy(one))):
-        if not members or _accuracy(one) > _accuracy(members[-1]):
+    for one in sorted(whole, key=lambda one: (-one.speedup, -one.accuracy)):
+        if not members or one.accuracy > members[-1].accuracy:
             members.append(one)
     return members
 
 
-def _table(dense: Known, measured: Sequence[Known], front: Sequence[Known]) -> tuple[Floats, Floats, Floats]:
-    """Features, logarithms of losses and their errors: of the dense model, the front, and the latest others."""
-    unique: dict[str, Known] = {}
-    for one in [dense, *front, *reversed(measured)]:
-        unique.setdefault(one.key, one)
-    rows = list(unique.values())[:MOST_TRIALS]
-    losses = np.maximum(_accuracy(dense) + SLACK - np.array([_accuracy(one) for one in rows]), SLACK / 4)
+def _table(dense: Known, rows: Sequence[Known]) -> tuple[Floats, Floats, Floats]:
+    """Features, logarithms of losses and their errors."""
+    losses = np.maximum(dense.accuracy + SLACK - np.array([one.accuracy for one in rows]), SLACK / 4)
     errors = np.array([one.result.error if one.result else 0.0 for one in rows])
     return np.stack([one.features for one in rows]), np.log(losses), errors / losses

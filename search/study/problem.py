@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 
-PROBES = 6  # candidates that a trial may have probed, unless its study says otherwise
+PROBES = 10  # looks at candidates that a trial may have before it, unless its study says otherwise
 PROBED = "ztp:probed"  # the attribute of a trial with its probes, and how many images it was chosen for
 
 
@@ -37,13 +37,15 @@ class Result:
 class Probe:
     """What few images say of a schedule before it is a trial. error: standard deviation of the accuracy.
 
-    images: how many; the first ones of the order in which all schedules see them.
+    images: how many; the first ones of the order in which all schedules see them. looks: of equally many images, that
+    saw them.
     """
 
     schedule: Schedule
     accuracy: float
     error: float
     images: int
+    looks: int = 1
 
     @property
     def result(self) -> Result:
@@ -67,8 +69,9 @@ class Problem:
         that does not fit the backbone.
     result: what an ended trial measured; None if it was refused or failed.
     below_dense: accuracy below the dense model's from which a point is of no use.
-    probe: of a schedule; returns None if that fails. None where there are too few images for probes.
-    probes: how many a trial may have.
+    probe: of a schedule, by so many looks at it in all; returns None if that fails, and a probe of fewer looks where
+        there are no more images for it. None where there are too few images for any.
+    probes: how many looks there may be before a trial.
     """
 
     space: SpaceSpec
@@ -78,5 +81,5 @@ class Problem:
     within_limits: Callable[[Schedule], bool]
     result: Callable[[FrozenTrial], Result | None]
     below_dense: float = 0.10
-    probe: Callable[[Schedule], Probe | None] | None = None
+    probe: Callable[[Schedule, int], Probe | None] | None = None
     probes: int = PROBES

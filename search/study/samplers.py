@@ -63,7 +63,8 @@ SAMPLERS: dict[str, Callable[[Problem, int], BaseSampler]] = {
 class SamplerSpec(Section):
     """How the next schedule is chosen: a row of SAMPLERS, and the seed of all that is random in it.
 
-    probes: candidates at most that `auto` looks at, on a few images each, before one becomes a trial; 0 for none.
+    probes: looks at most that `auto` takes at candidates, on a few images each, before one becomes a trial; 0 for
+        none. One that stays the best has four.
     """
 
     name: str = "auto"

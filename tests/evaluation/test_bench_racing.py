@@ -14,8 +14,9 @@ from pruning.schedule import Schedule
 from pruning.stage import Stage
 from search.evaluation.bench import Bench
 from search.evaluation.facts import Facts
+from search.evaluation.guess import guess
 from search.evaluation.order import pack_strata, stratify, unpack_strata
-from search.evaluation.racing import Hurdle, Race, estimate, guess
+from search.evaluation.racing import Hurdle, Race, estimate
 from search.store.records import Throughput
 
 Maker = Callable[..., Any]
@@ -145,10 +146,10 @@ class TestMeasure:
 
 
 class TestProbe:
-    """8 of the 72 images, in batches of 8, are the share that a probe sees."""
+    """8 of the 72 images, in batches of 8, are the share that a look sees."""
 
     def probe(self, bench: Bench, schedule: Schedule = DRASTIC) -> Any:
-        return bench.probe(schedule, race(bench, 0.0).dense)
+        return bench.probe(schedule, 1, race(bench, 0.0).dense)
 
     def test_is_what_the_first_images_say(self, stratified: Bench) -> None:
         found, order = self.probe(stratified), stratified.order
@@ -163,10 +164,37 @@ class TestProbe:
         batches: list[int] = []
         real = bench._searcher._logits
         monkeypatch.setattr(bench._searcher, "_logits", lambda n, at: batches.append(n) or real(n, at))
-        assert bench.probe(DRASTIC, dense) == bench.probe(DRASTIC, dense)
+        assert bench.probe(DRASTIC, 1, dense) == bench.probe(DRASTIC, 1, dense)
         assert batches == [0]
         assert bench.measure(DRASTIC, TIMED) == plain.measure(DRASTIC, TIMED)
         assert batches == list(range(9))
+
+    def test_another_look_goes_on_where_the_last_one_ended(
+        self, opened: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        bench = opened()
+        dense = race(bench, 0.0).dense
+        batches: list[int] = []
+        real = bench._searcher._logits
+        monkeypatch.setattr(bench._searcher, "_logits", lambda n, at: batches.append(n) or real(n, at))
+        found = [bench.probe(DRASTIC, looks, dense) for looks in (1, 2, 4)]
+        assert [(probe.images, probe.looks) for probe in found] == [(8, 1), (16, 2), (32, 4)]
+        assert batches == [0, 1, 2, 3]
+        assert found[2] == opened().probe(DRASTIC, 4, dense)
+
+    def test_sees_half_of_the_split_at_most(self, stratified: Bench) -> None:
+        found = stratified.probe(DRASTIC, 8, race(stratified, 0.0).dense)
+        assert (found.images, found.looks) == (32, 4)
+
+    def test_is_judged_beside_what_others_got_right(self, stratified: Bench) -> None:
+        """One of whom is the schedule itself: its accuracy on all images is nearly known from the first."""
+        dense = race(stratified, 0.0).dense
+        whole = stratified.bits(stratified.measure(DRASTIC, TIMED))
+        told = stratified.probe(DRASTIC, 4, dense, [dense, whole])
+        assert abs(told.accuracy - whole.mean()) < abs(self.probe(stratified).accuracy - whole.mean())
+        order, seen = stratified.order, whole[stratified.order.positions]
+        others = np.stack([dense, whole])[:, order.positions]
+        assert (told.accuracy, told.error) == guess(order, seen[:32], dense[order.positions], others)
 
     def test_is_no_evidence_for_who_was_chosen_by_it(self, stratified: Bench) -> None:
         """The same race stops later."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from search.evaluation import racing
 from search.evaluation.order import ImageOrder, draw_order
-from search.evaluation.racing import BETS, CAUTION, RUNG, Hurdle, Lap, Race, cannot_gain, estimate, guess, log_wealth
+from search.evaluation.racing import BETS, CAUTION, RUNG, Hurdle, Lap, Race, cannot_gain, estimate, log_wealth
 
 Bits = NDArray[np.bool_]
 
@@ -240,29 +240,6 @@ def test_estimate_does_not_count_the_steps_that_a_schedule_was_chosen_for() -> N
     assert bias[0] > 0.015 > 0.01 > abs(bias[40])
     assert missed[0] > 16 > 4 >= missed[40]
     assert estimate(order, best[:40], dense, 40) == estimate(order, best[:40], dense, 41)  # nothing follows: all count
-
-
-@pytest.mark.parametrize("strata", [1, 5])
-def test_guess_is_the_estimates_value_and_its_error_is_honest(strata: int) -> None:
-    """Over many orders: the values' spread is what their errors say, within a quarter."""
-    random = np.random.default_rng(strata)
-    stratum = (np.arange(500) * strata // 500).astype(np.uint8)
-    dense, flipped = random.random(500) < 0.9, random.random(500) < 0.12 * np.exp(-stratum.astype(float))
-    correct, values, errors = dense ^ flipped, [], []
-    for seed in range(300):
-        order = draw_order(stratum, strata, seed)
-        seen = correct[order.positions][:100]
-        value, error = guess(order, seen, dense[order.positions])
-        assert value == pytest.approx(estimate(order, seen, dense[order.positions])[0], abs=2e-3)
-        values.append(value)
-        errors.append(error)
-    assert np.mean(values) == pytest.approx(correct.mean(), abs=4 * np.std(values) / np.sqrt(300))
-    assert 0.75 < np.mean(errors) / np.std(values) < 1.33
-
-
-def test_guess_is_never_sure() -> None:
-    order, dense = draw_order(np.zeros(100, np.uint8), 1, 0), np.ones(100, bool)
-    assert guess(order, np.ones(20, bool), dense) == (1.0, 0.025)
 
 
 @pytest.mark.parametrize("strata", [1, 5])

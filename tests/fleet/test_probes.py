@@ -41,10 +41,11 @@ def test_are_kept_with_the_trials_and_cost_none_of_the_budget(probing: Any, chec
     kept = attributes(probing)
     assert kept
     probes = [probe for each in kept for probe in each["probes"]]
-    assert {probe["images"] for probe in probes} == {8}
-    assert all(each["chosen_on"] == 8 for each in kept)
-    keys = [probing.bench.key(Schedule.from_dict(probe["schedule"])) for probe in probes]
-    assert len(set(keys)) == len(keys) > len(kept)
+    assert {probe["images"] for probe in probes} == {8, 16, 32}
+    assert all(probe["images"] == 8 * probe["looks"] for probe in probes)
+    assert [each["chosen_on"] for each in kept] == sorted(each["chosen_on"] for each in kept)
+    looks = [(probing.bench.key(Schedule.from_dict(probe["schedule"])), probe["looks"]) for probe in probes]
+    assert len(set(looks)) == len(looks) > len(kept)
 
 
 def test_a_trial_that_is_taken_over_is_still_tested_on_later_images_alone(
@@ -55,14 +56,15 @@ def test_a_trial_that_is_taken_over_is_still_tested_on_later_images_alone(
     worker.prepare()
     worker.run(at_most=TRIALS - 2)
     slot, proposal = probing.ask(worker.trials)
-    assert proposal.chosen_on == 8
+    chosen_on = proposal.chosen_on
+    assert chosen_on >= 8
     probing.store.free(slot)
     given: list[int] = []
     measure = probing.bench.measure
     monkeypatch.setattr(probing.bench, "measure", lambda *all: given.append(all[-1]) or measure(*all))
     probing.bench.release()
     probing.worker().run(at_most=1)
-    assert given == [8]
+    assert given == [chosen_on]
 
 
 def test_one_that_fails_is_no_trial_that_fails(
@@ -89,7 +91,7 @@ def test_takes_no_longer_than_a_trial_may(probing: Any, monkeypatch: pytest.Monk
     worker.run(at_most=TRIALS - 2)
     seen: list[float | None] = []
 
-    def slow(schedule: Schedule, dense: Any, check: Callable[[], None]) -> Any:
+    def slow(schedule: Schedule, looks: int, dense: Any, others: Any, check: Callable[[], None]) -> Any:
         seen.append(worker._measuring.deadline)
         worker._measuring.deadline = 0.0
         with pytest.raises(TrialFailed, match="took longer"):
