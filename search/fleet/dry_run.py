@@ -22,7 +22,7 @@ from pruning.backbones import load_backbone
 from pruning.errors import ScheduleError
 from pruning.schedule import Schedule
 from search.errors import InputError
-from search.evaluation.bench import Bench
+from search.evaluation.bench import PROBE_SHARE, Bench
 from search.evaluation.device import bfloat16_is_fast, choose_device, synchronize
 from search.evaluation.facts import CHECKED_BATCHES, CHECKED_IMAGES
 from search.evaluation.images.classes import Classes
@@ -73,7 +73,8 @@ class Forecast:
 
     @property
     def search_s(self) -> float:
-        """All trials but the dense model's, which the preparation runs, none stopped early, at the median's time."""
+        """All trials but the dense model's, which the preparation runs, none stopped early, at the median's time, and
+        no looks at other candidates."""
         return self._search_s(self.trial_s[1])
 
     @property
@@ -83,11 +84,16 @@ class Forecast:
 
     @property
     def between_s(self) -> tuple[float, float]:
-        """The total if the sampler asked for nothing but the fastest schedules, or the slowest, on a machine that much
-        faster or slower than it drifted here."""
+        """The total if the sampler asked for nothing but the fastest schedules, or the slowest, and looked at as many
+        candidates as it may, on a machine that much faster or slower than it drifted here."""
         shortest, _, longest = self.trial_s
-        ends = self._total_s(self._search_s(shortest)), self._total_s(self._search_s(longest))
+        ends = self._total_s(self._search_s(shortest)), self._total_s(self._search_s(longest * (1 + self.looks)))
         return ends[0] / (1 + self.drift), ends[1] * (1 + self.drift)
+
+    @property
+    def looks(self) -> float:
+        """By how much looks at candidates may lengthen the search, as a share of the trials."""
+        return self.spec.sampler.probes * PROBE_SHARE if self.spec.sampler.name == "auto" else 0.0
 
     def _search_s(self, trial_s: float) -> float:
         return (self.spec.budget.trials - 1) * trial_s

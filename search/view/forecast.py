@@ -33,6 +33,7 @@ def _facts(forecast: Forecast) -> list[tuple[str, str]]:
     shortest, trial, longest = map(wording.duration, forecast.trial_s)
     low_s, high_s = map(wording.duration, forecast.between_s)
     within = "" if spec.budget.time is None else f", at most {wording.duration(spec.budget.time)} by budget.time"
+    longer = f", looks at candidates up to {forecast.looks:.0%} longer" if forecast.looks else ""
     return [
         ("study", f"{spec.name}, dry run: nothing is evaluated or stored"),
         ("backbone", f"{wording.backbone(vars(spec.backbone))}, weights {spec.backbone.weights}"),
@@ -47,7 +48,7 @@ def _facts(forecast: Forecast) -> list[tuple[str, str]]:
         ("speed", f"dense {wording.rate(forecast.dense_images_per_s)} images/s, feasible {low:.2f}x to {high:.2f}x"),
         ("to prepare", f"{wording.duration(forecast.prepare_s)}: number format, latency profile, the dense model"),
         ("a trial", f"{trial} at the median, {shortest} to {longest}, if it sees every image"),
-        ("the search", f"{wording.duration(forecast.search_s)}{within}; racing and caches make it shorter"),
+        ("the search", f"{wording.duration(forecast.search_s)}{within}; racing and caches make it shorter{longer}"),
         ("to confirm", f"{wording.duration(forecast.confirm_s)}, for {forecast.finalists} finalists, timed as well"),
         (
             "in all",

@@ -69,6 +69,20 @@ def test_neither_weights_nor_images_are_needed(
         assert words in out
 
 
+@pytest.mark.parametrize(
+    ("sampler", "looks"), [({}, 0.8), ({"probes": 3}, 0.24), ({"probes": 0}, 0.0), ({"name": "tpe"}, 0.0)]
+)
+def test_looks_at_candidates_may_make_it_longer(
+    sampler: dict[str, Any], looks: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = small(sampler=sampler)
+    assert found.looks == pytest.approx(looks)
+    most = found.prepare_s + 9 * found.trial_s[2] * (1 + looks) + found.confirm_s
+    assert found.between_s[1] == pytest.approx(most * (1 + found.drift))
+    show(forecast_table(found))
+    assert (f"up to {looks:.0%} longer" in " ".join(capsys.readouterr().out.split())) == bool(looks)
+
+
 def test_limits_leave_a_share() -> None:
     free = small()
     middle = (free.gflops["dense"] + free.gflops["cheapest"]) / 2
