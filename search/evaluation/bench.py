@@ -31,6 +31,12 @@ LARGEST_LOOK = 0.25  # ... and none is worth more: a split of few batches is not
 LARGEST_PROBE = 0.5  # of the search split: what all looks at a schedule may see
 
 
+def images_of_a_look(images: int, batch: int) -> int:
+    """How many images of a split one look at a schedule sees; 0 where the split is too small for probes."""
+    wanted = -(-int(PROBE_SHARE * images) // batch) * batch
+    return wanted if wanted <= LARGEST_LOOK * images else 0
+
+
 def _go_on() -> None:
     pass
 
@@ -110,9 +116,7 @@ class Bench(Rig):
     @property
     def probe_images(self) -> int:
         """How many images one look at a schedule sees; 0 where the split is too small for probes."""
-        images, batch = len(self.search_split), self._batch_size
-        wanted = -(-int(PROBE_SHARE * images) // batch) * batch
-        return wanted if wanted <= LARGEST_LOOK * images else 0
+        return images_of_a_look(len(self.search_split), self._batch_size)
 
     def probe(
         self, schedule: Schedule, looks: int, dense: Bits, others: Sequence[Bits] = (), check: Check = _go_on

@@ -22,7 +22,7 @@ from pruning.backbones import load_backbone
 from pruning.errors import ScheduleError
 from pruning.schedule import Schedule
 from search.errors import InputError
-from search.evaluation.bench import PROBE_SHARE, Bench
+from search.evaluation.bench import Bench, images_of_a_look
 from search.evaluation.device import bfloat16_is_fast, choose_device, synchronize
 from search.evaluation.facts import CHECKED_BATCHES, CHECKED_IMAGES
 from search.evaluation.images.classes import Classes
@@ -93,7 +93,9 @@ class Forecast:
     @property
     def looks(self) -> float:
         """By how much looks at candidates may lengthen the search, as a share of the trials."""
-        return self.spec.sampler.probes * PROBE_SHARE if self.spec.sampler.name == "auto" else 0.0
+        spec, images = self.spec, self.spec.data.search_images
+        look = images_of_a_look(images, spec.runtime.batch_size) if spec.sampler.name == "auto" else 0
+        return spec.sampler.probes * look / images
 
     def _search_s(self, trial_s: float) -> float:
         return (self.spec.budget.trials - 1) * trial_s

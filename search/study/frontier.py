@@ -91,7 +91,7 @@ class FrontierSampler(BaseSampler):
         dense = next((one for one in measured if not one.schedule.stages), None)
         first = [*([dense] if dense else []), *front]
         pool = [one for one in self._journal.latest(first, MOST_KNOWN) if one.looks and one.key not in taken]
-        pool += self._pool(front, taken | self._journal.probed.keys())
+        pool += self._pool(front, taken | {one.key for one in pool})  # what was forgotten may be drawn again
         if not pool:  # a small space, all of it measured: once more costs a trial, but no image
             pool = [one for one in measured if one.schedule.stages]
             return pool[int(self._random.integers(len(pool)))].schedule if pool else None
@@ -125,7 +125,7 @@ class FrontierSampler(BaseSampler):
     def _bred(self, pool: Sequence[Known], taken: set[str], judge: Judge, rounds: int) -> tuple[list[Known], Floats]:
         """The pool and small changes of its best, `rounds` times, with the growth expected of each."""
         pool, growth = list(pool), judge(pool)
-        known = taken | self._journal.probed.keys() | {one.key for one in pool}
+        known = taken | {one.key for one in pool}
         for _ in range(rounds):
             best = [pool[i].schedule for i in np.argsort(-growth)[:PARENTS]]
             children = self._collect([self._candidates.near(parent) for parent in best * CHILDREN], known)

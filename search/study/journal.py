@@ -50,8 +50,7 @@ class Journal:
     def __init__(self, problem: Problem, box: dict[str, BaseDistribution]) -> None:
         self._problem, self._box = problem, box
         self._ended: dict[int, Known | None] = {}  # by trial number
-        self.probed: dict[str, Known] = {}  # by key: what probes said, this worker's and others'
-        self._told: dict[str, Known] = {}  # by key, the latest last: what has a result
+        self._told: dict[str, Known] = {}  # by key, the latest last: what trials and probes said, others' too
         self.chosen_on = 0  # images of the largest probe that was learnt from
 
     def trials(self, study: Study) -> list[Known]:
@@ -86,17 +85,18 @@ class Journal:
             return None
 
     def learn(self, probe: Probe) -> Known | None:
-        """What is known of its schedule now: the probe of the most looks."""
+        """What is known of its schedule now: by a trial, or else by the probe of the most looks."""
         known = self.know(probe.schedule, probe.result)
         if known is None:
             return None
         self.chosen_on = max(self.chosen_on, probe.images)
-        before = self.probed.get(known.key)
-        if before is None or before.looks < probe.looks:
-            known = self.probed[known.key] = replace(known, looks=probe.looks)
-            if self._told.get(known.key) is before:  # else it was a trial by now, which saw more
-                self._note(known)
-        return self.probed[known.key]
+        known = replace(known, looks=probe.looks)
+        before = self._told.get(known.key, known)
+        if before.looks == 0:
+            return before
+        known = max(before, known, key=lambda one: one.looks)
+        self._note(known)
+        return known
 
     def _read(self, trial: FrozenTrial) -> Known | None:
         """None for a trial that is being asked for now, or that does not fit the backbone."""

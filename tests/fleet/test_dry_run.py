@@ -70,12 +70,20 @@ def test_neither_weights_nor_images_are_needed(
 
 
 @pytest.mark.parametrize(
-    ("sampler", "looks"), [({}, 0.8), ({"probes": 3}, 0.24), ({"probes": 0}, 0.0), ({"name": "tpe"}, 0.0)]
+    ("sampler", "batch", "looks"),
+    [
+        ({}, 4, 0.8),
+        ({}, 50, 1.25),  # 8% of 400 images are a batch
+        ({}, 150, 0.0),  # a split of few batches is not probed
+        ({"probes": 3}, 4, 0.24),
+        ({"probes": 0}, 4, 0.0),
+        ({"name": "tpe"}, 4, 0.0),
+    ],
 )
 def test_looks_at_candidates_may_make_it_longer(
-    sampler: dict[str, Any], looks: float, capsys: pytest.CaptureFixture[str]
+    sampler: dict[str, Any], batch: int, looks: float, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = small(sampler=sampler)
+    found = small(sampler=sampler, runtime={**SMALL["runtime"], "batch_size": batch})
     assert found.looks == pytest.approx(looks)
     most = found.prepare_s + 9 * found.trial_s[2] * (1 + looks) + found.confirm_s
     assert found.between_s[1] == pytest.approx(most * (1 + found.drift))
