@@ -129,7 +129,8 @@ def _in_float32(pruned: PrunedViT) -> PrunedViT:
     parameter = next(pruned.backbone.parameters())
     if parameter.dtype == torch.float32 and parameter.device.type == "cpu":
         return pruned.eval()
-    return prune(copy.deepcopy(pruned.backbone).float().cpu(), pruned.schedule)
+    backbone = copy.deepcopy(pruned.backbone).float().cpu()
+    return prune(backbone, pruned.schedule, exact_savings=pruned.exact_savings)
 
 
 def _stable_sort(self: Any, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:

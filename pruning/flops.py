@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,34 +20,40 @@ from torch import nn
 
 from pruning.errors import UncountedOperator
 from pruning.families import drive
-from pruning.families.base import Parts
-from pruning.methods import load_method
+from pruning.families.base import Architecture, Parts
 from pruning.methods.base import GraphShape
-from pruning.model import PrunedViT
+from pruning.model import PrunedViT, load_stages
 from pruning.schedule import Schedule
 
 # Operators that move, compare, round or combine element by element: nothing that sums products.
 _ELEMENTWISE = frozenset(
     "aten::" + name
     for name in (
-        "__and__ __rshift__ __xor__ abs add add_ amax amin any argmax argsort bitwise_and bitwise_xor clamp_min "
-        "clone cos cumsum div div_ exp expand_as ge gelu index_select le linalg_vector_norm log logical_and "
-        "logical_not lt masked_fill_ max maximum mean meshgrid minimum mul mul_ ne neg new_ones norm ones_like "
-        "pad pow repeat repeat_interleave rsqrt rsub scatter scatter_add sigmoid silu sin softmax sort sqrt "
-        "square sub sum tanh tensor_split topk unflatten where"
+        "__and__ __rshift__ __xor__ abs add add_ amax amin any argmax argsort bitwise_and bitwise_xor clamp_max "
+        "clamp_min clone cos cumsum div div_ exp expand_as ge gelu index_fill index_select le linalg_vector_norm log "
+        "logical_and logical_not lt masked_fill masked_fill_ max maximum mean meshgrid min minimum mul mul_ ne neg "
+        "new_ones norm ones_like pad pow repeat repeat_interleave rsqrt rsub scatter scatter_add sigmoid silu sin "
+        "softmax sort sqrt square sub sum tanh tensor_split topk unflatten where"
     ).split()
 )
 
 
-def count_flops(model: nn.Module, schedule: Schedule | None = None, *, stage_costs: bool = True) -> int:
+def count_flops(
+    model: nn.Module,
+    schedule: Schedule | None = None,
+    *,
+    stage_costs: bool = True,
+    exact_savings: bool = True,
+) -> int:
     """Multiply-adds for one image, by the closed form.
 
     model: a backbone or a PrunedViT (whose own schedule counts if none is given). stage_costs: whether the stages'
-    own work (votes, matching) counts. Raises UnsupportedBackbone, ScheduleError, or UncountedOperator for a
-    module without a rule.
+    own work (page rank, matching) counts. exact_savings: as of `prune`; hooks on the model are not looked at.
+    Raises UnsupportedBackbone, ScheduleError, or UncountedOperator for a module without a rule.
     """
-    pruned = _pruned(model, schedule)
-    return FlopCounter(pruned.backbone).count(pruned.schedule, stage_costs=stage_costs)
+    pruned = _pruned(model, schedule, exact_savings)
+    counter = FlopCounter(pruned.backbone)
+    return counter.count(pruned.schedule, stage_costs=stage_costs, exact_savings=pruned.exact_savings)
 
 
 class FlopCounter:
@@ -55,39 +61,49 @@ class FlopCounter:
 
     def __init__(self, backbone: nn.Module) -> None:
         """Raises UnsupportedBackbone, or UncountedOperator for a module without a rule."""
-        architecture = drive(backbone)
+        self._architecture = architecture = drive(backbone)
         self._family = architecture.family
         vit: Any = backbone
         self._vit = vit
         self._blocks = [_block(architecture.parts(number)) for number in range(architecture.family.depth)]
+        self._last = _last_block(architecture)
         self._embedding = _patch_embedding(vit)
         self._norms = _tokenwise(getattr(vit, "norm_pre", nn.Identity()), 1), _tokenwise(vit.norm, 1)
 
-    def count(self, schedule: Schedule, *, stage_costs: bool = True) -> int:
+    def count(self, schedule: Schedule, *, stage_costs: bool = True, exact_savings: bool = True) -> int:
         """Multiply-adds for one image; see `count_flops`. Raises ScheduleError."""
         family = self._family
-        plans = {plan.block: plan for plan in schedule.plan(family.tokens, family.depth)}
-        method = load_method(schedule.method, schedule.options)
+        stages = {plan.block: (plan, method) for plan, method in load_stages(schedule, self._architecture)}
+        reads = self._architecture.head_reads() if exact_savings and schedule.exact_savings else None
+        whole = self._blocks if reads is None else self._blocks[:-1]
         tokens = family.tokens + family.prefix
         total = self._embedding + self._norms[0] * tokens
-        for index, block in enumerate(self._blocks):
+        for index, block in enumerate(whole):
             total += block.fixed + block.before * tokens + block.pairs * tokens**2
-            plan = plans.get(index)
-            left = tokens if plan is None else plan.kept + family.prefix
+            plan, method = stages.get(index, (None, None))
+            if plan is None or method is None:
+                total += block.after * tokens
+                continue
+            left = plan.kept + family.prefix
             total += block.after * (left if method.drop == "before-mlp" else tokens)
-            if plan is not None and stage_costs:
-                shape = GraphShape(tokens, family.prefix, family.heads, family.head_width, family.width)
+            if stage_costs:
+                shape = GraphShape(
+                    tokens, family.prefix, family.heads, family.head_width, family.width, family.class_token
+                )
                 total += method.flops(plan, shape)
             tokens = left
+        if reads is not None:
+            total += self._last.count(tokens, reads)
+            tokens = reads
         return int(total + self._norms[1] * tokens + _head(self._vit, tokens))
 
 
-def trace_flops(model: nn.Module, schedule: Schedule | None = None) -> int:
+def trace_flops(model: nn.Module, schedule: Schedule | None = None, *, exact_savings: bool = True) -> int:
     """Multiply-adds for one image, traced by fvcore; takes 0.2 to 0.7 s. Raises UncountedOperator, and see `prune`."""
-    pruned = _pruned(model, schedule)
+    pruned = _pruned(model, schedule, exact_savings)
     parameter = next(pruned.parameters())
     image = torch.zeros(1, *pruned.family.image_shape, dtype=parameter.dtype, device=parameter.device)
-    with warnings.catch_warnings(), torch.no_grad(), _evaluating(pruned):
+    with warnings.catch_warnings(), torch.no_grad(), _evaluating(pruned), pruned.keep_saving():
         warnings.simplefilter("ignore")  # the tracer warns of every Python number it fixes; shapes are meant to be
         from fvcore.nn import FlopCountAnalysis  # late: on import it calls what torch deprecates, which warns
 
@@ -102,11 +118,12 @@ def trace_flops(model: nn.Module, schedule: Schedule | None = None) -> int:
     return total
 
 
-def _pruned(model: nn.Module, schedule: Schedule | None) -> PrunedViT:
+def _pruned(model: nn.Module, schedule: Schedule | None, exact_savings: bool) -> PrunedViT:
     """A view of the model under the schedule that leaves the caller's own PrunedViT and training mode alone."""
     if isinstance(model, PrunedViT):
-        return PrunedViT(model.backbone, schedule or model.schedule)
-    return PrunedViT(model, schedule)
+        both = exact_savings and model.exact_savings
+        return PrunedViT(model.backbone, schedule or model.schedule, exact_savings=both)
+    return PrunedViT(model, schedule, exact_savings=exact_savings)
 
 
 @contextmanager
@@ -166,13 +183,47 @@ class _Block:
 
 
 def _block(parts: Parts) -> _Block:
+    before = (*parts.entering, *parts.projecting, *parts.leaving)
     return _Block(
         fixed=sum(_tokenwise(module, times) for module, times in parts.fixed),
-        before=sum(_tokenwise(module, 1) for module in parts.before)
-        + sum(_tokenwise(module, heads) for module, heads in parts.by_head),
-        after=sum(_tokenwise(module, 1) for module in parts.after),
+        before=_of_each(before) + _by_head(parts),
+        after=_of_each(parts.after),
         pairs=2 * parts.mixed_width,  # queries with keys, attention with values
     )
+
+
+def _of_each(modules: Iterable[nn.Module]) -> int:
+    return sum(_tokenwise(module, 1) for module in modules)
+
+
+def _by_head(parts: Parts) -> int:
+    return sum(_tokenwise(module, heads) for module, heads in parts.by_head)
+
+
+@dataclass(frozen=True)
+class _LastBlock:
+    """The last block's multiply-adds where only some tokens are read: whatever the tokens, a token, a token read, and
+    a pair of a token read and any token."""
+
+    fixed: int
+    each: int
+    read: int
+    pairs: int
+
+    def count(self, tokens: int, reads: int) -> int:
+        return self.fixed + self.each * tokens + self.read * reads + self.pairs * tokens * reads
+
+
+def _last_block(architecture: Architecture) -> _LastBlock:
+    """See `Architecture.attend_first`."""
+    family, number = architecture.family, architecture.family.depth - 1
+    parts = architecture.parts(number)
+    fixed = sum(_tokenwise(module, times) for module, times in parts.fixed)
+    entering, projecting = _of_each(parts.entering), _of_each(parts.projecting)
+    read = _of_each((*parts.leaving, *parts.after))
+    if architecture.folds(number):  # a token read has its query, W_k^T q and W_v of the mean: as much as q, k and v
+        return _LastBlock(fixed, entering, read + projecting, 2 * family.heads * family.width)
+    return _LastBlock(fixed, entering + projecting + _by_head(parts), read, 2 * parts.mixed_width)
 
 
 def _head(backbone: Any, tokens: int) -> int:

@@ -6,7 +6,7 @@ Notation (B N n P K D): see `pruning`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -35,26 +35,31 @@ def cosines(left: Tensor, right: Tensor) -> Tensor:
 
 def complement(leaving: Tensor, tokens: int) -> Tensor:
     """The n - r indices [B, K] of `tokens` that are not among leaving [B, r], ascending."""
-    gone = torch.zeros(len(leaving), tokens, dtype=torch.int64, device=leaving.device).scatter(1, leaving, 1)
+    gone = torch.zeros(leaving.shape[0], tokens, dtype=torch.int64, device=leaving.device).scatter(1, leaving, 1)
     return gone.argsort(dim=-1, stable=True)[:, : tokens - leaving.shape[1]]
 
 
-def merge_tokens(tokens: Tokens, match: Match, prefix: int) -> Tokens:
+def merge_tokens(tokens: Tokens, match: Match, prefix: int, weights: Tensor | None = None) -> Tokens:
     """Each kept token becomes the mean of itself and what joins it, weighted by size: [B, N, D] -> [B, P + K, D].
 
-    Sizes add up (float32: bfloat16 cannot count beyond 256). A leaving token that is in no pair is dropped.
+    Sizes add up (float32: bfloat16 cannot count beyond 256). A token that neither stays nor joins one is dropped.
+    weights: [B, n] above zero, by which sizes are multiplied for the mean alone.
     """
     sizes = tokens.sizes
     if sizes is None:
         sizes = torch.ones(tokens.values.shape[:2], device=tokens.values.device)
     leaving, partner = match.leaving + prefix, match.partner + prefix
     wide = partner[..., None].expand(-1, -1, tokens.values.shape[-1])
-    weighted = tokens.values.float() * sizes[..., None]  # [B, N, D]
+    mass = sizes
+    if weights is not None:
+        mass = sizes * torch.cat((torch.ones_like(sizes[:, :prefix]), weights), dim=1)
+    weighted = tokens.values.float() * mass[..., None]  # [B, N, D]
     summed = weighted.scatter_add(1, wide, gather(weighted, leaving))
-    sizes = sizes.scatter_add(1, partner, sizes.gather(1, leaving))
-    left = keep_tokens(Tokens(summed, tokens.index, sizes), match.kept, prefix)
-    assert left.sizes is not None
-    return left.with_values((left.values / left.sizes[..., None]).to(tokens.values.dtype))
+    total = mass.scatter_add(1, partner, mass.gather(1, leaving))
+    mean = (summed / total[..., None]).to(tokens.values.dtype)
+    if weights is not None:
+        total = sizes.scatter_add(1, partner, sizes.gather(1, leaving))
+    return keep_tokens(replace(tokens, values=mean, sizes=total), match.kept, prefix)
 
 
 def fuse_rest(tokens: Tokens, ranked: Tensor, kept: int, weights: Tensor | None, prefix: int) -> Tokens:

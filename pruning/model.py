@@ -1,38 +1,48 @@
-"""`PrunedViT`: a timm vision transformer that drops tokens by a schedule.
+"""`PrunedViT`: a timm vision transformer whose tokens are pruned by a schedule.
 
-Drives the backbone's own blocks; blocks that no stage follows run untouched, with fused attention. Knows
-schedules and methods. Ignores where weights come from and how accuracy is measured.
+Drives the backbone's own blocks; blocks without a stage run untouched, with fused attention.
+
+Exact savings: where the head reads prefix tokens alone (the class token, say), the last block's output of all other
+tokens is computed for nobody. Only those rows are computed then, and neither keys nor values of the others
+(`Architecture.attend_first`); the logits are the same up to rounding.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from pruning.errors import PruningError, ScheduleError, UnsupportedBackbone
 from pruning.families import Architecture, Family, drive
-from pruning.families.base import is_watched
+from pruning.families.base import Reads, is_watched
 from pruning.methods import load_method
 from pruning.methods.base import Signals, TokenMethod
-from pruning.schedule import Schedule
+from pruning.schedule import UNTOUCHED, Schedule
 from pruning.selection import image_seeds
 from pruning.stage import StagePlan
 from pruning.tokens import Tokens
 
-CACHE_BYTES = (
-    4 * 2**20
-)  # of attention at once: DeiT-S, 16 images, one core: 164 ms a stage; with 2 MiB 181, with 64 MiB 212
+CACHE_BYTES = 4 * 2**20  # of attention at once: DeiT-S, 16 images, one core: 164 ms a stage; 2 MiB 181, 64 MiB 212
 UNTOUCHED_TOLERANCE = 1e-4  # float32 logits; fused and opened attention differ by rounding alone
 
 
 class PrunedViT(nn.Module):
     """`backbone` under `schedule`. The backbone is neither copied nor changed; its state_dict keys gain "backbone."."""
 
-    def __init__(self, backbone: nn.Module, schedule: Schedule | None = None) -> None:
-        """Raises UnsupportedBackbone, or ScheduleError if the schedule does not fit the backbone."""
+    def __init__(self, backbone: nn.Module, schedule: Schedule | None = None, *, exact_savings: bool = True) -> None:
+        """exact_savings: False switches them off whatever the schedule says.
+
+        Raises UnsupportedBackbone, or ScheduleError if the schedule does not fit the backbone.
+        """
         super().__init__()
         self.architecture: Architecture = drive(backbone)
         self.backbone = backbone
+        self.exact_savings = exact_savings
+        self._is_saving: bool | None = None  # None: as the model is now
         self.schedule = schedule or Schedule()
 
     @property
@@ -47,40 +57,70 @@ class PrunedViT(nn.Module):
     @schedule.setter
     def schedule(self, schedule: Schedule) -> None:
         """Switch to another schedule: counts are planned anew, nothing is copied. Raises ScheduleError."""
-        plans = schedule.plan(self.family.tokens, self.family.depth)
-        method = load_method(schedule.method, schedule.options)
-        if plans and method.needs_class_token and not self.family.class_token:
-            raise ScheduleError(
-                f"method must not need a class token for this backbone, which has none, got {schedule.method}; "
-                "use zero-tprune, tome, pitome, hatp or random"
-            )
+        stages = load_stages(schedule, self.architecture)
         self._schedule = schedule
-        self._method: TokenMethod = method
-        self._plans = {plan.block: plan for plan in plans}
+        self._stages = {plan.block: (plan, method) for plan, method in stages}
 
     @property
     def plans(self) -> tuple[StagePlan, ...]:
         """Token counts of the stages that drop something, by block."""
-        return tuple(self._plans.values())
+        return tuple(plan for plan, _ in self._stages.values())
 
     @property
     def first_stage(self) -> int:
         """The first block that a stage follows; the depth if none does. The blocks before it are the dense model's."""
-        return min(self._plans, default=self.family.depth)
+        return min(self._stages, default=self.family.depth)
 
     def forward(self, images: Tensor) -> Tensor:
         """images [B, C, H, W], cast to the weights' dtype -> logits [B, classes]."""
         seeds = self.seeds(images)
-        return self.head(self.run_blocks(self.embed(images), seeds=seeds))
+        return self.logits(Tokens(self.embed(images)), seeds=seeds)
+
+    def logits(self, tokens: Tokens, start: int = 0, seeds: Tensor | None = None) -> Tensor:
+        """Tokens entering block `start` -> logits [B, classes]."""
+        last = self.family.depth - 1
+        count = self.head_reads if self.is_saving and start <= last else None
+        if count is None:
+            return self.head(self.advance(tokens, start, seeds=seeds))
+        tokens = self.advance(tokens, start, last, seeds)
+        output = self.architecture.attend_first(last, tokens, count)
+        return self.head(Tokens(self.architecture.feed_forward(last, output)))
+
+    @property
+    def head_reads(self) -> int | None:
+        """How many tokens, the first ones, the head reads as the model is now; None for all."""
+        return self.architecture.head_reads()
+
+    @property
+    def is_saving(self) -> bool:
+        """Whether logits are computed with exact savings: asked for, possible, and nobody sees the rest.
+
+        They are off in training, whose gradients and stochastic depth are the whole block's, and where a hook watches
+        the last block or the norm behind it.
+        """
+        if self._is_saving is not None:
+            return self._is_saving
+        asked = self.exact_savings and self.schedule.exact_savings and not self.training and not self.backbone.training
+        watched = (self.architecture.model.blocks[-1], self.architecture.model.norm)
+        return asked and self.head_reads is not None and not any(is_hooked(part) for part in watched)
+
+    @contextmanager
+    def keep_saving(self) -> Iterator[None]:
+        """As it is now, whatever hooks are added meanwhile: a tracer's are no reason to compute otherwise."""
+        self._is_saving = self.is_saving
+        try:
+            yield
+        finally:
+            self._is_saving = None
 
     def seeds(self, images: Tensor) -> Tensor | None:
-        """What methods that draw at random need to know of the images; None if this one draws nothing."""
+        """What methods that draw at random need to know of the images; None if none of the schedule's does."""
         return image_seeds(images) if self.draws else None
 
     @property
     def draws(self) -> bool:
-        """Whether the schedule's method draws at random, and so needs `seeds`."""
-        return self._method.draws and bool(self._plans)
+        """Whether a stage draws at random, so that `seeds` are needed."""
+        return any(method.draws for _, method in self._stages.values())
 
     def embed(self, images: Tensor) -> Tensor:
         """Images [B, C, H, W] -> tokens [B, N, D] entering block 0. Raises PruningError for another size."""
@@ -105,70 +145,110 @@ class PrunedViT(nn.Module):
     def advance(self, tokens: Tokens, start: int = 0, stop: int | None = None, seeds: Tensor | None = None) -> Tokens:
         """Tokens entering block `start` -> tokens leaving block `stop` - 1, stages included."""
         for number in range(start, self.family.depth if stop is None else stop):
-            plan = self._plans.get(number)
-            if plan is None:
-                tokens = self.architecture.run(number, tokens)
+            if number in self._stages:
+                tokens = self.run_stage(number, tokens, *self._stages[number], seeds)
             else:
-                tokens = self.run_stage(number, tokens, plan, seeds)
+                tokens = self.architecture.run(number, tokens)
         return tokens
 
-    def head(self, tokens: Tensor) -> Tensor:
-        """Tokens [B, N, D] leaving the last block -> logits [B, classes]."""
+    def head(self, tokens: Tokens) -> Tensor:
+        """Tokens leaving the last block -> logits [B, classes]."""
         return self.architecture.head(tokens)
 
-    def run_stage(self, number: int, tokens: Tokens, plan: StagePlan, seeds: Tensor | None) -> Tokens:
+    def run_stage(
+        self, number: int, tokens: Tokens, plan: StagePlan, method: TokenMethod, seeds: Tensor | None
+    ) -> Tokens:
         """Block `number` with a stage: N tokens -> P + K."""
         expected, found = plan.tokens + self.family.prefix, tokens.values.shape[1]
         if found != expected:
             raise ScheduleError(f"block {plan.block} must get {expected} tokens, got {found}")
-        size = self._images_at_once(tokens.values)
+        reads = method.reads_for(plan, self.family.class_token)
+        size = self._images_at_once(tokens.values, reads)
         if size >= tokens.values.shape[0]:
-            return self._run_chunk(number, tokens, plan, seeds)
+            return self._run_chunk(number, tokens, plan, method, seeds)
         chunks = tokens.split(size)
         pieces = [None] * len(chunks) if seeds is None else torch.split(seeds, size)
         return Tokens.join(
-            [self._run_chunk(number, chunk, plan, piece) for chunk, piece in zip(chunks, pieces, strict=True)]
+            [self._run_chunk(number, chunk, plan, method, piece) for chunk, piece in zip(chunks, pieces, strict=True)]
         )
 
-    def _images_at_once(self, tokens: Tensor) -> int:
+    def _images_at_once(self, tokens: Tensor, reads: Reads) -> int:
         """How many images a stage takes at once: on a CPU, as many as have their attention in the cache together.
 
         Each vote reads the whole attention once more. On two cores of an EPYC this makes a stage 1.5 times as fast
         for a batch of 50 images (tests/benchmarks/stage.py).
         """
-        if tokens.device.type != "cpu" or is_watched(tokens) or self._method.reads != "attention":
+        if tokens.device.type != "cpu" or is_watched(tokens) or reads != "attention":
             return tokens.shape[0]  # not len(): an exported program's batch is a symbol, which len() would fix
         bytes_per_image = 4 * self.family.heads * tokens.shape[1] ** 2  # float32
         return max(1, CACHE_BYTES // bytes_per_image)
 
-    def _run_chunk(self, number: int, tokens: Tokens, plan: StagePlan, seeds: Tensor | None) -> Tokens:
-        attended = self.architecture.attend(number, tokens, self._method.reads)
+    def _run_chunk(
+        self, number: int, tokens: Tokens, plan: StagePlan, method: TokenMethod, seeds: Tensor | None
+    ) -> Tokens:
+        attended = self.architecture.attend(number, tokens, method.reads_for(plan, self.family.class_token))
+        values = attended.output
+        if method.drop == "block-end":
+            values = self.architecture.feed_forward(number, values)
         signals = Signals(
             attention=attended.attention,
             query=attended.query,
             key=attended.key,
             value=attended.value,
             entering=tokens.values,
+            leaving=values,
             prefix=self.family.prefix,
             class_token=self.family.class_token,
             depth=self.family.depth,
             seeds=seeds,
             class_row=attended.class_row,
         )
-        between = tokens.with_values(attended.output)
-        if self._method.drop == "before-mlp":
-            left = self._method.reduce(between, signals, plan)
-            return left.with_values(self.architecture.feed_forward(number, left.values))
-        behind = between.with_values(self.architecture.feed_forward(number, between.values))
-        return self._method.reduce(behind, signals, plan)
+        left = method.reduce(tokens.with_values(values), signals, plan)
+        if method.leaves_sizes(plan):
+            left = replace(left, proportional=method.proportional, pooled_by_size=method.pooled_by_size)
+        if method.drop == "block-end":
+            return left
+        return left.with_values(self.architecture.feed_forward(number, left.values))
 
 
-def prune(model: nn.Module, schedule: Schedule | None = None) -> PrunedViT:
+def prune(model: nn.Module, schedule: Schedule | None = None, *, exact_savings: bool = True) -> PrunedViT:
     """`model` under `schedule`, in evaluation mode.
 
+    exact_savings: False switches off what the schedule asks for: the last block then computes every token.
     Raises UnsupportedBackbone with the reason, or ScheduleError if the schedule does not fit.
     """
-    return PrunedViT(model, schedule).eval()
+    return PrunedViT(model, schedule, exact_savings=exact_savings).eval()
+
+
+def load_stages(schedule: Schedule, architecture: Architecture) -> list[tuple[StagePlan, TokenMethod]]:
+    """The stages that drop something, with their methods. Raises ScheduleError if the backbone cannot run one."""
+    family = architecture.family
+    plans = {plan.block: plan for plan in schedule.plan(family.tokens, family.depth)}
+    found = []
+    for i, stage in enumerate(schedule.stages):
+        plan = plans.get(stage.block)
+        if plan is None:
+            continue
+        name, options = schedule.method_of(stage)
+        method = load_method(name, options)
+        if method.needs_class_token and not family.class_token:
+            raise ScheduleError(
+                f"method must not need a class token for this backbone, which has none, got {name}; "
+                "use zero-tprune, tome, pitome, hatp or random"
+            )
+        if stage.block == family.depth - 1 and architecture.head_reads() is not None:
+            raise ScheduleError(
+                f"stages[{i}].block must be at most {family.depth - 2} for this backbone, whose head reads prefix "
+                f"tokens alone: what other tokens are in the last block changes nothing, got {stage.block}"
+            )
+        found.append((plan, method))
+    return found
+
+
+def is_hooked(module: nn.Module) -> bool:
+    """Whether a forward or backward hook watches the module or a part of it."""
+    names = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return any(getattr(part, name) for part in module.modules() for name in names)
 
 
 @torch.inference_mode()
@@ -177,7 +257,7 @@ def check_untouched(model: nn.Module, tolerance: float = UNTOUCHED_TOLERANCE) ->
 
     Compares two noise images in the model's dtype; `tolerance` is absolute, on logits, for float32.
     """
-    driven = PrunedViT(model).eval()
+    driven = PrunedViT(model, UNTOUCHED).eval()
     parameter = next(model.parameters())
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(2, *driven.family.image_shape, generator=generator).to(parameter)
@@ -186,7 +266,8 @@ def check_untouched(model: nn.Module, tolerance: float = UNTOUCHED_TOLERANCE) ->
     for number in range(driven.family.depth):
         attended = driven.architecture.attend(number, tokens, "attention")
         tokens = tokens.with_values(driven.architecture.feed_forward(number, attended.output))
-    for name, logits in (("driven", driven(images)), ("opened", driven.head(tokens.values))):
+    saving = PrunedViT(model).eval()
+    for name, logits in (("driven", driven(images)), ("opened", driven.head(tokens)), ("last", saving(images))):
         error = (logits - expected).abs().max().item()
         if not error <= tolerance:
             raise UnsupportedBackbone(

@@ -43,6 +43,8 @@ def keep_tokens(tokens: Tokens, kept: Tensor, prefix: int) -> Tokens:
         gather(tokens.values, rows),
         kept if tokens.index is None else tokens.index.gather(1, kept),
         None if tokens.sizes is None else tokens.sizes.gather(1, rows),
+        tokens.proportional,
+        tokens.pooled_by_size,
     )
 
 

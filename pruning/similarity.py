@@ -12,10 +12,11 @@ from torch import Tensor
 METRICS = ("cosine", "dot", "euclidean")
 
 
-def split(order: Tensor, candidates: int, how: str = "sequential") -> tuple[Tensor, Tensor]:
+def split(order: Tensor, candidates: int, how: str = "sequential", protected: int = 0) -> tuple[Tensor, Tensor]:
     """Split tokens into candidates A and references. order: [B, n] token indices, least important first.
 
-    "sequential": the first `candidates` of the order. "alternate": `candidates` of them, evenly spaced along it.
+    "sequential": the first `candidates` of the order. "alternate": `candidates` of them, evenly spaced along it but
+    for the last `protected`, or as many fewer as leave room for them.
     Returns ([B, |A|], [B, n - |A|]) token indices. Raises ValueError unless 1 <= candidates < n.
     """
     tokens = int(order.shape[1])  # a trace hands out tensors here, of which sets cannot tell equals
@@ -26,27 +27,30 @@ def split(order: Tensor, candidates: int, how: str = "sequential") -> tuple[Tens
     if how != "alternate":
         raise ValueError(f"how must be sequential or alternate, got {how!r}")
     # counts alone decide where they stand, so an exported graph holds the places as constants
-    chosen = [place * tokens // candidates for place in range(candidates)]  # distinct, since |A| < n
+    among = max(candidates, tokens - protected)
+    chosen = [place * among // candidates for place in range(candidates)]  # distinct, since |A| <= among
     rest = sorted(set(range(tokens)) - set(chosen))
     first, second = (torch.tensor(places, device=order.device) for places in (chosen, rest))
     return order.index_select(1, first), order.index_select(1, second)
 
 
-def nearest(candidates: Tensor, references: Tensor, metric: str = "cosine") -> Tensor:
-    """How close each candidate is to its closest reference. [B, |A|, D], [B, |B|, D] -> [B, |A|] float32.
+def nearest(candidates: Tensor, references: Tensor, metric: str = "cosine") -> tuple[Tensor, Tensor]:
+    """Each candidate's closest reference. [B, |A|, D], [B, |B|, D] -> how close [B, |A|] float32, and which [B, |A|].
 
     Larger is closer for every metric: cosine, dot product, or minus the squared Euclidean distance.
     One product of |A| |B| D multiply-adds an image, whichever the metric.
     """
     left, right = candidates.float(), references.float()
     if metric == "cosine":  # a candidate's own length changes nothing in which reference is closest
-        closest = (left @ torch.nn.functional.normalize(right, dim=-1).transpose(-1, -2)).amax(-1)
+        closest, which = (left @ torch.nn.functional.normalize(right, dim=-1).transpose(-1, -2)).max(-1)
         lengths: Tensor = torch.linalg.vector_norm(left, dim=-1)
-        return closest / lengths.clamp_min(torch.finfo(left.dtype).tiny)
+        return closest / lengths.clamp_min(torch.finfo(left.dtype).tiny), which
     if metric not in METRICS:
         raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
     products = left @ right.transpose(-1, -2)  # [B, |A|, |B|]
     if metric == "euclidean":
         distance = left.square().sum(-1)[..., None] - 2 * products + right.square().sum(-1)[:, None]
-        return -distance.amin(-1)
-    return products.amax(-1)
+        closest, which = distance.min(-1)
+        return -closest, which
+    closest, which = products.max(-1)
+    return closest, which

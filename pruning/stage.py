@@ -1,37 +1,44 @@
 """One pruning stage: what is asked for (`Stage`), and the token counts that follow from it (`StagePlan`).
 
-Knows arithmetic on counts. Ignores tensors, models and methods.
+Arithmetic on counts alone: no tensors, models or methods.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from types import MappingProxyType
 from typing import Any
 
 from pruning.errors import ScheduleError
 
 LEAST_PAIRED = 0.5  # the least keep of a stage whose leaving tokens each merge into one of the other half
-MAX_WPR_ITERATIONS = 100  # the walk has long converged: 5 votes agree 94-99% with 50
+MAX_WPR_ITERATIONS = 100  # the walk has long converged: 5 iterations agree 94-99% with 50
+FIRST_DEFAULTS = {"wpr_iterations": 5, "partition": 0.5, "similarity_share": 0.5}  # of files of the first revision
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Tokens leave at the end of one block.
+    """Tokens leave at the end of one block, or before its MLP.
 
-    block: 0-based index of the block after which tokens are dropped.
+    block: 0-based index of the block in which tokens leave.
     keep: of the n patch tokens entering the stage, int(n * keep) leave it.
-    wpr_iterations: votes of the weighted page rank in the importance step.
-    partition: |A| / n, the share of the tokens, least important first, that the similarity step may drop from.
-    similarity_share: of the dropped tokens, the share dropped (or merged) for similarity. The similarity step cannot
-        drop more than |A| tokens: what it cannot drop, the importance step drops (see `StagePlan`).
+    wpr_iterations: iterations of the weighted page rank in the importance step.
+    partition: |A| / n, the share of the tokens, least important first, that the similarity step may choose from.
+    similarity_share: of the tokens that are not kept, the share that goes for similarity. The similarity step cannot
+        take more than |A| tokens: what it cannot take, the importance step takes (see `StagePlan`).
+    method, options: the stage's own; None and empty for the schedule's. Options given to a stage of the schedule's
+        method change the schedule's; a stage of another method starts from that method's defaults. `Schedule` checks
+        both and fills the options up.
     """
 
     block: int
     keep: float
-    wpr_iterations: int = 5
+    wpr_iterations: int = 1
     partition: float = 0.5
-    similarity_share: float = 0.5
+    similarity_share: float = 0.9
+    method: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _whole(self, "block", 0, None)
@@ -39,12 +46,25 @@ class Stage:
         _whole(self, "wpr_iterations", 1, MAX_WPR_ITERATIONS)
         _number(self, "partition", "in (0, 1)", lambda v: 0 < v < 1)
         _number(self, "similarity_share", "in [0, 1]", lambda v: 0 <= v <= 1)
+        if self.method is not None and not isinstance(self.method, str):
+            raise ScheduleError(f"method must be the name of a method, got {self.method!r}")
+        if not isinstance(self.options, Mapping):
+            raise ScheduleError(f"options must be a mapping, got {self.options!r}; leave it out for none")
+        object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+    def __hash__(self) -> int:
+        return hash((*self.numbers().values(), self.method, tuple(sorted(self.options.items()))))
+
+    def __reduce__(self) -> tuple[Any, ...]:  # a mapping proxy can neither be pickled nor copied
+        return (type(self), (*self.numbers().values(), self.method, dict(self.options)))
+
+    def numbers(self) -> dict[str, Any]:
+        """Every field but method and options."""
+        return {name: getattr(self, name) for name in STAGE_FIELDS}
 
 
-STAGE_FIELDS = tuple(f.name for f in fields(Stage))
+STAGE_FIELDS = tuple(f.name for f in fields(Stage) if f.name not in ("method", "options"))
+STAGE_KEYS = (*STAGE_FIELDS, "method", "options")  # that a file may give
 
 
 def _whole(stage: Stage, name: str, low: int, high: int | None) -> None:
@@ -69,9 +89,9 @@ class StagePlan:
     block: as in `Stage`.
     tokens: n, patch tokens entering the stage.
     kept: K, patch tokens leaving it.
-    candidates: |A|, the tokens the similarity step may drop from; 0 if it drops none; r if no share of them is asked.
-    similar: r, tokens dropped, or merged into others, by the similarity step, at most |A|.
-    votes: page-rank votes of the importance step; 0 if that step drops none.
+    candidates: |A|, the tokens the similarity step may choose from; 0 if it takes none; r if no share of them is asked.
+    similar: r, tokens that the similarity step merges into others or drops, at most |A|.
+    votes: page-rank iterations of the importance step; 0 if that step takes none.
     """
 
     block: int
@@ -88,7 +108,7 @@ class StagePlan:
 
     @property
     def unimportant(self) -> int:
-        """Tokens dropped by the importance step."""
+        """Tokens taken by the importance step."""
         return self.survivors - self.kept
 
 
@@ -112,7 +132,7 @@ def plan_stage(stage: Stage, tokens: int, steps: Steps) -> StagePlan:
     """Turn shares into counts for `tokens` patch tokens.
 
     Raises ScheduleError if nothing would be kept, if more than half would leave in pairs, or if tokens are left that
-    no step may drop.
+    no step may take.
     """
     kept = int(tokens * stage.keep)
     if kept < 1:

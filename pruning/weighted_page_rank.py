@@ -45,6 +45,17 @@ def page_rank(attention: Tensor, iterations: int, start: Tensor | None = None, a
     return scores.view(shape)
 
 
+def sharpen(attention: Tensor, temperature: float) -> Tensor:
+    """softmax(logits / temperature) from attention = softmax(logits), rows over the last dimension; float32.
+
+    Below 1 a token's score goes to fewer others, above 1 to more; 1 changes nothing.
+    """
+    if temperature == 1:
+        return attention
+    powered = attention.float().pow(1 / temperature)
+    return powered / powered.sum(-1, keepdim=True)
+
+
 def _start(graph: Tensor, start: Tensor | None, alive: Tensor | None) -> Tensor:
     """[B, H, 1, N], summing to the number of (alive) tokens."""
     batch, heads, tokens, _ = graph.shape

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from pruning.schedule import Schedule
+from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
 from search.cli import main
 from search.store.fronts import Store
@@ -76,7 +76,7 @@ def make_evaluation(
 ) -> Evaluation:
     """Trial 0 is the dense model; the others prune at blocks 2, 5 and 8, each trial by its own keep."""
     stages = [] if trial == 0 else [Stage(block, 1 - 0.03 * trial, 30) for block in (2, 5, 8)]
-    made = Schedule(**{"stages": stages, **schedule})
+    made = Schedule(**{"stages": stages, **schedule}) if stages else UNTOUCHED
     flops = round(DENSE_FLOPS / speedup)
     measured = {"how": "measured", "spread": 0.012, "repeats": 9}
     rerun = speedup if trial == 0 else 0.98 * speedup
@@ -122,7 +122,9 @@ def evaluations() -> list[Evaluation]:
 
 
 def shirts_spec() -> StudySpec:
-    return make_spec({"name": "shirts", "backbone": {"name": "demo"}, "budget": {"trials": 8}}, "test")
+    space = {"methods": ["zero-tprune"], "max_stages": 4, "keep": [0.5, 1.0], "wpr_iterations": [1, 50]}
+    document = {"name": "shirts", "backbone": {"name": "demo"}, "budget": {"trials": 8}, "space": space}
+    return make_spec(document, "test")
 
 
 @pytest.fixture

@@ -56,12 +56,15 @@ class Attended:
 class Parts:
     """What a block computes, for counting.
 
-    before, after: modules that treat tokens alike, up to where tokens may leave in mid-block, and behind it.
+    entering, projecting, leaving: modules that treat tokens alike: before the projection to queries, keys and values,
+    the projection, and what follows attention. after: the same behind where tokens may leave in mid-block.
     by_head: modules that run on each token once for each of so many heads. mixed_width: H d, over which attention's
     two products sum. fixed: modules that run so many times whatever the tokens.
     """
 
-    before: Sequence[nn.Module]
+    entering: Sequence[nn.Module]
+    projecting: Sequence[nn.Module]
+    leaving: Sequence[nn.Module]
     after: Sequence[nn.Module]
     by_head: Sequence[tuple[nn.Module, int]]
     mixed_width: int
@@ -98,8 +101,23 @@ class Architecture(ABC):
         """Block `number`'s other half: [B, N, D] -> [B, N, D], residual added."""
 
     @abstractmethod
-    def head(self, values: Tensor) -> Tensor:
-        """Tokens as they leave the last block -> logits [B, classes]."""
+    def head(self, tokens: Tokens) -> Tensor:
+        """Tokens as they leave the last block, or the first of them that it reads -> logits [B, classes].
+
+        A mean over tokens weighs them by size, an attention pool adds the logarithm of sizes to its logits.
+        """
+
+    @abstractmethod
+    def head_reads(self) -> int | None:
+        """How many tokens, the first ones, the head looks at as the model is now; None for all of them."""
+
+    @abstractmethod
+    def folds(self, number: int) -> bool:
+        """Whether `attend_first` needs neither keys nor values of block `number`."""
+
+    @abstractmethod
+    def attend_first(self, number: int, tokens: Tokens, count: int) -> Tensor:
+        """Block `number`'s attention half for its first `count` tokens alone: [B, count, D], residual added."""
 
     @abstractmethod
     def parts(self, number: int) -> Parts:
@@ -107,7 +125,7 @@ class Architecture(ABC):
 
     def run(self, number: int, tokens: Tokens) -> Tokens:
         """The whole of block `number`; untouched, with fused attention, wherever the tokens are plain."""
-        if tokens.sizes is None and not (self.positional and tokens.index is not None):
+        if size_bias(tokens) is None and not (self.positional and tokens.index is not None):
             return tokens.with_values(self.run_untouched(number, tokens.values))
         return tokens.with_values(self.feed_forward(number, self.attend(number, tokens).output))
 
@@ -167,5 +185,5 @@ def is_watched(tensor: Tensor) -> bool:
 
 
 def size_bias(tokens: Tokens) -> Tensor | None:
-    """The log of each token's size, [B, 1, 1, N], for proportional attention (ToMe, section 3); None if all are 1."""
-    return None if tokens.sizes is None else tokens.sizes.log()[:, None, None, :]
+    """The log of each token's size, [B, 1, 1, N], for proportional attention (ToMe, section 3); None without."""
+    return tokens.sizes.log()[:, None, None, :] if tokens.sizes is not None and tokens.proportional else None

@@ -23,7 +23,7 @@ class BeitViT(IsotropicViT):
     def embed(self, images: Tensor) -> Tensor:
         beit = self.model
         patches = beit.patch_embed(images)
-        tokens = torch.cat((beit.cls_token.expand(len(patches), -1, -1), patches), dim=1)
+        tokens = torch.cat((beit.cls_token.expand(patches.shape[0], -1, -1), patches), dim=1)
         if beit.pos_embed is not None:
             tokens = tokens + beit.pos_embed
         result: Tensor = beit.pos_drop(tokens)

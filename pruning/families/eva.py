@@ -29,7 +29,7 @@ class EvaViT(IsotropicViT):
     norms_behind = (EvaBlockPostNorm,)
 
     def describe(self) -> Family:
-        self.positional = self.model.rope is not None
+        self.positional = self.rotates = self.model.rope is not None
         return super().describe()
 
     def embed(self, images: Tensor) -> Tensor:

@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-from timm.layers.attention_pool import AttentionPoolLatent
 from timm.layers.patch_embed import PatchEmbed
 from torch import Tensor, nn
 
 from pruning.errors import UnsupportedBackbone
 from pruning.families.base import Architecture, Attended, Family, Parts, Reads, mix, size_bias
+from pruning.families.pooling import check_pooling, pool_by_size, pools_all
 from pruning.tokens import Tokens
 
 
@@ -30,6 +30,7 @@ class IsotropicViT(Architecture):
 
     blocks: ClassVar[Mapping[type[nn.Module], tuple[type[nn.Module], ...]]]
     norms_behind: ClassVar[tuple[type[nn.Module], ...]] = ()
+    rotates = False  # whether queries and keys are turned by their place
 
     @abstractmethod
     def project(self, number: int, entering: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor]:
@@ -91,18 +92,59 @@ class IsotropicViT(Architecture):
         branch = block.norm2(block.mlp(values)) if behind else block.mlp(block.norm2(values))
         return values + scaled(block, 2, branch)
 
-    def head(self, values: Tensor) -> Tensor:
-        logits: Tensor = self.model.forward_head(self.model.norm(values))
+    def head(self, tokens: Tokens) -> Tensor:
+        vit, values = self.model, self.model.norm(tokens.values)
+        if tokens.sizes is not None and tokens.pooled_by_size and pools_all(vit) and not self._is_altered():
+            return pool_by_size(vit, values, tokens.sizes)
+        logits: Tensor = vit.forward_head(values)
         return logits
+
+    def head_reads(self) -> int | None:
+        """The class token, where it alone is read."""
+        reads_class_token = self.family.class_token and self.model.global_pool == "token" and not pools_all(self.model)
+        return 1 if reads_class_token and not self._is_altered() else None
+
+    def _is_altered(self) -> bool:
+        """Whether something stands in place of timm's own methods on this model: it may read anything."""
+        return bool({"forward_head", "pool"} & set(vars(self.model)))
+
+    def folds(self, number: int) -> bool:
+        attention = self.model.blocks[number].attn
+        normed = [getattr(attention, name, None) for name in ("q_norm", "k_norm")]
+        return (
+            not self.rotates
+            and type(attention.qkv) is nn.Linear
+            and all(norm is None or type(norm) is nn.Identity for norm in normed)
+        )
+
+    def attend_first(self, number: int, tokens: Tokens, count: int) -> Tensor:
+        """Where it `folds`: with W_k, W_v a head's projections, q (W_k x + b_k) is (W_k^T q) x up to what all x share,
+        and the mean of W_v x + b_v is W_v applied to the mean of x, plus b_v. So a few products of q and of the mean
+        stand for keys and values of all tokens.
+        """
+        block = self.model.blocks[number]
+        behind = type(block) in self.norms_behind
+        entering = tokens.values if behind else block.norm1(tokens.values)
+        bias = together(self.bias(number, tokens), size_bias(tokens))
+        if bias is not None and bias.shape[2] > 1:
+            bias = bias[:, :, :count]
+        if self.folds(number):
+            mixed = mix_folded(block.attn, entering, count, bias)
+        else:
+            query, key, value = self.project(number, entering, tokens)
+            mixed, _, _ = mix(query[:, :, :count], key, value, block.attn.scale, bias, "nothing")
+        branch = leave(block.attn, mixed, entering[:, :count])
+        return tokens.values[:, :count] + scaled(block, 1, block.norm1(branch) if behind else branch)
 
     def parts(self, number: int) -> Parts:
         block = self.model.blocks[number]
         attention = block.attn
-        names = ("qkv", "q_proj", "k_proj", "v_proj", "norm", "proj", "gate")
-        inner = [getattr(attention, name, None) for name in names]
+        behind = (block.norm1,) if type(block) in self.norms_behind else ()
         heads = attention.num_heads
         return Parts(
-            before=(block.norm1, *(module for module in inner if module is not None)),
+            entering=() if behind else (block.norm1,),
+            projecting=_present(attention, "qkv", "q_proj", "k_proj", "v_proj"),
+            leaving=(*_present(attention, "norm", "proj", "gate"), *behind),
             after=(block.norm2, block.mlp),
             by_head=(
                 (getattr(attention, "q_norm", nn.Identity()), heads),
@@ -110,6 +152,10 @@ class IsotropicViT(Architecture):
             ),
             mixed_width=heads * head_width(attention),
         )
+
+
+def _present(module: nn.Module, *names: str) -> tuple[nn.Module, ...]:
+    return tuple(part for name in names if (part := getattr(module, name, None)) is not None)
 
 
 REASONS = {
@@ -137,6 +183,24 @@ def project(module: Any, entering: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     qkv = projected.reshape(batch, count, 3, module.num_heads, -1).permute(2, 0, 3, 1, 4)
     query, key, value = qkv.unbind(0)
     return normed_by_head(module, query, key, value)
+
+
+def mix_folded(module: Any, entering: Tensor, count: int, bias: Tensor | None) -> Tensor:
+    """What attention gives the first `count` tokens, [B, H, count, d], without keys and values of [B, N, D]."""
+    query_weight, key_weight, value_weight = module.qkv.weight.unflatten(0, (3, module.num_heads, -1))  # [H, d, D]
+    query_bias, value_bias = module.qkv.bias, None
+    if getattr(module, "q_bias", None) is not None:
+        query_bias, value_bias = module.q_bias, module.v_bias
+    elif query_bias is not None:
+        query_bias, _, value_bias = module.qkv.bias.chunk(3)
+    query = torch.nn.functional.linear(entering[:, :count], query_weight.flatten(0, 1), query_bias)  # [B, R, H d]
+    query = query.reshape(entering.shape[0], count, module.num_heads, -1).transpose(1, 2)  # [B, H, R, d]
+    asked = (query * module.scale) @ key_weight  # [B, H, R, D]
+    logits = (asked.flatten(1, 2) @ entering.transpose(-2, -1)).unflatten(1, (module.num_heads, count))
+    attention = (logits if bias is None else logits + bias).float().softmax(-1).to(entering.dtype)  # [B, H, R, N]
+    mean = (attention.flatten(1, 2) @ entering).unflatten(1, (module.num_heads, count))  # [B, H, R, D]
+    mixed: Tensor = mean @ value_weight.transpose(-2, -1)
+    return mixed if value_bias is None else mixed + value_bias.unflatten(0, (module.num_heads, 1, -1))
 
 
 def normed_by_head(module: Any, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -180,7 +244,7 @@ def gather_bias(table: Tensor, tokens: Tokens, prefix: int) -> Tensor:
     """Relative position biases of all pairs, [1, H, P + n, P + n], for the tokens that are left: [B, H, N, N]."""
     if tokens.index is None:
         return table
-    batch = len(tokens.index)
+    batch = tokens.index.shape[0]  # not len(): see `PrunedViT._images_at_once`
     head = torch.arange(prefix, device=table.device).expand(batch, -1)
     places = torch.cat((head, tokens.index + prefix), dim=1)  # [B, N]
     count = table.shape[-1]
@@ -205,14 +269,3 @@ def check_patches(model: Any) -> None:
             f"backbone's image size must be a multiple of its patch size, got {embed.img_size} and {embed.patch_size}; "
             "create it with another img_size"
         )
-
-
-def check_pooling(model: Any) -> None:
-    """What turns tokens into one vector an image must do so for any number of tokens. Raises UnsupportedBackbone."""
-    pool = getattr(model, "attn_pool", None)
-    if pool is None and not model.global_pool:
-        raise UnsupportedBackbone("backbone must pool its tokens, got global_pool=''; create it with token or avg")
-    if pool is not None and type(pool) is not AttentionPoolLatent:
-        raise UnsupportedBackbone(f"backbone pools by {type(pool).__name__}; supported is timm's AttentionPoolLatent")
-    if pool is not None and pool.pos_embed is not None:
-        raise UnsupportedBackbone("backbone's attention pool adds a position to each token, so none may be dropped")

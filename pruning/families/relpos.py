@@ -29,7 +29,7 @@ class RelPosViT(IsotropicViT):
     def embed(self, images: Tensor) -> Tensor:
         tokens: Tensor = self.model.patch_embed(images)
         if self.model.cls_token is not None:
-            tokens = torch.cat((self.model.cls_token.expand(len(tokens), -1, -1), tokens), dim=1)
+            tokens = torch.cat((self.model.cls_token.expand(tokens.shape[0], -1, -1), tokens), dim=1)
         return tokens
 
     def run_untouched(self, number: int, values: Tensor) -> Tensor:

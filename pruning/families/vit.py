@@ -7,6 +7,7 @@ those classes of timm. Ignores schedules and methods.
 from __future__ import annotations
 
 from timm.layers.attention import Attention
+from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Block, ResPostBlock
 from torch import Tensor
 
@@ -24,6 +25,12 @@ class PlainViT(IsotropicViT):
         vit = self.model
         tokens: Tensor = vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(images))))
         return tokens
+
+    def head_reads(self) -> int | None:
+        reads = super().head_reads()
+        if type(self.model) is VisionTransformerDistilled and "forward_head" not in vars(self.model):
+            return 2  # its head averages what it reads from the class and the distillation token
+        return reads
 
     def project(self, number: int, entering: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor]:
         return project(self.model.blocks[number].attn, entering)

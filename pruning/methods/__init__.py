@@ -7,166 +7,171 @@ To add a method: write one file here with a subclass of `pruning.methods.base.To
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pruning.errors import ScheduleError
-from pruning.stage import LEAST_PAIRED, StagePlan, Steps
+from pruning.methods.options import REVISION as REVISION
+from pruning.methods.options import Method as Method
+from pruning.methods.options import Option as Option
+from pruning.methods.options import Value
+from pruning.stage import StagePlan
 
 if TYPE_CHECKING:
     from pruning.methods.base import TokenMethod
 
 
 DROPS = ("block-end", "before-mlp")
-
-
-def _always(options: Mapping[str, Any], plans: Sequence[StagePlan]) -> bool:
-    return True
-
-
 _MAX_VARIANCE = 1e6  # above N - 1, the most that scores of mean 1 can vary; finite, for JSON
-
-
-@dataclass(frozen=True)
-class Option:
-    """One method option. `choices` lists the values of a named option; numbers have a closed range instead.
-
-    at_most: the option whose value this one's may not exceed. matters: whether its value changes which tokens stay,
-    given all options and the stages' counts; one that does not is no part of a schedule's key.
-    """
-
-    default: bool | int | float | str
-    help: str
-    choices: tuple[str, ...] = ()
-    low: float = float("-inf")
-    high: float = float("inf")
-    at_most: str = ""
-    matters: Callable[[Mapping[str, Any], Sequence[StagePlan]], bool] = _always
-
-    def check(self, name: str, value: Any) -> bool | int | float | str:
-        """Return `value` in the option's own type. Raises ScheduleError naming option, rule and value."""
-        if self.choices:
-            if value not in self.choices:
-                raise ScheduleError(f"options.{name} must be one of {', '.join(self.choices)}, got {value!r}")
-            return str(value)
-        if isinstance(self.default, bool):
-            if not isinstance(value, bool):
-                raise ScheduleError(f"options.{name} must be true or false, got {value!r}")
-            return value
-        kind = type(self.default)
-        fits = type(value) is int or (kind is float and type(value) is float)
-        if not fits or not self.low <= value <= self.high:
-            noun = "a whole number" if kind is int else "a number"
-            raise ScheduleError(f"options.{name} must be {noun} in [{self.low}, {self.high}], got {value!r}")
-        return kind(value)
-
-
-@dataclass(frozen=True)
-class Method:
-    """A row of METHODS.
-
-    implementation: "module:Class" of the tensor code.
-    stage_fields: the fields of `Stage` beyond block and keep that change what the method does.
-    pairs: whether all that leave merge in pairs with what stays, so that at most half of a stage's tokens may leave.
-    """
-
-    implementation: str
-    summary: str
-    stage_fields: frozenset[str] = frozenset()
-    options: Mapping[str, Option] = field(default_factory=dict)
-    pairs: bool = False
-
-    @property
-    def least_keep(self) -> float:
-        """The least `keep` of a stage that the method can deliver for any number of tokens; 0 for any."""
-        return LEAST_PAIRED if self.pairs else 0.0
-
-    def steps(self, options: Mapping[str, Any]) -> Steps:
-        """What a stage's counts follow from, under these options."""
-        return Steps(
-            similarity=self.pairs or ("similarity_share" in self.stage_fields and options.get("similarity", True)),
-            importance=not self.pairs and options.get("importance", True),
-            votes="wpr_iterations" in self.stage_fields,
-            partition="partition" in self.stage_fields,
-            pairs=self.pairs,
-        )
-
-    def check_options(self, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the options that differ from the defaults, sorted by name. Raises ScheduleError."""
-        for key in given:
-            if key not in self.options:
-                known = ", ".join(sorted(self.options))
-                raise ScheduleError(f"options.{key} is not an option of method {name}; its options: {known}")
-        checked = {key: self.options[key].check(key, value) for key, value in sorted(given.items())}
-        everything = self.all_options(checked)
-        for key, option in self.options.items():
-            bound = everything.get(option.at_most)
-            if bound is not None and everything[key] > bound:
-                raise ScheduleError(f"options.{key} must be at most {option.at_most}, got {everything[key]} > {bound}")
-        return {key: value for key, value in checked.items() if value != self.options[key].default}
-
-    def all_options(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Every option with its value: the given ones, else the defaults."""
-        return {key: given.get(key, option.default) for key, option in self.options.items()}
-
-    def effective_options(self, given: Mapping[str, Any], plans: Sequence[StagePlan]) -> dict[str, Any]:
-        """Of the given options, those that change what stages of these counts do."""
-        everything = self.all_options(given)
-        return {key: value for key, value in given.items() if self.options[key].matters(everything, plans)}
+_MAX_SEED = 2**31 - 1
 
 
 def _in_counts(options: Mapping[str, Any], plans: Sequence[StagePlan]) -> bool:
     return False  # what this option does is in the stages' counts
 
 
-def _if_split(options: Mapping[str, Any], plans: Sequence[StagePlan]) -> bool:
+def _if_similar(options: Mapping[str, Any], plans: Sequence[StagePlan]) -> bool:
     return any(plan.similar for plan in plans)
 
 
+def _if_unimportant(options: Mapping[str, Any], plans: Sequence[StagePlan]) -> bool:
+    return any(plan.unimportant for plan in plans)
+
+
+def _if_merged(options: Mapping[str, Any], plans: Sequence[StagePlan]) -> bool:
+    similar = options["similarity"] == "merge" and _if_similar(options, plans)
+    return similar or (options["unimportant"] == "merge" and _if_unimportant(options, plans))
+
+
 def _if_matched(options: Mapping[str, Any], plans: Sequence[StagePlan]) -> bool:
-    return any(0 < plan.similar < plan.candidates for plan in plans)  # who drops all candidates need not compare
+    """Who drops all candidates need not compare; who merges must."""
+    return _if_merged(options, plans) or any(0 < plan.similar < plan.candidates for plan in plans)
 
 
 def _if_drawn(options: Mapping[str, Any], plans: Sequence[StagePlan]) -> bool:
-    return options["split"] == "random" and _if_split(options, plans)
+    return options["split"] == "random" and _if_similar(options, plans)
+
+
+def _if_protected(options: Mapping[str, Any], plans: Sequence[StagePlan]) -> bool:
+    return options["split"] == "alternate" and _if_similar(options, plans)
 
 
 def _if_ranked(options: Mapping[str, Any], plans: Sequence[StagePlan]) -> bool:
-    return any(plan.unimportant or (plan.similar and options["split"] != "random") for plan in plans)
+    by_rank = options["split"] not in ("random", "places")
+    weighed = options["weight"] == "rank" and _if_merged(options, plans)
+    return weighed or any(plan.unimportant or (plan.similar and by_rank) for plan in plans)
 
 
 def _if_filtered(options: Mapping[str, Any], plans: Sequence[StagePlan]) -> bool:
     return options["head_filter"] and _if_ranked(options, plans)
 
 
-def _drop(default: str = DROPS[0]) -> dict[str, Option]:
+def _if_started(options: Mapping[str, Any], plans: Sequence[StagePlan]) -> bool:
+    return not options["personalized"] and _if_ranked(options, plans)
+
+
+def _drop(default: str = DROPS[0], first: Value | None = None) -> dict[str, Option]:
     """The option that every method has."""
-    return {"drop": Option(default, "where tokens leave: after the block, or before its MLP", choices=DROPS)}
+    return {"drop": Option(default, "where tokens leave: after the block, or before its MLP", DROPS, first=first)}
+
+
+_SIZES = {
+    "proportional": Option(True, "from then on attention weighs merged tokens by their size", matters=_if_similar),
+    "pooled_by_size": Option(
+        True, "a head that reads all tokens weighs merged ones by their size", matters=_if_similar, first=False
+    ),
+}
+_VALUE_NORM = {"value_norm": Option(False, "score attention times the length of the token's values")}
+
+# Zero-TPrune as its paper has it (arXiv 2305.17328): both steps drop, at the end of three blocks
+_PAPER: dict[str, Value | tuple[Value, ...]] = {
+    "drop": "block-end",
+    "similarity": "drop",
+    "importance": True,
+    "unimportant": "drop",
+    "feature": "key",
+    "metric": "cosine",
+    "split": "sequential",
+    "aggregation": "eir",
+    "class_start": True,
+    "personalized": False,
+    "temperature": 1.0,
+    "head_filter": True,
+    "v_min": 0.01,
+    "v_max": 0.7,
+    "wpr_iterations": (30, 5, 1),
+    "partition": 0.5,
+    "similarity_share": 0.5,
+}
 
 
 METHODS: dict[str, Method] = {
     "zero-tprune": Method(
         implementation="pruning.methods.zero_tprune:ZeroTPrune",
-        summary="weighted page rank and similarity on the attention graph (Wang et al., CVPR 2024)",
+        summary="weighted page rank and similarity on the attention graph (Wang et al., CVPR 2024), merging",
         stage_fields=frozenset({"wpr_iterations", "partition", "similarity_share"}),
-        options=_drop()
+        options=_drop("before-mlp", first="block-end")
         | {
-            "similarity": Option(True, "take the similarity step S", matters=_in_counts),
+            "similarity": Option(
+                "merge",
+                "what the similarity step S does with near copies",
+                choices=("merge", "drop", "off"),
+                matters=_if_similar,
+                first="drop",
+                aliases={True: "drop", False: "off"},
+            ),
             "importance": Option(True, "take the importance step I", matters=_in_counts),
+            "unimportant": Option(
+                "merge",
+                "what becomes of tokens that I does not keep: each joins its nearest kept token, or is dropped",
+                choices=("merge", "drop"),
+                matters=_if_unimportant,
+                first="drop",
+            ),
             "feature": Option(
-                "key", "what similarity compares", choices=("key", "query", "value", "input"), matters=_if_matched
+                "output",
+                "what similarity compares: keys, queries, values, the tokens that enter the block, or as they leave",
+                choices=("key", "query", "value", "input", "output"),
+                matters=_if_matched,
+                first="key",
             ),
             "metric": Option("cosine", "how it compares", choices=("cosine", "dot", "euclidean"), matters=_if_matched),
             "split": Option(
-                "sequential",
-                "how candidates are chosen",
-                choices=("sequential", "alternate", "random"),
-                matters=_if_split,
+                "alternate",
+                "how candidates are chosen: the least important, every other in rank order or in the image, at random",
+                choices=("sequential", "alternate", "places", "random"),
+                matters=_if_similar,
+                first="sequential",
+            ),
+            "protect": Option(
+                0.2,
+                "share of the tokens, the most important, that are no candidates of an alternate split",
+                low=0.0,
+                high=1.0,
+                matters=_if_protected,
+                first=0.0,
             ),
             "aggregation": Option("eir", "scores over heads", choices=("eir", "mean"), matters=_if_ranked),
-            "class_start": Option(True, "start the votes with sqrt(N) on the class token", matters=_if_ranked),
+            "class_start": Option(True, "start the iterations with sqrt(N) on the class token", matters=_if_started),
+            "personalized": Option(
+                True,
+                "start them on the class token alone: one iteration is its attention",
+                matters=_if_ranked,
+                first=False,
+            ),
+            "temperature": Option(
+                1.0, "of the graph: softmax(logits / temperature)", low=0.1, high=10.0, matters=_if_ranked
+            ),
+            "weight": Option(
+                "size",
+                "what merged tokens weigh by: size, or size times rank",
+                choices=("size", "rank"),
+                matters=_if_merged,
+            ),
+            "proportional": Option(
+                True, "from then on attention weighs merged tokens by their size", matters=_if_merged
+            ),
             "head_filter": Option(
                 False, "ignore heads whose score variance is outside [v_min, v_max]", matters=_if_ranked
             ),
@@ -181,13 +186,23 @@ METHODS: dict[str, Method] = {
             "v_max": Option(
                 0.7, "highest variance of a head that counts", low=0.0, high=_MAX_VARIANCE, matters=_if_filtered
             ),
-            "seed": Option(0, "seed of the random split", low=0, high=2**31 - 1, matters=_if_drawn),
+            "seed": Option(0, "seed of the random split", low=0, high=_MAX_SEED, matters=_if_drawn),
         },
+        presets={"paper": _PAPER},
     ),
     "tome": Method(
         implementation="pruning.methods.tome:ToMe",
         summary="merges the most similar of alternate tokens (Bolya et al., ICLR 2023)",
-        options=_drop("before-mlp"),
+        options=_drop("before-mlp")
+        | {
+            "halves": Option(
+                "tokens",
+                "what places alternate over: all tokens, as the authors' code has it, or patch tokens",
+                choices=("tokens", "patches"),
+                first="patches",
+            )
+        }
+        | _SIZES,
         pairs=True,
     ),
     "pitome": Method(
@@ -197,19 +212,39 @@ METHODS: dict[str, Method] = {
         | {
             "margin": Option(0.9, "cosine from which two tokens count as near copies", low=-1.0, high=1.0),
             "margin_falls": Option(True, "lower the margin in proportion to depth, to 0 at the end"),
-        },
+        }
+        | _SIZES,
         pairs=True,
     ),
     "diffrate": Method(
         implementation="pruning.methods.diffrate:DiffRate",
         summary="drops what the class token attends to least, merges what comes next (Chen et al., ICCV 2023)",
         stage_fields=frozenset({"similarity_share"}),
+        options=_drop("before-mlp") | _VALUE_NORM | _SIZES,
+    ),
+    "ppt": Method(
+        implementation="pruning.methods.ppt:PPT",
+        summary="prunes where scores differ much, pools near copies where they do not (Wu et al., 2023)",
+        options=_drop("before-mlp")
+        | {
+            "threshold": Option(
+                6e-5, "variance of the scores, which sum to 1, above which an image is pruned", low=0.0, high=1.0
+            ),
+            "proportional": Option(True, "from then on attention weighs merged tokens by their size"),
+        },
+        pairs=True,
+    ),
+    "ats": Method(
+        implementation="pruning.methods.ats:ATS",
+        summary="samples tokens by the inverse distribution function of their scores (Fayyaz et al., ECCV 2022)",
         options=_drop("before-mlp"),
     ),
     "cls-attention": Method(
         implementation="pruning.methods.cls_attention:ClassAttention",
         summary="keeps what the class token attends to (Top-K; EViT without training, Liang et al., ICLR 2022)",
-        options=_drop() | {"fuse": Option(False, "one of the kept tokens is the weighted mean of the dropped ones")},
+        options=_drop()
+        | {"fuse": Option(False, "one of the kept tokens is the weighted mean of the dropped ones")}
+        | _VALUE_NORM,
     ),
     "hatp": Method(
         implementation="pruning.methods.hatp:MeanTokenPruning",
@@ -219,7 +254,7 @@ METHODS: dict[str, Method] = {
     "random": Method(
         implementation="pruning.methods.random:RandomDrop",
         summary="keeps tokens uniformly at random; the baseline",
-        options=_drop() | {"seed": Option(0, "seed of the draw", low=0, high=2**31 - 1)},
+        options=_drop() | {"seed": Option(0, "seed of the draw", low=0, high=_MAX_SEED)},
     ),
 }
 
@@ -232,11 +267,12 @@ def method_row(name: object) -> Method:
 
 
 def load_method(name: str, options: Mapping[str, Any]) -> TokenMethod:
-    """The tensor code of a method, with its options filled in. Loads torch."""
+    """The tensor code of a method, options that are left out filled in. Loads torch."""
     row = method_row(name)
     module, _, cls = row.implementation.partition(":")
-    everything = row.all_options(options)
-    drop = everything.pop("drop")
-    method: TokenMethod = getattr(import_module(module), cls)(**everything)
-    method.drop = drop
+    filled = row.fill_options(name, options)
+    drop, proportional = filled.pop("drop"), filled.pop("proportional", True)
+    pooled_by_size = filled.pop("pooled_by_size", True)
+    method: TokenMethod = getattr(import_module(module), cls)(**filled)
+    method.drop, method.proportional, method.pooled_by_size = drop, proportional, pooled_by_size
     return method

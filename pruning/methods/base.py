@@ -22,7 +22,8 @@ class Signals:
 
     attention: [B, H, N, N] float32, rows sum to 1; there for methods that read it. class_row: its first row
     [B, H, N]; there for methods that read either. query, key, value: [B, H, N, d]. entering: [B, N, D], the tokens
-    before the block. depth: blocks of the model. seeds: [B] int64 for methods that draw at random, else None.
+    before the block. leaving: [B, N, D], as they are where tokens leave. depth: blocks of the model. seeds: [B] int64
+    for methods that draw at random, else None.
     """
 
     attention: Tensor | None
@@ -30,6 +31,7 @@ class Signals:
     key: Tensor
     value: Tensor
     entering: Tensor
+    leaving: Tensor
     prefix: int
     class_token: bool
     depth: int
@@ -39,13 +41,17 @@ class Signals:
 
 @dataclass(frozen=True)
 class GraphShape:
-    """Sizes that a stage's cost depends on: N tokens (prefix included), H heads, head width d, token width D."""
+    """Sizes that a stage's cost depends on: N tokens (prefix included), H heads, head width d, token width D.
+
+    class_token: whether the first of them is a class token.
+    """
 
     tokens: int
     prefix: int
     heads: int
     head_width: int
     width: int
+    class_token: bool
 
 
 class TokenMethod(ABC):
@@ -54,7 +60,7 @@ class TokenMethod(ABC):
     Laws, checked by tests/contracts/test_methods.py on every row of METHODS:
     - prefix tokens are neither ranked, dropped nor changed, and token order is preserved;
     - what `reduce` leaves stands at the places that `select` chooses, a subset of those before, ascending;
-    - a method that `merges` leaves no size out but those of the tokens that it drops; others leave sizes alone;
+    - where `leaves_sizes`, no size is lost but those of the tokens that it drops; elsewhere sizes are left alone;
     - the same image gives the same tokens in any batch;
     - nothing but what it `reads` of the attention is looked at;
     - `flops` equals what fvcore traces for one image, to the integer.
@@ -62,9 +68,18 @@ class TokenMethod(ABC):
 
     needs_class_token = False
     draws = False  # whether Signals.seeds is needed
-    merges = False  # whether tokens may live on in others, so that blocks behind weigh each by its size
     reads: Reads = "attention"  # what it looks at of the attention; the less, the faster the block
     drop = "block-end"  # or "before-mlp", which saves the block's own MLP; the option that every method has
+    proportional = True  # whether attention in the blocks behind weighs merged tokens by size, ...
+    pooled_by_size = True  # ... and a head that reads all tokens does
+
+    def leaves_sizes(self, plan: StagePlan) -> bool:
+        """Whether tokens live on in others under these counts, so that those left stand for several."""
+        return False
+
+    def reads_for(self, plan: StagePlan, class_token: bool) -> Reads:
+        """What it looks at of the attention under these counts; `class_token`: whether the model has one."""
+        return self.reads
 
     @abstractmethod
     def select(self, signals: Signals, plan: StagePlan) -> Tensor:

@@ -7,10 +7,14 @@ its training; without the fused token also known as Top-K.
 
 The fused token is divided by the sum of a_x here: a model that was not trained with it expects tokens of usual length.
 It is one of the K tokens, at the place of the most important one that it stands for.
+
+`value_norm` scores mean_h A_h(class, x) |V_h(x)|, as ATS (arXiv 2111.15667, section 3.1) and PPT do: attention to a
+token whose values are small moves nothing.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from pruning.merging import fuse_rest
@@ -26,16 +30,16 @@ class ClassAttention(TokenMethod):
     needs_class_token = True
     reads = "class_row"
 
-    def __init__(self, *, fuse: bool) -> None:
-        self.fuse = fuse
+    def __init__(self, *, fuse: bool, value_norm: bool) -> None:
+        self.fuse, self.value_norm = fuse, value_norm
 
     def select(self, signals: Signals, plan: StagePlan) -> Tensor:
-        return keep_highest(class_attention(signals), plan.kept)
+        return keep_highest(class_attention(signals, self.value_norm), plan.kept)
 
     def reduce(self, tokens: Tokens, signals: Signals, plan: StagePlan) -> Tokens:
         if not self.fuse:
             return super().reduce(tokens, signals, plan)
-        importance = class_attention(signals)
+        importance = class_attention(signals, self.value_norm)
         ranked = importance.argsort(dim=-1, descending=True, stable=True)
         return fuse_rest(tokens, ranked, plan.kept, importance, signals.prefix)
 
@@ -44,7 +48,13 @@ class ClassAttention(TokenMethod):
         return shape.heads * shape.tokens * shape.head_width
 
 
-def class_attention(signals: Signals) -> Tensor:
-    """How much the class token attends to each patch token, mean over heads: [B, n]."""
+def class_attention(signals: Signals, value_norm: bool = False) -> Tensor:
+    """How much the class token attends to each patch token, mean over heads: [B, n] float32.
+
+    value_norm: each head's attention times the length of the token's values in it.
+    """
     assert signals.class_row is not None
-    return signals.class_row[:, :, signals.prefix :].mean(1)
+    attended = signals.class_row[:, :, signals.prefix :]  # [B, H, n]
+    if value_norm:
+        attended = attended * torch.linalg.vector_norm(signals.value[:, :, signals.prefix :].float(), dim=-1)
+    return attended.mean(1)

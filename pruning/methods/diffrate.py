@@ -9,7 +9,8 @@ merged. Published between attention and MLP:
     kept token y with the highest cos(x, y), by the size-weighted mean; from then on sizes count in attention, as with
     ToMe.
 
-Compared are the tokens themselves, as they are when they leave.
+Compared are the tokens themselves, as they are when they leave. `value_norm` weighs each head's attention by the length
+of the token's values, as ATS and PPT do.
 """
 
 from __future__ import annotations
@@ -28,8 +29,13 @@ class DiffRate(TokenMethod):
     """Keeps the K most attended; only the class row of the attention is computed a second time."""
 
     needs_class_token = True
-    merges = True
     reads = "class_row"
+
+    def __init__(self, *, value_norm: bool) -> None:
+        self.value_norm = value_norm
+
+    def leaves_sizes(self, plan: StagePlan) -> bool:
+        return plan.similar > 0
 
     def select(self, signals: Signals, plan: StagePlan) -> Tensor:
         return self._ranked(signals)[:, : plan.kept].sort(dim=-1).values
@@ -45,7 +51,7 @@ class DiffRate(TokenMethod):
 
     def _ranked(self, signals: Signals) -> Tensor:
         """[B, n], the most important first."""
-        return class_attention(signals).argsort(dim=-1, descending=True, stable=True)
+        return class_attention(signals, self.value_norm).argsort(dim=-1, descending=True, stable=True)
 
     def flops(self, plan: StagePlan, shape: GraphShape) -> int:
         """H N d, the class row's logits beside the fused attention; r K D for the cosines."""

@@ -27,11 +27,13 @@ from pruning.tokens import Tokens
 class PiToMe(TokenMethod):
     """Merges n - K tokens. Needs no attention, so that the fused kernel runs."""
 
-    merges = True
     reads = "nothing"
 
     def __init__(self, *, margin: float, margin_falls: bool) -> None:
         self.margin, self.margin_falls = margin, margin_falls
+
+    def leaves_sizes(self, plan: StagePlan) -> bool:
+        return True
 
     def select(self, signals: Signals, plan: StagePlan) -> Tensor:
         return self._match(signals, plan).kept

@@ -47,7 +47,10 @@ def compare(
     ] = None,
     options: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME.OPTION=VALUE", help="Options of a method's rows; several, or repeated."),
+        typer.Option(
+            metavar="NAME.OPTION=VALUE",
+            help="Options of a method's rows; several, or repeated. zero-tprune.preset=paper: the paper's own.",
+        ),
     ] = None,
     keep: Annotated[str | None, typer.Option(metavar="K,..", help="The share kept at every stage.")] = None,
     gflops: Annotated[

@@ -44,6 +44,6 @@ def visualize(
     from search.view.pictures import patches
 
     rows = anatomies(read, config, images or (), data, 4 if count is None else count)
-    title = f"{read.backbone['name']}, {read.schedule.method} {wording.stages(read.schedule)}"
+    title = f"{read.backbone['name']}, {wording.stages(read.schedule, named=True)}"
     canvas.write_bytes(target, patches.png(rows, title))
     logs.say(f"ztp: wrote {target}: {wording.count(len(rows), 'image')}")

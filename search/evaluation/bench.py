@@ -20,12 +20,14 @@ from search.evaluation.guess import guess
 from search.evaluation.order import ImageOrder, draw_order, unpack_strata
 from search.evaluation.profile import LatencyProfile
 from search.evaluation.racing import Lap, Race, estimate
+from search.evaluation.reference import Seen, fidelity_of
 from search.evaluation.rig import Rig
 from search.evaluation.throughput import measured
-from search.store.records import Accuracy, Measurement, Setting, Throughput
+from search.store.records import Accuracy, Fidelity, Measurement, Setting, Throughput
 from search.study.problem import Probe
 
 Check = Callable[[], None]
+ITSELF = Fidelity(1.0, 0.0, 0.0, 0.0)  # of the dense model
 PROBE_SHARE = 0.08  # of the search split, in whole batches, that the first look at a schedule sees ...
 LARGEST_LOOK = 0.25  # ... and none is worth more: a split of few batches is not probed
 LARGEST_PROBE = 0.5  # of the search split: what all looks at a schedule may see
@@ -59,11 +61,17 @@ class Bench(Rig):
     @cached_property
     def _searcher(self) -> Evaluator:
         cache_bytes = int(self.spec.runtime.prefix_cache_gib * 2**30)
-        return self._evaluator(self.model, self.search_split, cache_bytes=cache_bytes, order=self.order.positions)
+        return self._evaluator(
+            self.model,
+            self.search_split,
+            cache_bytes=cache_bytes,
+            order=self.order.positions,
+            reference=self._search_reference,
+        )
 
     @cached_property
     def _confirmer(self) -> Evaluator:
-        return self._evaluator(self.model, self.confirm_split)
+        return self._evaluator(self.model, self.confirm_split, reference=self._reference(self.confirm_split))
 
     @cached_property
     def _profile(self) -> LatencyProfile | None:
@@ -76,7 +84,7 @@ class Bench(Rig):
     def time(self, schedule: Schedule) -> Throughput:
         """Measured against the dense model, interleaved; takes seconds."""
         throughput = measured(self.time_pairs(schedule), self.facts.dense_images_per_s)
-        if schedule.plan(self.backbone.family.tokens):
+        if not self.is_untouched(schedule):
             return throughput
         # the dense model against itself: its speedup is 1, and the spread tells how well this clock can tell
         return replace(throughput, images_per_s=self.facts.dense_images_per_s, speedup=1.0)
@@ -109,8 +117,8 @@ class Bench(Rig):
             torch.cuda.empty_cache()
 
     @cached_property
-    def _probed(self) -> dict[str, Bits]:
-        """By key, correctness on the first images, in the order of the race: `measure` goes on from there."""
+    def _probed(self) -> dict[str, Seen]:
+        """By key, what was made of the first images, in the order of the race: `measure` goes on from there."""
         return {}
 
     @property
@@ -137,9 +145,14 @@ class Bench(Rig):
 
         seen = self._probed.get(key)
         if seen is None or len(seen) < wanted:
-            seen = self._probed[key] = self._searcher.correct_until(schedule, may_go_on, seen)
+            seen = self._probed[key] = self._searcher.see(schedule, may_go_on, seen)
         told = np.stack(others)[:, positions] if others else None
-        return Probe(schedule, *guess(self.order, seen, dense[positions], told), len(seen), looks)
+        accuracy, error = guess(self.order, seen.correct, dense[positions], told)
+        fidelity = fidelity_of(self.order, seen)
+        if fidelity is None:
+            return Probe(schedule, accuracy, error, len(seen), looks)
+        divergence = fidelity.divergence, fidelity.divergence_error
+        return Probe(schedule, accuracy, error, len(seen), looks, *divergence)
 
     def measure(
         self,
@@ -154,7 +167,7 @@ class Bench(Rig):
         check: called after every batch but the last; what it raises ends the evaluation. chosen_on: how many of the
         first images the schedule was chosen for; they are no evidence in the race.
         """
-        if self._dense_correct is not None and not schedule.plan(self.backbone.family.tokens):
+        if self._dense_correct is not None and self.is_untouched(schedule):
             return self._measurement(schedule, throughput, self._dense_correct)
         order = self.order
         lap = Lap(order, race, chosen_on)
@@ -163,16 +176,17 @@ class Bench(Rig):
             check()
             return lap.may_go_on(seen)
 
-        seen = self._searcher.correct_until(schedule, may_go_on, self._probed.get(self.key(schedule)))
+        seen = self._searcher.see(schedule, may_go_on, self._probed.get(self.key(schedule)))
         correct = np.zeros(len(order), dtype=bool)
-        correct[order.positions[: len(seen)]] = seen
+        correct[order.positions[: len(seen)]] = seen.correct
+        fidelity = fidelity_of(order, seen)
         if len(seen) == len(order):
-            return self._measurement(schedule, throughput, correct)
+            return self._measurement(schedule, throughput, correct, fidelity=fidelity)
         assert race is not None
-        value, low, high = estimate(order, seen, race.dense[order.positions], chosen_on)
+        value, low, high = estimate(order, seen.correct, race.dense[order.positions], chosen_on)
         kind = self.spec.objectives.accuracy
         partial = Accuracy(value=value, low=low, high=high, images=len(seen), kind=kind)
-        return self._measurement(schedule, throughput, correct, partial)
+        return self._measurement(schedule, throughput, correct, partial, fidelity)
 
     def bits(self, measurement: Measurement) -> Bits:
         """[images] correctness in split order, of a measurement on the whole search split."""
@@ -181,12 +195,21 @@ class Bench(Rig):
 
     def confirm(self, schedule: Schedule) -> Measurement:
         """Accuracy on the whole confirm split, and measured throughput."""
-        return self._measurement(schedule, self.time(schedule), self._confirmer.correct(schedule))
+        seen = self._confirmer.see(schedule)  # in the order of the split
+        fidelity = fidelity_of(None, seen)
+        return self._measurement(schedule, self.time(schedule), seen.correct, fidelity=fidelity)
 
     def _measurement(
-        self, schedule: Schedule, throughput: Throughput, correct: Bits, partial: Accuracy | None = None
+        self,
+        schedule: Schedule,
+        throughput: Throughput,
+        correct: Bits,
+        partial: Accuracy | None = None,
+        fidelity: Fidelity | None = None,
     ) -> Measurement:
         """partial: the accuracy if not all images were seen; those not seen are False in `correct`."""
+        if self.is_untouched(schedule):
+            fidelity = ITSELF
         return Measurement(
             schedule=schedule,
             key=self.key(schedule),
@@ -197,6 +220,7 @@ class Bench(Rig):
             correct=np.packbits(correct).tobytes(),
             complete=partial is None,
             identity=self.identity(schedule),
+            fidelity=fidelity,
         )
 
     @property

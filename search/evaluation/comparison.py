@@ -7,7 +7,7 @@ other wrong can tell them apart. Knows numbers. Ignores models, images and how a
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from search.errors import InputError
 from search.store.records import FLOP_CONVENTION, Measurement
 
 FORMAT = 1
+SAVING = "dense, exact savings"
 SIGNIFICANCE = (
     "McNemar's exact test against the most accurate row of the level, two-sided, on the images that only one of the "
     "two has right; Holm's correction over the level's comparisons"
@@ -69,6 +70,7 @@ class Verdict:
 class Row:
     """One method at one level. level: what it was held to, "0.25 GFLOPs" say; rows of one level are comparable.
 
+    method: of all stages; of a configuration's several, joined by " + ".
     absent: why there is no measurement; "" if there is one. verdict: None for the best of a level, or where nothing
     else was measured.
     """
@@ -83,17 +85,34 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Costs:
+    """FLOPs of one image without and with exact savings, whatever the schedule asks for; equal where there are none."""
+
+    without_savings: int
+    with_savings: int
+
+
+@dataclass(frozen=True)
 class Comparison:
     """What `ztp compare` found.
 
     backbone: {name, weights, fingerprint}, and img_size and patch_size if they are not the model's own.
-    images: how many, and which, in words. dense: the untouched model.
+    images: how many, and which, in words. dense: the untouched model. saving: the same without what its last block
+    computes for nobody; None where the backbone has no exact savings. costs: by a measurement's key; empty in documents
+    from before there were any.
     """
 
     backbone: Mapping[str, Any]
     images: str
     dense: Measurement
     rows: tuple[Row, ...]
+    saving: Measurement | None = None
+    costs: Mapping[str, Costs] = field(default_factory=dict)
+
+    @property
+    def denses(self) -> dict[str, Measurement]:
+        """The dense model, and with exact savings where it has them, by what to call them."""
+        return {"dense": self.dense} | ({SAVING: self.saving} if self.saving else {})
 
     @property
     def levels(self) -> list[str]:
@@ -117,11 +136,20 @@ class Comparison:
             "format": FORMAT,
             "backbone": dict(self.backbone),
             "images": self.images,
-            "dense": {**self.dense.to_dict(), "gflops": self.dense.gflops},
+            "dense": self._measured_dict(self.dense),
+            "dense_saving": self._measured_dict(self.saving) if self.saving else None,
             "rows": [self._row_dict(row) for row in self.rows],
             "significance": SIGNIFICANCE,
             "flop_convention": FLOP_CONVENTION,
         }
+
+    def _measured_dict(self, measured: Measurement) -> dict[str, Any]:
+        return {**measured.to_dict(), "gflops": measured.gflops, **self.costs_dict(measured)}
+
+    def costs_dict(self, measured: Measurement) -> dict[str, int]:
+        """{flops_without_savings, flops_with_savings}; empty where they are not known."""
+        costs = self.costs.get(measured.key)
+        return {f"flops_{name}": flops for name, flops in asdict(costs).items()} if costs else {}
 
     def _row_dict(self, row: Row) -> dict[str, Any]:
         plain: dict[str, Any] = {"name": row.name, "method": row.method, "level": row.level, "best": row.best}
@@ -129,7 +157,7 @@ class Comparison:
         plain["verdict"] = asdict(row.verdict) if row.verdict else None
         plain["measurement"] = None
         if row.measurement:
-            plain["measurement"] = {**row.measurement.to_dict(), "gflops": row.measurement.gflops}
+            plain["measurement"] = self._measured_dict(row.measurement)
             plain |= {"ideal_speedup": self.ideal(row.measurement), "realised": self.realised(row.measurement)}
         return plain
 
@@ -140,11 +168,24 @@ class Comparison:
             raise InputError(f"{place}: must be what ztp compare --json printed, format {FORMAT}; compare again")
         try:
             rows = tuple(_row(row) for row in data["rows"])
-            return cls(dict(data["backbone"]), data["images"], Measurement.from_dict(data["dense"]), rows)
+            found = [data["dense"], data.get("dense_saving"), *(row["measurement"] for row in data["rows"])]
+            return cls(
+                backbone=dict(data["backbone"]),
+                images=data["images"],
+                dense=Measurement.from_dict(data["dense"]),
+                rows=rows,
+                saving=Measurement.from_dict(data["dense_saving"]) if data.get("dense_saving") else None,
+                costs=_costs([each for each in found if each]),
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"{place}: must be what ztp compare --json printed, got {error!r}; compare again"
             ) from None
+
+
+def _costs(measured: Iterable[Mapping[str, Any]]) -> dict[str, Costs]:
+    names = ("flops_without_savings", "flops_with_savings")
+    return {each["key"]: Costs(*(each[name] for name in names)) for each in measured if names[0] in each}
 
 
 def _row(data: Mapping[str, Any]) -> Row:

@@ -18,10 +18,11 @@ from pruning.methods import METHODS, method_row
 from pruning.schedule import Schedule
 from pruning.stage import STAGE_FIELDS, Stage
 from search.errors import InputError
-from search.study.space import PAPER_DEPTH, PAPER_STAGES
+from search.study.published_schedules import PAPER_DEPTH, PAPER_STAGES
 
 KEEP_STEPS = 100_000  # a keep found for a cost has five digits; of 196 tokens a step is 0.002
 STAGE_OPTIONS = tuple(name for name in STAGE_FIELDS if name not in ("block", "keep"))
+PRESET = "preset"  # given like an option; what is given beside it goes before what it holds
 SHARES = (0.8, 0.65, 0.5)  # of the dense model's FLOPs: the levels if none are asked for
 
 Cost = Callable[[Schedule], int]
@@ -37,11 +38,15 @@ class Contender:
     fields: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
     def schedule(self, blocks: Sequence[int], keep: float) -> Schedule:
-        """The same keep after each of `blocks`. Raises ScheduleError."""
+        """The same keep at each of `blocks`. Raises ScheduleError."""
+        return self.shaped(blocks, [keep] * len(blocks))
+
+    def shaped(self, blocks: Sequence[int], keeps: Sequence[float]) -> Schedule:
+        """A keep for each of `blocks`. Raises ScheduleError."""
         values = [
             {name: each[i if len(each) > 1 else 0] for name, each in self.fields.items()} for i in range(len(blocks))
         ]
-        stages = [Stage(block, keep, **given) for block, given in zip(blocks, values, strict=True)]
+        stages = [Stage(block, keep, **given) for block, keep, given in zip(blocks, keeps, values, strict=True)]
         return Schedule(stages, self.method, self.options)
 
 
@@ -77,7 +82,7 @@ def read_contenders(methods: str | None, options: Iterable[str], stages: int | N
 
     methods: comma-separated methods, each alone or as NAME=METHOD; None for every method there is. options:
     NAME.OPTION=VALUE, several separated by blanks; stage fields take one value, or one for each of the `stages`
-    (None: as many as the paper has).
+    (None: as many as the paper has); NAME.preset=PRESET stands for a preset of METHODS.
     Raises InputError or ScheduleError naming flag, rule and value.
     """
     named = _names(",".join(METHODS) if methods is None else methods)
@@ -120,7 +125,9 @@ def _contender(name: str, method: str, given: Mapping[str, list[Any]], stages: i
     """Checked as far as it can be without a backbone."""
     row = method_row(method)
     fields, options = {}, {}
-    for key, values in given.items():
+    own = {key: values for key, values in given.items() if key != PRESET}
+    preset = _preset(name, method, given[PRESET], own, stages) if PRESET in given else {}
+    for key, values in {**preset, **own}.items():
         place = f"--options {name}.{key}"
         if key in STAGE_OPTIONS and key not in row.options:
             if key not in row.stage_fields:
@@ -138,6 +145,25 @@ def _contender(name: str, method: str, given: Mapping[str, list[Any]], stages: i
     except ScheduleError as error:
         raise InputError(f"--options for {name}: {error}") from None
     return found
+
+
+def _preset(
+    name: str, method: str, values: Sequence[Any], own: Mapping[str, Any], stages: int
+) -> Mapping[str, Sequence[Any]]:
+    """What a method's preset holds but for what is given beside it, each as the list that a flag would give."""
+    place, presets = f"--options {name}.{PRESET}", method_row(method).presets
+    if len(values) != 1 or str(values[0]) not in presets:
+        known = f"one of {', '.join(presets)}" if presets else f"left out for {method}, which has none"
+        raise InputError(f"{place} must be {known}, got {','.join(map(str, values))}")
+    found = {key: value if isinstance(value, tuple) else (value,) for key, value in presets[str(values[0])].items()}
+    left = {key: each for key, each in found.items() if key not in own}
+    for key, each in left.items():
+        if len(each) not in (1, stages):
+            raise InputError(
+                f"{place}={values[0]} has {key} {','.join(map(str, each))}, one for each of its {len(each)} stages, "
+                f"got {stages} blocks; give {name}.{key} as well"
+            )
+    return left
 
 
 def paper_blocks(depth: int) -> tuple[int, ...]:
@@ -181,16 +207,32 @@ def at_cost(contender: Contender, blocks: Sequence[int], gflops: float, cost: Co
 def nearest_below(contender: Contender, blocks: Sequence[int], flops: int, cost: Cost, tokens: int) -> Schedule:
     """The dearest schedule found, by bisection over the keep, that costs at most `flops`.
 
-    Cost grows with keep, but for small steps where a matching begins: what is returned costs at most `flops`, and one
-    step more of keep costs more. A keep that the method refuses is too small for it. Raises ScheduleError saying why
-    there is none.
+    One step more of keep costs more. Raises ScheduleError saying why there is none.
     """
-    low, high = _least_steps(len(blocks), tokens) - 1, KEEP_STEPS
+    least = _least_steps(len(blocks), tokens)
+    places = ", ".join(map(str, blocks))
+    return dearest_below(
+        lambda step: contender.schedule(blocks, step / KEEP_STEPS),
+        range(least, KEEP_STEPS),
+        flops,
+        cost,
+        f"with its stages at blocks {places}",
+    )
+
+
+def dearest_below(make: Callable[[int], Schedule], steps: range, flops: int, cost: Cost, how: str) -> Schedule:
+    """Of the schedules that `make` gives at `steps`, the dearest found by bisection that costs at most `flops`.
+
+    Cost must grow with the step, but for small ones where a matching begins: what is returned costs at most `flops`,
+    and one step more costs more. A step that is refused is too small. how: words for who cannot go so low.
+    Raises ScheduleError saying why there is none.
+    """
+    low, high = steps.start - 1, steps.stop
     found, least, refusal = None, None, None
     while high - low > 1:
         middle = (low + high) // 2
-        tried = contender.schedule(blocks, middle / KEEP_STEPS)
         try:
+            tried = make(middle)
             price = cost(tried)
         except ScheduleError as error:
             low, refusal = middle, error
@@ -203,8 +245,7 @@ def nearest_below(contender: Contender, blocks: Sequence[int], flops: int, cost:
         return found
     if least is None and refusal is not None:
         raise refusal
-    places = ", ".join(map(str, blocks))
-    raise ScheduleError(f"cannot go below {least or flops:,} FLOPs with its stages at blocks {places}")
+    raise ScheduleError(f"cannot go below {least or flops:,} FLOPs {how}")
 
 
 def _least_steps(stages: int, tokens: int) -> int:

@@ -5,7 +5,7 @@ Knows the bench and contenders. Ignores flags and how results look.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,19 +17,21 @@ from pruning.config import Config, read_config
 from pruning.errors import WeightsError
 from pruning.flops import FlopCounter
 from pruning.model import PrunedViT
-from pruning.schedule import Schedule
+from pruning.schedule import UNTOUCHED, Schedule
 from search.errors import InputError
 from search.evaluation.bench import Bench
-from search.evaluation.comparison import Bits, Comparison, Row, judge_levels
+from search.evaluation.comparison import Bits, Comparison, Costs, Row, judge_levels
 from search.evaluation.contenders import SHARES, Contender, Cost, Entry, Levels, at_cost, at_keep, paper_blocks
 from search.evaluation.device import choose_device
 from search.evaluation.images.splits import Images, open_all, open_images
+from search.evaluation.throughput import measured as to_throughput
 from search.store.records import Measurement
 from search.study.spec import StudySpec, make_spec
 
 Observe = Callable[[int, int, Row], None]  # rows done, rows in all, the row just measured
 
 
+SAVING = Schedule()  # the dense model with exact savings
 IMAGES = 2000  # unless asked otherwise: 90% accuracy within 1.3 points, and paired tests see less than that
 
 
@@ -56,10 +58,31 @@ def compare(
     bench = Bench(_measured(spec), backbone, chosen, choose_device(spec.runtime.device))
     entries = line_up(backbone, contenders, levels, [(path.stem, config) for path, config in exported])
     bench.find_facts()
-    dense = bench.measure(Schedule(), bench.time(Schedule()))
+    dense, saving = bench.measure(UNTOUCHED, bench.time(UNTOUCHED)), _measure_saving(bench)
     rows = list(_measure(bench, entries, observe))
     facts = {"name": backbone.name, "weights": backbone.weights, **backbone.sizes, "fingerprint": backbone.fingerprint}
-    return Comparison(facts, words, dense, judge_levels(rows))
+    measured = [dense, saving, *(row.measurement for row, _ in rows)]
+    costs = _both_costs(backbone, [each for each in measured if each])
+    return Comparison(facts, words, dense, judge_levels(rows), saving, costs)
+
+
+def _measure_saving(bench: Bench) -> Measurement | None:
+    """The dense model with exact savings; None where the backbone has none."""
+    if bench.flops(SAVING) >= bench.flops(UNTOUCHED):
+        return None
+    # not by Bench.time: what has no stages is as fast as the untouched model to it
+    timing = bench.time_pairs(SAVING)
+    return bench.measure(SAVING, to_throughput(timing, bench.facts.dense_images_per_s))
+
+
+def _both_costs(backbone: Backbone, measured: Iterable[Measurement]) -> dict[str, Costs]:
+    counter = FlopCounter(backbone.model)
+    return {each.key: both_costs(counter, each.schedule) for each in measured}
+
+
+def both_costs(counter: FlopCounter, schedule: Schedule) -> Costs:
+    """FLOPs of a schedule without and with exact savings, whatever it asks for."""
+    return Costs(counter.count(schedule, exact_savings=False), counter.count(replace(schedule, exact_savings=True)))
 
 
 def _measured(spec: StudySpec) -> StudySpec:
@@ -132,7 +155,7 @@ def line_up(
     Raises InputError for a level at which nobody can be, or that asks for no less than the dense model costs.
     """
     cost, family = _cost(backbone), backbone.family
-    dense = cost(Schedule())
+    dense = cost(UNTOUCHED)
     blocks = levels.blocks or paper_blocks(family.depth)
     if max(blocks) > family.depth - 2:
         raise InputError(
@@ -148,7 +171,7 @@ def line_up(
             raise InputError(
                 f"{group[0].level}: some method must reach it, got none; {group[0].name}: {group[0].absent}"
             )
-    joined = [Entry(name, s.method, _level(gflops, costs), s) for name, s, gflops in joining]
+    joined = [Entry(name, _method(s), _level(gflops, costs), s) for name, s, gflops in joining]
     # a level of a configuration of its own comes first
     order = list(dict.fromkeys(group[0].level for group in groups if group))
     entries = [*joined, *(entry for group in groups for entry in group)]
@@ -175,6 +198,11 @@ def _costs(levels: Levels, dense: float, joining: Sequence[float]) -> list[float
         return []
     asked = levels.gflops or tuple(joining) or tuple(share * dense for share in SHARES)
     return sorted(set(asked), reverse=True)
+
+
+def _method(schedule: Schedule) -> str:
+    """Of a configuration: its stages may have several."""
+    return " + ".join(schedule.methods) or schedule.method
 
 
 def _level(gflops: float, costs: Sequence[float]) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pruning.deployment import to_onnx
 from pruning.model import PrunedViT
-from pruning.schedule import Schedule
+from pruning.schedule import UNTOUCHED, Schedule
 from search.errors import InputError
 from search.evaluation.evaluator import Bits, Positions, classes_of
 from search.evaluation.images.splits import Split
@@ -95,13 +95,13 @@ class Deployed:
 
     def time(self, schedule: Schedule, images: Tensor) -> PairedTiming:
         """Against the dense model, both in ONNX Runtime and taking turns."""
-        dense, other = self.open(Schedule()), self.open(schedule)
+        dense, other = self.open(UNTOUCHED), self.open(schedule)
         return time_against(dense, lambda batch: other(batch), images)  # the dense model may run against itself
 
     def correct(self, schedule: Schedule, split: Split, kind: str, batch_size: int) -> Bits:
         """One truth value an image of the split, in split order. kind: as for `Evaluator`."""
         predictions = self.predictions(self.open(schedule), split, batch_size)
-        answers = split.labels if kind == "top1" else self.predictions(self.open(Schedule()), split, batch_size)
+        answers = split.labels if kind == "top1" else self.predictions(self.open(UNTOUCHED), split, batch_size)
         right: Bits = (predictions == answers) & (predictions >= 0)
         return right
 

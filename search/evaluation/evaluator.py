@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pruning.model import PrunedViT
-from pruning.schedule import Schedule
+from pruning.schedule import UNTOUCHED, Schedule
+from pruning.tokens import Tokens
 from search.evaluation.images.splits import Split
 from search.evaluation.intervals import wilson
 from search.evaluation.prefix import PrefixCache
+from search.evaluation.reference import DenseReference, Seen
 from search.store.records import Accuracy
 
 Bits = NDArray[np.bool_]
@@ -27,6 +29,10 @@ NO_CLASS = -1  # never right, whatever the label
 
 
 GoOn = Callable[[Bits], bool]
+
+
+def _always(correct: Bits) -> bool:
+    return True
 
 
 class Evaluator:
@@ -41,71 +47,87 @@ class Evaluator:
         device: torch.device,
         cache_bytes: int = 0,
         order: Positions | None = None,
+        reference: DenseReference | None = None,
     ) -> None:
         """kind: "top1" (needs labels) or "agreement" (with the dense model, which is run when first needed).
 
         cache_bytes: what the prefix cache may hold on the device. order: a permutation of the split's images;
-        None for the split's own order.
+        None for the split's own order. reference: of the split; what it lacks is filled in when it is needed.
         """
         if kind == "top1" and split.labels is None:
             raise ValueError(f"kind top1 needs labels; split {split.name} has none")
-        self._model = PrunedViT(model.backbone).eval()
+        self._model = PrunedViT(model.backbone, UNTOUCHED).eval()
         self._split, self._kind = split, kind
         self._device = device
         order = np.arange(len(split)) if order is None else order
         self._batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
         self._order = order
         self._cache = PrefixCache(cache_bytes)
+        self._reference = reference
 
     def correct(self, schedule: Schedule) -> Bits:
         """One truth value an image of the split, in split order."""
         correct = np.empty(len(self._order), dtype=bool)
-        correct[self._order] = self.correct_until(schedule, lambda seen: True)
+        correct[self._order] = self.see(schedule).correct
         return correct
 
-    def correct_until(self, schedule: Schedule, go_on: GoOn, before: Bits | None = None) -> Bits:
-        """One truth value an image, in the evaluator's order, until all are seen or `go_on` says no.
+    def see(self, schedule: Schedule, go_on: GoOn = _always, before: Seen | None = None) -> Seen:
+        """What the schedule makes of the images, in the evaluator's order, until all are seen or `go_on` says no.
 
         go_on: called after every batch but the last with the truth values so far. before: of the first images, as an
         earlier call gave them; their batches are not run again.
         """
-        answers = self._answers
-        seen = np.zeros(0, dtype=bool) if before is None else before
-        done = sum(last <= len(seen) for last in accumulate(map(len, self._batches)))
-        seen = seen[: sum(map(len, self._batches[:done]))]
-        for positions, predictions in zip(self._batches[done:], self._run(schedule, done), strict=True):
-            right = (predictions == answers[positions]) & (predictions != NO_CLASS)
-            seen = np.concatenate([seen, right])
-            if len(seen) < len(self._order) and not go_on(seen):
+        done = sum(last <= len(before or ()) for last in accumulate(map(len, self._batches)))
+        seen = before.first(sum(map(len, self._batches[:done]))) if before and done else None
+        for positions, logits in zip(self._batches[done:], self._run(schedule, done), strict=True):
+            found = self._judge(positions, logits)
+            seen = found if seen is None else seen.joined(found)
+            if len(seen) < len(self._order) and not go_on(seen.correct):
                 break
+        assert seen is not None
         return seen
+
+    def _judge(self, positions: Positions, logits: Tensor) -> Seen:
+        """The answers of one batch against what is right, and the dense model's."""
+        predictions, answers = classes_of(logits).numpy(), self._answers[positions]
+        right = (predictions == answers) & (predictions != NO_CLASS)
+        if self._reference is None:
+            return Seen(right)
+        dense, divergence = self._reference.compare(positions, logits)
+        return Seen(right, predictions == dense, right != (dense == answers), divergence)
 
     def predictions(self, schedule: Schedule) -> NDArray[np.int64]:
         """The most likely class of each image, in split order; ties go to the lower class; NO_CLASS where logits
         are not numbers."""
         predictions = np.empty(len(self._order), dtype=np.int64)
-        predictions[self._order] = np.concatenate(list(self._run(schedule)))
+        classes = [classes_of(logits).numpy() for logits in self._run(schedule, compare=False)]
+        predictions[self._order] = np.concatenate(classes)
         return predictions
 
     @torch.inference_mode()
     def dense(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """The dense model's predictions and margins (top-1 minus top-2 probability), in split order."""
-        self._model.schedule = Schedule()
+        self._model.schedule = UNTOUCHED
         classes, margins = np.empty(len(self._order), dtype=np.int64), np.empty(len(self._order))
         for number, positions in enumerate(self._batches):
             logits = self._logits(number, positions)
+            if self._reference is not None:
+                self._reference.keep(positions, logits)
             classes[positions] = classes_of(logits).numpy()
             best = logits.float().softmax(-1).topk(min(2, logits.shape[-1])).values.cpu().double().numpy()
             margins[positions] = np.nan_to_num(best[:, 0] - best[:, -1])
         return classes, margins
 
-    def _run(self, schedule: Schedule, first: int = 0) -> Iterator[NDArray[np.int64]]:
-        """Predictions batch by batch, from the batch `first` on."""
-        self._model.schedule = schedule
+    def _run(self, schedule: Schedule, first: int = 0, compare: bool = True) -> Iterator[Tensor]:
+        """Logits batch by batch, from the batch `first` on. compare: with the dense model's, filled in beforehand."""
         for number, positions in enumerate(self._batches[first:], start=first):
             with torch.inference_mode():
-                classes = classes_of(self._logits(number, positions)).numpy()
-            yield classes
+                if compare and self._reference is not None and not self._reference.knows(positions):
+                    self._model.schedule = UNTOUCHED
+                    self._reference.keep(positions, self._logits(number, positions))
+                self._model.schedule = schedule
+                logits = self._logits(number, positions)
+            yield logits
 
     def _logits(self, number: int, positions: Positions) -> Tensor:
         """Logits of one batch, from the tokens entering the first stage if they are kept."""
@@ -116,16 +138,17 @@ class Evaluator:
             images = self._split.take(positions).to(self._device)
             seeds = model.seeds(images)
             kept = kept or (0, model.embed(images))
+        if first == model.family.depth:  # no stage: nothing that another schedule could begin with
+            return model.logits(Tokens(kept[1]), kept[0], seeds)
         tokens = model.run_blocks(kept[1], kept[0], first)
-        if first < model.family.depth:
-            self._cache.keep(number, first, tokens)
-        return model.head(model.run_blocks(tokens, first, seeds=seeds))
+        self._cache.keep(number, first, tokens)
+        return model.logits(Tokens(tokens), first, seeds)
 
     @cached_property
     def _answers(self) -> NDArray[np.int64]:
         """What counts as right, in split order."""
         if self._kind == "agreement":
-            return self.predictions(Schedule())
+            return self.predictions(UNTOUCHED)
         assert self._split.labels is not None
         return self._split.labels
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from pruning.backbones import Backbone
 from pruning.config import Config, load_backbone_of, read_config
-from pruning.schedule import Schedule
+from pruning.schedule import UNTOUCHED
 from search.errors import InputError
 from search.evaluation.bench import Bench
 from search.evaluation.deployed import ONNXRUNTIME, check_onnxruntime
@@ -81,7 +81,7 @@ def replay(path: Path, data_path: str | None = None, runtime: str = "torch") -> 
             profile=None,
         )
     )
-    bench.use(replace(bench.facts, dense_images_per_s=bench.time_pairs(Schedule()).dense_images_per_s))
+    bench.use(replace(bench.facts, dense_images_per_s=bench.time_pairs(UNTOUCHED).dense_images_per_s))
     if deployed:
         measured = bench.measure_deployed(config.schedule)
     else:

@@ -18,9 +18,11 @@ import torch
 from numpy.typing import NDArray
 
 from pruning.backbones import Backbone, load_backbone
+from pruning.families import Family
 from pruning.flops import FlopCounter, trace_flops
+from pruning.methods import METHODS, REVISION, load_method
 from pruning.model import PrunedViT
-from pruning.schedule import Schedule
+from pruning.schedule import UNTOUCHED, Schedule
 from search.errors import SearchError
 from search.evaluation.deployed import ONNXRUNTIME, PROFILE_POINTS, Deployed, describe_onnxruntime, prepare
 from search.evaluation.device import DTYPES, choose_device, describe_device, machine_key
@@ -29,10 +31,11 @@ from search.evaluation.facts import Facts, choose_dtype
 from search.evaluation.images.splits import Images, Split, open_images
 from search.evaluation.order import pack_strata, stratify, unpack_strata
 from search.evaluation.profile import LatencyProfile
-from search.evaluation.profiling import measure_profile
+from search.evaluation.profiling import StageKind, images_of_a_pass, measure_profile, stage_kinds
+from search.evaluation.reference import DenseReference
 from search.evaluation.throughput import PairedTiming, time_pairs
 from search.study.space import smallest
-from search.study.spec import StudySpec
+from search.study.spec import StudySpec, make_spec
 
 
 class Rig:
@@ -54,6 +57,7 @@ class Rig:
         """
         device = choose_device("cpu" if spec.objectives.throughput == ONNXRUNTIME else spec.runtime.device)
         backbone = load_backbone(spec.backbone.name, spec.backbone.weights, **spec.backbone.sizes)
+        spec = for_backbone(spec, backbone.family)
         return cls(spec, backbone, open_images(spec.data, spec.objectives, backbone), device)
 
     # What is found out once
@@ -71,18 +75,18 @@ class Rig:
             return self._facts
         dtype, reason = self._choose_dtype()
         self._model = self.cast(dtype)
-        closed, traced = self.flops(Schedule()), trace_flops(self.backbone.model)
+        closed, traced = self.flops(UNTOUCHED), trace_flops(self.backbone.model, UNTOUCHED)
         if closed != traced:
             raise SearchError(
                 f"backbone {self.backbone.name}: closed form {closed} FLOPs, fvcore {traced}; report this"
             )
         profile, origin, key, dense = None, "", "", 0.0
         if self.spec.objectives.throughput == "measured":
-            dense = self.time_pairs(Schedule()).dense_images_per_s
+            dense = self.time_pairs(UNTOUCHED).dense_images_per_s
         else:
             key = self._profile_key(dtype)
             profile, origin = self._profile_elsewhere(key) or (self._measure_profile(), "")
-            dense = profile.predict(Schedule()).images_per_s
+            dense = profile.predict(UNTOUCHED).images_per_s
         self.use(
             Facts(
                 dtype=dtype,
@@ -115,9 +119,10 @@ class Rig:
 
     def _profile_key(self, dtype: str) -> str:
         """Of all that a latency profile depends on, but for methods and token counts (see `LatencyProfile.covers`)."""
-        runtime = self.spec.objectives.throughput
+        runtime, saves = self.spec.objectives.throughput, self.spec.space.exact_savings
+        machine = machine_key(self.device)
         return _digest(
-            self.backbone.identity, dtype, self._batch_size, runtime, self.hardware, machine_key(self.device)
+            self.backbone.identity, dtype, self._batch_size, runtime, self.hardware, machine, REVISION, saves
         )
 
     def _profile_elsewhere(self, key: str) -> tuple[LatencyProfile, str] | None:
@@ -127,7 +132,7 @@ class Rig:
                 if facts.profile is None:
                     return None
                 profile = LatencyProfile.from_dict(facts.profile)
-                if profile.covers(self.spec.space.methods, self._fewest()):
+                if profile.covers((kind.name for kind in self._stage_kinds()), self._fewest()):
                     return profile, facts.profile_from or name
         return None
 
@@ -164,7 +169,7 @@ class Rig:
 
     def _stratify(self) -> NDArray[np.uint8]:
         """Run the dense model over the search split; its answers are kept, since it is the first trial too."""
-        evaluator = self._evaluator(self.model, self.search_split)
+        evaluator = self._evaluator(self.model, self.search_split, reference=self._search_reference)
         classes, margins = evaluator.dense()
         agreement = self.spec.objectives.accuracy == "agreement"
         right = np.ones(len(classes), dtype=bool) if agreement else classes == self.search_split.labels
@@ -191,6 +196,14 @@ class Rig:
         kind = kind or self.spec.objectives.accuracy
         return Evaluator(model, split, kind, self._batch_size, self.device, **options)
 
+    @cached_property
+    def _search_reference(self) -> DenseReference | None:
+        return self._reference(self.search_split)
+
+    def _reference(self, split: Split) -> DenseReference | None:
+        classes = self.backbone.num_classes
+        return DenseReference(len(split), classes) if classes and DenseReference.fits(len(split), classes) else None
+
     def timing_images(self) -> torch.Tensor:
         """One full batch [B, C, H, W] on the device."""
         size = self._batch_size
@@ -208,7 +221,13 @@ class Rig:
         runtime: dict[str, Any] = {}
         if self.spec.objectives.throughput == ONNXRUNTIME:
             runtime = {"prepare": prepare, "points": PROFILE_POINTS}
-        return measure_profile(self.model, self.timing_images(), self.spec.space.methods, self._fewest(), **runtime)
+        images = self.timing_images()
+        images = images[: images_of_a_pass(self.model, images)]
+        return measure_profile(self.model, images, self._stage_kinds(), self._fewest(), **runtime)
+
+    def _stage_kinds(self) -> list[StageKind]:
+        space = self.spec.space
+        return stage_kinds(space.methods, space.options, self.model)
 
     # What it is made of
 
@@ -222,6 +241,10 @@ class Rig:
 
     def key(self, schedule: Schedule) -> str:
         return schedule.key_for(self.backbone.family.tokens)
+
+    def is_untouched(self, schedule: Schedule) -> bool:
+        """Whether it leaves the model as it is; exact savings do not."""
+        return self.key(schedule) == UNTOUCHED.key
 
     def flops(self, schedule: Schedule) -> int:
         """Of one image, fvcore convention; microseconds."""
@@ -246,6 +269,17 @@ class Rig:
         """What speeds hold for: the device, and what runs on it if that is not torch."""
         runtime = f", {describe_onnxruntime()}" if self.spec.objectives.throughput == ONNXRUNTIME else ""
         return describe_device(self.device) + runtime
+
+
+def for_backbone(spec: StudySpec, family: Family) -> StudySpec:
+    """The study with the methods that the backbone can run, where it names none: some need a class token."""
+    space = spec.space
+    if family.class_token or set(space.methods) != set(METHODS):
+        return spec
+    able = [name for name in space.methods if not load_method(name, {}).needs_class_token]
+    options = {name: values for name, values in space.options.items() if name in able}
+    chosen = {**spec.to_dict()["space"], "methods": able, "options": options, "mixed": space.mixed}
+    return make_spec({**spec.to_dict(), "space": chosen}, spec.name)
 
 
 def _digest(*parts: object) -> str:

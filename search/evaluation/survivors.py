@@ -20,6 +20,7 @@ from pruning.backbones import Backbone
 from pruning.config import Config, load_backbone_of
 from pruning.model import PrunedViT
 from pruning.naming import DEMO
+from pruning.schedule import UNTOUCHED
 from pruning.tokens import Tokens
 from search.errors import InputError
 from search.evaluation.device import DTYPES, choose_device
@@ -74,7 +75,7 @@ def dissect(model: PrunedViT, split: Split, names: Sequence[str], words: Callabl
     device = next(model.parameters()).device
     images = split.batch(0, len(split)).to(device)
     stages, pruned = _walk(model, images)
-    dense = PrunedViT(model.backbone).eval()
+    dense = PrunedViT(model.backbone, UNTOUCHED).eval()
     with torch.inference_mode():
         answers = [_answers(logits, words) for logits in (dense(images), pruned)]
     rows, columns = model.architecture.model.patch_embed.grid_size
@@ -101,7 +102,7 @@ def _walk(model: PrunedViT, images: Tensor) -> tuple[list[tuple[int, Tokens]], T
         tokens = model.advance(tokens, start, plan.block + 1, seeds)
         start = plan.block + 1
         stages.append((plan.block, tokens))
-    return stages, model.head(model.advance(tokens, start, seeds=seeds).values)
+    return stages, model.logits(tokens, start, seeds)
 
 
 def _of_image(block: int, tokens: Tokens, image: int, prefix: int) -> Survivors:

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from pruning.model import PrunedViT
-from pruning.schedule import Schedule
+from pruning.schedule import UNTOUCHED, Schedule
 from search.evaluation.device import synchronize
 from search.store.records import Throughput
 
@@ -77,7 +77,7 @@ class PairedTiming:
 
 def time_pairs(model: PrunedViT, schedule: Schedule, images: Tensor, repeats: int = REPEATS) -> PairedTiming:
     """Time `schedule` against the dense model on `images` [B, C, H, W], after a warm-up of both."""
-    dense, pruned = PrunedViT(model.backbone).eval(), PrunedViT(model.backbone, schedule).eval()
+    dense, pruned = PrunedViT(model.backbone, UNTOUCHED).eval(), PrunedViT(model.backbone, schedule).eval()
     return time_against(dense, pruned, images, repeats)
 
 

@@ -20,7 +20,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from pruning.backbones import load_backbone
 from pruning.errors import ScheduleError
-from pruning.schedule import Schedule
+from pruning.schedule import UNTOUCHED, Schedule
 from search.errors import InputError
 from search.evaluation.bench import Bench, images_of_a_look
 from search.evaluation.device import bfloat16_is_fast, choose_device, synchronize
@@ -30,11 +30,13 @@ from search.evaluation.images.collection import DemoImages
 from search.evaluation.images.pixels import Pixels
 from search.evaluation.images.splits import Images
 from search.evaluation.profile import LatencyProfile
-from search.evaluation.profiling import GRID, TURNS, Turns, measure_profile
+from search.evaluation.profiling import GRID, TURNS, Turns, measure_profile, stage_kinds
+from search.evaluation.rig import for_backbone
 from search.evaluation.throughput import REPEATS
 from search.fleet.limits import check_budget, check_methods, speedup_limit_error
+from search.study.baselines import baselines
 from search.study.sections import WEIGHTS
-from search.study.space import baselines, distributions, smallest, to_schedule
+from search.study.space import distributions, smallest, to_schedule
 from search.study.spec import StudySpec
 
 DRAWS = 1000  # schedules of the space, drawn uniformly: a share of 0.5 is then known to 0.03
@@ -128,6 +130,7 @@ class NoImages:
 def forecast(spec: StudySpec) -> Forecast:
     """Raises InputError or PruningError for a study that could not be launched anywhere; writes nothing."""
     bench, notes = _open(spec)
+    spec = bench.spec
     check_methods(spec, bench)
     check_budget(spec, bench)
     depth = bench.backbone.family.depth
@@ -142,7 +145,7 @@ def forecast(spec: StudySpec) -> Forecast:
             raise speedup_limit_error(spec, most)
     fitting = [schedule for schedule in drawn if _fits(schedule, bench, profile)]
     timed = [profile.predict(schedule) for schedule in fitting]
-    dense = profile.predict(Schedule()).images_per_s
+    dense = profile.predict(UNTOUCHED).images_per_s
     seconds = [spec.data.search_images / each.images_per_s for each in timed] or [spec.data.search_images / dense]
     speedups = [each.speedup for each in timed] or [1.0]
     trial_s = min(seconds), statistics.median(seconds), max(seconds)
@@ -186,7 +189,7 @@ def _open(spec: StudySpec) -> tuple[Bench, list[str]]:
         notes.append("speed: taken in torch here; the study takes its own in ONNX Runtime")
     none = np.arange(0)
     images = Images(NoImages(backbone.family.image_shape), none, none, False, torch.zeros(1), torch.ones(1))
-    return Bench(spec, backbone, images, device), notes
+    return Bench(for_backbone(spec, backbone.family), backbone, images, device), notes
 
 
 def _confirm_s(spec: StudySpec, dense: float, trial_s: float) -> float:
@@ -220,10 +223,9 @@ class _Clock:
         least = smallest(bench.spec.space, family.depth, bench.flops).plan(family.tokens)
         fewest = least[-1].kept if least else family.tokens
         images = self._image.repeat(self._size, 1, 1, 1)
+        kinds = stage_kinds(bench.spec.space.methods, bench.spec.space.options, bench.model)
         began = time.perf_counter()
-        profile = measure_profile(
-            bench.model, images, bench.spec.space.methods, fewest, points=PROFILE_POINTS, turns=SHORT
-        )
+        profile = measure_profile(bench.model, images, kinds, fewest, points=PROFILE_POINTS, turns=SHORT)
         self._profile_s = time.perf_counter() - began
         return profile
 
@@ -262,7 +264,7 @@ def _seconds(bench: Bench, image: torch.Tensor) -> float:
 def _named(bench: Bench) -> list[tuple[str, Schedule]]:
     space, depth = bench.spec.space, bench.backbone.family.depth
     cheapest = smallest(space, depth, bench.flops)
-    first, *others = baselines(space, depth)
+    first, *others = baselines(space, depth, bench.backbone.family.tokens)
     return [first, ("cheapest", cheapest), *others]
 
 

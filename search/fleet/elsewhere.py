@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from pruning.schedule import Schedule
+from pruning.schedule import UNTOUCHED
 from search.evaluation.facts import Facts
 from search.fleet.worker import FACTS
 from search.store.records import Evaluation, StudyRecord
@@ -29,7 +29,7 @@ def prediction_error(finalists: Sequence[Evaluation]) -> float | None:
     errors = [
         abs(each.search.throughput.speedup / each.confirm.throughput.speedup - 1)
         for each in finalists
-        if each.confirm is not None and each.search.throughput.how == "profiled" and each.search.key != Schedule().key
+        if each.confirm is not None and each.search.throughput.how == "profiled" and each.search.key != UNTOUCHED.key
     ]
     return statistics.median(errors) if errors else None
 

@@ -15,7 +15,7 @@ from search.evaluation.facts import Facts
 from search.fleet.worker import FACTS, Observer, Worker
 from search.store.fronts import Store
 from search.store.records import StudyRecord
-from search.study.spec import check_files, make_spec
+from search.study.spec import check_files, read_stored_spec
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ def open_worker(store: Store, record: StudyRecord, number: int, keeps_time: bool
             f"study {record.name} must have begun before workers join it; launch it, or start ztp "
             "worker without a name, which begins studies that wait"
         )
-    spec = make_spec(record.spec, f"study {record.name}")
+    spec = read_stored_spec(record.spec, f"study {record.name}")
     check_files(spec)
     bench = Bench.open(spec)
     bench.use(Facts.from_dict(facts))
@@ -57,7 +57,7 @@ def has_trials(store: Store, record: StudyRecord) -> bool:
     """Whether the study is prepared, runs, and has budget left."""
     if record.state != "running" or FACTS not in record.provenance:
         return False
-    return not store.progress(record.id).is_spent(make_spec(record.spec, f"study {record.name}").budget.time)
+    return not store.progress(record.id).is_spent(read_stored_spec(record.spec, f"study {record.name}").budget.time)
 
 
 def help_with(store: Store, record: StudyRecord, number: int, observe: Observer | None = None) -> bool:

@@ -19,7 +19,7 @@ from search.fleet.walk import Walk
 from search.fleet.worker import FACTS, Observer
 from search.store.fronts import Store
 from search.store.records import HELD_STATES, OPEN_STATES, StudyRecord
-from search.study.spec import StudySpec, check_files
+from search.study.spec import StudySpec, check_files, continued_spec, read_stored_spec
 
 
 def launch(spec: StudySpec, url: str, observe: Observer, workers: int = 1, engine: str | None = None) -> StudyRecord:
@@ -34,10 +34,12 @@ def launch(spec: StudySpec, url: str, observe: Observer, workers: int = 1, engin
     known, others = _look(spec, url)
     if known is not None and known.state == "done":
         return known  # nothing needs to be loaded
+    if known is not None:
+        spec = continued_spec(read_stored_spec(known.spec, f"study {spec.name}"), spec)
     bench = open_bench(spec, known)
     bench.learn(others)
     if known is None:
-        check_speedup(spec, bench)  # nobody else can have taken the profile: there is no study to keep it yet
+        check_speedup(bench.spec, bench)  # nobody else can have taken the profile: there is no study to keep it yet
     store = Patience(read_settings().patience_s).wrap(Store.open(url))
     try:
         record = store.add_study(spec)
@@ -68,8 +70,8 @@ def open_bench(spec: StudySpec, known: StudyRecord | None) -> Bench:
     bench = Bench.open(spec)
     if known is not None and FACTS in known.provenance:
         bench.use(Facts.from_dict(known.provenance[FACTS]))
-    check_methods(spec, bench)
-    check_budget(spec, bench)
+    check_methods(bench.spec, bench)
+    check_budget(bench.spec, bench)
     _ = bench.search_split, bench.confirm_split
     return bench
 

@@ -19,7 +19,7 @@ from search.fleet.settings import read_settings
 from search.fleet.walk import Walk
 from search.store.fronts import Store
 from search.store.records import OPEN_STATES, StudyRecord
-from search.study.spec import make_spec
+from search.study.spec import read_stored_spec
 
 HANDED_BACK = ("created", "handed back by a worker that was ended")
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def serve(store: Store, record: StudyRecord, number: int) -> Served:
 def _lead(store: Store, record: StudyRecord, lead: Leadership) -> Served:
     lease = lead.lease
     try:
-        spec = make_spec(record.spec, f"study {record.name}")
+        spec = read_stored_spec(record.spec, f"study {record.name}")
         check_here(spec, spec.runtime.engine, store.url)
         patient = Patience(read_settings().patience_s).wrap(store)
         bench, engine = open_bench(spec, record), spec.runtime.engine

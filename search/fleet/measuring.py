@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from pruning.schedule import Schedule
+from pruning.schedule import UNTOUCHED, Schedule
 from search.evaluation.bench import Bench
 from search.evaluation.racing import Hurdle, Race
 from search.fleet.failures import TrialFailed, guarded, limit_s
@@ -90,7 +90,7 @@ class Measuring:
         schedule, throughput, known = proposal.schedule, proposal.throughput, proposal.known
         if known.own is not None:
             return known.own.search
-        if self._bench.key(schedule) == self._bench.key(Schedule()):
+        if self._bench.key(schedule) == self._bench.key(UNTOUCHED):
             return self._measure_dense()
         if known.elsewhere is not None:
             return self._taken_over(known.elsewhere, schedule, throughput)
@@ -127,13 +127,13 @@ class Measuring:
     def _kept_dense(self) -> Measurement | None:
         """As the study has it: once it is kept, it never changes."""
         if self._kept is None:
-            found = self._store.evaluation(self._record.id, self._bench.key(Schedule()))
+            found = self._store.evaluation(self._record.id, self._bench.key(UNTOUCHED))
             self._kept = found.search if found else None
         return self._kept
 
     def _measure_dense(self) -> Measurement:
         if self._dense is None:
-            dense = Schedule()
+            dense = UNTOUCHED
             throughput = self._bench.throughput(dense)
             with self._limited():
                 found = self._store.reusable(self._bench.identity(dense))

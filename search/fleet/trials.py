@@ -10,14 +10,14 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from pruning.errors import ScheduleError
-from pruning.schedule import Schedule
+from pruning.schedule import UNTOUCHED, Schedule
 from search.errors import SearchError
 from search.evaluation.bench import Bench
 from search.store.drafts import Drafts
@@ -25,10 +25,11 @@ from search.store.fronts import Store
 from search.store.queue import REFUSED, failed
 from search.store.records import Ending, Known, Measurement, Slot, StudyRecord, Throughput
 from search.store.versions import ACCURACY_BELOW_DENSE
+from search.study.baselines import baselines
 from search.study.problem import PROBED, Probe, Problem, Result
 from search.study.samplers import make_sampler
 from search.study.sections import BudgetSpec
-from search.study.space import baselines, distributions, to_params, to_schedule
+from search.study.space import distributions, to_params, to_schedule
 from search.study.spec import StudySpec
 
 LOGGER = logging.getLogger(__name__)
@@ -94,7 +95,7 @@ class Trials:
     def _problem(self) -> Problem:
         """The study as samplers see it. Where speed is measured, the ratio of FLOPs stands for it beforehand."""
         bench, drop = self._bench, self._spec.budget.max_accuracy_drop
-        dense_flops = bench.flops(Schedule())
+        dense_flops = bench.flops(UNTOUCHED)
         profiled = bench.facts.profile is not None
         return Problem(
             space=self._spec.space,
@@ -112,7 +113,7 @@ class Trials:
 
     def enqueue_baselines(self) -> None:
         """The dense model, uniform schedules and the paper's shape go first; those over the limits stay out."""
-        for label, schedule in baselines(self._spec.space, self._depth):
+        for label, schedule in baselines(self._spec.space, self._depth, self._bench.backbone.family.tokens):
             if schedule.stages and self._over_known_limits(schedule):
                 continue
             params = to_params(schedule, self._spec.space, self._depth)
@@ -251,7 +252,16 @@ def result_of(trial: FrozenTrial) -> Result | None:
         return None
     accuracy, complete = document["accuracy"], document.get("complete", True)
     error = 0.0 if complete else (accuracy["high"] - accuracy["low"]) / (2 * INTERVAL_WIDTHS)
-    return Result(accuracy["value"], error, complete, is_feasible(trial.constraints))
+    result = Result(accuracy["value"], error, complete, is_feasible(trial.constraints))
+    fidelity = document.get("fidelity")
+    if not fidelity:
+        return result
+    return replace(
+        result,
+        divergence=fidelity["divergence"],
+        divergence_error=fidelity["divergence_error"],
+        loss_error=max(error, fidelity["loss_error"]),
+    )
 
 
 def baseline_label(attributes: Mapping[str, Any]) -> str | None:

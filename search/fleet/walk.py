@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import platform
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import version
 
-from pruning.schedule import Schedule
+from pruning.schedule import UNTOUCHED
 from search.errors import LeadChanged, SearchError, StudyHeld
 from search.evaluation.bench import Bench
 from search.evaluation.facts import Facts
@@ -23,7 +24,8 @@ from search.fleet.leaving import leaving
 from search.fleet.limits import check_speedup
 from search.fleet.worker import FACTS, Observer, Worker
 from search.store.fronts import Store
-from search.store.records import HELD_STATES, OPEN_STATES, Progress, StudyRecord
+from search.store.records import HELD_STATES, OPEN_STATES, Measurement, Progress, StudyRecord
+from search.study.loss_model import fit_loss_model
 
 RECORDED_VERSIONS = ("zero-tprune-search", "torch", "timm", "optuna", "fvcore")
 POLL_S = 1.0  # between two looks at what the leader has done
@@ -83,6 +85,7 @@ class Walk:
         self._prepare(lease)
         self._observe(self._store.progress(study_id))
         self._search(lead, lease)
+        self._choose_front(lease)
         self._enter("confirming", lease)
         self._confirm(lead, lease)
         done, total = self._store.progress(study_id).done, self._bench.spec.budget.trials
@@ -183,13 +186,21 @@ class Walk:
         finally:
             worker.mend()
 
+    def _choose_front(self, lease: str | None) -> None:
+        """By estimates from all that was measured, which are closer to the truth than what was counted of each."""
+        study_id = self._record.id
+        measured = [e.search for e in self._store.evaluations(study_id) if e.search.complete]
+        estimates = estimate_accuracies(measured)
+        if estimates:
+            self._store.save_estimates(study_id, estimates, lease)
+
     # Confirm
 
     def _confirm(self, lead: Leadership, lease: str | None) -> None:
         """Measure the dense model and every finalist on images and in a clock the search has not seen."""
         study_id = self._record.id
         front = self._store.front(study_id)
-        dense = self._store.evaluation(study_id, self._bench.key(Schedule()))
+        dense = self._store.evaluation(study_id, self._bench.key(UNTOUCHED))
         finalists = {e.search.key: e for e in [*([dense] if dense else []), *(front.points if front else ())]}
         for key, evaluation in finalists.items():
             self._enter("confirming", lease)  # also after a brief pause
@@ -199,6 +210,22 @@ class Walk:
                 self._observe(self._store.progress(study_id))
         confirmed = [e for key in finalists if (e := self._store.evaluation(study_id, key)) is not None]
         self._store.set_provenance(study_id, {PREDICTION_ERROR: prediction_error(confirmed)}, lease)
+
+
+def estimate_accuracies(measured: Sequence[Measurement]) -> dict[str, float]:
+    """By key, of complete measurements, what their answers and their divergence together suggest; {} for too few."""
+    dense = next((m for m in measured if m.key == UNTOUCHED.key), None)
+    pruned = [(m, m.fidelity) for m in measured if m.fidelity is not None and m.key != UNTOUCHED.key]
+    if dense is None:
+        return {}
+    losses = [dense.accuracy.value - m.accuracy.value for m, _ in pruned]
+    model = fit_loss_model(losses, [f.loss_error for _, f in pruned], [f.divergence for _, f in pruned])
+    if model is None:
+        return {}
+    return {
+        m.key: dense.accuracy.value - model.estimate(loss, f.loss_error, f.divergence, f.divergence_error)[0]
+        for loss, (m, f) in zip(losses, pruned, strict=True)
+    }
 
 
 def _provenance(bench: Bench, facts: Facts) -> dict[str, object]:

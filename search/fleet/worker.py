@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
-from pruning.schedule import Schedule
+from pruning.schedule import UNTOUCHED
 from search import logs
 from search.errors import SearchError, StorageUnavailable, TrialStopped
 from search.evaluation.bench import Bench
@@ -175,7 +175,7 @@ class Worker:
         self._bench.release()
         verdict = self._keep(lambda: self.trials.lose(held, failure.kind, failure.reason))
         if verdict == "failed":
-            is_dense = self._bench.key(proposal.schedule) == self._bench.key(Schedule())
+            is_dense = self._bench.key(proposal.schedule) == self._bench.key(UNTOUCHED)
             self._failures.add(self._bench.spec.name, failure, is_dense)
 
     def _hand_back(self) -> None:

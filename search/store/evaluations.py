@@ -9,6 +9,7 @@ Laws:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -66,7 +67,7 @@ def to_evaluation(row: Row[Any]) -> Evaluation:
     confirm = None
     if row.confirm is not None:
         confirm = Measurement.from_dict({**row.confirm, "schedule": row.schedule}, row.confirm_correct)
-    return Evaluation(trial=row.trial, search=_search(row), feasible=row.feasible, confirm=confirm)
+    return Evaluation(row.trial, _search(row), row.feasible, confirm, row.estimate)
 
 
 def _search(row: Row[Any]) -> Measurement:
@@ -123,6 +124,14 @@ def add(connection: Connection, study_id: int, trial: int, measurement: Measurem
     elif measurement.complete and not row.complete:
         del values["trial"]
         connection.execute(update(EVALUATION).where(EVALUATION.c.id == row.id).values(values))
+
+
+def set_estimates(connection: Connection, study_id: int, estimates: Mapping[str, float]) -> None:
+    """By schedule key, the accuracy that fronts are chosen by from now on."""
+    of_key = (EVALUATION.c.study_id == study_id) & (EVALUATION.c.schedule_key == bindparam("key"))
+    rows = [{"key": key, "value": value} for key, value in estimates.items()]
+    if rows:
+        connection.execute(update(EVALUATION).where(of_key).values(estimate=bindparam("value")), rows)
 
 
 def set_confirm(connection: Connection, study_id: int, key: str, measurement: Measurement) -> bool:

@@ -29,7 +29,7 @@ from search.store.leaders import LeaderStore
 from search.store.migrations import HEAD
 from search.store.queue import Queue
 from search.store.records import Evaluation, Front, Measurement, Progress, StudyRecord
-from search.study.spec import StudySpec, differences, make_spec
+from search.study.spec import StudySpec, differences, read_stored_spec
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
@@ -116,9 +116,8 @@ class Store(LeaderStore, Queue):
             record = self._find_or_add(spec)
         except IntegrityError:  # another process was faster
             record = self._find_or_add(spec)
-        # through make_spec: fields that a later release added have their defaults in an older study
-        stored = make_spec(record.spec, f"study {spec.name} at {shown(self._url)}")
-        changed = differences(stored.to_dict(), spec.to_dict())
+        stored = read_stored_spec(record.spec, f"study {spec.name} at {shown(self._url)}")
+        changed = differences(stored, spec)
         if changed:
             raise SpecConflict(
                 f"study {spec.name} at {shown(self._url)} exists with another spec ({'; '.join(changed)}); "

@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, delete, ins
 from sqlalchemy.exc import IntegrityError
 
 from search.errors import LeadChanged, SearchError
-from search.store import evaluations, slots, studies
+from search.store import evaluations, slots, studies, versions
 from search.store.database import reading, writing
 from search.store.records import STUDY_STATES, Measurement
 from search.store.tables import LEADER
@@ -82,6 +82,14 @@ class LeaderStore:
         with writing(self._engine) as connection:
             _check(connection, study_id, lease)
             studies.merge_provenance(connection, study_id, provenance)
+
+    def save_estimates(self, study_id: int, estimates: Mapping[str, float], lease: str | None = None) -> None:
+        """Keep, by schedule key, the accuracies that the front is chosen by, and the front that follows from them."""
+        with writing(self._engine) as connection:
+            _check(connection, study_id, lease)
+            slots.lock_study(connection, study_id)
+            evaluations.set_estimates(connection, study_id, estimates)
+            versions.update_front(connection, study_id)
 
     def save_confirm(self, study_id: int, key: str, measurement: Measurement, lease: str | None = None) -> None:
         """Keep a finalist's measurement on the confirm split. Raises SearchError if there is no such evaluation."""

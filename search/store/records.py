@@ -31,6 +31,22 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
+class Fidelity:
+    """How close answers are to the dense model's, on the images of an accuracy.
+
+    agreement: share of images with the same most likely class. divergence: mean Kullback-Leibler divergence of the
+    class probabilities from the dense model's, nats; divergence_error: its standard error. loss_error: standard error
+    of the difference in accuracy to the dense model, paired by image. All are of the whole split, estimated where not
+    all of its images were seen.
+    """
+
+    agreement: float
+    divergence: float
+    divergence_error: float
+    loss_error: float
+
+
+@dataclass(frozen=True)
 class Throughput:
     """Images per second, and the ratio to the dense model that the number rests on.
 
@@ -63,6 +79,7 @@ class Measurement:
     complete: whether every image of the split was seen; if not, accuracy and correctness are of those that were.
     identity: what was measured, the same in every study (sha256, hex); "" if that is not known. It is no part of
         the document: a search measurement has it in a column of the store, a confirm measurement keeps none.
+    fidelity: None where it was not measured.
     """
 
     schedule: Schedule
@@ -74,6 +91,7 @@ class Measurement:
     correct: bytes = b""
     complete: bool = True
     identity: str = ""
+    fidelity: Fidelity | None = None
 
     @property
     def gflops(self) -> float:
@@ -83,7 +101,7 @@ class Measurement:
         """Plain data without the correctness bits and the identity, for JSON columns, YAML and trial attributes."""
         data = {name: asdict(getattr(self, name)) for name in ("accuracy", "throughput", "setting")}
         head = {"schedule": self.schedule.to_dict(), "key": self.key, "flops": self.flops, "complete": self.complete}
-        return {**head, **data}
+        return {**head, **data, "fidelity": asdict(self.fidelity) if self.fidelity else None}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], correct: bytes = b"", identity: str = "") -> Measurement:
@@ -98,6 +116,7 @@ class Measurement:
             correct=correct,
             complete=data.get("complete", True),
             identity=identity,
+            fidelity=Fidelity(**data["fidelity"]) if data.get("fidelity") else None,
         )
 
 
@@ -107,12 +126,20 @@ class Evaluation:
 
     trial: number of the first Optuna trial that had this schedule. feasible: within every limit of the budget;
     only feasible evaluations whose search measurement is complete can stand on a front.
+    estimate: the accuracy that the front is chosen by, from what was counted and from the divergence of the answers
+        from the dense model's; None while that is what was counted.
     """
 
     trial: int
     search: Measurement
     feasible: bool
     confirm: Measurement | None = None
+    estimate: float | None = None
+
+    @property
+    def chosen_by(self) -> float:
+        """The accuracy that the front is chosen by."""
+        return self.search.accuracy.value if self.estimate is None else self.estimate
 
     @property
     def best_known(self) -> Measurement:
@@ -124,7 +151,8 @@ class Evaluation:
 class Front:
     """One version of a study's front; points sorted by throughput, slowest first.
 
-    hypervolume: area between the front and `reference` in (accuracy, speedup) units. dense: the untouched model.
+    hypervolume: area between the front and `reference` in (accuracy, speedup) units, of the accuracies that it was
+        chosen by. dense: the untouched model.
     """
 
     version: int

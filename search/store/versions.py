@@ -2,8 +2,9 @@
 
 Knows the evaluation and front tables. Ignores who calls and when a transaction ends.
 Laws: a front version is never changed once written; the latest version is the front of all feasible evaluations
-that are complete. One that was stopped before the last image stands on no front: its accuracy is of the images
-seen, and those on a front are never replaced (see `search.store.evaluations`).
+that are complete, by the accuracies they are chosen by (`Evaluation.chosen_by`). One that was stopped before the last
+image stands on no front: its accuracy is of the images seen, and those on a front are never replaced (see
+`search.store.evaluations`).
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from typing import Any
 import numpy as np
 from sqlalchemy import BindParameter, Connection, Double, Row, and_, bindparam, func, insert, literal, or_, select
 
-from pruning.schedule import Schedule
+from pruning.schedule import UNTOUCHED
 from search.errors import InputError, UnknownStudy
 from search.store import evaluations, pareto, slots
 from search.store.records import Evaluation, Front, Measurement, Progress
 from search.store.tables import EVALUATION, FRONT, FRONT_POINT, STUDY
 from search.store.worthwhile import Numbers, budget_bounds, fastest_worthwhile
 
-DENSE_KEY = Schedule().key  # the same for every backbone
+DENSE_KEY = UNTOUCHED.key  # the same for every backbone
 ACCURACY_BELOW_DENSE = 0.10  # the reference point: a point this far below the dense model is of no use
 REFERENCE_SPEEDUP = 1.0
 
@@ -36,7 +37,8 @@ _STANDING = select(
     .scalar_subquery(),
     _LATEST,
 )
-_NUMBERS = (EVALUATION.c.id, EVALUATION.c.accuracy, EVALUATION.c.throughput, EVALUATION.c.speedup)
+_CHOSEN_BY = func.coalesce(EVALUATION.c.estimate, EVALUATION.c.accuracy)
+_NUMBERS = (EVALUATION.c.id, _CHOSEN_BY.label("accuracy"), EVALUATION.c.throughput, EVALUATION.c.speedup)
 _JUDGED = (  # correctness is not among them: a bit for each image
     *(EVALUATION.c.id, EVALUATION.c.accuracy, EVALUATION.c.speedup),
     *(EVALUATION.c.gflops, EVALUATION.c.confirm),
@@ -53,10 +55,11 @@ _NEW = select(*_NUMBERS, literal(0).label("stands")).where(_MAY_STAND, EVALUATIO
 _CANDIDATES = _NEW.union_all(_MEMBERS)
 _ACCURACY, _SPEED = bindparam("accuracy", type_=Double), bindparam("throughput", type_=Double)
 _IS_BETTER = or_(
-    and_(FRONT_POINT.c.accuracy >= _ACCURACY, FRONT_POINT.c.throughput > _SPEED),
-    and_(FRONT_POINT.c.accuracy > _ACCURACY, FRONT_POINT.c.throughput >= _SPEED),
+    and_(_CHOSEN_BY >= _ACCURACY, FRONT_POINT.c.throughput > _SPEED),
+    and_(_CHOSEN_BY > _ACCURACY, FRONT_POINT.c.throughput >= _SPEED),
 )
-_BEATEN = select(FRONT_POINT.c.evaluation_id).where(FRONT_POINT.c.study_id == _STUDY, FRONT_POINT.c.version == _LATEST)
+_BEATEN = select(FRONT_POINT.c.evaluation_id).join(EVALUATION, EVALUATION.c.id == FRONT_POINT.c.evaluation_id)
+_BEATEN = _BEATEN.where(FRONT_POINT.c.study_id == _STUDY, FRONT_POINT.c.version == _LATEST)
 _BEATEN = _BEATEN.where(_IS_BETTER).limit(1)
 
 

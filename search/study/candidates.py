@@ -1,6 +1,6 @@
 """Candidates for the next trial: schedules of a space that spread over its speeds, and small changes of good ones.
 
-Knows spaces and schedules. Ignores what anything costs or how accurate it is.
+What anything costs or how accurate it is does not matter here.
 """
 
 from __future__ import annotations
@@ -10,18 +10,22 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pruning.methods import METHODS
 from pruning.schedule import Schedule
 from pruning.stage import Stage
 from search.study.sections import SpaceSpec
-from search.study.space import METHOD_FIELDS, block_range
+from search.study.space import block_range, compose, listed_options, named_stages, read_fields, slots
 
 MOVE = 0.15  # standard deviation of a small change, relative to a field's range
-STEPS = (-1, 0, 0, 0, 1)  # of a stage's block, as likely as they stand here
+KEEP_MOVE = 0.35  # of a stage's keep: of the logarithm of its own logarithm, so that light stages stay light
+SCALE_MOVE, SCALED = 0.2, 0.3  # the same for all stages together, and how often they move so
+STEPS = (-1, 0, 0, 0, 0, 0, 0, 1)  # of a stage's block, as likely as they stand here
 NEW_STAGE, LOST_STAGE = 0.15, 0.15  # chances that a small change adds or takes away a stage
 OTHER_OPTION = 0.15  # chance that it draws an option anew, for each option
+OTHER_METHOD = 0.1  # chance that it draws a stage's method anew; as likely, that of all stages from there on
+ONE_METHOD = 0.5  # chance that a new schedule of a mixed space has one method all the same
+LARGEST_DROP = float(np.log(50))  # of whole schedules that are drawn: at least a fiftieth of the tokens is left
 
 
 @dataclass(frozen=True)
@@ -37,22 +41,34 @@ class Candidates:
 
         Stages drawn one by one would multiply up: of three stages most drop half the tokens or more.
         """
-        count = int(self.random.integers(1, self.space.max_stages + 1))
+        count = int(self.random.integers(1, slots(self.space, self.depth) + 1))
         low, high = block_range(self.space, self.depth)
         blocks = (low + self.random.permutation(high - low + 1)[:count]).tolist()
-        drops = -np.log(self.space.keep[0]) * self.random.random() * self._shares(count)
-        keeps = np.exp(-np.minimum(drops, -np.log(self.space.keep[0])))
-        method = self.space.methods[int(self.random.integers(len(self.space.methods)))]
-        stages = [self._stage(method, int(b), float(k)) for b, k in zip(sorted(blocks), keeps, strict=True)]
-        return _tidy(stages, method, self._options(method, {}))
+        most = -np.log(self.space.keep[0])
+        whole = min(count * most, LARGEST_DROP) * self.random.random()
+        drops = whole * self.random.dirichlet(np.ones(count))
+        keeps = np.exp(-np.minimum(drops, most))
+        methods = [self._method() for _ in range(count)]
+        if not self.space.is_mixed or self.random.random() < ONE_METHOD:
+            methods = methods[:1] * count
+        stages = [self._stage(m, int(b), float(k)) for m, b, k in zip(methods, sorted(blocks), keeps, strict=True)]
+        return self._compose(stages, {})
 
-    def _shares(self, count: int) -> NDArray[np.float64]:
-        """How a drop is spread over stages; `count` times as much drop as one stage may have at most."""
-        return np.asarray(self.random.dirichlet(np.ones(count)) * count)
+    def _method(self) -> str:
+        return self.space.methods[int(self.random.integers(len(self.space.methods)))]
 
     def _stage(self, method: str, block: int, keep: float) -> Stage:
-        keep = max(min(max(keep, self.space.keep[0]), self.space.keep[1]), METHODS[method].least_keep)
-        return Stage(block, keep, **self._fields(method))
+        return Stage(block, self._allowed(keep, method), **self._fields(method), method=method)
+
+    def _allowed(self, keep: float, method: str) -> float:
+        """Within the space, and what the method can leave."""
+        return max(min(max(keep, self.space.keep[0]), self.space.keep[1]), METHODS[method].least_keep)
+
+    def _compose(self, stages: list[Stage], before: Mapping[str, Mapping[str, Any]]) -> Schedule:
+        """With options for each method that has a stage; those of `before` change now and then."""
+        methods = dict.fromkeys(str(stage.method) for stage in stages)
+        options = {method: self._options(method, before.get(method, {})) for method in methods}
+        return compose(stages, options, self.space)
 
     def _options(self, method: str, before: Mapping[str, Any]) -> dict[str, Any]:
         """What is listed of the method's options, at random; those of `before` now and then."""
@@ -65,9 +81,9 @@ class Candidates:
         return options
 
     def _fields(self, method: str) -> dict[str, Any]:
-        """The method's own fields at random; votes by their logarithm, since each further one matters less."""
+        """The method's own fields at random; iterations by their logarithm, since each further one matters less."""
         fields: dict[str, Any] = {}
-        for field in _fields_of(method):
+        for field in read_fields(method):
             low, high = getattr(self.space, field)
             if field == "wpr_iterations":
                 fields[field] = round(float(np.exp(self.random.uniform(np.log(low), np.log(high)))))
@@ -75,26 +91,55 @@ class Candidates:
                 fields[field] = float(self.random.uniform(low, high))
         return fields
 
-    def near(self, schedule: Schedule) -> Schedule:
-        """A small change of a schedule that has stages: blocks by one, fields a little, sometimes a stage or option."""
-        stages = [self._moved(stage, schedule.method) for stage in schedule.stages]
+    def near(self, schedule: Schedule, other: Schedule | None = None) -> Schedule:
+        """A small change of a schedule that has stages: blocks by one, fields a little, sometimes a stage, a method or
+        an option. other: from some block on, its stages take the place of the schedule's."""
+        stages, options = named_stages(schedule), listed_options(schedule, self.space)
+        if other is not None and (self.space.is_mixed or other.methods == schedule.methods):
+            block = int(self.random.integers(*block_range(self.space, self.depth), endpoint=True))
+            stages = [stage for stage in stages if stage.block < block]
+            stages += [stage for stage in named_stages(other) if stage.block >= block]
+            options = listed_options(other, self.space) | options
+            while len(stages) > slots(self.space, self.depth):
+                del stages[int(self.random.integers(len(stages)))]
+        stages = self._with_other_methods(self._with_other_stages(stages))
+        scale = float(np.exp(self.random.normal(0, SCALE_MOVE))) if self.random.random() < SCALED else 1.0
+        moved = [self._moved(stage, scale) for stage in stages]
+        by_block = {stage.block: stage for stage in moved}  # two on one block: the later stays
+        return self._compose(list(by_block.values()), options)
+
+    def _with_other_stages(self, stages: list[Stage]) -> list[Stage]:
+        """One more or fewer now and then; no more than there may be, of which two schedules together can have more."""
         low, high = block_range(self.space, self.depth)
+        while len(stages) > slots(self.space, self.depth):
+            del stages[int(self.random.integers(len(stages)))]
         if len(stages) > 1 and self.random.random() < LOST_STAGE:
             del stages[int(self.random.integers(len(stages)))]
-        elif len(stages) < self.space.max_stages and self.random.random() < NEW_STAGE:
-            keep = float(np.exp(np.log(self.space.keep[0]) * self.random.random()))
-            stages.append(self._stage(schedule.method, int(self.random.integers(low, high + 1)), keep))
-        by_block = {stage.block: stage for stage in stages}  # two on one block: the later stays
-        before = METHODS[schedule.method].all_options(schedule.options)
-        listed = self.space.options.get(schedule.method, {})
-        options = self._options(schedule.method, {name: before[name] for name in listed})
-        return _tidy(sorted(by_block.values(), key=lambda stage: stage.block), schedule.method, options)
+        elif len(stages) < slots(self.space, self.depth) and self.random.random() < NEW_STAGE:
+            drop = -np.log(self.space.keep[0]) * self.random.random() / max(len(stages), 1)
+            method = self._method() if self.space.is_mixed or not stages else str(stages[0].method)
+            stages.append(self._stage(method, int(self.random.integers(low, high + 1)), float(np.exp(-drop))))
+        return stages
 
-    def _moved(self, stage: Stage, method: str) -> Stage:
+    def _with_other_methods(self, stages: list[Stage]) -> list[Stage]:
+        """Now and then a stage's, or that of all stages from one on."""
+        if not self.space.is_mixed or not stages or self.random.random() >= 2 * OTHER_METHOD:
+            return stages
+        method, first = self._method(), int(self.random.integers(len(stages)))
+        last = first + 1 if self.random.random() < 0.5 else len(stages)
+        return [
+            self._stage(method, stage.block, stage.keep) if first <= i < last and stage.method != method else stage
+            for i, stage in enumerate(sorted(stages, key=lambda stage: stage.block))
+        ]
+
+    def _moved(self, stage: Stage, scale: float) -> Stage:
         low, high = block_range(self.space, self.depth)
         block = min(max(stage.block + STEPS[int(self.random.integers(len(STEPS)))], low), high)
-        changes: dict[str, Any] = {}
-        for field in ("keep", *_fields_of(method)):
+        drop = -np.log(stage.keep) * scale
+        if self.random.random() < 0.5:
+            drop *= np.exp(self.random.normal(0, KEEP_MOVE))
+        changes: dict[str, Any] = {"keep": self._allowed(float(np.exp(-drop)), str(stage.method))}
+        for field in read_fields(str(stage.method)):
             if self.random.random() < 0.5:
                 continue
             least, most = getattr(self.space, field)
@@ -103,17 +148,5 @@ class Candidates:
                 value = round(value * float(np.exp(self.random.normal(0, MOVE * np.log(max(most / least, 1))))))
             else:
                 value += float(self.random.normal(0, MOVE)) * (most - least)
-            if field == "keep":
-                least = max(least, METHODS[method].least_keep)
             changes[field] = min(max(value, least), most)
         return replace(stage, block=block, **changes)
-
-
-def _fields_of(method: str) -> list[str]:
-    return [field for field in METHOD_FIELDS if field in METHODS[method].stage_fields]
-
-
-def _tidy(stages: list[Stage], method: str, options: Mapping[str, Any]) -> Schedule:
-    """Without stages that keep everything, as `to_schedule` has it."""
-    pruning = [stage for stage in stages if stage.keep < 1]
-    return Schedule(pruning, method, options) if pruning else Schedule()

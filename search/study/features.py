@@ -1,7 +1,4 @@
-"""A schedule as a point in space, so that schedules which lose about as much lie close together.
-
-Knows schedules. Ignores what is done with the numbers.
-"""
+"""A schedule as a point in space, so that schedules which lose about as much lie close together."""
 
 from __future__ import annotations
 
@@ -15,44 +12,54 @@ from pruning.schedule import Schedule
 from search.study.problem import Problem
 from search.study.space import METHOD_FIELDS
 
+MAX_SUDDEN = 4.0  # of the sum of squares, for a feature of about 1: one stage that keeps an eighth
+
 
 def describe(schedule: Schedule, problem: Problem) -> NDArray[np.float64]:
-    """[depth - 1 + 3 + methods + option values] the share of the tokens that is gone behind each block, then how.
+    """[depth + 3 + methods + option values] the share of the tokens that is gone behind each block, then how.
 
-    The method's own fields count by the tokens that a stage drops, as differences from the middle of their range,
-    votes by their logarithm. Method and options count by what is gone at the end, one number for each choice there
-    is. Raises ScheduleError if the schedule does not fit.
+    How: the methods' own fields, methods and options count by the tokens that a stage drops; fields as differences from
+    the middle of their range, iterations by their logarithm; methods and options one number for each choice there is.
+    Last how suddenly: the sum over stages of the squared logarithm of what is kept, for one large stage loses more than
+    two small ones.
+    Raises ScheduleError if the schedule does not fit.
     """
     plans = {plan.block: plan for plan in schedule.plan(problem.tokens, problem.depth)}
-    read = [field in METHODS[schedule.method].stage_fields for field in METHOD_FIELDS]
     left = problem.tokens  # behind the blocks so far
     gone: list[float] = []
+    sudden = 0.0
     how = [0.0] * len(METHOD_FIELDS)
+    choices = _choices(problem)
+    dropped_by = dict.fromkeys(choices, 0.0)
     for stage in schedule.stages:
         plan = plans.get(stage.block)
         if plan is None:
             continue
         gone += [1 - left / problem.tokens] * (stage.block - len(gone))
         left = plan.kept
+        sudden += math.log(plan.kept / plan.tokens) ** 2
         dropped = (plan.tokens - plan.kept) / problem.tokens
+        method, options = schedule.method_of(stage)
         for i, field in enumerate(METHOD_FIELDS):
-            if read[i]:
+            if field in METHODS[method].stage_fields:
                 how[i] += dropped * _position(getattr(stage, field), field, problem)
-    at_end = 1 - left / problem.tokens
-    gone += [at_end] * (problem.depth - 1 - len(gone))
-    return np.array(gone + how + [at_end * chosen for chosen in _choices(schedule, problem)])
+        for choice in ((method, "", ""), *((method, name, str(value)) for name, value in options.items())):
+            if choice in dropped_by:
+                dropped_by[choice] += dropped
+    gone += [1 - left / problem.tokens] * (problem.depth - 1 - len(gone))
+    return np.array([*gone, *how, *dropped_by.values(), sudden / MAX_SUDDEN])
 
 
-def _choices(schedule: Schedule, problem: Problem) -> list[bool]:
-    """For each method and each listed option's value, whether it is the schedule's; none where there is no choice."""
+def _choices(problem: Problem) -> list[tuple[str, str, str]]:
+    """Each method, and each listed value of its options; none where there is no choice."""
     space = problem.space
-    chosen = [schedule.method == method for method in space.methods] if len(space.methods) > 1 else []
-    everything = METHODS[schedule.method].all_options(schedule.options)
+    choices = [(method, "", "") for method in space.methods] if len(space.methods) > 1 else []
     for method, options in space.options.items():
+        rows = METHODS[method].options
         for name, values in options.items():
             if len(values) > 1:
-                chosen += [schedule.method == method and everything[name] == value for value in values]
-    return chosen
+                choices += [(method, name, str(rows[name].check(name, value))) for value in values]
+    return choices
 
 
 def _position(value: float, field: str, problem: Problem) -> float:

@@ -20,6 +20,7 @@ Knows Optuna's sampler interface, spaces and a cost function. Ignores models and
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -34,11 +35,14 @@ from search.study import surrogate
 from search.study.candidates import Candidates
 from search.study.growth import expected_growth
 from search.study.journal import Floats, Journal, Known
+from search.study.loss_model import LossModel, fit_loss_model
 from search.study.problem import PROBED, Probe, Problem
 from search.study.space import distributions, to_params
 
 SPREAD, NEAR = 50, 50  # candidates a trial: new ones, and changes of members of the front; of these ...
 ROUNDS, PARENTS, CHILDREN = 2, 8, 8  # ... the best are changed a little, so many times, and that again
+CHILDREN_OF_A_LOOK = 4  # as many after each look: to draw and describe schedules takes as long as a batch of images
+SPLICED = 0.2  # of changes: how often the later stages are another good schedule's
 ENOUGH, MOST_DRAWN = 40, 2000  # where limits are tight, more are drawn until so many are within them
 MOST_KNOWN = 300  # trials and probes that the surrogate is fitted to, ...
 MOST_WEIGHED = 150  # ... and its hyperparameters, 36 of them, each at a cost that grows with the cube
@@ -60,6 +64,7 @@ class FrontierSampler(BaseSampler):
         self._box = distributions(problem.space, problem.depth)
         self._journal = Journal(problem, self._box)
         self._like: surrogate.Surrogate | None = None
+        self._losses: LossModel | None = None
         self._nothing_fits = False  # all candidates within the limits have been tried, or there are none
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -87,8 +92,10 @@ class FrontierSampler(BaseSampler):
         probes: those taken for it are added.
         """
         measured = [one for one in earlier if one.result is not None]
-        front, taken = _front(measured), {one.key for one in earlier}
         dense = next((one for one in measured if not one.schedule.stages), None)
+        self._losses = _loss_model(dense, measured)
+        measured = [self._estimated(one, dense) for one in measured]
+        front, taken = _front(measured), {one.key for one in earlier}
         first = [*([dense] if dense else []), *front]
         pool = [one for one in self._journal.latest(first, MOST_KNOWN) if one.looks and one.key not in taken]
         pool += self._pool(front, taken | {one.key for one in pool})  # what was forgotten may be drawn again
@@ -109,7 +116,7 @@ class FrontierSampler(BaseSampler):
             left -= known.looks - pool[best].looks
             pool[best] = known
             judge = self._judge(dense, front, earlier)
-            pool, growth = self._bred(pool, taken, judge, 1)
+            pool, growth = self._bred(pool, taken, judge, 1, CHILDREN_OF_A_LOOK)
 
     def _looked_at(self, one: Known, left: int, probes: list[Probe]) -> Known:
         """With as many looks more as it had, but at first one; itself if it had enough, or as many are not left."""
@@ -122,21 +129,24 @@ class FrontierSampler(BaseSampler):
         probes.append(probe)
         return self._journal.learn(probe) or one
 
-    def _bred(self, pool: Sequence[Known], taken: set[str], judge: Judge, rounds: int) -> tuple[list[Known], Floats]:
+    def _bred(
+        self, pool: Sequence[Known], taken: set[str], judge: Judge, rounds: int, children: int = CHILDREN
+    ) -> tuple[list[Known], Floats]:
         """The pool and small changes of its best, `rounds` times, with the growth expected of each."""
         pool, growth = list(pool), judge(pool)
         known = taken | {one.key for one in pool}
         for _ in range(rounds):
             best = [pool[i].schedule for i in np.argsort(-growth)[:PARENTS]]
-            children = self._collect([self._candidates.near(parent) for parent in best * CHILDREN], known)
-            if children:
-                pool, growth = pool + children, np.concatenate([growth, judge(children)])
+            born = self._collect([self._child(parent, best) for parent in best * children], known)
+            if born:
+                pool, growth = pool + born, np.concatenate([growth, judge(born)])
         return pool, growth
 
     def _judge(self, dense: Known, front: Sequence[Known], earlier: Sequence[Known]) -> Judge:
         """A function from candidates to the area that each is expected to add to the front."""
         ceiling = dense.accuracy + SLACK
-        features, logarithms, errors = _table(dense, self._journal.latest([dense, *front], MOST_KNOWN))
+        known = [self._estimated(one, dense) for one in self._journal.latest([dense, *front], MOST_KNOWN)]
+        features, logarithms, errors = _table(dense, known)
         if self._like is None:
             self._like = surrogate.fit(features[:MOST_WEIGHED], logarithms[:MOST_WEIGHED], errors[:MOST_WEIGHED])
         fitted = surrogate.fit(features, logarithms, errors, self._like)
@@ -157,6 +167,18 @@ class FrontierSampler(BaseSampler):
 
         return judge
 
+    def _estimated(self, one: Known, dense: Known | None) -> Known:
+        """With the accuracy that its divergence and its answers together suggest."""
+        result = one.result
+        if self._losses is None or dense is None or result is None or result.divergence is None or one.is_estimated:
+            return one
+        if not one.schedule.stages:
+            return one
+        loss, error = self._losses.estimate(
+            dense.accuracy - result.accuracy, result.loss_error, result.divergence, result.divergence_error
+        )
+        return replace(one, result=replace(result, accuracy=dense.accuracy - loss, error=error), is_estimated=True)
+
     def _pool(self, front: Sequence[Known], known: set[str]) -> list[Known]:
         """New candidates and changes of the front's members, more of the new where limits are tight."""
         known = set(known)
@@ -164,13 +186,20 @@ class FrontierSampler(BaseSampler):
         if self._nothing_fits:  # neither limits nor the space change: looking again would be in vain
             return []
         picks = self._random.integers(len(parents), size=NEAR) if parents else ()
-        pool = self._collect([self._candidates.near(parents[pick]) for pick in picks], known)
+        pool = self._collect([self._child(parents[pick], parents) for pick in picks], known)
         for _ in range(MOST_DRAWN // SPREAD):
             pool += self._collect([self._candidates.spread() for _ in range(SPREAD)], known)
             if len(pool) >= ENOUGH:
                 break
         self._nothing_fits = not pool
         return pool
+
+    def _child(self, parent: Schedule, others: Sequence[Schedule]) -> Schedule:
+        """A small change of the parent, sometimes with the later stages of another."""
+        other = None
+        if self._random.random() < SPLICED:
+            other = others[int(self._random.integers(len(others)))]
+        return self._candidates.near(parent, other)
 
     def _collect(self, drawn: Sequence[Schedule], known: set[str]) -> list[Known]:
         """Those within the limits, none of equal effect to one in `known`, to which their keys are added."""
@@ -187,6 +216,19 @@ class FrontierSampler(BaseSampler):
             return self._problem.within_limits(schedule)
         except ScheduleError:
             return False
+
+
+def _loss_model(dense: Known | None, measured: Sequence[Known]) -> LossModel | None:
+    """From the trials on all images."""
+    if dense is None:
+        return None
+    results = [one.result for one in measured if one.result and one.result.complete and one.schedule.stages]
+    known = [result for result in results if result.divergence is not None]
+    return fit_loss_model(
+        [dense.accuracy - result.accuracy for result in known],
+        [result.loss_error for result in known],
+        [result.divergence or 0.0 for result in known],
+    )
 
 
 def _front(measured: Sequence[Known]) -> list[Known]:

@@ -27,7 +27,8 @@ Floats = NDArray[np.float64]
 class Known:
     """A schedule and what is known of it. result: None for a candidate, while a trial runs, and if it was refused.
 
-    looks: at it, if the result is a probe's, else 0.
+    looks: at it, if the result is a probe's, else 0. is_estimated: whether the result's accuracy is no longer what was
+    counted, but what a loss model makes of it.
     """
 
     schedule: Schedule
@@ -37,6 +38,7 @@ class Known:
     result: Result | None = None
     refused: bool = False
     looks: int = 0
+    is_estimated: bool = False
 
     @property
     def accuracy(self) -> float:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pruning.errors import ScheduleError
-from pruning.methods import METHODS
+from pruning.methods import METHODS, Option
 
 MOST_COMBINATIONS = 256  # of one method's options: each is another method to a search
 
@@ -50,8 +50,14 @@ def _of_method(method: str, given: Any) -> Values:
 def _as_taken(method: str, given: dict[str, Any]) -> Values:
     """Raises ScheduleError if an option, a value or a combination of values is none of the method's."""
     row = METHODS[method]
-    row.check_options(method, {name: each[0] for name, each in given.items() if name not in row.options})
-    values = {name: tuple(row.options[name].check(name, value) for value in given[name]) for name in sorted(given)}
+    row.fill_options(method, {name: each[0] for name, each in given.items() if name not in row.options})
+    values = {name: tuple(_checked(row.options[name], name, value) for value in given[name]) for name in sorted(given)}
     for combination in itertools.product(*values.values()):
-        row.check_options(method, dict(zip(values, combination, strict=True)))
+        row.fill_options(method, dict(zip(values, combination, strict=True)))
     return values
+
+
+def _checked(option: Option, name: str, value: Any) -> Any:
+    """An earlier release's word stays as it is: Optuna's trials of that study are bound to the values it listed."""
+    checked = option.check(name, value)
+    return value if isinstance(value, bool) and option.choices else checked

@@ -25,12 +25,16 @@ class Result:
     """What an ended trial measured. error: standard deviation of the accuracy beyond what whole trials share.
 
     complete: on every image of the split, so that it may stand on the front. feasible: within every limit.
+    divergence, divergence_error, loss_error: of the answers from the dense model's (see `Fidelity`); None if unknown.
     """
 
     accuracy: float
     error: float = 0.0
     complete: bool = True
     feasible: bool = True
+    divergence: float | None = None
+    divergence_error: float = 0.0
+    loss_error: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Probe:
     """What few images say of a schedule before it is a trial. error: standard deviation of the accuracy.
 
     images: how many; the first ones of the order in which all schedules see them. looks: of equally many images, that
-    saw them.
+    saw them. divergence, divergence_error: as of `Result`.
     """
 
     schedule: Schedule
@@ -46,10 +50,19 @@ class Probe:
     error: float
     images: int
     looks: int = 1
+    divergence: float | None = None
+    divergence_error: float = 0.0
 
     @property
     def result(self) -> Result:
-        return Result(self.accuracy, self.error, complete=False)
+        return Result(
+            self.accuracy,
+            self.error,
+            complete=False,
+            divergence=self.divergence,
+            divergence_error=self.divergence_error,
+            loss_error=self.error,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """For the attributes of the trial that it was taken for."""

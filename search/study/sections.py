@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from pruning.methods import METHODS
+from pruning.methods import METHODS, REVISION
 from search.study.field_types import Blocks, Duration, Keep, Partition, Share, Votes
 from search.study.option_values import check_values
 
@@ -161,21 +161,50 @@ class BudgetSpec(Section):
     max_accuracy_drop: float | None = Field(default=None, ge=0, le=1)
 
 
+# of the default space: values that different backbones and budgets prefer, by measurement (tests/benchmarks/RESULTS.md)
+SEARCHED_OPTIONS = {"zero-tprune": {"split": ["alternate", "sequential"], "protect": [0.2, 0.0, 0.35]}}
+
+
 class SpaceSpec(Section):
     """Which schedules are searched. Pairs are [low, high], both included.
 
+    methods: of those that are not named, a backbone without a class token leaves out what needs one.
+    mixed: whether each stage of a schedule has a method of its own. False where a file lists methods and does not say.
+    options: for a method, the values to try of each of its options; those not listed keep their default. All stages of
+        a method in a schedule share them.
+    max_stages: fewer where fewer blocks may prune.
     blocks: null means every block but the last, which is known once the backbone is.
-    options: for a method, the values to try of each of its options; those not listed keep their default.
+    keep: where tokens merge in pairs, a half is the least.
+    exact_savings: whether pruned models compute in their last block only what the head reads.
+    revision: of the methods' defaults. Kept with a study, so that it goes on with those it began with.
     """
 
-    methods: tuple[str, ...] = ("zero-tprune",)
+    methods: tuple[str, ...] = tuple(METHODS)
+    mixed: bool = True
     options: dict[str, dict[str, tuple[Any, ...]]] = Field(default_factory=dict)
-    max_stages: int = Field(default=4, ge=1)
+    max_stages: int = Field(default=12, ge=1)
     blocks: Blocks | None = None
-    keep: Keep = (0.5, 1.0)
-    wpr_iterations: Votes = (1, 50)
+    keep: Keep = (0.1, 1.0)
+    wpr_iterations: Votes = (1, 5)
     partition: Partition = (0.3, 0.7)
     similarity_share: Share = (0.0, 1.0)
+    exact_savings: bool = True
+    revision: int = Field(default=REVISION, ge=1, le=REVISION)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _listed_methods_stay_apart(cls, data: Any) -> Any:
+        """As it was before there were mixed schedules."""
+        if isinstance(data, dict) and "methods" in data and "mixed" not in data:
+            return {**data, "mixed": False}
+        return data
+
+    @model_validator(mode="after")
+    def _options_vary(self) -> SpaceSpec:
+        """Some of them, where a file lists neither methods nor options: it does not count as having asked for them."""
+        if not self.model_fields_set & {"methods", "options"}:
+            object.__setattr__(self, "options", check_values(SEARCHED_OPTIONS, self.methods))
+        return self
 
     def __hash__(self) -> int:
         return hash(self.model_dump_json())  # `options` is a dict, which has no hash
@@ -217,13 +246,20 @@ class SpaceSpec(Section):
 
     @model_validator(mode="after")
     def _stages_fit(self) -> SpaceSpec:
-        if self.blocks is not None and self.max_stages > self.blocks[1] - self.blocks[0] + 1:
-            count = self.blocks[1] - self.blocks[0] + 1
-            raise ValueError(
-                f"must have at most one stage per block, got max_stages {self.max_stages} for the {count} blocks of "
-                f"{list(self.blocks)}; lower max_stages or widen blocks"
-            )
+        count = self.max_stages if self.blocks is None else self.blocks[1] - self.blocks[0] + 1
+        if self.max_stages > count:
+            if "max_stages" in self.model_fields_set:
+                raise ValueError(
+                    f"must have at most one stage per block, got max_stages {self.max_stages} for the {count} blocks "
+                    f"of {list(self.blocks or ())}; lower max_stages or widen blocks"
+                )
+            object.__setattr__(self, "max_stages", count)  # the default; written out, it is read back
         return self
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether schedules may have stages of several methods."""
+        return self.mixed and len(self.methods) > 1
 
 
 class RacingSpec(Section):

@@ -1,14 +1,13 @@
 """The search space: a spec's `space` section as Optuna parameters, and parameters as a `Schedule`.
 
-Knows Optuna's distributions and schedules. Ignores how a schedule is evaluated.
-
 The box is fixed, so that every sampler works: all slots are always suggested and the first `stages` of them are
-used. Parameters, for slot i < max_stages:
+used. Parameters, for slot i of `slots`:
 
-    method              one of space.methods; only if there are several
-    METHOD.OPTION       one of space.options[METHOD][OPTION]; without effect if another method is chosen
+    method              one of space.methods; only if there are several, and schedules are not mixed
+    METHOD.OPTION       one of space.options[METHOD][OPTION]; without effect if no stage is of that method
     stages              number of slots used
     block_i  keep_i     and, if any method reads them, wpr_iterations_i  partition_i  similarity_share_i
+    method_i            one of space.methods; only if schedules are mixed
 
 A field whose low equals its high is a constant, not a parameter. If a slot's block is taken by an earlier slot it
 means the next free block above, from the highest round to the lowest. A keep below what the method can deliver (a
@@ -25,17 +24,12 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from pruning.errors import ScheduleError
 from pruning.methods import METHODS
-from pruning.schedule import Schedule
-from pruning.stage import Stage
+from pruning.schedule import UNTOUCHED, Schedule
+from pruning.stage import FIRST_DEFAULTS, Stage
 from search.errors import InputError
 from search.study.sections import SpaceSpec
 
 METHOD_FIELDS = ("wpr_iterations", "partition", "similarity_share")  # of Stage, each read by some methods only
-UNIFORM_KEEPS = (0.5, 0.6, 0.7, 0.8, 0.9)  # the fastest first: they span the front soonest, and cost least
-UNIFORM_STAGES = 3  # evenly spread over 11 blocks they are the paper's 2, 5, 8
-PAPER = "zero-tprune"
-PAPER_DEPTH = 12
-PAPER_STAGES = ((2, 0.9, 30), (5, 0.8, 5), (8, 0.7, 1))  # block, keep, votes: falling keep, 30-5-1 votes
 
 
 class OutsideSpace(InputError):
@@ -55,12 +49,13 @@ def block_range(space: SpaceSpec, depth: int) -> tuple[int, int]:
             f"space.blocks must end at {depth - 2} or below for a backbone of {depth} blocks (dropping after the last "
             f"block saves nothing), got {[low, high]}; lower it or leave it out"
         )
-    if space.max_stages > high - low + 1:
-        raise InputError(
-            f"space.max_stages must be at most {high - low + 1}, the number of blocks that may prune, got "
-            f"{space.max_stages}; lower it"
-        )
     return low, high
+
+
+def slots(space: SpaceSpec, depth: int) -> int:
+    """How many stages a schedule may have: `max_stages`, or fewer where fewer blocks may prune."""
+    low, high = block_range(space, depth)
+    return min(space.max_stages, high - low + 1)
 
 
 def distributions(space: SpaceSpec, depth: int) -> dict[str, BaseDistribution]:
@@ -69,24 +64,25 @@ def distributions(space: SpaceSpec, depth: int) -> dict[str, BaseDistribution]:
 
 
 def _all_distributions(space: SpaceSpec, depth: int) -> dict[str, BaseDistribution]:
-    blocks = IntDistribution(*block_range(space, depth))
-    box: dict[str, BaseDistribution] = {
-        "method": CategoricalDistribution(space.methods),
-        "stages": IntDistribution(0 if space.keep[1] < 1 else 1, space.max_stages),
-    }
+    blocks, count = IntDistribution(*block_range(space, depth)), slots(space, depth)
+    methods = CategoricalDistribution(space.methods)
+    box: dict[str, BaseDistribution] = {} if space.is_mixed else {"method": methods}
+    box["stages"] = IntDistribution(0 if space.keep[1] < 1 else 1, count)
     for method, options in space.options.items():
         box |= {f"{method}.{name}": CategoricalDistribution(values) for name, values in options.items()}
-    for i in range(space.max_stages):
+    for i in range(count):
+        if space.is_mixed:
+            box[f"method_{i}"] = methods
         box[f"block_{i}"] = blocks
         box[f"keep_{i}"] = FloatDistribution(*space.keep)
-        for field in _read_fields(*space.methods):
+        for field in read_fields(*space.methods):
             low, high = getattr(space, field)
             kind = IntDistribution if field == "wpr_iterations" else FloatDistribution
             box[f"{field}_{i}"] = kind(low, high)
     return box
 
 
-def _read_fields(*methods: str) -> list[str]:
+def read_fields(*methods: str) -> list[str]:
     return [field for field in METHOD_FIELDS if any(field in METHODS[method].stage_fields for method in methods)]
 
 
@@ -106,8 +102,6 @@ def to_schedule(params: Mapping[str, Any], space: SpaceSpec, depth: int) -> Sche
     """The schedule that a trial's parameters mean. params: one value for each of `distributions`."""
     low, high = block_range(space, depth)
     values = {**_constants(space, depth), **params}
-    method = str(values["method"])
-    fields = _read_fields(method)
     stages: list[Stage] = []
     taken: set[int] = set()
     for i in range(int(values["stages"])):
@@ -115,11 +109,71 @@ def to_schedule(params: Mapping[str, Any], space: SpaceSpec, depth: int) -> Sche
         while block in taken:
             block = block + 1 if block < high else low
         taken.add(block)
-        keep = max(float(values[f"keep_{i}"]), METHODS[method].least_keep)
-        stages.append(Stage(block, keep, **{f: values[f"{f}_{i}"] for f in fields}))
-    pruning = [stage for stage in stages if stage.keep < 1]
-    options = {name: values[f"{method}.{name}"] for name in space.options.get(method, {})}
-    return Schedule(pruning, method, options) if pruning else Schedule()
+        method = str(values[f"method_{i}" if space.is_mixed else "method"])
+        fields = {field: values[f"{field}_{i}"] for field in read_fields(method)}
+        stages.append(
+            Stage(block, max(float(values[f"keep_{i}"]), METHODS[method].least_keep), **fields, method=method)
+        )
+    options = {
+        method: {name: values[f"{method}.{name}"] for name in listed} for method, listed in space.options.items()
+    }
+    return compose(stages, options, space)
+
+
+def compose(stages: list[Stage], options: Mapping[str, Mapping[str, Any]], space: SpaceSpec) -> Schedule:
+    """The schedule of stages that each name a method of the space. options: by method; others have their default.
+
+    Stages that keep everything are left out; without any left it is the untouched model. Equal stages make equal
+    schedules: the method of the first block is the schedule's own, and fields that a method does not read have the
+    default.
+    """
+    pruning = sorted((stage for stage in stages if stage.keep < 1), key=lambda stage: stage.block)
+    if not pruning:
+        return UNTOUCHED
+    filled = {
+        method: METHODS[method].fill_options(method, options.get(method, {}), space.revision)
+        for method in {str(stage.method) for stage in pruning}
+    }
+    own = [
+        Stage(**stage.numbers() | _unread(method, space), method=method, options=filled[method])
+        for stage in pruning
+        for method in (str(stage.method),)
+    ]
+    first = str(own[0].method)
+    return Schedule(own, first, filled[first], space.exact_savings)
+
+
+def _unread(method: str, space: SpaceSpec) -> dict[str, Any]:
+    """The fields that the method does not read, with their defaults."""
+    read = METHODS[method].stage_fields
+    return {field: field_default(field, space) for field in METHOD_FIELDS if field not in read}
+
+
+def field_default(field: str, space: SpaceSpec) -> Any:
+    """Of one of METHOD_FIELDS, in the space's revision."""
+    return FIRST_DEFAULTS[field] if space.revision == 1 else getattr(Stage, field)
+
+
+def named_stages(schedule: Schedule) -> list[Stage]:
+    """The stages, each with the name of its method."""
+    return [Stage(**stage.numbers(), method=schedule.method_of(stage)[0]) for stage in schedule.stages]
+
+
+def listed_options(schedule: Schedule, space: SpaceSpec) -> dict[str, dict[str, Any]]:
+    """By method of the schedule, the values of the options that the space lists, as it writes them.
+
+    Where stages of one method differ, the first one's.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for stage in schedule.stages:
+        method, options = schedule.method_of(stage)
+        if method not in found:
+            rows, listed = METHODS[method].options, space.options.get(method, {})
+            found[method] = {
+                name: next((value for value in values if rows[name].check(name, value) == options[name]), options[name])
+                for name, values in listed.items()
+            }
+    return found
 
 
 def to_params(schedule: Schedule, space: SpaceSpec, depth: int) -> dict[str, Any]:
@@ -127,27 +181,44 @@ def to_params(schedule: Schedule, space: SpaceSpec, depth: int) -> dict[str, Any
 
     Raises OutsideSpace if the space cannot express the schedule.
     """
-    box = _all_distributions(space, depth)
+    box, count = _all_distributions(space, depth), slots(space, depth)
     values = {name: _neutral(d) for name, d in box.items()}
-    if schedule.stages and schedule.method in space.methods:
-        values["method"] = schedule.method
-        everything = METHODS[schedule.method].all_options(schedule.options)
-        listed = space.options.get(schedule.method, {})
-        values |= {f"{schedule.method}.{name}": everything[name] for name in listed}
-    values.update(_dense_params(space) if not schedule.stages else {"stages": len(schedule.stages)})
-    for i, stage in enumerate(schedule.stages[: space.max_stages]):
-        for field in ("block", "keep", *_read_fields(schedule.method)):
+    stages = named_stages(schedule)
+    if stages and not space.is_mixed and stages[0].method in space.methods:
+        values["method"] = stages[0].method
+    for method, options in listed_options(schedule, space).items():
+        values |= {f"{method}.{name}": value for name, value in options.items()}
+    values.update(_dense_params(space) if not stages else {"stages": len(stages)})
+    for i, stage in enumerate(stages[:count]):
+        if space.is_mixed:
+            values[f"method_{i}"] = stage.method
+        for field in ("block", "keep", *read_fields(str(stage.method))):
             values[f"{field}_{i}"] = getattr(stage, field)
-    for i, block in enumerate(_free_blocks(schedule, space, depth), start=len(schedule.stages)):
+    for i, block in enumerate(_free_blocks(schedule, space, depth), start=len(stages)):
         values[f"block_{i}"] = block
     _check_ranges(schedule, values, box)
     params = {name: values[name] for name, d in box.items() if not d.single()}
-    if to_schedule(params, space, depth) != schedule:
+    if to_schedule(params, space, depth) != _composed(schedule):
         raise OutsideSpace(
-            f"{schedule}: must be one that the space can express: a method of {list(space.methods)} without options "
-            "beyond those listed, stages that drop tokens, and defaults where the method does not look"
+            f"{schedule}: must be one that the space can express: methods of {list(space.methods)}"
+            f"{'' if space.is_mixed else ', one for all stages'}, without options beyond those listed, stages that "
+            f"drop tokens, and defaults where a method does not look; {'with' if space.exact_savings else 'without'} "
+            "exact savings"
         )
     return params
+
+
+def _composed(schedule: Schedule) -> Schedule:
+    """The same schedule as `compose` writes it, so that two can be compared."""
+    stages = sorted(schedule.stages, key=lambda stage: stage.block)
+    if not stages:
+        return schedule
+    own = [
+        Stage(**stage.numbers(), method=method, options=options)
+        for stage in stages
+        for method, options in (schedule.method_of(stage),)
+    ]
+    return Schedule(own, str(own[0].method), own[0].options, schedule.exact_savings)
 
 
 def _dense_params(space: SpaceSpec) -> dict[str, Any]:
@@ -166,7 +237,7 @@ def _free_blocks(schedule: Schedule, space: SpaceSpec, depth: int) -> list[int]:
     low, high = block_range(space, depth)
     taken = {stage.block for stage in schedule.stages}
     free = [block for block in range(low, high + 1) if block not in taken]
-    return free[: max(0, space.max_stages - len(taken))]
+    return free[: max(0, slots(space, depth) - len(taken))]
 
 
 def _check_ranges(schedule: Schedule, values: Mapping[str, Any], box: Mapping[str, BaseDistribution]) -> None:
@@ -180,61 +251,6 @@ def _check_ranges(schedule: Schedule, values: Mapping[str, Any], box: Mapping[st
         low, high = distribution.low, distribution.high
         if not low <= values[name] <= high:
             raise OutsideSpace(f"{schedule}: {name} must be in [{low}, {high}] of the space, got {values[name]}")
-
-
-def baselines(space: SpaceSpec, depth: int) -> list[tuple[str, Schedule]]:
-    """The first trials of every study, each with its name: the dense model first, then what a person would try.
-
-    Uniform schedules of the first method, one of each further method, and the paper's shape; only those that the
-    space can express.
-    """
-    candidates = [(f"uniform {keep}", _uniform(space, depth, space.methods[0], keep)) for keep in UNIFORM_KEEPS]
-    candidates += [(f"uniform 0.7 {method}", _uniform(space, depth, method, 0.7)) for method in space.methods[1:]]
-    candidates += [("paper", schedule) for schedule in _paper(space, depth)]
-    return [("dense", Schedule()), *((n, s) for n, s in candidates if _expressible(s, space, depth))]
-
-
-def _expressible(schedule: Schedule, space: SpaceSpec, depth: int) -> bool:
-    try:
-        to_params(schedule, space, depth)
-    except OutsideSpace:
-        return False
-    return True
-
-
-def _clipped(space: SpaceSpec, method: str, **wanted: Any) -> dict[str, Any]:
-    """The fields that `method` reads: what is wanted, else the stage's default, moved into the space's range."""
-    result = {}
-    for field in _read_fields(method):
-        low, high = getattr(space, field)
-        result[field] = min(max(wanted.get(field, getattr(Stage, field)), low), high)
-    return result
-
-
-def _options(space: SpaceSpec, method: str) -> dict[str, Any]:
-    """The options nearest to the method's defaults that the space has."""
-    listed, defaults = space.options.get(method, {}), METHODS[method].all_options({})
-    return {name: defaults[name] if defaults[name] in values else values[0] for name, values in listed.items()}
-
-
-def _uniform(space: SpaceSpec, depth: int, method: str, keep: float) -> Schedule:
-    low, high = block_range(space, depth)
-    count = min(UNIFORM_STAGES, space.max_stages)
-    blocks = [low + (i + 1) * (high - low + 1) // (count + 1) for i in range(count)]
-    stages = [Stage(block, keep, **_clipped(space, method)) for block in blocks]
-    return Schedule(stages, method, _options(space, method))
-
-
-def _paper(space: SpaceSpec, depth: int) -> list[Schedule]:
-    """The paper's shape, its blocks scaled to `depth`; none if a shallow backbone has no room for it."""
-    blocks = [round(block * depth / PAPER_DEPTH) for block, _, _ in PAPER_STAGES]
-    if len(set(blocks)) < len(blocks):
-        return []
-    stages = [
-        Stage(block, keep, **_clipped(space, PAPER, wpr_iterations=votes))
-        for block, (_, keep, votes) in zip(blocks, PAPER_STAGES, strict=True)
-    ]
-    return [Schedule(stages, PAPER, _options(space, PAPER))]
 
 
 def smallest(space: SpaceSpec, depth: int, cost: Callable[[Schedule], float] | None = None) -> Schedule:
@@ -256,7 +272,8 @@ def smallest(space: SpaceSpec, depth: int, cost: Callable[[Schedule], float] | N
             continue
     if not priced:
         raise InputError(
-            f"space.keep must leave a token after {space.max_stages} stages, got {list(space.keep)}; raise its low end"
+            f"space.keep must leave a token after {slots(space, depth)} stages, got {list(space.keep)}; raise its low "
+            "end"
         )
     return candidates[min(priced)[1]]
 
@@ -268,11 +285,12 @@ def _corners(space: SpaceSpec, depth: int) -> Iterator[Schedule]:
     shortens the votes.
     """
     low, _ = block_range(space, depth)
-    for count in range(space.max_stages, 0, -1):
+    for count in range(slots(space, depth), 0, -1):
         for method in sorted(space.methods, key=lambda name: len(METHODS[name].stage_fields)):
-            fields = _read_fields(method)
+            fields = read_fields(method)
             ends = [getattr(space, f)[:1] if f == "wpr_iterations" else sorted({*getattr(space, f)}) for f in fields]
             keep, listed = max(space.keep[0], METHODS[method].least_keep), space.options.get(method, {})
             for values, chosen in itertools.product(itertools.product(*ends), itertools.product(*listed.values())):
-                stages = [Stage(low + i, keep, **dict(zip(fields, values, strict=True))) for i in range(count)]
-                yield Schedule(stages, method, dict(zip(listed, chosen, strict=True)))
+                given = dict(zip(fields, values, strict=True))
+                stages = [Stage(low + i, keep, **given, method=method) for i in range(count)]
+                yield compose(stages, {method: dict(zip(listed, chosen, strict=True))}, space)

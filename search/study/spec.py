@@ -46,14 +46,17 @@ __all__ = [
     "StudySpec",
     "builtin_names",
     "check_files",
+    "continued_spec",
     "differences",
     "make_spec",
     "read_spec",
+    "read_stored_spec",
 ]
 
 WITHOUT_EFFECT = frozenset(  # may differ on resume: they say how many and by what means, not what
     {"data.roots", "runtime.workers", "runtime.prefix_cache_gib", "runtime.engine", "runtime.trial_timeout"}
 )
+BEFORE_REVISIONS = {"revision": 1, "mixed": False, "exact_savings": False}  # of `space`, in stores of before
 
 
 class StudySpec(Section):
@@ -99,6 +102,10 @@ class StudySpec(Section):
         shown = {key: value for key, value in plain["backbone"].items() if value is not None}
         return plain | {"backbone": shown}  # as before there were sizes: a service that knows none takes it too
 
+    def given(self) -> dict[str, Any]:
+        """As `to_dict`, but without what was left out and so has its default."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
 
 def read_spec(path_or_builtin: str, overrides: Mapping[str, Any] | None = None) -> StudySpec:
     """Read a study from a YAML file or, by its bare name, a built-in one.
@@ -131,6 +138,26 @@ def make_spec(data: Any, place: str) -> StudySpec:
         raise InputError(f"{place}: {_explain(error)}") from None
 
 
+def read_stored_spec(data: Mapping[str, Any], place: str) -> StudySpec:
+    """A spec as a store has it. Raises InputError with `place` leading the message.
+
+    Fields that a later release added mean in an older study what that study did.
+    """
+    space = data.get("space")
+    if isinstance(space, Mapping) and "revision" not in space:
+        data = {**data, "space": {**BEFORE_REVISIONS, **space}}
+    return make_spec(data, place)
+
+
+def continued_spec(stored: StudySpec, wanted: StudySpec) -> StudySpec:
+    """The stored spec, with what `wanted` says of how many workers and by what means."""
+    document, given = stored.to_dict(), dict(_flatten(wanted.given()))
+    for name in WITHOUT_EFFECT & given.keys():
+        section, _, key = name.partition(".")
+        document[section][key] = given[name]
+    return make_spec(document, stored.name)
+
+
 def check_files(spec: StudySpec) -> None:
     """Refuse images or a weights file that are not there. Paths are relative to the current folder.
 
@@ -149,13 +176,15 @@ def check_files(spec: StudySpec) -> None:
         )
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What differs between two specs as plain data, but for what does not alter results.
+def differences(stored: StudySpec, wanted: StudySpec) -> list[str]:
+    """Where a spec says otherwise than the stored one, but for what does not alter results.
 
-    Each as "budget.trials: 40 -> 60".
+    Each as "budget.trials: 40 -> 60". What it leaves out it does not contradict: defaults change, studies do not.
     """
-    before, after = dict(_flatten(old)), dict(_flatten(new))
+    before, after = dict(_flatten(stored.to_dict())), dict(_flatten(wanted.to_dict()))
+    given = set(_fields(wanted.given()))
     names = [*before, *(name for name in after if name not in before)]
+    names = [name for name in names if ".".join(name.split(".")[:2]) in given]
     return [
         f"{name}: {_show(before, name)} -> {_show(after, name)}"
         for name in names
@@ -166,6 +195,12 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 def _show(values: Mapping[str, Any], name: str) -> str:
     value = values.get(name)
     return "null" if value is None else str(value)
+
+
+def _fields(data: Mapping[str, Any]) -> Iterator[str]:
+    """The names of a study's fields, "budget.trials" say; of one that is a mapping itself, nothing of what is in it."""
+    for section, value in data.items():
+        yield from (f"{section}.{key}" for key in value) if isinstance(value, Mapping) else (section,)
 
 
 def _flatten(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

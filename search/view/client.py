@@ -97,7 +97,7 @@ class Client:
 
     def launch(self, spec: StudySpec) -> StudyRecord:
         """Create the study, or continue it. Raises SpecConflict if the name is another study's."""
-        study = self._read(self._request("POST", "/studies", json=spec.to_dict()), self._noted)
+        study = self._read(self._request("POST", "/studies", json=spec.given()), self._noted)
         if study.state in HELD_STATES:
             study = self._read(self._request("POST", f"{self._path(study.id)}/resume"), self._noted)
         return study

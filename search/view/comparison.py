@@ -15,19 +15,28 @@ from rich.table import Table
 from rich.text import Text
 
 from pruning.methods import METHODS
+from pruning.schedule import Schedule
 from pruning.stage import Stage
 from search.evaluation.comparison import SIGNIFICANCE, Comparison, Row
 from search.store.records import FLOP_CONVENTION, Accuracy, Measurement
 from search.view import wording
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-COLUMNS = ("accuracy", "images/s", "speed-up", "realised", "GFLOPs", "p")
+COLUMNS = ("accuracy", "images/s", "speed-up", "realised", "GFLOPs")
+BOTH_COSTS = "without / with savings"
 CSV_COLUMNS = (
     *("level", "name", "method", "options", "accuracy", "accuracy_low", "accuracy_high", "images", "accuracy_kind"),
-    *("flops", "throughput", "speedup", "spread", "ideal_speedup", "realised"),
+    *("flops", "flops_without_savings", "flops_with_savings"),
+    *("throughput", "speedup", "spread", "ideal_speedup", "realised"),
     *("best", "p", "p_single", "wins", "losses", "absent", "schedule", "device", "dtype", "batch_size"),
+)
+
+
+_SAVINGS = (
+    "savings: what the last block computes for tokens that the head does not read can be left out, with the same "
+    "answers; dense is the untouched model, the methods' rows leave it out, and both costs stand beside each"
 )
 
 
@@ -36,10 +45,12 @@ def table(shown: Comparison) -> RenderableType:
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), title=_title(shown), title_justify="left")
     made.add_column("level", no_wrap=True)
     made.add_column("method", no_wrap=True)
-    for name in COLUMNS:
+    for name in _columns(shown):
         made.add_column(name, justify="right", no_wrap=True)
     made.add_column("schedule", overflow="fold", min_width=16)
-    made.add_row("", "dense", *_numbers(shown, shown.dense), "", "", style="dim", end_section=True)
+    for name, dense in shown.denses.items():
+        last = dense is list(shown.denses.values())[-1]
+        made.add_row("", name, *_numbers(shown, dense), "", "", style="dim", end_section=last)
     for level in shown.levels:
         rows = shown.at(level)
         for row in rows:
@@ -50,6 +61,11 @@ def table(shown: Comparison) -> RenderableType:
     return Group(made, *(Text(line, style="dim") for line in footnotes(shown)))
 
 
+def _columns(shown: Comparison) -> list[str]:
+    """Headings of the numbers; both costs only where they may differ."""
+    return [*COLUMNS, *([BOTH_COSTS] if shown.saving else []), "p"]
+
+
 def _title(shown: Comparison) -> Text:
     text = Text(f"{wording.backbone(shown.backbone)}: ", style="bold")
     return text.append(f"{wording.count(len(shown.rows), 'row')}, images: {shown.images}", style="not bold")
@@ -57,7 +73,7 @@ def _title(shown: Comparison) -> Text:
 
 def _cells(shown: Comparison, row: Row) -> list[str]:
     if row.measurement is None:
-        return [row.name, *[""] * len(COLUMNS), f"not run: {row.absent}"]
+        return [row.name, *[""] * len(_columns(shown)), f"not run: {row.absent}"]
     schedule = wording.stages(row.measurement.schedule)
     return [row.name, *_numbers(shown, row.measurement), p_value(row), schedule]
 
@@ -69,11 +85,20 @@ def _numbers(shown: Comparison, measured: Measurement) -> list[str]:
         wording.speedup(measured.throughput),
         f"{shown.realised(measured):.2f}",
         f"{measured.gflops:.4f}",
+        *([_both_costs(shown, measured)] if shown.saving else []),
     ]
 
 
+def _both_costs(shown: Comparison, measured: Measurement) -> str:
+    """`1.2584 / 1.1760`; empty where they are not known."""
+    return " / ".join(f"{flops / 1e9:.4f}" for flops in shown.costs_dict(measured).values())
+
+
 def _accuracies(shown: Comparison) -> list[Accuracy]:
-    return [shown.dense.accuracy, *(row.measurement.accuracy for row in shown.rows if row.measurement)]
+    return [
+        *(dense.accuracy for dense in shown.denses.values()),
+        *(row.measurement.accuracy for row in shown.rows if row.measurement),
+    ]
 
 
 def p_value(row: Row) -> str:
@@ -92,8 +117,9 @@ def footnotes(shown: Comparison) -> list[str]:
         f"throughput: measured, each row in turns with the dense model, on {wording.setting(shown.dense)}",
         "realised: speed-up over the ratio of FLOPs, its ideal",
         f"FLOPs: {FLOP_CONVENTION}",
+        *([_SAVINGS] if shown.saving else []),
         f"p: {SIGNIFICANCE}; the best is chosen on these images too, so a p near the threshold says little",
-        "schedule: block:keep",
+        "schedule: block:keep; of several methods, each before its stages",
         *(f"{name}: {words}" for name, words in _recipes(shown).items()),
     ]
 
@@ -104,15 +130,29 @@ def _recipes(shown: Comparison) -> dict[str, str]:
     for row in shown.rows:
         if row.measurement is None:
             continue
-        schedule = row.measurement.schedule
-        parts = [f"{name} {value}" for name, value in schedule.options.items()]
-        for name in sorted(METHODS[row.method].stage_fields) if row.method in METHODS else ():
-            values = [getattr(stage, name) for stage in schedule.stages]
-            if any(value != getattr(Stage, name) for value in values):
-                parts.append(f"{name} {'/'.join(f'{value:g}' for value in dict.fromkeys(values))}")
-        if parts or row.name != row.method:
-            found[row.name] = ", ".join([row.method, *parts])
+        words = recipe(row.measurement.schedule)
+        if words != row.name:
+            found[row.name] = words
     return found
+
+
+def recipe(schedule: Schedule) -> str:
+    """Methods, each with what differs from today's defaults: `zero-tprune, split alternate; tome`."""
+    alike: dict[tuple[str, ...], list[Stage]] = {}  # by method and changed options, in words
+    for stage in schedule.stages:
+        method, options = schedule.method_of(stage)
+        changed = METHODS[method].changed_options(options)
+        alike.setdefault((method, *(f"{name} {value}" for name, value in changed.items())), []).append(stage)
+    return "; ".join(", ".join([*words, *_fields(words[0], stages)]) for words, stages in alike.items()) or "dense"
+
+
+def _fields(method: str, stages: Sequence[Stage]) -> Iterator[str]:
+    """`wpr_iterations 30/5/1`: each field that the method reads, where it has not its default in all of the stages."""
+    for name in sorted(METHODS[method].stage_fields):
+        values = [getattr(stage, name) for stage in stages]
+        if any(value != getattr(Stage, name) for value in values):
+            told = values if len(set(values)) > 1 else values[:1]
+            yield f"{name} {'/'.join(f'{value:g}' for value in told)}"
 
 
 def progress(done: int, total: int, row: Row) -> str:
@@ -134,7 +174,8 @@ def as_csv(shown: Comparison) -> str:
 
 
 def _csv_rows(shown: Comparison) -> Iterator[dict[str, object]]:
-    yield {"name": "dense", **_csv_measured(shown, shown.dense)}
+    for name, dense in shown.denses.items():
+        yield {"name": name, **_csv_measured(shown, dense)}
     for row in shown.rows:
         plain: dict[str, object] = {"level": row.level, "name": row.name, "method": row.method, "best": row.best}
         if row.verdict:
@@ -147,13 +188,14 @@ def _csv_rows(shown: Comparison) -> Iterator[dict[str, object]]:
 def _csv_measured(shown: Comparison, measured: Measurement) -> dict[str, object]:
     accuracy, throughput, where = measured.accuracy, measured.throughput, measured.setting
     return {
-        "options": " ".join(f"{name}={value}" for name, value in measured.schedule.options.items()),
+        "options": " ".join(_csv_options(measured.schedule)),
         "accuracy": accuracy.value,
         "accuracy_low": accuracy.low,
         "accuracy_high": accuracy.high,
         "images": accuracy.images,
         "accuracy_kind": accuracy.kind,
         "flops": measured.flops,
+        **shown.costs_dict(measured),
         "throughput": throughput.images_per_s,
         "speedup": throughput.speedup,
         "spread": throughput.spread,
@@ -164,3 +206,12 @@ def _csv_measured(shown: Comparison, measured: Measurement) -> dict[str, object]
         "dtype": where.dtype,
         "batch_size": where.batch_size,
     }
+
+
+def _csv_options(schedule: Schedule) -> Iterator[str]:
+    """`split=alternate`: what differs from today's defaults; of a stage with options of its own `5:split=places`."""
+    own = [stage for stage in schedule.stages if stage.method is not None]
+    parts = [] if own and len(own) == len(schedule.stages) else [("", schedule.method, schedule.options)]
+    parts += [(f"{stage.block}:", *schedule.method_of(stage)) for stage in own]
+    for prefix, method, options in parts:
+        yield from (f"{prefix}{name}={value}" for name, value in METHODS[method].changed_options(options).items())

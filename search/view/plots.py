@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search.store.records import FLOP_CONVENTION, Evaluation, Front, Measurement, StudyRecord
+from search.study.space import read_fields
 from search.view import wording
 from search.view.pictures import canvas
 
@@ -94,11 +95,12 @@ def picture(study: StudyRecord, front: Front, evaluations: Iterable[Evaluation] 
 
 def _words(evaluation: Evaluation, measured: Measurement) -> str:
     stages = "<br>".join(
-        f"block {s.block}: keep {s.keep:.3g}, {s.wpr_iterations} votes, similarity {s.similarity_share:.3g}"
-        for s in measured.schedule.stages
+        f"block {stage.block}: {measured.schedule.method_of(stage)[0]}, keep {stage.keep:.3g}"
+        + "".join(f", {name} {getattr(stage, name):.3g}" for name in read_fields(measured.schedule.method_of(stage)[0]))
+        for stage in measured.schedule.stages
     )
     return (
-        f"<b>trial {evaluation.trial}</b>: {measured.schedule.method if stages else 'dense'}<br>"
+        f"<b>trial {evaluation.trial}</b>: {', '.join(measured.schedule.methods) or 'dense'}<br>"
         f"{wording.percent(measured.accuracy)} %, {measured.accuracy.images:,} images"
         f"{'' if measured.complete else ', then stopped'}<br>"
         f"{wording.speedup(measured.throughput)}, {wording.rate(measured.throughput.images_per_s)} images/s<br>"

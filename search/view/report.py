@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -84,7 +85,6 @@ def _title(study: StudyRecord, front: Front) -> Text:
 def _cells(front: Front, evaluation: Evaluation) -> list[str]:
     search, confirm = evaluation.search, evaluation.confirm
     known, ends = evaluation.best_known, wording.lopsided(wording.accuracies(front))
-    method = f"{search.schedule.method} " if len(wording.methods(front)) > 1 and search.schedule.stages else ""
     mark = wording.BEHIND if evaluation.trial in wording.behind(front) else ""
     return [
         mark + str(evaluation.trial),
@@ -93,7 +93,7 @@ def _cells(front: Front, evaluation: Evaluation) -> list[str]:
         wording.rate(known.throughput.images_per_s),
         wording.speedup(known.throughput),
         wording.gflops(search),
-        method + wording.stages(search.schedule),
+        wording.stages(search.schedule, named=len(wording.methods(front)) > 1),
     ]
 
 
@@ -132,6 +132,7 @@ def _point_json(point: Evaluation) -> dict[str, Any]:
         "speedup": point.search.throughput.speedup,
         "gflops": point.search.gflops,
         "schedule": point.search.schedule.to_dict(),
+        "estimate": point.estimate,
         "confirm": _confirm_json(point.confirm),
     }
 
@@ -142,6 +143,7 @@ def _accuracy_json(measured: Measurement) -> dict[str, Any]:
         "accuracy": accuracy.value,
         "accuracy_ci95": [accuracy.low, accuracy.high],
         "images": accuracy.images,
+        "fidelity": asdict(measured.fidelity) if measured.fidelity else None,
     }
 
 

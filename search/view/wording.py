@@ -96,14 +96,25 @@ def point(evaluation: Evaluation) -> str:
     )
 
 
-def stages(schedule: Schedule) -> str:
-    """`2:0.9 5:0.8 8:0.7`: block and keep of each stage; `dense` if there is none."""
-    return " ".join(f"{stage.block}:{stage.keep:.3g}" for stage in schedule.stages) or "dense"
+def stages(schedule: Schedule, named: bool = False) -> str:
+    """`2:0.9 5:0.8 8:0.7`: block and keep of each stage; `dense` if there is none.
+
+    named: with the method in front; a mixed schedule always has each method in front of its stages.
+    """
+    words: list[str] = []
+    before = None if named or len(schedule.methods) > 1 else next(iter(schedule.methods), None)
+    for stage in schedule.stages:
+        method = schedule.method_of(stage)[0]
+        words += (
+            [f"{stage.block}:{stage.keep:.3g}"] if method == before else [method, f"{stage.block}:{stage.keep:.3g}"]
+        )
+        before = method
+    return " ".join(words) or "dense"
 
 
 def methods(front: Front) -> list[str]:
     """The methods of the front's pruning points."""
-    return list(dict.fromkeys(p.search.schedule.method for p in front.points if p.search.schedule.stages))
+    return list(dict.fromkeys(method for p in front.points for method in p.search.schedule.methods))
 
 
 def setting(measurement: Measurement) -> str:
@@ -179,6 +190,11 @@ def footnotes(front: Front) -> list[str]:
     confirmed = next((p.confirm for p in front.points if p.confirm), None)
     if confirmed:
         lines[0] += f"; confirm: {confirmed.accuracy.images:,} images the search never saw"
+    if any(p.estimate is not None for p in front.points):
+        lines.append(
+            "front: chosen by what answers and their divergence from the dense model's together say of accuracy, which "
+            "is more exact than the answers counted; confirm was not looked at"
+        )
     how = ", ".join(dict.fromkeys(p.best_known.throughput.how for p in front.points)) or "measured"
     lines.append(f"throughput: {how}, speed-up over the dense model, on {settings(front)}")
     if behind(front):
@@ -189,4 +205,6 @@ def footnotes(front: Front) -> list[str]:
     lines.append(f"FLOPs: {FLOP_CONVENTION}")
     if len(methods(front)) == 1:
         lines.append(f"schedule: block:keep of {methods(front)[0]}")
+    elif methods(front):
+        lines.append("schedule: method, then block:keep of its stages")
     return lines

@@ -101,6 +101,8 @@ COMMANDS: list[Row] = [
     (["compare", "--backbone", "demo", "--weights", "random"], "backbone.weights must be bundled", "got 'random'"),
     (["compare", "demo", "--methods", "tomme"], "--methods must name methods, got 'tomme'", "known: zero-tprune"),
     (["compare", "demo", "--options", "random.seed=x"], "options.seed must be a whole number", "got 'x'"),
+    (["compare", "demo", "--options", "tome.preset=paper"], "tome.preset must be left out for tome, which has none"),
+    (["compare", "demo", "--options", "zero-tprune.preset=x"], "zero-tprune.preset must be one of paper, got x"),
     (["compare", "demo", "--keep", "0.5,small"], "--keep must be numbers separated by commas, got '0.5,small'"),
     (["compare", "demo", "--keep", "1.2"], "--keep must hold numbers in (0, 1), got 1.2"),
     (["compare", "demo", "--blocks", "2,5.5"], "--blocks must be whole numbers separated by commas, got '2,5.5'"),

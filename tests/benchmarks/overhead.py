@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pruning.schedule import Schedule
+from pruning.schedule import UNTOUCHED, Schedule
 from search.evaluation.bench import Bench
 from search.evaluation.evaluator import Bits
 from search.fleet.worker import FACTS, Worker
@@ -59,7 +59,7 @@ def seconds_per_trial(store: Store, trials: int) -> list[float]:
     store.set_provenance(record.id, {FACTS: facts.to_dict(), "hardware": facts.hardware})
     simulated = Simulated(bench)
     bench.__dict__["_searcher"] = simulated
-    bench._dense_correct = simulated.correct_until(Schedule(), lambda seen: True)
+    bench._dense_correct = simulated.correct_until(UNTOUCHED, lambda seen: True)
     worker = Worker(store, store.study(spec.name), bench)
     worker.trials.enqueue_baselines()
     ends = [time.perf_counter()]

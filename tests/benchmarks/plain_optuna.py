@@ -4,7 +4,8 @@
 
 The yardstick of `time_to_front`: images are decoded and normalised once and stay in memory, nothing is copied for a
 trial, and the search space is the demo study's. Each trial counts FLOPs by fvcore's trace and times ten batches, as
-such scripts do, in float32 as timm loads weights (--dtype bfloat16 otherwise). Optuna is used with its own defaults.
+such scripts do, in float32 as timm loads weights (--dtype bfloat16 otherwise). Optuna is used with its own defaults;
+schedules that leave no token are pruned trials.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +23,10 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 
 from pruning import PrunedViT, Schedule, prune, trace_flops
 from pruning.backbones import load_backbone
+from pruning.errors import ScheduleError
 from search.evaluation.images.splits import open_images
-from search.study.space import baselines, distributions, to_params, to_schedule
+from search.study.baselines import baselines
+from search.study.space import distributions, to_params, to_schedule
 from search.study.spec import read_spec
 
 BATCH = 50
@@ -72,14 +76,16 @@ def search(
     dtype: str = "float32",
     images: int = 2000,
     known: bool = False,
+    overrides: Mapping[str, Any] | None = None,
 ) -> list[Finished]:
     """Run the study until `trials` are done or `seconds` are over; the trial then running is finished.
 
-    images: of the demo's search split. known: whether the schedules that our own search starts with go first.
+    images: of the search split. known: whether the schedules that our own search starts with go first. overrides: of
+    the demo study, by dotted names: another backbone, other images.
     """
     began = time.perf_counter()
-    spec = read_spec("demo", {"data.search_images": images})
-    backbone = load_backbone("demo")
+    spec = read_spec("demo", {"data.search_images": images, **(overrides or {})})
+    backbone = load_backbone(spec.backbone.name, spec.backbone.weights)
     model, depth = backbone.model.to(getattr(torch, dtype)), backbone.family.depth
     split = open_images(spec.data, spec.objectives, backbone).search()
     batches, labels = list(split.batches(BATCH)), torch.from_numpy(split.labels)
@@ -89,12 +95,17 @@ def search(
     def objective(trial: optuna.Trial) -> tuple[float, float]:
         params = {name: suggest(trial, name, values) for name, values in box.items()}
         schedule = to_schedule(params, spec.space, depth)
-        pruned = prune(model, schedule)
+        try:
+            pruned = prune(model, schedule)
+        except ScheduleError as error:
+            raise optuna.TrialPruned(str(error)) from None
         trial.set_user_attr("schedule", schedule.to_dict())
         trial.set_user_attr("flops", trace_flops(model, schedule))
         return measure_accuracy(pruned, batches, labels), measure_throughput(pruned, batches[0])
 
     def keep(_: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        if trial.values is None:
+            return
         schedule = to_schedule(trial.params, spec.space, depth)
         finished.append(Finished(time.perf_counter() - began, schedule, trial.values[0]))
 
@@ -105,7 +116,7 @@ def search(
         sampler=optuna.samplers.TPESampler(seed=seed),  # Optuna's default, also for two objectives, but seeded
     )
     if known:
-        for _, schedule in baselines(spec.space, depth):
+        for _, schedule in baselines(spec.space, depth, backbone.family.tokens):
             study.enqueue_trial(to_params(schedule, spec.space, depth))
     study.optimize(objective, trials, timeout=seconds - (time.perf_counter() - began), callbacks=[keep])
     return finished

@@ -23,7 +23,7 @@ from pruning.methods import METHODS
 from pruning.model import PrunedViT
 from search.evaluation.device import DTYPES, choose_device
 from search.evaluation.profile import LatencyProfile
-from search.evaluation.profiling import measure_profile
+from search.evaluation.profiling import measure_profile, stage_kinds
 from search.evaluation.throughput import REPEATS, time_pairs
 from search.study.sections import SpaceSpec
 from search.study.space import smallest
@@ -37,7 +37,8 @@ COLUMNS = {"schedule": "", "GFLOPs": ".3f", "predicted": ".3f", "measured": ".3f
 def take_profile(model: PrunedViT, images: Tensor, space: SpaceSpec) -> LatencyProfile:
     """The profile of a study of this space: from the fewest tokens that a schedule of it leaves."""
     fewest = smallest(space, model.family.depth, lambda schedule: count_flops(model, schedule))
-    return measure_profile(model, images, space.methods, fewest.plan(model.family.tokens)[-1].kept)
+    kinds = stage_kinds(space.methods, space.options, model)
+    return measure_profile(model, images, kinds, fewest.plan(model.family.tokens)[-1].kept)
 
 
 def summarise(rows: list[dict[str, float]], profile_s: float) -> dict[str, str]:

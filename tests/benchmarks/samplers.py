@@ -29,8 +29,8 @@ import optuna
 from search.fleet.worker import FACTS
 from search.store.fronts import Store
 from search.store.records import Evaluation
+from search.study.baselines import baselines
 from search.study.samplers import SAMPLERS
-from search.study.space import baselines
 from search.study.spec import StudySpec, read_spec
 from tests.benchmarks.table import Table, make_parser
 from tests.benchmarks.timed_runs import CONFIRM_IMAGES, search_only

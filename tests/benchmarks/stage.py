@@ -27,6 +27,7 @@ from pruning.errors import ScheduleError
 from pruning.families import describe
 from pruning.flops import FlopCounter
 from pruning.model import PrunedViT
+from pruning.schedule import UNTOUCHED
 from search.evaluation.device import DTYPES, choose_device
 from search.evaluation.throughput import REPEATS, PairedTiming, time_against
 from tests.benchmarks.plain_tome import PlainToMe
@@ -127,7 +128,7 @@ def main() -> None:
     device = choose_device(arguments.device)
     backbone = load_backbone(arguments.model, "random")  # what is computed does not depend on the weights
     models = rivals(backbone.model.to(device, DTYPES[arguments.dtype]), arguments.keep)
-    dense = PrunedViT(backbone.model).eval()
+    dense = PrunedViT(backbone.model, UNTOUCHED).eval()
     dense_flops = count_flops(dense)
     table = Table("stage", arguments, device, COLUMNS)
     for batch in arguments.batch:

@@ -1,6 +1,7 @@
 """Wall time until the front is nearly as good as any that was found: ours, the plain script, ours less one lever.
 
     python -m tests.benchmarks.time_to_front [--seeds 3] [--levers all] [--runs FOLDER] [--json FILE]
+        [--backbone NAME --weights FILE --data DIR]
 
 Each run has a process of its own, plain and ours taking turns; `timed_runs` says what the clock covers. All are
 judged by one yardstick: accuracy over the whole search split, speed-up by one latency profile taken at the start, and
@@ -26,7 +27,7 @@ from typing import Any
 from pruning.documents import write_text
 from search.errors import InputError
 from tests.benchmarks.table import Table, make_parser
-from tests.benchmarks.timed_runs import Job, Point, Run, run
+from tests.benchmarks.timed_runs import CONFIRM_IMAGES, Job, Point, Run, run
 from tests.benchmarks.yardstick import Yardstick
 
 GOAL = 0.95  # of the reference front's area
@@ -166,8 +167,9 @@ def run_or_recall(job: Job, folder: Path | None) -> Run:
 
 def plan(arguments: argparse.Namespace) -> list[Job]:
     """Every run in its order. Raises InputError for a spec that cannot be."""
-    plain = {"trials": NO_LIMIT, "seconds": arguments.plain_seconds, "images": arguments.images, "plain": True}
-    ours = {"trials": arguments.trials, "seconds": arguments.seconds, "images": arguments.images}
+    shared = {"images": arguments.images, "base": base(arguments)}
+    plain = {"trials": NO_LIMIT, "seconds": arguments.plain_seconds, "plain": True, **shared}
+    ours = {"trials": arguments.trials, "seconds": arguments.seconds, **shared}
     jobs = []
     for seed in range(arguments.seeds):
         jobs.append(Job(PLAIN, seed, **plain))
@@ -180,6 +182,19 @@ def plan(arguments: argparse.Namespace) -> list[Job]:
         if not job.plain:
             job.spec()
     return jobs
+
+
+def base(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the options change in the demo study. Raises InputError for a backbone without images."""
+    if (arguments.backbone is None) != (arguments.data is None):
+        raise InputError("--backbone and --data belong together: a backbone of your own needs images of your own")
+    if arguments.backbone is None:
+        return {}
+    weights = arguments.weights or "pretrained"
+    return {
+        "backbone": {"name": arguments.backbone, "weights": str(weights)},
+        "data": {"path": str(arguments.data), "search_images": arguments.images, "confirm_images": CONFIRM_IMAGES},
+    }
 
 
 def _levers(text: str) -> list[str]:
@@ -201,6 +216,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--plain-seconds", type=float, default=900.0)
     parser.add_argument("--plain-known", action="store_true", help="also plain, starting with our first schedules")
     parser.add_argument("--reference-trials", type=int, default=200)
+    parser.add_argument("--backbone", help="a timm model instead of the demo's")
+    parser.add_argument("--weights", type=Path, help="of the backbone")
+    parser.add_argument("--data", type=Path, help="its images: a folder with one sub-folder per class")
     parser.add_argument("--runs", type=Path, metavar="FOLDER", help="keeps each run, or has it from before")
     return parser.parse_args()
 
@@ -214,7 +232,8 @@ def report(arguments: argparse.Namespace, yardstick: Yardstick, rows: Sequence[M
 
 def measure(arguments: argparse.Namespace) -> None:
     """All runs, with the report so far after each: a benchmark that is ended early leaves what it had."""
-    reference_job = Job("reference", REFERENCE_SEED, arguments.reference_trials, REFERENCE_S, arguments.images)
+    given = arguments.reference_trials, REFERENCE_S, arguments.images
+    reference_job = Job("reference", REFERENCE_SEED, *given, base=base(arguments))
     jobs = plan(arguments)
     yardstick = Yardstick(reference_job.spec())
     reference = run_or_recall(reference_job, arguments.runs)

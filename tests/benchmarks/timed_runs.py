@@ -37,7 +37,9 @@ CONFIRM_IMAGES = 50  # the finalists' second measurement comes after the search 
 
 @dataclass(frozen=True)
 class Job:
-    """What to run. overrides: of the demo study, by dotted names; only ours has any.
+    """What to run. base: what differs from the demo study, by dotted names: another backbone, other images.
+
+    overrides: the same, of ours alone: a part switched off.
 
     trials, seconds: whichever is reached first ends the search. images: of the search split.
     known: whether the plain script starts with the schedules that ours starts with (ours always does).
@@ -51,6 +53,7 @@ class Job:
     plain: bool = False
     known: bool = False
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    base: Mapping[str, Any] = field(default_factory=dict)
 
     def spec(self) -> StudySpec:
         """Ours; without a time limit of its own, for that counts evaluation time only. Raises InputError."""
@@ -62,6 +65,7 @@ class Job:
                 "budget.trials": self.trials,
                 "budget.time": None,
                 "sampler.seed": self.seed,
+                **self.base,
                 **self.overrides,
             },
         )
@@ -168,7 +172,13 @@ def run_plain(job: Job, folder: Path) -> Run:
     """The plain script. A point is there when its trial ends."""
     began = time.perf_counter()
     finished = plain_optuna.search(
-        job.trials, job.seconds, job.seed, f"sqlite:///{folder}/plain.db", images=job.images, known=job.known
+        job.trials,
+        job.seconds,
+        job.seed,
+        f"sqlite:///{folder}/plain.db",
+        images=job.images,
+        known=job.known,
+        overrides=job.base,
     )
     seconds = time.perf_counter() - began
     points = tuple(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pruning.schedule import Schedule
+from pruning.schedule import UNTOUCHED, Schedule
 from search.evaluation.bench import Bench
 from search.evaluation.evaluator import Evaluator
 from search.evaluation.facts import Facts
@@ -37,7 +37,7 @@ class Yardstick:
         evaluator = Evaluator(
             bench.model, bench.search_split, spec.objectives.accuracy, spec.runtime.batch_size, bench.device
         )
-        self.dense_accuracy = float(evaluator.correct(Schedule()).mean())
+        self.dense_accuracy = float(evaluator.correct(UNTOUCHED).mean())
         self.reference = (self.dense_accuracy - ACCURACY_BELOW_DENSE, REFERENCE_SPEEDUP)
 
     @property

@@ -41,27 +41,35 @@ def size_of(name: str) -> tuple[int, int]:
 
 def test_a_comparison_is_measured_saved_and_shown_again(ztp: Ztp) -> None:
     Path("tiny.yaml").write_text(yaml.safe_dump(STUDY))
-    options = ["--methods", "random,even=random", "--options", "even.seed=2", "--keep", "0.5", "--images", "8"]
+    options = ["--methods", "random,even=random,paper=zero-tprune", "--options", "even.seed=2 paper.preset=paper"]
+    options += ["--keep", "0.5", "--images", "8"]
     ran = ztp("compare", "tiny.yaml", *options, "--json")
     assert ran.code == 0
     lines = ran.err.splitlines()
     assert lines[0].startswith("compare: loading demo and the images")
     steps = [line for line in lines[1:] if "waiting: another" not in line]  # a test beside this one may be timing, too
-    assert [line.split()[1:3] for line in steps] == [["1/2", "random,"], ["2/2", "even,"]]
+    assert [line.split()[1:3] for line in steps] == [["1/3", "random,"], ["2/3", "even,"], ["3/3", "paper,"]]
     document = json.loads(ran.out)
-    assert [row["name"] for row in document["rows"]] == ["random", "even"]
+    assert [row["name"] for row in document["rows"]] == ["random", "even", "paper"]
+    saving = document["dense_saving"]
+    assert saving["flops"] == saving["flops_with_savings"] < document["dense"]["flops"]
+    assert document["rows"][2]["measurement"]["flops_without_savings"] > document["rows"][2]["measurement"]["flops"]
     assert document["dense"]["accuracy"]["images"] == 8
     assert document["images"].endswith("none of them searched on")
     Path("saved.json").write_text(ran.out)
     again = ztp("compare", "--from", "saved.json", "--csv", "--plot", "methods.png")
     assert (again.code, again.err) == (0, "ztp: wrote methods.png\n")
     rows = list(csv.DictReader(io.StringIO(again.out)))
-    assert [float(row["accuracy"]) for row in rows[1:]] == [
+    assert [float(row["accuracy"]) for row in rows[2:]] == [
         row["measurement"]["accuracy"]["value"] for row in document["rows"]
     ]
-    assert rows[2]["options"] == "seed=2"
+    assert [row["name"] for row in rows] == ["dense", "dense, exact savings", "random", "even", "paper"]
+    assert rows[3]["options"] == "seed=2"
     assert size_of("methods.png") == (2080, 960)
-    assert "even: random, seed 2" in ztp("compare", "--from", "saved.json").out
+    shown = ztp("compare", "--from", "saved.json").out
+    assert "even: random, seed 2" in shown
+    assert "paper: zero-tprune, drop block-end, feature key, head_filter True" in shown
+    assert "similarity_share 0.5, wpr_iterations 30/5/1" in " ".join(shown.split())
 
 
 @pytest.mark.parametrize("text", ["no json", "{}", "[1]"])

@@ -31,7 +31,21 @@ def test_rows_describe_themselves(method: str) -> None:
     for name, option in row.options.items():
         assert option.help
         assert option.check(name, option.default) == option.default
+        assert option.check(name, option.frozen_default) == option.frozen_default
+        assert all(option.check(name, alias) == value for alias, value in option.aliases.items())
         assert not option.at_most or option.at_most in row.options
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_options_are_filled_shown_and_stored_by_the_right_defaults(method: str) -> None:
+    """Filled by today's, or the frozen ones for a file of before; shown against today's, stored against the frozen."""
+    row = METHODS[method]
+    today, before = row.fill_options(method, {}), row.fill_options(method, {}, revision=1)
+    assert row.changed_options(today) == {}
+    assert row.effective_options(before, Schedule([Stage(1, 0.5)], method, before).plan(196)) == {}
+    differing = {name for name in today if today[name] != before[name]}
+    assert differing == {name for name, option in row.options.items() if option.frozen_default != option.default}
+    assert set(row.changed_options(before)) == differing
 
 
 def test_the_table_loads_no_torch() -> None:

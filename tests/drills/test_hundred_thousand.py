@@ -17,7 +17,7 @@ from optuna.storages._rdb import models
 from optuna.trial import TrialState
 from sqlalchemy import Connection, insert, select
 
-from pruning.schedule import Schedule
+from pruning.schedule import UNTOUCHED
 from search.store import trial_rows, versions
 from search.store.database import reading, writing
 from search.store.evaluations import evaluation_values
@@ -45,7 +45,7 @@ def fill(store: Store, study_id: int, trials: int, make_evaluation: Callable[...
     first = evaluation_values(study_id, 0, dense, True)
     with writing(store._engine) as connection:
         connection.execute(insert(EVALUATION), [first])
-        connection.execute(insert(SLOT), [slot(study_id, 0, Schedule().key)])
+        connection.execute(insert(SLOT), [slot(study_id, 0, UNTOUCHED.key)])
         for start in range(1, trials, CHUNK):
             numbers = range(start, min(start + CHUNK, trials))
             connection.execute(insert(EVALUATION), [row(first, number, rng) for number in numbers])

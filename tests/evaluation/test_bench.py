@@ -12,7 +12,7 @@ import torch
 
 from pruning.backbones import Backbone
 from pruning.flops import count_flops
-from pruning.schedule import Schedule
+from pruning.schedule import UNTOUCHED, Schedule
 from search.errors import InputError, SearchError
 from search.evaluation import rig
 from search.evaluation.bench import Bench
@@ -44,7 +44,7 @@ class TestFacts:
         facts = bench.find_facts()
         assert facts.profile is None
         assert facts.dense_images_per_s > 0
-        timed = bench.throughput(Schedule())
+        timed = bench.throughput(UNTOUCHED)
         assert timed.images_per_s == pytest.approx(timed.speedup * facts.dense_images_per_s)
 
     def test_closed_form_that_is_not_the_trace_is_refused(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pruning.backbones import Backbone
-from pruning.schedule import Schedule
+from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
 from search.evaluation.bench import Bench
 from search.evaluation.facts import Facts
@@ -48,7 +48,7 @@ def stratified(opened: Callable[..., Bench]) -> Bench:
 
 
 def race(bench: Bench, gain: float, alpha: float = 0.05) -> Race:
-    dense = bench.bits(bench.measure(Schedule(), TIMED))
+    dense = bench.bits(bench.measure(UNTOUCHED, TIMED))
     return Race((Hurdle(dense, gain),), alpha, dense)
 
 
@@ -90,9 +90,9 @@ class TestFacts:
 
     def test_dense_model_is_not_run_twice(self, stratified: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
         """What stratifying has seen of it is its measurement, the same as running it as a trial."""
-        quick = stratified.measure(Schedule(), TIMED)
+        quick = stratified.measure(UNTOUCHED, TIMED)
         monkeypatch.setattr(stratified, "_dense_correct", None)
-        assert stratified.measure(Schedule(), TIMED) == quick
+        assert stratified.measure(UNTOUCHED, TIMED) == quick
 
 
 class TestMeasure:

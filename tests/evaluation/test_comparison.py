@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
+from pruning.schedule import Schedule
 from search.errors import InputError
-from search.evaluation.comparison import Comparison, Row, Verdict, holm, judge, judge_levels, mcnemar
+from search.evaluation.comparison import Comparison, Costs, Row, Verdict, holm, judge, judge_levels, mcnemar
 from search.store.records import Evaluation
 
 
@@ -146,6 +147,28 @@ def without_bits(shown: Comparison) -> Comparison:
 def test_the_document_can_be_read_again(found: Comparison) -> None:
     document = json.loads(json.dumps(found.to_dict()))
     assert Comparison.from_dict(document, "saved.json") == without_bits(found)
+
+
+def test_exact_savings_come_back_with_both_costs_of_every_row(found: Comparison) -> None:
+    saving = replace(found.dense, schedule=Schedule(), key="saving", flops=found.dense.flops - 7)
+    known = [found.dense, saving, *(row.measurement for row in found.rows if row.measurement)]
+    costs = {each.key: Costs(found.dense.flops, each.flops) for each in known}
+    shown = replace(found, saving=saving, costs=costs)
+    document = json.loads(json.dumps(shown.to_dict()))
+    assert document["dense_saving"]["flops_without_savings"] == found.dense.flops
+    assert document["dense_saving"]["flops_with_savings"] == document["dense_saving"]["flops"] == saving.flops
+    assert "flops_with_savings" in document["rows"][0]["measurement"]
+    assert Comparison.from_dict(document, "saved.json") == replace(
+        without_bits(shown), saving=replace(saving, correct=b"")
+    )
+    assert list(shown.denses) == ["dense", "dense, exact savings"]
+
+
+def test_documents_from_before_exact_savings_are_read(found: Comparison) -> None:
+    document = json.loads(json.dumps(found.to_dict()))
+    del document["dense_saving"]
+    read = Comparison.from_dict(document, "saved.json")
+    assert (read.saving, read.costs, list(read.denses)) == (None, {}, ["dense"])
 
 
 def test_realised_is_measured_over_ideal(found: Comparison) -> None:

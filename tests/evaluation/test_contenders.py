@@ -6,7 +6,8 @@ import pytest
 
 from pruning.errors import ScheduleError
 from pruning.methods import METHODS
-from pruning.schedule import Schedule
+from pruning.schedule import UNTOUCHED, Schedule
+from pruning.stage import Stage
 from search.errors import InputError
 from search.evaluation.contenders import (
     KEEP_STEPS,
@@ -14,10 +15,12 @@ from search.evaluation.contenders import (
     Levels,
     at_cost,
     at_keep,
+    dearest_below,
     nearest_below,
     paper_blocks,
     read_contenders,
 )
+from search.study.published_schedules import PAPER_STAGES
 
 BLOCKS, TOKENS = (2, 5, 8), 196
 
@@ -42,11 +45,45 @@ def test_names_options_and_stage_fields() -> None:
     options = ["spread.split=alternate spread.partition=0.7", "spread.wpr_iterations=30,5,1", "spread.head_filter=true"]
     random, spread = read_contenders("random, spread=zero-tprune", options, 3)
     assert random == Contender("random", "random")
+    assert spread.options == {"split": "alternate", "head_filter": True}
     schedule = spread.schedule(BLOCKS, 0.6)
-    assert (schedule.method, dict(schedule.options)) == ("zero-tprune", {"split": "alternate", "head_filter": True})
+    assert (schedule.method, schedule.options) == ("zero-tprune", Schedule(options=spread.options).options)
     assert [stage.wpr_iterations for stage in schedule.stages] == [30, 5, 1]
     assert {stage.partition for stage in schedule.stages} == {0.7}
     assert {stage.keep for stage in schedule.stages} == {0.6}
+
+
+def test_a_preset_is_the_papers_own_configuration() -> None:
+    """That of the first release, whose defaults were the paper's, with head filter and the paper's iterations."""
+    (paper,) = read_contenders("zero-tprune", ["zero-tprune.preset=paper"], 3)
+    first = {
+        "method": "zero-tprune",
+        "options": {"revision": 1, "head_filter": True, "v_min": 0.01, "v_max": 0.7},
+        "stages": [
+            {"block": block, "keep": 0.8, "wpr_iterations": votes} for block, votes in ((2, 30), (5, 5), (8, 1))
+        ],
+        "exact_savings": True,
+    }
+    assert paper.schedule(BLOCKS, 0.8).key == Schedule.from_dict(first).key
+    assert paper.fields["wpr_iterations"] == tuple(votes for _, _, votes in PAPER_STAGES)
+
+
+def test_what_is_given_beside_a_preset_goes_before_it() -> None:
+    options = ["a.preset=paper a.wpr_iterations=7 a.split=random"]
+    (mine,) = read_contenders("a=zero-tprune", options, 2)
+    schedule = mine.schedule((1, 3), 0.8)
+    assert (schedule.options["split"], schedule.options["feature"]) == ("random", "key")
+    assert {stage.wpr_iterations for stage in schedule.stages} == {7}
+
+
+PRESETS = [(method, name) for method, row in METHODS.items() for name in row.presets]
+
+
+@pytest.mark.parametrize(("method", "preset"), PRESETS)
+def test_every_preset_can_be_asked_for(method: str, preset: str) -> None:
+    row = METHODS[method]
+    assert set(row.presets[preset]) <= set(row.options) | row.stage_fields
+    read_contenders(method, [f"{method}.preset={preset}"], 3)
 
 
 @pytest.mark.parametrize(
@@ -65,12 +102,22 @@ def test_names_options_and_stage_fields() -> None:
         ("random", ["random.wpr_iterations=3"], "must be a field that random reads, which it does not; drop it"),
         ("zero-tprune", ["zero-tprune.wpr_iterations=3,2"], "one value, or one for each of 3 blocks, got 2"),
         ("zero-tprune", ["zero-tprune.wpr_iterations=0"], "wpr_iterations must be a whole number in 1..100, got 0"),
+        ("tome", ["tome.preset=paper"], "--options tome.preset must be left out for tome, which has none, got paper"),
+        ("zero-tprune", ["zero-tprune.preset=papre"], "zero-tprune.preset must be one of paper, got papre"),
+        ("zero-tprune", ["zero-tprune.preset=paper,paper"], "zero-tprune.preset must be one of paper, got paper,paper"),
+        ("zero-tprune", ["zero-tprune.preset=[paper]"], "zero-tprune.preset must be one of paper"),
         ("zero-tprune", ["zero-tprune.split=[1"], "--options zero-tprune.split=.* must be valid YAML"),
     ],
 )
 def test_bad_flags(methods: str, options: list[str], rule: str) -> None:
     with pytest.raises((InputError, ValueError), match=rule):
         read_contenders(methods, options, 3)
+
+
+def test_a_preset_for_another_number_of_stages_says_what_to_add() -> None:
+    rule = "preset=paper has wpr_iterations 30,5,1, one for each of its 3 stages, got 2 blocks; give a.wpr_iterations"
+    with pytest.raises(InputError, match=rule):
+        read_contenders("a=zero-tprune", ["a.preset=paper"], 2)
 
 
 @pytest.mark.parametrize(
@@ -91,13 +138,27 @@ def test_bad_levels(levels: dict[str, tuple[float, ...]], rule: str) -> None:
 
 @pytest.mark.parametrize("share", [0.35, 0.5, 0.777, 0.95])
 def test_a_cost_is_met_from_below_and_one_step_more_exceeds_it(share: float) -> None:
-    level = round(share * tokens_left(Schedule()))
+    level = round(share * tokens_left(UNTOUCHED))
     contender = Contender("random", "random")
     found = nearest_below(contender, BLOCKS, level, tokens_left, TOKENS)
     assert tokens_left(found) <= level
     more = contender.schedule(BLOCKS, found.stages[0].keep + 1 / KEEP_STEPS)
     assert tokens_left(more) > level
     assert len({stage.keep for stage in found.stages}) == 1
+
+
+def test_the_dearest_of_any_steps_that_is_not_above_a_cost() -> None:
+    """Steps that are refused are too small; where all others are too dear, the words say so."""
+
+    def make(step: int) -> Schedule:
+        return Schedule([Stage(2, step / 10)], "tome")  # refused below 0.5
+
+    found = dearest_below(make, range(1, 10), tokens_left(make(7)) + 1, tokens_left, "so")
+    assert found == make(7)
+    with pytest.raises(ScheduleError, match=f"cannot go below {tokens_left(make(5)):,} FLOPs by halves"):
+        dearest_below(make, range(1, 10), tokens_left(make(5)) - 1, tokens_left, "by halves")
+    with pytest.raises(ScheduleError, match=r"keep must be at least 0\.5"):
+        dearest_below(make, range(1, 4), 1, tokens_left, "so")
 
 
 def test_nobody_is_brought_below_one_token_behind_the_last_stage() -> None:
@@ -110,10 +171,10 @@ def test_nobody_is_brought_below_one_token_behind_the_last_stage() -> None:
 def test_a_keep_that_the_method_refuses_is_too_small_for_it() -> None:
     """Without the importance step at most |A| tokens can be dropped, so small keeps are refused and large ones not."""
     only_similar = Contender("s", "zero-tprune", {"importance": False})
-    level = round(0.8 * tokens_left(Schedule()))
+    level = round(0.8 * tokens_left(UNTOUCHED))
     assert tokens_left(nearest_below(only_similar, BLOCKS, level, tokens_left, TOKENS)) <= level
     with pytest.raises(ScheduleError, match="cannot go below"):
-        nearest_below(only_similar, BLOCKS, round(0.4 * tokens_left(Schedule())), tokens_left, TOKENS)
+        nearest_below(only_similar, BLOCKS, round(0.4 * tokens_left(UNTOUCHED)), tokens_left, TOKENS)
 
 
 def test_a_method_that_refuses_every_keep_says_why() -> None:

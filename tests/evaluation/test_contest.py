@@ -15,7 +15,8 @@ from timm.models.vision_transformer import VisionTransformer
 from pruning.backbones import Backbone
 from pruning.config import Config
 from pruning.families import describe
-from pruning.schedule import Schedule
+from pruning.flops import FlopCounter, count_flops
+from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
 from search.errors import InputError
 from search.evaluation import contest
@@ -75,6 +76,35 @@ def test_all_rows_answer_the_same_images_at_equal_flops(
     assert other.verdict is not None
     assert (other.verdict.p, other.verdict.wins, other.verdict.losses) == mcnemar(right[1 - best], right[best])
     assert found.dense.flops == 353_295_648
+    saving = found.saving
+    assert saving is not None
+    assert saving.flops == bench.flops(Schedule()) < found.dense.flops
+    assert saving.throughput.speedup != 1.0  # measured like any row's
+    assert saving.schedule.exact_savings
+    assert saving.accuracy == bench.measure(Schedule(), saving.throughput).accuracy
+    for each in (found.dense, saving, *(row.measurement for row in found.rows)):
+        costs = found.costs[each.key]
+        schedule = each.schedule
+        assert costs.without_savings == count_flops(backbone.model, schedule, exact_savings=False)
+        assert costs.with_savings == count_flops(backbone.model, replace(schedule, exact_savings=True))
+        assert each.flops == (costs.with_savings if schedule.exact_savings else costs.without_savings)
+
+
+def test_a_backbone_whose_head_reads_every_token_has_no_exact_savings(bench: Bench) -> None:
+    model = VisionTransformer(
+        img_size=28, patch_size=4, in_chans=1, num_classes=10, embed_dim=12, depth=2, num_heads=3, global_pool="avg"
+    )
+    whole = replace(bench.backbone, model=model.eval(), family=describe(model))
+    assert contest._measure_saving(Bench(bench.spec, whole, bench.images, bench.device)) is None
+    counter = FlopCounter(model)
+    costs = contest.both_costs(counter, Schedule([Stage(0, 0.5)], "random"))
+    assert costs.without_savings == costs.with_savings
+
+
+def test_a_configuration_of_several_methods_is_named_by_all(bench: Bench) -> None:
+    mixed = Schedule([Stage(2, 0.5), Stage(5, 0.7, method="tome"), Stage(7, 0.7)])
+    (entry,) = contest.line_up(bench.backbone, [], Levels(), [("best", Config({}, mixed))])
+    assert (entry.name, entry.method, entry.schedule) == ("best", "zero-tprune + tome", mixed)
 
 
 def exported(path: Path, schedule: Schedule, **blocks: Any) -> Path:
@@ -96,7 +126,7 @@ def test_a_configuration_joins_and_sets_the_level(small_spec: Spec, tmp_path: Pa
 
 def test_images_that_a_search_saw_are_left_out(small_spec: Spec, backbone: Backbone) -> None:
     spec = small_spec(data={"search_images": 2000, "confirm_images": 8000})
-    config = Config({}, Schedule(), data={"source": "demo", "search_images": 100, "confirm_images": 5, "seed": 3})
+    config = Config({}, UNTOUCHED, data={"source": "demo", "search_images": 100, "confirm_images": 5, "seed": 3})
     seen = open_images(spec.data, spec.objectives, backbone).search_indices
     theirs = small_spec(data={"search_images": 100, "confirm_images": 5, "seed": 3})
     also_seen = open_images(theirs.data, theirs.objectives, backbone).search_indices
@@ -109,7 +139,7 @@ def test_images_that_a_search_saw_are_left_out(small_spec: Spec, backbone: Backb
 
 
 def test_images_of_another_folder_leave_none_out(small_spec: Spec, backbone: Backbone) -> None:
-    config = Config({}, Schedule(), data={"path": "/elsewhere", "search_images": 100, "confirm_images": 5})
+    config = Config({}, UNTOUCHED, data={"path": "/elsewhere", "search_images": 100, "confirm_images": 5})
     chosen, _ = contest.choose_images(small_spec(), backbone, 10_000, False, [config])
     assert list(chosen.search_indices) == list(range(10_000))
 

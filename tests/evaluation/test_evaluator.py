@@ -13,10 +13,11 @@ from scipy.stats import binomtest
 from pruning.backbones import Backbone
 from pruning.methods import METHODS
 from pruning.model import PrunedViT, prune
-from pruning.schedule import Schedule
+from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
 from search.evaluation.evaluator import NO_CLASS, Evaluator, accuracy_of
 from search.evaluation.images.splits import Split
+from search.evaluation.reference import Seen
 
 CPU = torch.device("cpu")
 CACHE_BYTES = 10_000_000
@@ -73,12 +74,12 @@ def make_logits(backbone: Backbone, split: Split, schedule: Schedule, positions:
 
 def test_earlier_schedules_leave_no_trace(backbone: Backbone, split: Split, pruning_schedule: Schedule) -> None:
     evaluator = make(backbone, split, cache=CACHE_BYTES)
-    for schedule in (Schedule([Stage(8, 0.3)]), pruning_schedule, Schedule(), Schedule([Stage(0, 0.4)])):
+    for schedule in (Schedule([Stage(8, 0.3)]), pruning_schedule, UNTOUCHED, Schedule([Stage(0, 0.4)])):
         assert evaluator.predictions(schedule).tolist() == make(backbone, split).predictions(schedule).tolist()
 
 
 def test_demo_is_mostly_right(backbone: Backbone, split: Split) -> None:
-    assert make(backbone, split).correct(Schedule()).sum() >= 9  # of 13, with 86% or more over all
+    assert make(backbone, split).correct(UNTOUCHED).sum() >= 9  # of 13, with 86% or more over all
 
 
 ORDERS = [np.arange(13)[::-1].copy(), *(np.random.default_rng(seed).permutation(13) for seed in range(2))]
@@ -119,7 +120,7 @@ class TestUntil:
         self, backbone: Backbone, split: Split, pruning_schedule: Schedule, stop_at: int, seen: int
     ) -> None:
         evaluator = make(backbone, split, order=self.ORDER, cache=CACHE_BYTES)
-        found = evaluator.correct_until(pruning_schedule, lambda so_far: len(so_far) < stop_at)
+        found = evaluator.see(pruning_schedule, lambda so_far: len(so_far) < stop_at).correct
         assert found.tolist() == make(backbone, split).correct(pruning_schedule)[self.ORDER[:seen]].tolist()
         assert len(found) == seen
         assert len(evaluator.correct(pruning_schedule)) == 13  # half a cache is no trace either
@@ -131,7 +132,7 @@ class TestUntil:
             asked.append(so_far.tolist())
             return True
 
-        whole = make(backbone, split, order=self.ORDER).correct_until(Schedule(), go_on).tolist()
+        whole = make(backbone, split, order=self.ORDER).see(UNTOUCHED, go_on).correct.tolist()
         assert asked == [whole[:4], whole[:8], whole[:12]]
 
     def test_runs_no_batch_after_the_stop(
@@ -141,7 +142,7 @@ class TestUntil:
         ran: list[int] = []
         real = evaluator._logits
         monkeypatch.setattr(evaluator, "_logits", lambda number, at: ran.append(number) or real(number, at))
-        evaluator.correct_until(Schedule(), lambda so_far: len(so_far) < 8)
+        evaluator.see(UNTOUCHED, lambda so_far: len(so_far) < 8)
         assert ran == [0, 1]
 
     @pytest.mark.parametrize(("known", "ran"), [(4, [1, 2, 3]), (6, [1, 2, 3]), (12, [3]), (13, [])])
@@ -156,11 +157,11 @@ class TestUntil:
     ) -> None:
         """From the last whole batch of it; what is known is believed, so it is inverted here to be told apart."""
         evaluator = make(backbone, split, order=self.ORDER)
-        whole = evaluator.correct_until(pruning_schedule, lambda so_far: True)
+        whole = evaluator.see(pruning_schedule).correct
         batches: list[int] = []
         real = evaluator._logits
         monkeypatch.setattr(evaluator, "_logits", lambda number, at: batches.append(number) or real(number, at))
-        found = evaluator.correct_until(pruning_schedule, lambda so_far: True, ~whole[:known])
+        found = evaluator.see(pruning_schedule, before=Seen(~whole[:known])).correct
         assert batches == ran
         kept = {4: 4, 6: 4, 12: 12, 13: 13}[known]
         assert found.tolist() == [*~whole[:kept], *whole[kept:]]
@@ -190,11 +191,11 @@ class TestDense:
 class TestAgreement:
     def test_needs_no_labels_and_is_whole_for_the_dense_model(self, backbone: Backbone, split: Split) -> None:
         unlabelled = Split(split.name, split.pixels, None, split.mean, split.std)
-        assert make(backbone, unlabelled, "agreement").correct(Schedule()).all()
+        assert make(backbone, unlabelled, "agreement").correct(UNTOUCHED).all()
 
     def test_is_with_the_dense_models_answers(self, backbone: Backbone, split: Split) -> None:
         drastic = Schedule([Stage(0, 0.05)])
-        expected = np.array(one_at_a_time(backbone, split, drastic)) == one_at_a_time(backbone, split, Schedule())
+        expected = np.array(one_at_a_time(backbone, split, drastic)) == one_at_a_time(backbone, split, UNTOUCHED)
         assert make(backbone, split, "agreement").correct(drastic).tolist() == expected.tolist()
         assert not expected.all()
 

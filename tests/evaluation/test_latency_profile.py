@@ -10,7 +10,7 @@ from pruning.backbones import Backbone
 from pruning.errors import ScheduleError
 from pruning.methods import METHODS
 from pruning.model import PrunedViT
-from pruning.schedule import Schedule
+from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
 from search.evaluation.images.splits import Split
 from search.evaluation.profile import LatencyProfile, StageCost
@@ -53,7 +53,7 @@ def naive_ms(schedule: Schedule) -> float:
 
 
 SCHEDULES = [
-    Schedule(),
+    UNTOUCHED,
     Schedule([Stage(0, 0.5)]),
     Schedule([Stage(10, 0.5, 30)]),
     Schedule([Stage(2, 0.9, 30), Stage(5, 0.8, 5), Stage(8, 0.7, 1)]),
@@ -70,7 +70,7 @@ SCHEDULES = [
 def test_is_a_sum_over_blocks(schedule: Schedule) -> None:
     assert PROFILE.latency_ms(schedule) == pytest.approx(naive_ms(schedule))
     predicted = PROFILE.predict(schedule)
-    assert predicted.speedup == pytest.approx(naive_ms(Schedule()) / naive_ms(schedule))
+    assert predicted.speedup == pytest.approx(naive_ms(UNTOUCHED) / naive_ms(schedule))
     assert predicted.images_per_s == pytest.approx(8 * 1000 / naive_ms(schedule))
     assert predicted.how == "profiled"
 
@@ -113,6 +113,6 @@ def test_of_a_real_backbone(backbone: Backbone, split: Split) -> None:
     assert len(found.mlp) == len(found.sized) == len(found.tokens)
     assert 0 < found.mlp[0] < found.mlp[-1] < found.block[-1]
     assert found.sized[-1] > found.sized[0] > 0
-    assert found.predict(Schedule()).speedup == 1.0
+    assert found.predict(UNTOUCHED).speedup == 1.0
     assert found.predict(Schedule([Stage(0, 0.15)], "random")).speedup > 1.5
     assert LatencyProfile.from_dict(json.loads(json.dumps(found.to_dict()))) == found

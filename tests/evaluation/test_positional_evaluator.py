@@ -15,7 +15,7 @@ from torch import nn
 from pruning.backbones import Backbone
 from pruning.families import describe
 from pruning.model import PrunedViT, prune
-from pruning.schedule import Schedule
+from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
 from search.evaluation.evaluator import Evaluator
 from search.evaluation.images.splits import Split
@@ -40,7 +40,7 @@ SCHEDULES = [  # the first runs from the images, the others from what is kept of
     Schedule([Stage(2, 0.5), Stage(3, 0.5)]),
     Schedule([Stage(3, 0.3)]),
     Schedule([Stage(1, 0.6), Stage(2, 0.5)], "cls-attention"),
-    Schedule(),
+    UNTOUCHED,
 ]
 
 
@@ -71,5 +71,5 @@ def test_is_one_image_at_a_time(positional: Backbone, split: Split, cache: int) 
 def test_is_profiled(positional: Backbone, split: Split) -> None:
     found = measure_profile(PrunedViT(positional.model).eval(), split.batch(0, 4), ["zero-tprune"], fewest=5)
     assert found.tokens[-1] == 49
-    assert found.predict(Schedule()).speedup == pytest.approx(1)
+    assert found.predict(UNTOUCHED).speedup == pytest.approx(1)
     assert found.latency_ms(SCHEDULES[0]) > 0

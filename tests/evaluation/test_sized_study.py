@@ -10,7 +10,7 @@ import pytest
 
 from pruning.config import read_config
 from pruning.errors import UnsupportedBackbone
-from pruning.schedule import Schedule
+from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
 from search.evaluation.bench import Bench
 from search.evaluation.replay import replay
@@ -50,7 +50,7 @@ def test_it_is_measured_exported_and_reproduced_at_its_size(opened: Callable[...
 
 def test_results_of_another_size_are_never_taken_over(opened: Callable[..., Bench]) -> None:
     benches = [opened(), opened(img_size=64), opened(patch_size=32), opened(img_size=64, patch_size=32)]
-    identities = {bench.identity(Schedule()) for bench in benches}
+    identities = {bench.identity(UNTOUCHED) for bench in benches}
     assert len(identities) == len(benches)
 
 
@@ -58,10 +58,10 @@ def test_not_even_where_weights_and_images_look_the_same(opened: Callable[..., B
     """Rotary and log-spaced positions have no weights that a size changes."""
     own, smaller = opened(), opened(img_size=64)
     smaller.use(own.facts.__class__(**{**own.facts.to_dict(), **_as(smaller)}))
-    dense = own.identity(Schedule())
+    dense = own.identity(UNTOUCHED)
     own._facts = smaller.facts
-    assert own.identity(Schedule()) != dense
-    assert own.identity(Schedule()) != smaller.identity(Schedule())
+    assert own.identity(UNTOUCHED) != dense
+    assert own.identity(UNTOUCHED) != smaller.identity(UNTOUCHED)
 
 
 def _as(bench: Bench) -> dict[str, str]:

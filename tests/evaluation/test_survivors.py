@@ -15,7 +15,7 @@ from pruning.config import Config
 from pruning.errors import ScheduleError, WeightsError
 from pruning.methods import METHODS
 from pruning.model import PrunedViT
-from pruning.schedule import Schedule
+from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
 from search.errors import InputError
 from search.evaluation.images.splits import Split
@@ -85,7 +85,7 @@ def test_images_are_the_configurations_own_or_files(config: Config, demo_images:
 @pytest.mark.parametrize(
     ("changes", "count", "error", "rule"),
     [
-        ({"schedule": Schedule()}, 4, InputError, "best.yaml: schedule must drop patches"),
+        ({"schedule": UNTOUCHED}, 4, InputError, "best.yaml: schedule must drop patches"),
         ({"schedule": Schedule([Stage(11, 0.5)])}, 4, ScheduleError, "best.yaml: schedule: .* at most 10"),
         ({"runtime": {"dtype": "int8"}}, 4, InputError, "runtime.dtype must be"),
         (

@@ -12,7 +12,7 @@ import torch
 from optuna.trial import FrozenTrial, TrialState
 
 from pruning.backbones import Backbone, load_backbone
-from pruning.schedule import Schedule
+from pruning.schedule import UNTOUCHED, Schedule
 from search.evaluation.bench import Bench
 from search.evaluation.evaluator import Bits, GoOn
 from search.evaluation.facts import Facts
@@ -56,7 +56,7 @@ def tiny_document(**sections: Any) -> dict[str, Any]:
         "backbone": {"name": "demo"},
         "data": {"source": "demo", "search_images": IMAGES, "confirm_images": IMAGES},
         "budget": {"trials": 4},
-        "space": {"max_stages": 3, "keep": [0.3, 1.0], "wpr_iterations": [1, 30]},
+        "space": {"methods": ["zero-tprune"], "max_stages": 3, "keep": [0.3, 1.0], "wpr_iterations": [1, 30]},
         "sampler": {"name": "random"},
         "runtime": {"batch_size": 8, "dtype": "float32", "device": "cpu"},
     }
@@ -168,7 +168,7 @@ def facts_for(spec: StudySpec, backbone: Backbone, images: Images) -> Facts:
         hardware="cpu: of the tests",
         weights=backbone.fingerprint,
         images=images.fingerprint,
-        dense_images_per_s=PROFILE.predict(Schedule()).images_per_s,
+        dense_images_per_s=PROFILE.predict(UNTOUCHED).images_per_s,
         profile=PROFILE.to_dict(),
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pruning.schedule import Schedule
+from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
 from search.errors import InputError
 from search.evaluation import rig
@@ -82,7 +82,7 @@ def finalist(schedule: Schedule, predicted: float, measured: float | None, how: 
     return Evaluation(0, at(predicted, how), True, at(measured, "measured") if measured else None)
 
 
-DENSE = finalist(Schedule(), 1.0, 1.0)
+DENSE = finalist(UNTOUCHED, 1.0, 1.0)
 ONE, OTHER = Schedule([Stage(2, 0.5)]), Schedule([Stage(8, 0.5)])
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from pruning.schedule import Schedule
+from pruning.schedule import UNTOUCHED, Schedule
 from search.errors import SearchError
 from search.fleet import trials as bridge
 from search.study.candidates import Candidates
@@ -59,10 +59,10 @@ def test_a_limit_that_nothing_keeps_ends_in_a_clear_error(
     monkeypatch.setattr(bridge, "MAX_REFUSALS", 8)
     started = start(tiny_spec(sampler={"name": sampler}, budget={"min_speedup": 1000.0}))
     asked = oracle(started.bench).asked
-    started.run(Schedule())  # it is measured all the same
+    started.run(UNTOUCHED)  # it is measured all the same
     with pytest.raises(SearchError, match=r"8 suggestions in a row .*; loosen budget\.max_gflops"):
         started.worker().run(lambda progress: None)
-    assert asked == [Schedule()]
+    assert asked == [UNTOUCHED]
     assert len(refused(started)) == 8
     assert len(started.trials()) == 9
     assert [slot.state for slot in started.store.slots(started.record.id)] == ["done"]

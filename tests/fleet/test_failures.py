@@ -11,7 +11,7 @@ import pytest
 import torch
 from optuna.trial import TrialState
 
-from pruning.schedule import Schedule
+from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
 from search.errors import SearchError
 from search.evaluation.bench import Bench
@@ -61,7 +61,7 @@ def test_fails_once_and_is_tried_again_with_half_the_batch(
 ) -> None:
     started = start(tiny_spec(budget={"trials": 3}))
     batches = failing(started.bench, BAD, 1, error)
-    started.queue(Schedule(), BAD, GOOD)
+    started.queue(UNTOUCHED, BAD, GOOD)
     worker = started.worker()
     worker.run()
     assert batches == [8, 4]
@@ -76,7 +76,7 @@ def test_fails_once_and_is_tried_again_with_half_the_batch(
 def test_fails_twice_and_is_recorded_and_the_study_goes_on(start: Start, tiny_spec: Spec, failing: Any) -> None:
     started = start(tiny_spec(budget={"trials": 3}))
     batches = failing(started.bench, BAD, 99, RuntimeError("the cable came off"))
-    started.queue(Schedule(), BAD, GOOD)
+    started.queue(UNTOUCHED, BAD, GOOD)
     started.worker().run()
     assert batches == [8, 4]
     assert [slot.state for slot in started.store.slots(started.record.id)].count("failed") == 1
@@ -85,14 +85,14 @@ def test_fails_twice_and_is_recorded_and_the_study_goes_on(start: Start, tiny_sp
     (failed,) = started.trials(TrialState.FAIL)
     assert (failed.number, failed.user_attrs["failed"]) == (1, "RuntimeError: the cable came off")
     schedules = [row.search.schedule for row in started.store.evaluations(started.record.id)]
-    assert schedules == [Schedule(), GOOD]
+    assert schedules == [UNTOUCHED, GOOD]
     assert started.store.reserve(started.record.id, "another", 3) is None
 
 
 def test_takes_longer_than_its_limit(start: Start, tiny_spec: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between two batches the clock is looked at; the limit is of each attempt."""
     started = start(tiny_spec(budget={"trials": 2}, runtime={"trial_timeout": "2s"}))
-    started.run(Schedule())
+    started.run(UNTOUCHED)
     take = Split.take
 
     def slow(self: Split, positions: Any) -> Any:
@@ -117,8 +117,8 @@ def test_limit_follows_from_the_prediction_where_none_is_asked_for(start: Start,
 
 def test_dense_model_that_fails_ends_the_study_with_the_reason(start: Start, tiny_spec: Spec, failing: Any) -> None:
     started = start(tiny_spec())
-    failing(started.bench, Schedule(), 99, RuntimeError("no such kernel"))
-    started.queue(Schedule())
+    failing(started.bench, UNTOUCHED, 99, RuntimeError("no such kernel"))
+    started.queue(UNTOUCHED)
     with pytest.raises(SearchError, match=r"the dense model, .*, cannot be measured: RuntimeError: no such"):
         started.worker().run()
     assert started.store.slots(started.record.id, "reserved") == []
@@ -129,7 +129,7 @@ def test_worker_stops_when_all_it_tries_fails(start: Start, tiny_spec: Spec, mon
     """Then it is not the trials; other workers may go on with what is left of the budget."""
     monkeypatch.setattr(failures, "MOST_IN_A_ROW", 2)
     started = start(tiny_spec(budget={"trials": 9}))
-    started.run(Schedule())
+    started.run(UNTOUCHED)
 
     def broken(*given: Any) -> Any:
         raise RuntimeError("the fan stands still")
@@ -147,7 +147,7 @@ def test_worker_stops_when_all_it_tries_fails(start: Start, tiny_spec: Spec, mon
 def test_hung_trial_is_given_up_from_outside(start: Start, tiny_spec: Spec) -> None:
     """By the thread beside, while the worker's own is in a call that does not return."""
     started = start(tiny_spec(budget={"trials": 2}, runtime={"trial_timeout": "1s"}))
-    started.queue(Schedule())
+    started.queue(UNTOUCHED)
     worker = started.worker()
     slot = worker._reserve()
     worker.trials.ask(slot)
@@ -174,7 +174,7 @@ class TestDeadWorkers:
 
     def test_trial_is_taken_over_three_times_then_failed(self, start: Start, tiny_spec: Spec) -> None:
         started = start(tiny_spec(budget={"trials": 2}))
-        started.run(Schedule())
+        started.run(UNTOUCHED)
         started.queue(BAD)
         assert [self.die(started, 1) for _ in range(4)] == ["WAITING", "WAITING", "WAITING", "FAIL"]
         attempts = started.store.attempts(started.record.id)
@@ -185,7 +185,7 @@ class TestDeadWorkers:
 
     def test_one_that_an_earlier_release_failed_and_did_not_tell_is_mended(self, start: Start, tiny_spec: Spec) -> None:
         started = start(tiny_spec(budget={"trials": 2}))
-        started.run(Schedule())
+        started.run(UNTOUCHED)
         started.queue(BAD)
         for _ in range(3):
             self.die(started, 1)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from pruning.schedule import Schedule
+from pruning.schedule import UNTOUCHED
 from search.errors import SearchError
 from search.fleet.joining import has_trials, join
 from search.fleet.leaving import Leave
@@ -55,7 +55,7 @@ def test_time_that_is_used_up_closes_a_study(start: Start, tiny_spec: Spec) -> N
 def test_joins_all_that_are_open_oldest_first(several: dict[str, Any], check_sound: Any) -> None:
     store = several["first"].store
     for name in ("first", "second"):
-        several[name].queue(Schedule())
+        several[name].queue(UNTOUCHED)
     assert join_any(store.url) == 2
     for name in ("first", "second"):
         check_sound(store, name, 2)
@@ -70,7 +70,7 @@ def test_leaves_what_it_cannot_do_to_others_and_says_so(
     first, second = several["first"], several["second"]
     facts = {**first.record.provenance["facts"], "images": "0" * 16}
     first.store.set_provenance(first.record.id, {"facts": facts})
-    second.queue(Schedule())
+    second.queue(UNTOUCHED)
     with caplog.at_level(logging.WARNING):
         assert join_any(first.store.url) == 1
     (said,) = [message for message in caplog.messages if "left to others" in message]
@@ -81,7 +81,7 @@ def test_leaves_what_it_cannot_do_to_others_and_says_so(
 
 def test_pause_takes_effect_between_two_trials(start: Start, tiny_spec: Spec) -> None:
     started = start(tiny_spec(budget={"trials": 3}))
-    started.queue(Schedule())
+    started.queue(UNTOUCHED)
     started.store.set_state(started.record.id, "running")
 
     def pause(progress: Any) -> None:
@@ -116,7 +116,7 @@ def test_worker_that_is_asked_to_end_hands_its_trial_to_the_next(
     start: Start, tiny_spec: Spec, monkeypatch: pytest.MonkeyPatch, check_sound: Any, number: int
 ) -> None:
     started = start(tiny_spec(budget={"trials": 2}))
-    started.run(Schedule())
+    started.run(UNTOUCHED)
     measure = started.bench.measure
 
     def ask_to_end(*given: Any) -> Any:
@@ -155,7 +155,7 @@ def test_slot_whose_answer_was_lost_is_not_taken_twice(
         return slot
 
     monkeypatch.setattr(started.store, "reserve", lose_the_answer)
-    started.queue(Schedule())
+    started.queue(UNTOUCHED)
     started.worker().run()
     assert len(calls) == 4  # lost, first, second, none left
     check_sound(started.store, "tiny", 2)
@@ -181,7 +181,7 @@ def test_result_is_written_when_the_database_is_back(
 
     monkeypatch.setattr(started.store, "complete", gone)
     monkeypatch.setattr(started.bench, "measure", counted)
-    started.queue(Schedule())
+    started.queue(UNTOUCHED)
     started.worker().run()
     assert len(measured) == 1
     check_sound(started.store, "tiny", 1)

@@ -10,7 +10,7 @@ import pytest
 from optuna.trial import TrialState
 from sqlalchemy import update
 
-from pruning.schedule import Schedule
+from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
 from search.evaluation.profile import LatencyProfile
 from search.store.tables import EVALUATION
@@ -19,7 +19,7 @@ Start = Callable[..., Any]
 Spec = Callable[..., Any]
 InstallOracle = Callable[..., Any]
 
-DENSE = Schedule()
+DENSE = UNTOUCHED
 RIVAL = Schedule([Stage(2, 0.5)])
 HOPELESS = Schedule([Stage(8, 0.4)])
 OTHER = Schedule([Stage(4, 0.6)])

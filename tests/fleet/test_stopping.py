@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from optuna.trial import TrialState
 
-from pruning.schedule import Schedule
+from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
 
 Start = Callable[..., Any]
@@ -18,7 +18,7 @@ InstallOracle = Callable[..., Any]
 
 IMAGES, BATCH = 96, 8
 DATA = {"source": "demo", "search_images": IMAGES, "confirm_images": 8}
-DENSE = Schedule()
+DENSE = UNTOUCHED
 RIVAL = Schedule([Stage(2, 0.5)])
 HOPELESS = Schedule([Stage(8, 0.4)])  # slower than the rival, and less accurate
 WORTHY = Schedule([Stage(8, 0.6)])  # slower than the rival, and more accurate

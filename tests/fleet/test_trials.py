@@ -10,16 +10,16 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from pruning.schedule import Schedule
+from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
 from search.errors import SearchError, TrialStopped
 from search.fleet import trials as bridge
 from search.fleet.trials import Trials, is_feasible, violations
 from search.store.records import Throughput
+from search.study.baselines import baselines
 from search.study.problem import Result
 from search.study.samplers import SAMPLERS
 from search.study.sections import BudgetSpec
-from search.study.space import baselines
 
 Start = Callable[..., Any]
 Spec = Callable[..., Any]
@@ -51,15 +51,15 @@ class TestResultOf:
     def test_a_whole_one(self, start: Start, tiny_spec: Spec, oracle: Oracle) -> None:
         started = start(tiny_spec())
         oracle(started.bench, lambda schedule: 0.75)
-        started.run(Schedule())
+        started.run(UNTOUCHED)
         (trial,) = started.trials()
         assert bridge.result_of(trial) == Result(0.75, error=0.0, complete=True, feasible=True)
 
     def test_a_stopped_one_is_uncertain(self, start: Start, tiny_spec: Spec, oracle: Oracle) -> None:
         started = start(tiny_spec(budget={"max_accuracy_drop": 0.1}))
         hopeless = Schedule([Stage(5, 0.5)])
-        oracle(started.bench, {Schedule(): 1.0, hopeless: 0.1})
-        started.run(Schedule(), hopeless)
+        oracle(started.bench, {UNTOUCHED: 1.0, hopeless: 0.1})
+        started.run(UNTOUCHED, hopeless)
         (trial,) = started.trials(TrialState.PRUNED)
         result = bridge.result_of(trial)
         stored = started.store.evaluations(started.record.id)[1].search.accuracy
@@ -86,7 +86,7 @@ class TestBaselines:
         labels = [trial.user_attrs["baseline"] for trial in started.trials(TrialState.WAITING)]
         assert labels == [label for label, _ in baselines(started.bench.spec.space, 12)]
         assert labels[0] == "dense"
-        assert started.ask()[1].schedule == Schedule()
+        assert started.ask()[1].schedule == UNTOUCHED
 
     def test_those_over_the_limits_stay_out(self, start: Start, tiny_spec: Spec) -> None:
         started = start(tiny_spec(budget={"max_gflops": 0.2}))
@@ -135,7 +135,7 @@ class TestTiming:
         keys = [slot.key for slot in started.store.slots(started.record.id)]
         assert len(keys) == 6
         assert len(set(keys)) < 6  # 196 * 0.99 = 194: three schedules in all, by tokens kept
-        sampled = [key for key in timed if key != started.bench.key(Schedule())]
+        sampled = [key for key in timed if key != started.bench.key(UNTOUCHED)]
         assert len(sampled) == len(set(sampled))
 
 
@@ -147,7 +147,7 @@ class TestAbandoned:
         slot, first = started.ask(trials)
         started.store.free(slot)
         _, again = started.ask(trials)
-        assert (again.trial.number, again.trial.params, again.schedule) == (0, first.trial.params, Schedule())
+        assert (again.trial.number, again.trial.params, again.schedule) == (0, first.trial.params, UNTOUCHED)
         assert again.trial.user_attrs == {"baseline": "dense"}
 
     def test_half_suggested_baseline_is_still_itself(self, start: Start, tiny_spec: Spec) -> None:
@@ -159,7 +159,7 @@ class TestAbandoned:
         optuna.load_study(study_name="tiny", storage=storage).ask({"stages": trials._box["stages"]})
         trials.mend()
         _, proposal = started.ask(trials)
-        assert (proposal.trial.number, proposal.schedule) == (0, Schedule())
+        assert (proposal.trial.number, proposal.schedule) == (0, UNTOUCHED)
         (running,) = started.trials(TrialState.RUNNING)
         assert running.params == proposal.trial.params
         assert set(running.params) == set(trials._box)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from pruning.schedule import Schedule
+from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
 from search.errors import SearchError
 from search.evaluation.facts import Facts
@@ -73,11 +73,11 @@ class TestInterrupted:
         limits = {"max_accuracy_drop": 0.0} if stopped else {}
         started = start(tiny_spec(budget={"trials": 2, **limits}, racing={"alpha": 0.05 if stopped else 0.0}))
         hopeless = Schedule([Stage(5, 0.5)])
-        oracle(started.bench, {Schedule(): 0.9, hopeless: 0.1})
+        oracle(started.bench, {UNTOUCHED: 0.9, hopeless: 0.1})
         worker = started.worker()
         if stopped:
-            started.run(Schedule())
-        started.queue(*([hopeless] if stopped else [Schedule(), hopeless]))
+            started.run(UNTOUCHED)
+        started.queue(*([hopeless] if stopped else [UNTOUCHED, hopeless]))
         with monkeypatch.context() as patch:
             target = {"trials": worker.trials, "store": started.store, "bench": started.bench}[room]
             raise_once(target, step, KeyboardInterrupt(), patch, after)
@@ -90,7 +90,7 @@ class TestInterrupted:
         check_sound(started.store, "tiny", 2)
         assert [trial.number for trial in started.trials()] == [0, 1]  # the queue went on where it was
         dense, second = started.store.evaluations(started.record.id)
-        assert (dense.search.schedule, second.search.schedule) == (Schedule(), hopeless)
+        assert (dense.search.schedule, second.search.schedule) == (UNTOUCHED, hopeless)
         assert (dense.search.complete, second.search.complete) == (True, not stopped)
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from pruning.backbones import load_backbone, sketch_backbone
 from pruning.errors import UnsupportedBackbone, WeightsError
 from pruning.flops import FlopCounter
-from pruning.schedule import Schedule
+from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
 
 SMALL = "test_vit"  # 6 blocks of width 64 at 160 px, patches of 16, class token: timm's own test model
@@ -45,7 +45,7 @@ def test_pruning_at_another_size_keeps_what_it_says() -> None:
     model = load_backbone(SMALL, "random", img_size=96).model
     images = torch.randn(2, 3, 96, 96)
     assert prune(model, Schedule([Stage(1, 0.5)]))(images).shape == (2, 1000)
-    assert prune(model, Schedule()).eval()(images).equal(model(images))
+    assert prune(model, UNTOUCHED)(images).equal(model(images))
 
 
 def test_weights_are_resampled_as_timm_resamples_a_checkpoint(tmp_path: Path) -> None:

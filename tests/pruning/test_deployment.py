@@ -17,24 +17,60 @@ from torch import Tensor, nn
 import pruning
 from pruning.backbones import DEMO_MEAN, load_backbone
 from pruning.config import Config
-from pruning.deployment import export_config, export_onnx, export_program, to_onnx
+from pruning.deployment import _in_float32, export_config, export_onnx, export_program, to_onnx
 from pruning.errors import DeploymentError, ScheduleError, WeightsError
+from pruning.families import describe
+from pruning.methods import METHODS
 from pruning.model import PrunedViT, prune
 from pruning.schedule import Schedule
 from pruning.selection import ascending, keep_highest
 from pruning.stage import Stage
 
 TOLERANCE = 1e-4  # absolute, on float32 logits
-STAGES = (Stage(0, 0.8, 3, partition=0.6), Stage(1, 0.6, 1))
-# what each row adds: both steps; an order by places; float64 and int64 draws; one step alone; ranks by the class row
-METHODS: list[tuple[str, dict[str, Any]]] = [
-    ("zero-tprune", {}),
-    ("zero-tprune", {"split": "alternate", "metric": "euclidean", "feature": "input", "aggregation": "mean"}),
-    ("zero-tprune", {"split": "random", "metric": "dot", "feature": "value", "head_filter": True}),
-    ("zero-tprune", {"importance": False, "feature": "query", "class_start": False}),
-    ("cls-attention", {}),
+Row = tuple[str, dict[str, Any]]
+# what each row adds to the defaults: drops; an order by places; float64 and int64 draws; one step alone
+OPTIONS: list[Row] = [
+    ("zero-tprune", {"similarity": "drop", "unimportant": "drop", "personalized": False, "feature": "key"}),
+    ("zero-tprune", {"split": "places", "metric": "euclidean", "feature": "input", "aggregation": "mean"}),
+    ("zero-tprune", {"split": "random", "metric": "dot", "feature": "value", "head_filter": True, "temperature": 0.5}),
+    ("zero-tprune", {"importance": False, "feature": "query", "weight": "rank", "drop": "block-end"}),
+    ("zero-tprune", {"similarity": "off", "unimportant": "drop", "personalized": False, "class_start": False}),
+    ("tome", {"halves": "patches", "proportional": False}),
+    ("ppt", {"threshold": 0.001}),
+    ("cls-attention", {"fuse": True, "value_norm": True}),
     ("random", {"seed": 3}),
 ]
+ROWS: list[Row] = [*((method, {}) for method in METHODS), *OPTIONS]
+PAIRS = list(zip(ROWS[::2], ROWS[1::2], strict=True))  # an export takes seconds: two rows in each
+SIZES = (1, 2, 5)
+
+
+def pair(first: Row, second: Row) -> Schedule:
+    """Each row a stage of its own."""
+    stages = [Stage(0, 0.8, 3, 0.6, 0.5, *first), Stage(1, 0.6, 2, 0.6, 0.5, *second)]
+    return Schedule(stages, "random")
+
+
+MIXED = pair(("ppt", {}), ("zero-tprune", {"personalized": False}))
+UNCLASSED = pair(("tome", {}), ("zero-tprune", {}))
+# what each adds: other heads that pool what was merged; tokens read; keys that are normed, shared, turned or biased
+TRAITS: dict[str, dict[str, Any]] = {
+    "no_class_token": {},
+    "gap_beside_class_token": {"global_pool": "avgmax"},
+    "attention_pool": {},
+    "registers": {},
+    "layer_scale": {},
+    "distilled": {},
+    "qk_norm": {},
+    "norms_behind": {},
+    "rotary": {"global_pool": "token"},
+    "rotary_by_block": {},
+    "rotary_shared_keys": {"global_pool": "token"},
+    "bias_by_block": {"global_pool": "token"},
+    "bias_shared": {},
+    "mlp_bias_class_token": {},
+    "table_bias": {"global_pool": "token"},
+}
 
 
 def batch(size: int, channels: int = 3, side: int = 32) -> Tensor:
@@ -50,27 +86,52 @@ def run(session: onnxruntime.InferenceSession, images: Tensor) -> Tensor:
     return torch.from_numpy(logits)
 
 
-@pytest.mark.parametrize(("method", "options"), METHODS)
-def test_onnx_runtime_gives_the_eager_logits_for_any_batch(
-    make_vit: Callable[..., nn.Module], tmp_path: Path, method: str, options: dict[str, Any]
-) -> None:
-    pruned = prune(make_vit(), Schedule(STAGES, method, options))
-    export_onnx(pruned, tmp_path / "best.onnx")
-    session = open_session(tmp_path / "best.onnx")
+def check_onnx(pruned: PrunedViT, folder: Path) -> None:
+    export_onnx(pruned, folder / "best.onnx")
+    session = open_session(folder / "best.onnx")
     assert session.get_inputs()[0].shape == ["batch", 3, 32, 32]
-    for size in (1, 2, 5):
+    for size in SIZES:
         torch.testing.assert_close(run(session, batch(size)), pruned(batch(size)), atol=TOLERANCE, rtol=0)
-    assert [path.name for path in tmp_path.iterdir()] == ["best.onnx"]
+    assert [path.name for path in folder.iterdir()] == ["best.onnx"]
 
 
-@pytest.mark.parametrize(("method", "options"), [METHODS[0], METHODS[-1]])
-def test_an_exported_program_is_the_eager_model(
-    make_vit: Callable[..., nn.Module], method: str, options: dict[str, Any]
-) -> None:
-    pruned = prune(make_vit("distilled"), Schedule(STAGES, method, options))
+def check_program(pruned: PrunedViT) -> None:
     program = export_program(pruned).module()
-    for size in (1, 2, 5):
+    for size in SIZES:
         torch.testing.assert_close(program(batch(size)), pruned(batch(size)), atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize(("first", "second"), PAIRS, ids=[f"{i}-{a[0]}-{b[0]}" for i, (a, b) in enumerate(PAIRS)])
+def test_every_method_gives_the_eager_logits_for_any_batch(
+    make_vit: Callable[..., nn.Module], tmp_path: Path, first: Row, second: Row
+) -> None:
+    pruned = prune(make_vit(), pair(first, second))
+    assert pruned.is_saving
+    check_onnx(pruned, tmp_path)
+    check_program(pruned)
+
+
+@pytest.mark.parametrize(("trait", "overrides"), TRAITS.items())
+def test_every_kind_of_head_and_block_goes_with_a_mixed_schedule(
+    make_vit: Callable[..., nn.Module], trait: str, overrides: dict[str, Any]
+) -> None:
+    model = make_vit(trait, **overrides)
+    check_program(prune(model, MIXED if describe(model).class_token else UNCLASSED))
+
+
+@pytest.mark.parametrize("trait", ["attention_pool", "rotary_by_block", "bias_by_block"])
+def test_other_heads_and_blocks_go_to_onnx(make_vit: Callable[..., nn.Module], tmp_path: Path, trait: str) -> None:
+    check_onnx(prune(make_vit(trait, **TRAITS[trait]), UNCLASSED), tmp_path)
+
+
+@pytest.mark.parametrize("savings", [True, False])
+def test_nothing_dropped_goes_with_savings_and_without(
+    make_vit: Callable[..., nn.Module], tmp_path: Path, savings: bool
+) -> None:
+    pruned = prune(make_vit(), exact_savings=savings)
+    assert pruned.is_saving == savings
+    check_onnx(pruned, tmp_path)
+    check_program(pruned)
 
 
 class Choice(nn.Module):
@@ -88,7 +149,7 @@ def test_ties_go_to_the_lower_token_there_too() -> None:
 
 
 def test_narrow_weights_are_widened(make_vit: Callable[..., nn.Module], tmp_path: Path) -> None:
-    schedule = Schedule(STAGES[:1], "cls-attention")
+    schedule = Schedule([Stage(0, 0.8)], "cls-attention")
     narrow = prune(make_vit().bfloat16(), schedule)
     export_onnx(narrow, tmp_path / "best.onnx")
     assert {parameter.dtype for parameter in narrow.parameters()} == {torch.bfloat16}  # the caller's own stays
@@ -96,6 +157,11 @@ def test_narrow_weights_are_widened(make_vit: Callable[..., nn.Module], tmp_path
     torch.testing.assert_close(
         run(open_session(tmp_path / "best.onnx"), batch(2)), widened(batch(2)), atol=TOLERANCE, rtol=0
     )
+
+
+def test_widened_weights_save_what_the_narrow_ones_did(make_vit: Callable[..., nn.Module]) -> None:
+    for savings in (True, False):
+        assert _in_float32(prune(make_vit().bfloat16(), exact_savings=savings)).is_saving == savings
 
 
 def config(**changes: Any) -> Config:
@@ -162,5 +228,5 @@ def test_a_configuration_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"test: backbone\.fingerprint must be that of the weights exported"):
         export_config(config(backbone=wrong), "test", tmp_path / "best.onnx")
     with pytest.raises(ScheduleError, match=r"test: schedule: stages\[0\].block must be at most 10"):
-        export_config(config(schedule=Schedule([Stage(11, 0.5)])), "test", tmp_path / "best.onnx")
+        export_config(config(schedule=Schedule([Stage(11, 0.5)], "random")), "test", tmp_path / "best.onnx")
     assert list(tmp_path.iterdir()) == []

@@ -45,7 +45,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
 def test_the_optional_blocks_may_be_missing(tmp_path: Path) -> None:
     path = tmp_path / "best.yaml"
     path.write_text(yaml.safe_dump({"format": 1, "backbone": DEMO, "schedule": {}, "data": None}))
-    assert read_config(path) == Config(DEMO, Schedule())
+    assert read_config(path) == Config(DEMO, Schedule.from_dict({}))
 
 
 def test_loading_runs_the_backbone_under_the_schedule(tmp_path: Path) -> None:

@@ -170,7 +170,7 @@ def test_halves_make_up_timms_blocks(any_vit: Any, images: Tensor) -> None:
         assert attended.attention is not None
         assert attended.attention.dtype == torch.float32
         torch.testing.assert_close(attended.attention.sum(-1), torch.ones(attended.attention.shape[:-1]))
-    torch.testing.assert_close(architecture.head(tokens.values), any_vit(images), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(architecture.head(tokens), any_vit(images), rtol=1e-4, atol=1e-4)
 
 
 def test_tokens_of_size_two_weigh_like_two_tokens(any_vit: Any, images: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -27,7 +28,7 @@ def given(seed: int) -> tuple[Signals, Tokens]:
     values = torch.randn(1, P + n, H * d, generator=generator)
     sizes = torch.randint(1, 4, (1, P + n), generator=generator).float()
     sizes[:, :P] = 1
-    signals = Signals(attention, query, key, value, values, P, True, DEPTH, class_row=attention[:, :, 0])
+    signals = Signals(attention, query, key, value, values, values, P, True, DEPTH, class_row=attention[:, :, 0])
     return signals, Tokens(values, sizes=sizes)
 
 
@@ -54,16 +55,16 @@ def pitome(signals: Signals, tokens: Tokens, plan: StagePlan, margin: float, fal
     return merged({a: max(right, key=lambda b: cosine(keys[a], keys[b])) for a in left}, set(), sizes_of(tokens))
 
 
-def diffrate(signals: Signals, tokens: Tokens, plan: StagePlan) -> Groups:
-    ranked = by_class_attention(signals)
+def diffrate(signals: Signals, tokens: Tokens, plan: StagePlan, normed: bool = False) -> Groups:
+    ranked = by_class_attention(signals, normed)
     kept, later = ranked[: plan.kept], ranked[plan.kept :]
     rows = tokens.values[0, P:]
     pairs = {a: max(kept, key=lambda b: cosine(rows[a], rows[b])) for a in later[: plan.similar]}
     return merged(pairs, set(later[plan.similar :]), sizes_of(tokens))
 
 
-def fused(signals: Signals, tokens: Tokens, plan: StagePlan) -> Groups:
-    ranked, row = by_class_attention(signals), class_row(signals)
+def fused(signals: Signals, tokens: Tokens, plan: StagePlan, normed: bool = False) -> Groups:
+    ranked, row = by_class_attention(signals, normed), class_row(signals, normed)
     return rest_in_one(ranked, plan.kept, [row[x] for x in range(n)])
 
 
@@ -84,13 +85,23 @@ def rest_in_one(ranked: list[int], kept: int, weights: list[float]) -> Groups:
     return {x: {x: 1.0} for x in ranked[: kept - 1]} | {others[0]: {x: weights[x] / total for x in others}}
 
 
-def class_row(signals: Signals) -> list[float]:
+def top(signals: Signals, tokens: Tokens, plan: StagePlan, normed: bool = False) -> Groups:
+    return {x: {x: 1.0} for x in by_class_attention(signals, normed)[: plan.kept]}
+
+
+def class_row(signals: Signals, normed: bool = False) -> list[float]:
+    """normed: each head's attention times the length of the token's values in it."""
     assert signals.attention is not None
-    return [sum(float(signals.attention[0, h, 0, P + x]) for h in range(H)) / H for x in range(n)]
+    row = []
+    for x in range(n):
+        attended = [float(signals.attention[0, h, 0, P + x]) for h in range(H)]
+        lengths = [math.hypot(*signals.value[0, h, P + x].tolist()) if normed else 1.0 for h in range(H)]
+        row.append(sum(a * length for a, length in zip(attended, lengths, strict=True)) / H)
+    return row
 
 
-def by_class_attention(signals: Signals) -> list[int]:
-    row = class_row(signals)
+def by_class_attention(signals: Signals, normed: bool = False) -> list[int]:
+    row = class_row(signals, normed)
     return sorted(range(n), key=lambda x: -row[x])
 
 
@@ -103,7 +114,11 @@ CASES: list[tuple[str, dict[str, Any], Any]] = [
     ("pitome", {}, lambda *of: pitome(*of, 0.9, True)),
     ("pitome", {"margin": 0.2, "margin_falls": False}, lambda *of: pitome(*of, 0.2, False)),
     ("diffrate", {}, diffrate),
+    ("diffrate", {"value_norm": True}, lambda *of: diffrate(*of, True)),
+    ("cls-attention", {}, top),
+    ("cls-attention", {"value_norm": True}, lambda *of: top(*of, True)),
     ("cls-attention", {"fuse": True}, fused),
+    ("cls-attention", {"fuse": True, "value_norm": True}, lambda *of: fused(*of, True)),
     ("hatp", {}, hatp),
 ]
 
@@ -119,9 +134,15 @@ def test_equals_the_reference(method: str, options: dict[str, Any], reference: A
     assert left.places(P).tolist() == [list(groups)]
     expected = [sum(weight * tokens.values[0, P + y] for y, weight in group.items()) for group in groups.values()]
     torch.testing.assert_close(left.values[0, P:], torch.stack(expected))
-    if load_method(method, options).merges:
+    if load_method(method, options).leaves_sizes(plan):
         before = sizes_of(tokens)
         assert sizes_of(left) == [sum(before[y] for y in group) for group in groups.values()]
+
+
+def test_value_norms_change_what_stays() -> None:
+    """The comparisons above would hold of an option that did nothing, too."""
+    differing = [by_class_attention(given(seed)[0]) != by_class_attention(given(seed)[0], True) for seed in range(3)]
+    assert any(differing)
 
 
 def test_an_isolated_token_is_protected() -> None:
@@ -129,7 +150,7 @@ def test_an_isolated_token_is_protected() -> None:
     keys = torch.zeros(1, 1, n, d)
     keys[0, 0, :5, 0], keys[0, 0, 5:10, 1], keys[0, 0, 10, 2] = 1.0, 1.0, 1.0
     values = torch.randn(1, n, d, generator=torch.Generator().manual_seed(0))
-    signals = Signals(None, keys, keys, keys, values, 0, False, DEPTH)
+    signals = Signals(None, keys, keys, keys, values, values, 0, False, DEPTH)
     plan = Schedule([Stage(0, 0.6)], "pitome").plan(n)[0]  # 5 merge, among the 10
     left = load_method("pitome", {}).reduce(Tokens(values), signals, plan)
     assert left.places(0)[0, -1] == 10
@@ -139,7 +160,7 @@ def test_an_isolated_token_is_protected() -> None:
 def test_weights_that_underflow_still_give_a_mean() -> None:
     signals, tokens = given(0)
     row = torch.zeros_like(signals.class_row) if signals.class_row is not None else None
-    nothing = Signals(None, signals.query, signals.key, signals.value, signals.entering, P, True, DEPTH, class_row=row)
+    nothing = dataclasses.replace(signals, attention=None, class_row=row)
     plan = Schedule([Stage(0, 0.5)], "cls-attention", {"fuse": True}).plan(n)[0]
     left = load_method("cls-attention", {"fuse": True}).reduce(tokens, nothing, plan)
     torch.testing.assert_close(left.values[0, P + plan.kept - 1], tokens.values[0, P + plan.kept - 1 :].mean(0))

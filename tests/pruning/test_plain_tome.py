@@ -1,6 +1,7 @@
 """The benchmark's ToMe, written out plainly, is the method of that name: each checks the other.
 
-One merge each: the order of the tokens behind it, and with it what a second merge pairs, is left open by the paper.
+It counts its halves over patch tokens. One merge each: the order of the tokens behind it, and with it what a second
+merge pairs, is left open by the paper.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def test_same_logits(merges: tuple[int, ...]) -> None:
         stages.append(Stage(block, min((tokens - count + 0.5) / tokens, 1.0)))
         tokens -= count
     images = torch.randn(2, 3, 192, 192, dtype=torch.float64)
-    ours = PrunedViT(backbone, Schedule(stages, "tome", {"drop": "before-mlp"})).eval()(images)
+    ours = PrunedViT(backbone, Schedule(stages, "tome", {"halves": "patches"})).eval()(images)
     assert PlainToMe(backbone, merges)(images).numpy() == pytest.approx(ours.numpy(), abs=1e-5)
     if any(merges):
         assert (ours - backbone(images)).abs().max() > 1e-3

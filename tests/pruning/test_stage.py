@@ -43,6 +43,7 @@ HUGE = 10**400  # no float
         ("similarity_share", -0.1, "in [0, 1]"),
         ("similarity_share", 1.1, "in [0, 1]"),
         ("similarity_share", [0.5], "in [0, 1]"),
+        ("method", 3, "the name of a method"),
     ],
 )
 def test_a_bad_field_is_refused_by_name_rule_and_value(field: str, value: Any, rule: str) -> None:
@@ -67,13 +68,32 @@ def test_bounds_are_allowed(field: str, value: Any) -> None:
 
 
 def test_the_defaults_are_the_contracts() -> None:
-    assert Stage(2, 0.9).to_dict() == {
+    assert Stage(2, 0.9).numbers() == {
         "block": 2,
         "keep": 0.9,
-        "wpr_iterations": 5,
+        "wpr_iterations": 1,
         "partition": 0.5,
-        "similarity_share": 0.5,
+        "similarity_share": 0.9,
     }
+    assert (Stage(2, 0.9).method, dict(Stage(2, 0.9).options)) == (None, {})
+
+
+def test_options_that_are_no_mapping_are_refused() -> None:
+    with pytest.raises(ScheduleError, match="options must be a mapping, got 3; leave it out for none"):
+        Stage(2, 0.9, options=3)  # type: ignore[arg-type]
+
+
+def test_options_are_frozen_and_no_part_of_the_numbers() -> None:
+    given = {"metric": "dot"}
+    stage = Stage(2, 0.9, method="zero-tprune", options=given)
+    given["metric"] = "cosine"
+    assert stage.options == {"metric": "dot"}
+    assert stage.numbers() == Stage(2, 0.9).numbers()
+    with pytest.raises(TypeError):
+        stage.options["metric"] = "cosine"  # type: ignore[index]
+    same = Stage(2, 0.9, method="zero-tprune", options={"metric": "dot"})
+    assert (stage, hash(stage)) == (same, hash(same))
+    assert stage != Stage(2, 0.9, method="zero-tprune")
 
 
 def test_whole_shares_become_floats() -> None:
@@ -94,21 +114,29 @@ PRUNE_THEN_MERGE = Steps(similarity=True, importance=True, votes=False, partitio
 @pytest.mark.parametrize(
     ("stage", "tokens", "steps", "kept", "candidates", "similar", "votes"),
     [
-        (Stage(2, 0.9), 196, ZERO_TPRUNE, 176, 98, 10, 5),  # 196 * .9 = 176.4; 20 leave, half by S, half by I
+        (
+            Stage(2, 0.9, 5, 0.5, 0.5),
+            196,
+            ZERO_TPRUNE,
+            176,
+            98,
+            10,
+            5,
+        ),  # 196 * .9 = 176.4; 20 leave, half by S, half by I
         (Stage(2, 0.7, 30, 0.3, 1.0), 196, ZERO_TPRUNE, 137, 58, 58, 30),  # 59 leave, |A| = 58: I takes the last
         (Stage(2, 0.7, 30, 0.4, 1.0), 196, ZERO_TPRUNE, 137, 78, 59, 0),  # S takes all 59: no vote
         (Stage(2, 0.7, 30, 0.4, 0.0), 196, ZERO_TPRUNE, 137, 0, 0, 30),
-        (Stage(2, 0.99), 196, ZERO_TPRUNE, 194, 98, 1, 5),  # 2 leave
-        (Stage(2, 0.995), 196, ZERO_TPRUNE, 195, 0, 0, 5),  # int(1 * .5) = 0 by S
+        (Stage(2, 0.99, 5, 0.5, 0.5), 196, ZERO_TPRUNE, 194, 98, 1, 5),  # 2 leave
+        (Stage(2, 0.995, 5, 0.5, 0.5), 196, ZERO_TPRUNE, 195, 0, 0, 5),  # int(1 * .5) = 0 by S
         (Stage(2, 1.0), 196, ZERO_TPRUNE, 196, 0, 0, 0),
-        (Stage(2, 0.5, partition=0.01), 10, ZERO_TPRUNE, 5, 0, 0, 5),  # int(10 * .01) = 0 candidates
-        (Stage(2, 0.7), 196, NO_SIMILARITY, 137, 0, 0, 5),
+        (Stage(2, 0.5, 5, 0.01, 0.5), 10, ZERO_TPRUNE, 5, 0, 0, 5),  # int(10 * .01) = 0 candidates
+        (Stage(2, 0.7, 5), 196, NO_SIMILARITY, 137, 0, 0, 5),
         (Stage(2, 0.7), 196, NO_IMPORTANCE, 137, 98, 59, 0),  # similarity_share is not asked
         (Stage(2, 0.7, 30), 196, PLAIN, 137, 0, 0, 0),
         (Stage(2, 0.29), 100, PLAIN, 28, 0, 0, 0),  # 100 * .29 is 28.999999999999996, and int() is the contract's
         (Stage(2, 0.7, 30, 0.1, 0.1), 196, PAIRS, 137, 59, 59, 0),  # neither partition nor share is asked
         (Stage(2, 0.5), 197, PAIRS, 98, 99, 99, 0),  # of an odd number the larger half may go
-        (Stage(2, 0.5, partition=0.01), 196, PRUNE_THEN_MERGE, 98, 49, 49, 0),  # partition is not asked
+        (Stage(2, 0.5, 5, 0.01, 0.5), 196, PRUNE_THEN_MERGE, 98, 49, 49, 0),  # partition is not asked
         (Stage(2, 0.5, similarity_share=0.0), 196, PRUNE_THEN_MERGE, 98, 0, 0, 0),
         (Stage(2, 0.1, similarity_share=1.0), 196, PRUNE_THEN_MERGE, 19, 177, 177, 0),  # into any kept one
     ],

@@ -11,7 +11,7 @@ VALUES = torch.arange(5 * 3 * 2.0).reshape(5, 3, 2)
 INDEX, SIZES = torch.arange(10).reshape(5, 2), torch.arange(15.0).reshape(5, 3)
 
 
-@pytest.mark.parametrize("tokens", [Tokens(VALUES), Tokens(VALUES, INDEX), Tokens(VALUES, INDEX, SIZES)])
+@pytest.mark.parametrize("tokens", [Tokens(VALUES), Tokens(VALUES, INDEX), Tokens(VALUES, INDEX, SIZES, False)])
 @pytest.mark.parametrize("images", [1, 2, 5, 9])
 def test_split_and_join_are_inverse(tokens: Tokens, images: int) -> None:
     pieces = tokens.split(images)
@@ -20,6 +20,7 @@ def test_split_and_join_are_inverse(tokens: Tokens, images: int) -> None:
     for name in ("values", "index", "sizes"):
         before, after = getattr(tokens, name), getattr(again, name)
         assert (after is None) if before is None else after.equal(before)
+    assert again.proportional == tokens.proportional
 
 
 def test_places_count_from_the_first_patch() -> None:

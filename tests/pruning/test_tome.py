@@ -14,6 +14,7 @@ from pruning.errors import ScheduleError
 from pruning.families import drive
 from pruning.methods import load_method
 from pruning.methods.base import Signals
+from pruning.methods.tome import ToMe
 from pruning.model import prune
 from pruning.schedule import Schedule
 from pruning.stage import Stage, StagePlan
@@ -65,10 +66,12 @@ def naive_attention(module: Any, tokens: Tensor, sizes: list[float]) -> tuple[Te
 
 
 def naive_merge(
-    tokens: dict[int, Tensor], sizes: dict[int, float], keys: dict[int, Tensor], count: int
+    tokens: dict[int, Tensor], sizes: dict[int, float], keys: dict[int, Tensor], count: int, first: int
 ) -> tuple[dict[int, Tensor], dict[int, float]]:
-    """Patch tokens by their places, before and after."""
-    left, right = list(tokens)[::2], list(tokens)[1::2]
+    """Patch tokens by their places, before and after. first: the place among them where A begins."""
+    left, right = list(tokens)[first::2], list(tokens)[1 - first :: 2]
+    if count > len(left):  # of an odd number the larger half may go
+        left, right = right, left
     edges = []
     for a in left:
         similarity = {b: float(keys[a] @ keys[b] / keys[a].norm() / keys[b].norm()) for b in right}
@@ -81,7 +84,7 @@ def naive_merge(
     return {place: sums[place] / weights[place] for place in groups}, weights
 
 
-def naive_tome(model: Any, image: Tensor, merges: tuple[int, ...]) -> tuple[Tensor, dict[int, float]]:
+def naive_tome(model: Any, image: Tensor, merges: tuple[int, ...], halves: str) -> tuple[Tensor, dict[int, float]]:
     """One image [C, H, W] -> logits [classes], sizes of the patch tokens left, by place."""
     architecture = drive(model)
     prefix, patches = architecture.family.prefix, architecture.family.tokens
@@ -92,28 +95,34 @@ def naive_tome(model: Any, image: Tensor, merges: tuple[int, ...]) -> tuple[Tens
         tokens = tokens + block.ls1(output)
         if count:
             rows = dict(zip(sizes, tokens[prefix:], strict=True))
-            rows, sizes = naive_merge(rows, sizes, dict(zip(sizes, keys[prefix:], strict=True)), count)
+            first = [place % 2 for place in range(prefix, prefix + 2)].index(0) if halves == "tokens" else 0
+            rows, sizes = naive_merge(rows, sizes, dict(zip(sizes, keys[prefix:], strict=True)), count, first)
             tokens = torch.cat((tokens[:prefix], torch.stack(list(rows.values()))))
         tokens = tokens + block.ls2(block.mlp(block.norm2(tokens)))
-    return architecture.head(tokens[None])[0], sizes
+    if model.global_pool == "avg":  # each of them as often as it stands for
+        parts = [size * row for size, row in zip(sizes.values(), model.norm(tokens)[prefix:], strict=True)]
+        return model.head(model.fc_norm(sum(parts) / patches)), sizes
+    return model.forward_head(model.norm(tokens[None]))[0], sizes
 
 
-def schedule(merges: tuple[int, ...]) -> Schedule:
+def schedule(merges: tuple[int, ...], halves: str = "tokens") -> Schedule:
     """A stage in each block but the last."""
     stages, tokens = [], 16
     for block, count in enumerate(merges):
         stages.append(Stage(block, min((tokens - count + 0.5) / tokens, 1.0)))
         tokens -= count
-    return Schedule(stages, "tome")
+    return Schedule(stages, "tome", {"halves": halves})
 
 
-def test_equals_a_naive_loop(vit: nn.Module, images: Tensor) -> None:
-    tome = prune(vit, schedule(MERGES))
+@pytest.mark.parametrize("halves", ["tokens", "patches"])
+@pytest.mark.parametrize("merges", [MERGES, (5, 6, 2)])  # 16 -> 11 -> 5 -> 3: of 11 tokens 6 go, of the larger half
+def test_equals_a_naive_loop(vit: nn.Module, images: Tensor, merges: tuple[int, ...], halves: str) -> None:
+    tome = prune(vit, schedule(merges, halves))
     logits, left = tome(images), tome.advance(Tokens(tome.embed(images)))
     assert left.index is not None
     assert left.sizes is not None
     for i, image in enumerate(images):
-        expected, sizes = naive_tome(vit, image, MERGES)
+        expected, sizes = naive_tome(vit, image, merges, halves)
         torch.testing.assert_close(logits[i], expected, atol=1e-4, rtol=1e-4)
         found = left.sizes[i, tome.family.prefix :].tolist()
         assert dict(zip(left.index[i].tolist(), found, strict=True)) == sizes
@@ -133,7 +142,7 @@ def test_sizes_count_in_later_attention(images: Tensor) -> None:
 def signals(keys: Tensor) -> Signals:
     """keys: [B, n, d], of one head behind one class token, all else empty."""
     key = torch.cat((torch.zeros_like(keys[:, :1]), keys), dim=1)[:, None]
-    return Signals(None, key, key, key, key[:, 0], prefix=1, class_token=True, depth=4)
+    return Signals(None, key, key, key, key[:, 0], key[:, 0], prefix=1, class_token=True, depth=4)
 
 
 def test_class_token_is_not_merged_even_with_its_copy() -> None:
@@ -152,14 +161,34 @@ def one_stage(tokens: int, kept: int) -> StagePlan:
 
 
 def test_mean_is_weighted_by_size() -> None:
-    # patches 0 and 1 are alike, 2 and 3 are not: 0 (size 3) joins 1 (size 1), which keeps its place
+    # patches 0 and 1 are alike, 2 and 3 are not: behind one class token 1 (size 1) joins 0 (size 3), which keeps its
+    # place; counted over patches, 0 joins 1
     values = torch.tensor([[[9.0, 9.0], [4.0, 0.0], [8.0, 0.0], [1.0, 2.0], [0.0, -2.0]]])
     tokens = Tokens(values, sizes=torch.tensor([[1.0, 3.0, 1.0, 1.0, 2.0]]))
-    left = load_method("tome", {}).reduce(tokens, signals(values[:, 1:]), one_stage(4, 3))
-    assert left.values.tolist() == [[[9.0, 9.0], [5.0, 0.0], [1.0, 2.0], [0.0, -2.0]]]  # (3 * 4 + 8) / 4 = 5
-    assert left.sizes is not None
-    assert left.sizes.tolist() == [[1.0, 4.0, 1.0, 2.0]]
-    assert left.places(1).tolist() == [[1, 2, 3]]
+    for halves, places in (("tokens", [0, 2, 3]), ("patches", [1, 2, 3])):
+        left = load_method("tome", {"halves": halves}).reduce(tokens, signals(values[:, 1:]), one_stage(4, 3))
+        assert left.values.tolist() == [[[9.0, 9.0], [5.0, 0.0], [1.0, 2.0], [0.0, -2.0]]]  # (3 * 4 + 8) / 4 = 5
+        assert left.sizes is not None
+        assert left.sizes.tolist() == [[1.0, 4.0, 1.0, 2.0]]
+        assert left.places(1).tolist() == [places]
+
+
+@pytest.mark.parametrize(
+    ("halves", "prefix", "tokens", "merged", "first"),
+    [
+        ("tokens", 1, 8, 2, 1),  # place 0 is the class token, and patch 0 in B
+        ("tokens", 2, 8, 2, 0),
+        ("tokens", 5, 8, 4, 1),
+        ("tokens", 0, 8, 2, 0),
+        ("tokens", 1, 9, 4, 1),  # A has 4
+        ("tokens", 1, 9, 5, 0),  # A has too few
+        ("patches", 1, 9, 5, 0),
+        ("patches", 5, 8, 2, 0),
+    ],
+)
+def test_where_the_first_half_begins(halves: str, prefix: int, tokens: int, merged: int, first: int) -> None:
+    plan = StagePlan(0, tokens, tokens - merged, merged, merged, 0)
+    assert ToMe(halves=halves).first_of(plan, prefix) == first
 
 
 def test_more_than_half_is_refused_before_anything_runs() -> None:

@@ -1,100 +1,19 @@
-"""I' -> S -> I against a slow, obvious reference: one image at a time, plain lists, every formula a loop."""
+"""What I' -> S -> I selects, against a slow, obvious reference."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
 from pruning.methods import METHODS, load_method
-from pruning.methods.base import Signals
-from pruning.selection import draw
 from pruning.stage import Stage, StagePlan, plan_stage
+from pruning.weighted_page_rank import page_rank, sharpen
+from tests.pruning.zero_tprune_reference import B, n, reference, signals
 
-B, H, n, d = 3, 4, 12, 5
-Graph = list[list[list[float]]]  # [H][N][N]
-
-
-def signals(prefix: int = 1, class_token: bool = True) -> Signals:
-    generator = torch.Generator().manual_seed(11)
-    tokens = prefix + n
-    query, key, value = (torch.randn(B, H, tokens, d, generator=generator) for _ in range(3))
-    attention = (2 * query @ key.transpose(-1, -2)).softmax(-1)
-    entering = torch.randn(B, tokens, 7, generator=generator)
-    return Signals(attention, query, key, value, entering, prefix, class_token, 4, torch.arange(B))
-
-
-def ranks(graph: Graph, alive: Sequence[int], votes: int, class_token: bool, options: dict[str, Any]) -> list[float]:
-    """Importance of each token of `alive` (indices into all N tokens) on their renormalised subgraph."""
-    count = len(alive)
-    heads: list[list[float]] = []
-    for head in graph:
-        sub = [[head[x][y] for y in alive] for x in alive]
-        sub = [[value / sum(row) for value in row] for row in sub]
-        scores = [1.0] * count
-        if class_token and options["class_start"]:
-            scores[0] = math.sqrt(count)
-        scores = [count * score / sum(scores) for score in scores]
-        for _ in range(votes):
-            scores = [sum(scores[x] * sub[x][y] for x in range(count)) for y in range(count)]
-        heads.append(scores)
-    if options["head_filter"]:
-        spread = [sum((s - sum(h) / count) ** 2 for s in h) / count for h in heads]
-        heads = [h for h, v in zip(heads, spread, strict=True) if options["v_min"] <= v <= options["v_max"]] or heads
-    columns = list(zip(*heads, strict=True))
-    if options["aggregation"] == "mean":
-        return [sum(column) / len(column) for column in columns]
-    return [math.sqrt(sum(s * s for s in column) / len(column)) for column in columns]
-
-
-def closeness(left: list[float], right: list[float], metric: str) -> float:
-    dot = sum(a * b for a, b in zip(left, right, strict=True))
-    if metric == "euclidean":
-        return -math.dist(left, right)
-    return dot if metric == "dot" else dot / math.hypot(*left) / math.hypot(*right)
-
-
-def reference(given: Signals, image: int, plan: StagePlan, options: dict[str, Any]) -> list[int]:
-    """Patch tokens that stay, ascending."""
-    graph: Graph = given.attention[image].tolist()
-    prefix = list(range(given.prefix))
-
-    def rank(patches: Sequence[int], votes: int) -> dict[int, float]:
-        alive = [*prefix, *(given.prefix + x for x in patches)]
-        scores = ranks(graph, alive, votes, given.class_token, options)
-        return dict(zip(patches, scores[given.prefix :], strict=True))
-
-    left = list(range(plan.tokens))
-    if plan.similar:  # S
-        if options["split"] == "random":
-            assert given.seeds is not None
-            score = dict(enumerate(draw(given.seeds, plan.tokens, options["seed"], plan.block)[image].tolist()))
-        else:  # I'
-            score = rank(left, 1)
-        order = sorted(left, key=lambda x: score[x])
-        if options["split"] == "alternate":
-            candidates = [order[i * plan.tokens // plan.candidates] for i in range(plan.candidates)]
-        else:
-            candidates = order[: plan.candidates]
-        references = [x for x in left if x not in candidates]
-        features = [
-            given.entering[image, given.prefix + x].tolist()
-            if options["feature"] == "input"
-            else getattr(given, options["feature"])[image, :, given.prefix + x].flatten().tolist()
-            for x in left
-        ]
-        copy = {a: max(closeness(features[a], features[b], options["metric"]) for b in references) for a in candidates}
-        dropped = sorted(candidates, key=lambda a: -copy[a])[: plan.similar]
-        left = [x for x in left if x not in dropped]
-    if len(left) > plan.kept:  # I
-        score = rank(left, plan.votes)
-        left = sorted(sorted(left, key=lambda x: -score[x])[: plan.kept])
-    return left
-
-
+ROW = METHODS["zero-tprune"]
 STAGES = {
     "S and I": Stage(1, 0.5, 3, 0.5, 0.5),
     "S alone": Stage(1, 0.6, 3, 0.5, 1.0),
@@ -102,35 +21,49 @@ STAGES = {
     "all candidates": Stage(1, 0.4, 2, 0.3, 1.0),
     "one kept": Stage(1, 0.1, 5, 0.7, 0.4),
     "one dropped": Stage(1, 11 / 12, 1, 0.5, 1.0),
+    "one iteration": Stage(1, 0.5, 1, 0.5, 0.5),
 }
+PAPER = {"similarity": "drop", "unimportant": "drop", "feature": "key", "split": "sequential", "personalized": False}
 OPTIONS: list[dict[str, Any]] = [
     {},
-    {"feature": "query"},
+    PAPER,
+    PAPER | {"feature": "query"},
     {"feature": "value", "metric": "dot"},
-    {"feature": "input", "metric": "euclidean"},
-    {"metric": "dot", "split": "alternate"},
+    {"metric": "euclidean"},
+    {"feature": "input"},
+    {"protect": 0.0},
+    {"protect": 0.4},  # of 12 tokens the last 4 are no candidates
+    PAPER | {"metric": "dot", "split": "alternate"},
+    {"split": "places"},
     {"split": "random", "seed": 5},
-    {"split": "random", "class_start": False},
-    {"aggregation": "mean", "class_start": False},
-    {"head_filter": True, "v_min": 0.1, "v_max": 0.5},
-    {"head_filter": True, "v_min": 50.0, "v_max": 60.0},  # filters every head out: all count
-    {"similarity": False},
+    PAPER | {"split": "random", "class_start": False},
+    PAPER | {"aggregation": "mean", "class_start": False},
+    PAPER | {"head_filter": True, "v_min": 0.1, "v_max": 0.5},
+    PAPER | {"head_filter": True, "v_min": 50.0, "v_max": 60.0},  # filters every head out: all count
+    {"similarity": "off"},
     {"importance": False, "head_filter": True},
+    {"personalized": False},
+    PAPER | {"personalized": True},
+    {"personalized": True, "temperature": 0.4, "aggregation": "mean"},
+    PAPER | {"temperature": 2.5},
 ]
 GRAPHS = {"class": (1, True), "class and registers": (5, True), "no class": (0, False), "registers alone": (2, False)}
+
+
+def plan_of(stage: Stage, options: dict[str, Any]) -> StagePlan:
+    if not options["importance"]:
+        stage = Stage(stage.block, max(stage.keep, 0.6), stage.wpr_iterations, 0.5)  # 5 to drop, 6 candidates
+    return plan_stage(stage, n, ROW.steps(options))
 
 
 @pytest.mark.parametrize(("prefix", "class_token"), GRAPHS.values(), ids=GRAPHS)
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("stage", STAGES.values(), ids=STAGES)
 def test_selection_equals_the_reference(stage: Stage, options: dict[str, Any], prefix: int, class_token: bool) -> None:
-    everything = METHODS["zero-tprune"].all_options(options)
-    if not everything["importance"]:
-        stage = Stage(stage.block, max(stage.keep, 0.6), stage.wpr_iterations, 0.5)  # 5 to drop, 6 candidates
-    plan = plan_stage(stage, n, METHODS["zero-tprune"].steps(everything))
-    given = signals(prefix, class_token)
+    everything = ROW.fill_options("zero-tprune", options)
+    plan, given = plan_of(stage, everything), signals(prefix, class_token)
     kept = load_method("zero-tprune", options).select(given, plan)
-    assert kept.tolist() == [reference(given, image, plan, everything) for image in range(B)]
+    assert kept.tolist() == [reference(given, image, plan, everything).kept for image in range(B)]
 
 
 def test_every_ablation_changes_what_stays() -> None:
@@ -138,9 +71,7 @@ def test_every_ablation_changes_what_stays() -> None:
     given = signals()
     kept = []
     for options in OPTIONS:
-        row = METHODS["zero-tprune"].all_options(options)
-        stage = Stage(1, 0.5, 3)
-        plan = plan_stage(stage, n, METHODS["zero-tprune"].steps(row))
+        plan = plan_of(Stage(1, 0.5, 3), ROW.fill_options("zero-tprune", options))
         kept.append(str(load_method("zero-tprune", options).select(given, plan).tolist()))
     assert len(set(kept)) >= len(OPTIONS) - 2  # 36 of 72 tokens are kept: few may agree by chance
 
@@ -152,5 +83,52 @@ def test_the_similarity_step_drops_the_copy_and_not_the_original() -> None:
     given.attention[:, :, :, 1 + 3] = 1e-4  # nobody attends to token 3
     given.attention[:, :, :, 1 + 8] = 0.5
     plan = StagePlan(block=1, tokens=n, kept=n - 1, candidates=n // 2, similar=1, votes=0)
-    kept = load_method("zero-tprune", {}).select(given, plan)
+    kept = load_method("zero-tprune", PAPER).select(given, plan)
     assert kept.tolist() == [[x for x in range(n) if x != 3]] * B
+
+
+ONE_ROW = {"similarity": "off", "personalized": True}
+
+
+@pytest.mark.parametrize("options", [{"personalized": True}, ONE_ROW, ONE_ROW | {"temperature": 0.3}], ids=str)
+@pytest.mark.parametrize("prefix", [1, 3])
+def test_one_personalised_iteration_needs_the_class_row_alone(options: dict[str, Any], prefix: int) -> None:
+    """The row gives what a walk from the class token over the whole attention gives."""
+    method, given = load_method("zero-tprune", options), signals(prefix)
+    plan = plan_of(Stage(1, 0.5, 1), ROW.fill_options("zero-tprune", options))
+    assert method.reads_for(plan, class_token=True) == "class_row"
+    kept = method.select(replace(given, attention=None), plan)
+    assert kept.equal(method.select(given, plan))
+    if "similarity" in options:
+        start = torch.zeros(prefix + n)
+        start[0] = 1
+        walked = page_rank(sharpen(given.attention, options.get("temperature", 1.0)), 1, start)
+        scores = walked.square().mean(1)[:, prefix:]
+        assert kept.tolist() == [sorted(row) for row in scores.topk(plan.kept).indices.tolist()]
+
+
+@pytest.mark.parametrize(
+    ("options", "votes", "class_token", "reads"),
+    [
+        ({"personalized": False}, 1, True, "attention"),
+        ({"personalized": True}, 2, True, "attention"),
+        ({"personalized": True}, 1, False, "attention"),  # nothing to start on: a walk from all tokens
+        ({"split": "places"}, 0, True, "nothing"),
+        ({"split": "random"}, 0, True, "nothing"),
+        ({"split": "places", "weight": "rank", "personalized": False}, 0, True, "attention"),
+        ({"split": "places", "weight": "rank", "personalized": True}, 0, True, "class_row"),
+    ],
+    ids=str,
+)
+def test_no_more_of_the_attention_is_read_than_needed(
+    options: dict[str, Any], votes: int, class_token: bool, reads: str
+) -> None:
+    similar = 3 if not votes else 2
+    plan = StagePlan(block=1, tokens=n, kept=n - 3, candidates=6, similar=similar, votes=votes)
+    assert load_method("zero-tprune", options).reads_for(plan, class_token) == reads
+
+
+@pytest.mark.parametrize("temperature", [0.2, 0.7, 1.0, 3.0])
+def test_sharpening_is_the_softmax_at_that_temperature(temperature: float) -> None:
+    logits = torch.randn(2, 3, 7, 7, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(sharpen(logits.softmax(-1), temperature), (logits / temperature).softmax(-1))

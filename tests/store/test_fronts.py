@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from sqlalchemy import insert, text
 
-from pruning.schedule import Schedule
+from pruning.schedule import UNTOUCHED
 from pruning.stage import Stage
 from search.store import versions
 from search.store.database import writing
@@ -28,7 +28,7 @@ from search.study.spec import make_spec
 # A worker as another process sees it: takes trials and completes them until the budget is spent.
 WORK = """
 import multiprocessing, os, random, signal, sys, time
-from pruning.schedule import Schedule
+from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
 from search.store.fronts import Store
 from search.store.records import Accuracy, Measurement, Setting, Throughput
@@ -189,7 +189,7 @@ class TestTenThousandEvaluations:
             "front": (lambda: big.front(study_id), 0.5),
             "progress": (lambda: big.progress(study_id), 0.1),
             "reusable": (lambda: big.reusable(f"{9_998:064x}"), 0.1),
-            "evaluation": (lambda: big.evaluation(study_id, Schedule().key), 0.1),
+            "evaluation": (lambda: big.evaluation(study_id, UNTOUCHED.key), 0.1),
             "complete": (lambda: big.complete(slot, last, True, 10_000), 0.5),
         }
         taken_s = {name: best_of(1 if name == "complete" else 3, call) for name, (call, _) in limits_s.items()}

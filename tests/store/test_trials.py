@@ -10,9 +10,10 @@ import optuna
 import pytest
 
 from search.store.fronts import Store
+from search.study.baselines import baselines
 from search.study.problem import Problem
 from search.study.samplers import make_sampler
-from search.study.space import baselines, distributions, to_params, to_schedule
+from search.study.space import distributions, to_params, to_schedule
 from search.study.spec import StudySpec, make_spec
 
 

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
-from pruning.schedule import Schedule
+from pruning.schedule import UNTOUCHED, Schedule
 from search.study.problem import Problem, Result
 from search.study.sections import SpaceSpec
 from search.study.space import distributions, to_params, to_schedule
@@ -67,7 +67,7 @@ class Toy:
     def study(self, sampler: optuna.samplers.BaseSampler) -> optuna.Study:
         """Its first trial is the dense model, as in a real one."""
         study = optuna.create_study(directions=["maximize", "maximize"], sampler=sampler)
-        study.enqueue_trial(to_params(Schedule(), self.space, DEPTH))
+        study.enqueue_trial(to_params(UNTOUCHED, self.space, DEPTH))
         return study
 
     def run(self, study: optuna.Study, trials: int) -> list[tuple[Schedule, float, float]]:
@@ -88,9 +88,10 @@ def result_of(trial: FrozenTrial) -> Result | None:
 
 @pytest.fixture
 def make_toy() -> Callable[..., Toy]:
-    """make_toy(min_speedup=1.2, max_stages=2, ...): the rest are fields of the space."""
+    """make_toy(min_speedup=1.2, max_stages=2, ...): the rest are fields of the space, which has one method if none."""
+    small = {"methods": ["zero-tprune"], "max_stages": 3, "keep": [0.5, 1.0], "wpr_iterations": [1, 50]}
 
     def make(min_speedup: float = 0.0, **space: Any) -> Toy:
-        return Toy(SpaceSpec.model_validate({"max_stages": 3, **space}), min_speedup)
+        return Toy(SpaceSpec.model_validate({**small, **space}), min_speedup)
 
     return make

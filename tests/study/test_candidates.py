@@ -21,6 +21,12 @@ Maker = Callable[..., Any]
 DEPTH = 12
 
 
+def box(**changes: Any) -> SpaceSpec:
+    """Of one method by default; `test_mixed_candidates` draws from those of several."""
+    small = {"methods": ["zero-tprune"], "max_stages": 4, "keep": [0.5, 1.0], "wpr_iterations": [1, 50]}
+    return SpaceSpec.model_validate({**small, **changes})
+
+
 def candidates(space: SpaceSpec, seed: int = 0) -> Candidates:
     return Candidates(space, DEPTH, np.random.default_rng(seed))
 
@@ -64,7 +70,7 @@ def test_are_always_in_the_space(space: SpaceSpec, seed: int) -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_are_drawn_by_the_seed(seed: int) -> None:
     def draw(seed: int) -> list[Schedule]:
-        drawn = candidates(SpaceSpec(), seed)
+        drawn = candidates(box(), seed)
         parent = drawn.spread()
         return [parent, drawn.near(parent), drawn.spread()]
 
@@ -95,7 +101,7 @@ class TestSpread:
         assert np.mean(spread < 0.25) > 1.2 * np.mean(plain < 0.25)  # where the front begins
 
     def test_reaches_every_block_number_of_stages_and_method(self) -> None:
-        space = SpaceSpec(methods=("random", "zero-tprune"), max_stages=3, blocks=(2, 6))
+        space = box(methods=["random", "zero-tprune"], max_stages=3, blocks=[2, 6])
         drawn = candidates(space)
         found = [drawn.spread() for _ in range(300)]
         assert {stage.block for schedule in found for stage in schedule.stages} == set(range(2, 7))
@@ -104,17 +110,17 @@ class TestSpread:
 
     def test_reaches_every_listed_option_and_keeps_what_pairs_can(self) -> None:
         listed = {"tome": {"drop": ["block-end", "before-mlp"]}, "zero-tprune": {"metric": ["dot"]}}
-        space = SpaceSpec.model_validate({"methods": ["tome", "zero-tprune"], "keep": [0.1, 0.95], "options": listed})
+        space = box(methods=["tome", "zero-tprune"], keep=[0.1, 0.95], options=listed)
         drawn = candidates(space)
         found = [drawn.spread() for _ in range(200)]
         tome, zero = ([one for one in found if one.method == method] for method in ("tome", "zero-tprune"))
-        assert {one.options.get("drop", "before-mlp") for one in tome} == {"block-end", "before-mlp"}
-        assert {dict(one.options)["metric"] for one in zero} == {"dot"}
+        assert {one.options["drop"] for one in tome} == {"block-end", "before-mlp"}
+        assert {one.options["metric"] for one in zero} == {"dot"}
         assert min(stage.keep for one in tome for stage in one.stages) == 0.5
         assert min(stage.keep for one in zero for stage in one.stages) < 0.3
 
     def test_half_of_all_votes_are_below_the_middle_by_logarithm(self) -> None:
-        drawn = candidates(SpaceSpec(wpr_iterations=(1, 100)))
+        drawn = candidates(box(wpr_iterations=[1, 100]))
         votes = [stage.wpr_iterations for _ in range(400) for stage in drawn.spread().stages]
         assert 0.4 < np.mean(np.array(votes) <= 10) < 0.62
         assert max(votes) > 80
@@ -124,7 +130,7 @@ class TestNear:
     PARENT = Schedule([Stage(2, 0.8, 20, 0.5, 0.5), Stage(5, 0.7, 5, 0.4, 0.2), Stage(8, 0.9, 1, 0.6, 0.8)])
 
     def children(self, count: int = 600, **space: Any) -> list[Schedule]:
-        drawn = candidates(SpaceSpec.model_validate(space))
+        drawn = candidates(box(**space))
         return [drawn.near(self.PARENT) for _ in range(count)]
 
     def test_a_stage_comes_or_goes_now_and_then(self) -> None:
@@ -162,10 +168,11 @@ class TestNear:
     def test_listed_options_change_now_and_then_and_no_others(self) -> None:
         listed = {"zero-tprune": {"split": ["sequential", "alternate", "random"], "metric": ["dot"]}}
         children = self.children(options=listed)
-        splits = [child.options.get("split", "sequential") for child in children]
-        assert 0.05 < np.mean([split != "sequential" for split in splits]) < 0.2  # 2 of 3 times OTHER_OPTION
-        assert {"alternate", "random"} < set(splits)
-        assert {name for child in children for name in child.options} == {"split"}  # metric: as the parent has it
+        splits = [child.options["split"] for child in children]
+        assert 0.05 < np.mean([split != "alternate" for split in splits]) < 0.2  # 2 of 3 times OTHER_OPTION
+        assert {"sequential", "random"} < set(splits)
+        changed = {name for child in children for name in METHODS["zero-tprune"].changed_options(child.options)}
+        assert changed == {"split"}  # metric: as the parent has it
 
     def test_is_hardly_ever_the_parent_itself(self) -> None:
         assert sum(child == self.PARENT for child in self.children()) < 6

@@ -10,25 +10,25 @@ import pytest
 
 from pruning.errors import ScheduleError
 from pruning.methods import METHODS
-from pruning.schedule import Schedule
+from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
-from search.study.features import describe
+from search.study.features import MAX_SUDDEN, describe
 from search.study.problem import Problem
 from search.study.space import METHOD_FIELDS
 
 Maker = Callable[..., Any]
-GONE, HOW = slice(0, 11), slice(11, 11 + len(METHOD_FIELDS))
+GONE, HOW, CHOSEN = slice(0, 11), slice(11, 11 + len(METHOD_FIELDS)), slice(11 + len(METHOD_FIELDS), -1)
 
 
 @pytest.fixture
 def problem(make_toy: Maker) -> Problem:
-    made: Problem = make_toy(methods=list(METHODS), wpr_iterations=[1, 49]).problem
+    made: Problem = make_toy(methods=list(METHODS), mixed=True, wpr_iterations=[1, 49]).problem
     return made
 
 
 def test_dense_is_the_origin(problem: Problem) -> None:
-    assert not describe(Schedule(), problem).any()
-    assert describe(Schedule(), problem).shape == (11 + 3 + len(METHODS),)
+    assert not describe(UNTOUCHED, problem).any()
+    assert describe(UNTOUCHED, problem).shape == (11 + 3 + len(METHODS) + 1,)
 
 
 def test_share_of_tokens_gone_behind_each_block(problem: Problem) -> None:
@@ -71,9 +71,27 @@ def test_field_that_cannot_vary_says_nothing(make_toy: Maker) -> None:
 
 def test_methods_are_told_apart_by_what_is_gone_at_the_end(problem: Problem, make_toy: Maker) -> None:
     for index, method in enumerate(METHODS):
-        found = describe(Schedule([Stage(2, 0.5)], method), problem)[HOW.stop :]
+        found = describe(Schedule([Stage(2, 0.5)], method), problem)[CHOSEN]
         assert found.tolist() == [0.5 if i == index else 0 for i in range(len(METHODS))]
-    assert not describe(Schedule([Stage(2, 0.5, 7)]), make_toy(wpr_iterations=[1, 49]).problem)[HOW.stop :].any()
+    assert not describe(Schedule([Stage(2, 0.5, 7)]), make_toy(wpr_iterations=[1, 49]).problem)[CHOSEN].any()
+
+
+def test_one_large_stage_is_more_sudden_than_two_small_ones(problem: Problem) -> None:
+    """A quarter left: by one stage log(1/4)^2, by two of a half 2 log(1/2)^2, half as much."""
+    large = describe(Schedule([Stage(2, 0.25)]), problem)[-1]
+    small = describe(Schedule([Stage(2, 0.5), Stage(5, 0.5)]), problem)[-1]
+    assert large == pytest.approx(np.log(0.25) ** 2 / MAX_SUDDEN)
+    assert small == pytest.approx(large / 2)
+
+
+def test_suddenness_tells_one_large_stage_from_several_small_ones(problem: Problem) -> None:
+    """196 to 49 tokens at once, or by two halves: ln(4)^2 against 2 ln(2)^2, twice as much."""
+    at_once, halves = (
+        describe(Schedule([Stage(2, 0.25)]), problem)[-1],
+        describe(Schedule([Stage(1, 0.5), Stage(2, 0.5)]), problem)[-1],
+    )
+    assert at_once == pytest.approx(np.log(4) ** 2 / MAX_SUDDEN)
+    assert at_once == pytest.approx(2 * halves)
 
 
 def test_stage_that_drops_nothing_changes_nothing(problem: Problem) -> None:
@@ -94,7 +112,18 @@ def test_small_changes_are_small_steps(problem: Problem) -> None:
 def test_fields_that_the_method_does_not_read_say_nothing(make_toy: Maker) -> None:
     some = make_toy(methods=["diffrate", "random"], wpr_iterations=[10, 49], similarity_share=[0.5, 1.0]).problem
     assert not describe(Schedule([Stage(2, 0.5)], "random"), some)[HOW].any()
-    assert describe(Schedule([Stage(2, 0.5)], "diffrate"), some)[HOW].tolist() == [0, 0, -0.25]
+    assert describe(Schedule([Stage(2, 0.5, similarity_share=0.5)], "diffrate"), some)[HOW].tolist() == [0, 0, -0.25]
+
+
+def test_stages_count_for_their_own_methods_and_options(make_toy: Maker) -> None:
+    """98 of 196 tokens leave by Zero-TPrune, then 49 and 25 by ToMe, of whose two options each stage has one."""
+    listed = {"tome": {"drop": ["block-end", "before-mlp"]}}
+    mixed = make_toy(methods=["zero-tprune", "tome"], mixed=True, options=listed, wpr_iterations=[1, 49]).problem
+    late = Stage(6, 0.5, method="tome", options={"drop": "block-end"})
+    last = Stage(8, 0.5, method="tome")
+    found = describe(Schedule([Stage(2, 0.5, 49, 0.5, 0.5), late, last]), mixed)
+    assert found[HOW] == pytest.approx([0.25, 0, 0])  # ToMe reads none of them
+    assert found[CHOSEN] * 196 == pytest.approx(np.array([98, 49 + 25, 49, 25]))
 
 
 def test_options_are_told_apart_by_what_is_gone_at_the_end(make_toy: Maker) -> None:
@@ -103,11 +132,11 @@ def test_options_are_told_apart_by_what_is_gone_at_the_end(make_toy: Maker) -> N
     splits = {"sequential": [0.5, 0, 0.5, 0], "alternate": [0.5, 0, 0, 0.5]}  # method, then split
     for split, expected in splits.items():
         schedule = Schedule([Stage(2, 0.5)], options={"split": split, "metric": "dot"})
-        assert describe(schedule, problem)[HOW.stop :].tolist() == expected
-    assert describe(Schedule([Stage(2, 0.5)], "tome"), problem)[HOW.stop :].tolist() == [0, 0.5, 0, 0]
+        assert describe(schedule, problem)[CHOSEN].tolist() == expected
+    assert describe(Schedule([Stage(2, 0.5)], "tome"), problem)[CHOSEN].tolist() == [0, 0.5, 0, 0]
 
 
-@pytest.mark.parametrize("schedule", [Schedule([Stage(11, 0.5)]), Schedule([Stage(2, 0.001)])])
+@pytest.mark.parametrize("schedule", [Schedule([Stage(12, 0.5)]), Schedule([Stage(2, 0.001)])])
 def test_schedule_that_does_not_fit_is_refused(problem: Problem, schedule: Schedule) -> None:
     with pytest.raises(ScheduleError):
         describe(schedule, problem)

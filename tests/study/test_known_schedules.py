@@ -1,4 +1,4 @@
-"""The schedules that every search knows before it begins: the baselines, and the cheapest of a space."""
+"""The cheapest schedule of a space, which every search knows before it begins."""
 
 from __future__ import annotations
 
@@ -13,67 +13,13 @@ from pruning.schedule import Schedule
 from pruning.stage import Stage
 from search.errors import InputError
 from search.study.sections import SpaceSpec
-from search.study.space import baselines, smallest, to_params, to_schedule
+from search.study.space import smallest
 
 DEPTH = 12
-DENSE = Schedule()
 
 
 def space(**changes: Any) -> SpaceSpec:
-    return SpaceSpec.model_validate(changes)
-
-
-class TestBaselines:
-    def test_of_the_contracts_space(self) -> None:
-        named = dict(baselines(space(), DEPTH))
-        assert list(named) == ["dense", *(f"uniform 0.{k}" for k in (5, 6, 7, 8, 9)), "paper"]
-        assert named["dense"] == DENSE
-        assert named["uniform 0.8"] == Schedule([Stage(block, 0.8) for block in (2, 5, 8)])
-        assert named["paper"] == Schedule([Stage(2, 0.9, 30), Stage(5, 0.8, 5), Stage(8, 0.7, 1)])
-
-    def test_paper_scales_to_the_depth(self) -> None:
-        assert [stage.block for stage in dict(baselines(space(), 24))["paper"].stages] == [4, 10, 16]
-
-    def test_each_further_method_has_one(self) -> None:
-        named = dict(baselines(space(methods=["random", "cls-attention", "zero-tprune"]), DEPTH))
-        assert named["uniform 0.9"].method == "random"
-        assert named["uniform 0.7 cls-attention"].method == "cls-attention"
-        assert named["uniform 0.7 zero-tprune"].method == named["paper"].method == "zero-tprune"
-        assert len(named) == 1 + 5 + 2 + 1
-
-    def test_options_are_the_nearest_to_the_defaults(self) -> None:
-        listed = {"zero-tprune": {"metric": ["dot", "cosine"], "split": ["random", "alternate"]}}
-        named = dict(baselines(space(options=listed), DEPTH))
-        assert named["uniform 0.7"].options == named["paper"].options == {"split": "random"}
-
-    def test_values_move_into_the_range(self) -> None:
-        named = dict(
-            baselines(space(wpr_iterations=[10, 20], partition=[0.6, 0.7], similarity_share=[0.1, 0.2]), DEPTH)
-        )
-        assert named["uniform 0.7"].stages[0] == Stage(2, 0.7, 10, 0.6, 0.2)
-        assert [stage.wpr_iterations for stage in named["paper"].stages] == [20, 10, 10]
-
-    @pytest.mark.parametrize(
-        ("changes", "names"),
-        [
-            ({"keep": [0.75, 1.0]}, ["dense", "uniform 0.8", "uniform 0.9"]),
-            ({"keep": [0.7, 0.7]}, ["dense", "uniform 0.7"]),
-            ({"max_stages": 2, "keep": [0.85, 1]}, ["dense", "uniform 0.9"]),
-            ({"blocks": [6, 8], "max_stages": 3, "keep": [0.85, 1]}, ["dense", "uniform 0.9"]),
-            ({"methods": ["random"], "keep": [0.65, 0.95]}, ["dense", "uniform 0.7", "uniform 0.8", "uniform 0.9"]),
-        ],
-    )
-    def test_only_what_the_space_can_express(self, changes: Any, names: list[str]) -> None:
-        assert [name for name, _ in baselines(space(**changes), DEPTH)] == names
-
-    @pytest.mark.parametrize("depth", range(2, 26))
-    def test_are_distinct_and_expressible_at_every_depth(self, depth: int) -> None:
-        box = space(methods=["zero-tprune", "random"], max_stages=min(3, depth - 1))
-        found = [schedule for _, schedule in baselines(box, depth)]
-        assert len({schedule.key for schedule in found}) == len(found)
-        for schedule in found:
-            assert to_schedule(to_params(schedule, box, depth), box, depth) == schedule
-            schedule.plan(196, depth)
+    return SpaceSpec.model_validate({"methods": ["zero-tprune"], "max_stages": 4, "keep": [0.5, 1.0], **changes})
 
 
 class TestSmallest:
@@ -93,9 +39,13 @@ class TestSmallest:
         pairs = ((a, b) for a, b in itertools.product(stages, stages) if a.block < b.block)
         assert least <= min(cost(Schedule(pair)) for pair in itertools.chain(pairs, ((s,) for s in stages)))
 
+    def test_of_a_mixed_space_has_one_method_and_as_many_stages_as_there_are_blocks(self) -> None:
+        box = space(methods=["zero-tprune", "random"], mixed=True, max_stages=12, keep=[0.9, 1.0])
+        assert smallest(box, 6) == Schedule([Stage(block, 0.9) for block in range(5)], "random")
+
     def test_looks_at_every_option(self) -> None:
         box = space(methods=["tome"], keep=[0.3, 0.9], options={"tome": {"drop": ["block-end", "before-mlp"]}})
-        found = smallest(box, DEPTH, lambda schedule: 2 - (schedule.options.get("drop") == "block-end"))
+        found = smallest(box, DEPTH, lambda schedule: 2 - (schedule.options["drop"] == "block-end"))
         assert found == Schedule([Stage(block, 0.5) for block in range(4)], "tome", {"drop": "block-end"})
 
     def test_passes_over_what_leaves_no_token(self) -> None:

@@ -13,7 +13,7 @@ from search.study.samplers import SAMPLERS, STARTUP_TRIALS, SamplerSpec, make_sa
 from search.study.sections import SpaceSpec
 from search.study.space import distributions, to_schedule
 
-SPACE = SpaceSpec(max_stages=2)
+SPACE = SpaceSpec(methods=("zero-tprune",), mixed=False, max_stages=2, keep=(0.5, 1.0), wpr_iterations=(1, 50))
 BOX = distributions(SPACE, 12)
 LIMIT = 1.0  # which random search keeps to in a third of its trials
 

@@ -9,7 +9,7 @@ import pytest
 from search.errors import InputError
 from search.study.field_types import format_duration, parse_duration
 from search.study.sections import DEMO_SPLIT, BackboneSpec
-from search.study.spec import differences, make_spec
+from search.study.spec import make_spec
 
 NAN, INFINITY = float("nan"), float("inf")
 
@@ -98,13 +98,13 @@ def test_duration_in_its_largest_unit(seconds: float, text: str) -> None:
         # space
         ("space", {"methods": []}, "space.methods must be a list of one or more of zero-tprune, .* got \\[\\]"),
         ("space", {"methods": "random"}, "space.methods must be a list of one or more of .* got 'random'"),
-        ("space", {"methods": ["ats"]}, "space.methods must hold only known methods .*zero-tprune.* got \\['ats'\\]"),
+        ("space", {"methods": ["evit"]}, "space.methods must hold only known methods .*zero-tprune.* got \\['evit'\\]"),
         ("space", {"methods": [3]}, "space.methods must hold only known methods"),
         ("space", {"methods": ["random", "random"]}, "space.methods must name each method once"),
         ("space", {"options": []}, "space.options must be a mapping from method to option to values, .* got \\[\\]"),
         (
             "space",
-            {"options": {"tome": {"drop": ["block-end"]}}},
+            {"methods": ["zero-tprune"], "options": {"tome": {"drop": ["block-end"]}}},
             "space.options must be for methods that are searched \\(zero-tprune\\), got 'tome'",
         ),
         (
@@ -147,12 +147,16 @@ def test_duration_in_its_largest_unit(seconds: float, text: str) -> None:
             {"methods": ["tome"], "keep": [0.1, 0.4]},
             "space must keep up to 0.5 or more for tome, which merges tokens in pairs, got keep \\[0.1, 0.4\\]; raise",
         ),
-        ("space", {"max_stages": 0}, "space.max_stages must be at least 1, got 0; the default is 4"),
+        ("space", {"max_stages": 0}, "space.max_stages must be at least 1, got 0; the default is 12"),
         (
             "space",
             {"max_stages": 3, "blocks": [2, 3]},
             "space must have at most one stage per block, .*stages 3 for the 2",
         ),
+        ("space", {"mixed": 1}, "space.mixed must be true or false, got 1; the default is True"),
+        ("space", {"exact_savings": "no"}, "space.exact_savings must be true or false, got 'no'; the default is True"),
+        ("space", {"revision": 0}, "space.revision must be at least 1, got 0"),
+        ("space", {"revision": 99}, "space.revision must be at most \\d+, got 99"),
         ("space", {"blocks": [5, 2]}, "space.blocks must be \\[low, high\\] with low at most high, got \\[5, 2\\]"),
         ("space", {"blocks": [-1, 2]}, "space.blocks must hold whole numbers from 0"),
         ("space", {"blocks": [0.0, 2]}, "space.blocks must be \\[low, high\\], two whole numbers"),
@@ -216,6 +220,8 @@ def test_message_names_place_field_rule_and_value(section: str, value: Any, mess
         ("budget", {"trials": 1, "time": "90s", "max_gflops": 3, "min_speedup": 1.5, "max_accuracy_drop": 0}),
         ("space", {"methods": ["random", "zero-tprune"], "max_stages": 1, "blocks": [3, 3], "keep": [0.7, 0.7]}),
         ("space", {"blocks": None, "wpr_iterations": [1, 100], "partition": [0.01, 0.99]}),
+        ("space", {"mixed": True, "methods": ["random", "tome"], "exact_savings": False, "revision": 1}),
+        ("space", {"blocks": [2, 4]}),  # fewer than there are stages by default
         ("sampler", {"name": "nsga2", "seed": 2**32 - 1}),
         ("sampler", {"name": "auto", "probes": 0}),
         ("racing", {"alpha": 0, "tolerance": 0, "strata": 1}),
@@ -240,6 +246,20 @@ def test_splits_follow_the_source() -> None:
     folder = make_spec(study("data", {"path": "images"}), "test").data
     assert (demo.search_images, demo.confirm_images) == tuple(DEMO_SPLIT.values()) == (2000, 8000)
     assert (folder.search_images, folder.confirm_images) == (5000, 45000)
+
+
+def test_options_vary_by_default_where_neither_methods_nor_options_are_listed() -> None:
+    def options(**space: Any) -> Any:
+        return make_spec(study("space", space), "test").space.options
+
+    assert options() == options(max_stages=3) != {}
+    assert options(methods=["zero-tprune"]) == options(options={}) == {}
+    assert make_spec(study("space", {"max_stages": 3}), "test").given()["space"] == {"max_stages": 3}
+
+
+def test_most_stages_by_default_are_no_more_than_the_blocks() -> None:
+    assert make_spec(study("space", {"blocks": [2, 4]}), "test").space.max_stages == 3
+    assert make_spec(study("space", {"blocks": [0, 30]}), "test").space.max_stages == 12
 
 
 def test_racing_by_default() -> None:
@@ -270,4 +290,3 @@ def test_sizes_are_in_the_document_only_if_asked_for() -> None:
     sized = document(img_size=96)
     assert sized["backbone"] == {"name": "a", "weights": "pretrained", "img_size": 96}
     assert make_spec(sized, "p").to_dict() == sized
-    assert differences(document(), sized) == ["backbone.img_size: null -> 96"]

@@ -11,19 +11,23 @@ from hypothesis import strategies as st
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from pruning.methods import METHODS
-from pruning.schedule import Schedule
+from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
 from search.errors import InputError
 from search.study.sections import SpaceSpec
-from search.study.space import OutsideSpace, block_range, distributions, to_params, to_schedule
+from search.study.space import OutsideSpace, block_range, distributions, slots, to_params, to_schedule
 
 DEPTH = 12
-DENSE = Schedule()
+DENSE = UNTOUCHED
 FIELDS = ("wpr_iterations", "partition", "similarity_share")
 
 
+SMALL = {"methods": ["zero-tprune"], "max_stages": 4, "keep": [0.5, 1.0], "wpr_iterations": [1, 50]}
+
+
 def space(**changes: Any) -> SpaceSpec:
-    return SpaceSpec.model_validate(changes)
+    """Of one method by default; `test_mixed_space` has those of several in one schedule."""
+    return SpaceSpec.model_validate({**SMALL, **changes})
 
 
 def value(distribution: BaseDistribution) -> st.SearchStrategy[Any]:
@@ -52,9 +56,9 @@ OPTIONS = {"zero-tprune": {"split": ["sequential", "alternate"], "v_min": [0.1]}
 
 
 class TestBox:
-    def test_of_the_contracts_space(self) -> None:
+    def test_of_one_method(self) -> None:
         box = distributions(space(), DEPTH)
-        assert len(box) == 1 + 4 * 5
+        assert len(box) == 1 + 4 * 5  # neither a method nor methods of slots
         assert box["stages"] == IntDistribution(1, 4)
         assert box["block_3"] == IntDistribution(0, 10)
         assert box["keep_0"] == FloatDistribution(0.5, 1.0)
@@ -87,13 +91,27 @@ class TestBox:
         [
             ({}, 1, "backbone must have at least 2 blocks to be pruned, got 1"),
             ({"blocks": [0, 11]}, 12, r"space\.blocks must end at 10 or below .* 12 blocks .* got \[0, 11\]; lower it"),
-            ({"max_stages": 12}, 12, r"space\.max_stages must be at most 11, .* got 12; lower it"),
-            ({}, 4, r"space\.max_stages must be at most 3, .* got 4"),
         ],
     )
     def test_space_that_does_not_fit_the_backbone_is_refused(self, changes: Any, depth: int, message: str) -> None:
         with pytest.raises(InputError, match=message):
             distributions(space(**changes), depth)
+
+    @pytest.mark.parametrize(
+        ("changes", "depth", "count"),
+        [
+            ({"max_stages": 12}, 12, 11),  # every block but the last
+            ({"max_stages": 11}, 12, 11),
+            ({"max_stages": 4}, 4, 3),
+            ({"max_stages": 4}, 24, 4),
+            ({"max_stages": 2, "blocks": [2, 4]}, 12, 2),
+        ],
+    )
+    def test_slots_are_no_more_than_the_blocks_there_are(self, changes: Any, depth: int, count: int) -> None:
+        box = distributions(space(**changes), depth)
+        assert slots(space(**changes), depth) == count
+        assert box["stages"] == IntDistribution(1, count)
+        assert [name for name in box if name.startswith("keep_")] == [f"keep_{i}" for i in range(count)]
 
     def test_every_block_but_the_last_by_default(self) -> None:
         assert block_range(space(), 24) == (0, 22)
@@ -142,7 +160,8 @@ def test_options_are_those_of_the_method_that_is_chosen() -> None:
     params |= {"wpr_iterations_0": 30, "partition_0": 0.3, "similarity_share_0": 0.9}
     alternate = Schedule([Stage(3, 0.7, 30, 0.3, 0.9)], options={"split": "alternate", "v_min": 0.1})
     assert to_schedule(params, box, DEPTH) == alternate
-    assert to_schedule({**params, "zero-tprune.split": "sequential"}, box, DEPTH).options == {"v_min": 0.1}
+    sequential = Schedule([Stage(3, 0.7, 30, 0.3, 0.9)], options={"split": "sequential", "v_min": 0.1})
+    assert to_schedule({**params, "zero-tprune.split": "sequential"}, box, DEPTH) == sequential
     assert to_schedule({**params, "method": "random"}, box, DEPTH) == Schedule([Stage(3, 0.7)], "random")
 
 
@@ -186,8 +205,15 @@ def test_dense_model_is_in_every_space_whose_keep_is_not_fixed(box: SpaceSpec) -
             Schedule([Stage(3, 0.7), Stage(4, 0.7)]),
             r"stages must be in \[1, 1\] of the space, got 2",
         ),
-        ({}, Schedule([Stage(3, 0.7)], "random"), r"a method of \['zero-tprune'\] without options"),
-        ({}, Schedule([Stage(3, 0.7)], options={"metric": "dot"}), "without options"),
+        ({}, Schedule([Stage(3, 0.7)], "random"), r"methods of \['zero-tprune'\], one for all stages, without options"),
+        ({}, Schedule([Stage(3, 0.7)], options={"metric": "dot"}), "without options beyond those listed"),
+        (
+            {"methods": ["random", "tome"]},
+            Schedule([Stage(3, 0.7), Stage(4, 0.7, method="tome")], "random"),
+            r"methods of \['random', 'tome'\], one for all stages",
+        ),
+        ({}, Schedule([Stage(3, 0.7)], exact_savings=False), "; with exact savings"),
+        ({"exact_savings": False}, Schedule([Stage(3, 0.7)]), "; without exact savings"),
         (
             {"options": {"zero-tprune": {"metric": ["dot"]}}},
             Schedule([Stage(3, 0.7)]),
@@ -195,7 +221,7 @@ def test_dense_model_is_in_every_space_whose_keep_is_not_fixed(box: SpaceSpec) -
         ),
         ({}, Schedule([Stage(3, 1.0)]), "stages that drop tokens"),
         ({}, Schedule([], "random"), "must be one that the space can express"),
-        ({"methods": ["random"]}, Schedule([Stage(3, 0.7, 30)], "random"), "defaults where the method does not look"),
+        ({"methods": ["random"]}, Schedule([Stage(3, 0.7, 30)], "random"), "defaults where a method does not look"),
     ],
 )
 def test_schedule_outside_the_space_is_refused(changes: Any, schedule: Schedule, message: str) -> None:

@@ -10,9 +10,9 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from pruning.schedule import Schedule
+from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
-from search.evaluation.comparison import Comparison, Row, Verdict
+from search.evaluation.comparison import Comparison, Costs, Row, Verdict
 from search.store.records import FLOP_CONVENTION, Evaluation
 from search.view import comparison
 from search.view.pictures import canvas, methods
@@ -24,7 +24,7 @@ def shown(make_evaluation: Callable[..., Evaluation]) -> Comparison:
     one, two, three = (
         make_evaluation(i, accuracy, 1 + i / 5).search for i, accuracy in ((1, 0.87), (2, 0.89), (3, 0.8))
     )
-    spread = replace(two, schedule=Schedule([Stage(2, 0.9, 7), Stage(5, 0.9, 1)], options={"split": "alternate"}))
+    spread = replace(two, schedule=Schedule([Stage(2, 0.9, 7), Stage(5, 0.9, 1)], options={"split": "places"}))
     rows = (
         Row(
             "random",
@@ -40,6 +40,72 @@ def shown(make_evaluation: Callable[..., Evaluation]) -> Comparison:
     return Comparison(
         {"name": "demo", "weights": "bundled", "fingerprint": "ab"}, "2,000 of the demo, seed 0", dense, rows
     )
+
+
+@pytest.fixture
+def saving(shown: Comparison) -> Comparison:
+    """On a backbone with exact savings, a tenth of every cost."""
+    dense = shown.dense
+    light = replace(dense, schedule=Schedule(), key="saving", flops=dense.flops - 25_000_000)
+    measured = [dense, light, *(row.measurement for row in shown.rows if row.measurement)]
+    costs = {each.key: Costs(each.flops, each.flops - 25_000_000) for each in measured[:1]}
+    costs |= {each.key: Costs(each.flops + 25_000_000, each.flops) for each in measured[1:]}
+    return replace(shown, saving=light, costs=costs)
+
+
+def test_exact_savings_have_a_row_and_stand_beside_every_cost(
+    saving: Comparison, printed: Callable[..., str], shown: Comparison
+) -> None:
+    text = printed(comparison.table(saving), 220)
+    lines = [line.split() for line in text.splitlines() if line.strip()]
+    assert lines[1][-6:] == ["without", "/", "with", "savings", "p", "schedule"]
+    assert (lines[3][0], lines[3][-4:]) == ("dense", ["0.2510", "0.2510", "/", "0.2260"])
+    assert (lines[4][:3], lines[4][-4:]) == (["dense,", "exact", "savings"], ["0.2260", "0.2510", "/", "0.2260"])
+    assert lines[5][-6:-2] == ["0.2092", "0.2342", "/", "0.2092"]
+    assert lines[7] == "cls-attention not run: no class token".split()
+    assert "savings: what the last block computes for tokens that the head does not read" in text
+    rows = list(csv.DictReader(io.StringIO(comparison.as_csv(saving))))
+    assert [row["name"] for row in rows[:3]] == ["dense", "dense, exact savings", "random"]
+    both = [(row["flops"], row["flops_without_savings"], row["flops_with_savings"]) for row in rows]
+    assert both[:2] == [("251000000", "251000000", "226000000"), ("226000000", "251000000", "226000000")]
+    assert both[4] == ("", "", "")
+    assert "savings" not in printed(comparison.table(shown), 220)
+
+
+def test_exact_savings_are_a_star_of_their_own(saving: Comparison) -> None:
+    left, right = methods.matplotlib_figure(saving).axes
+    assert right.get_legend_handles_labels()[1] == ["dense model", "dense, exact savings", "random", "spread"]
+    stars = [each.get_offsets().tolist()[0] for each in left.collections if each.get_label().startswith("dense")]
+    assert stars == [[0.251, pytest.approx(90.0)], [0.226, pytest.approx(90.0)]]
+    figure = methods.plotly_figure(saving)
+    symbols = {trace.name: trace.marker.symbol for trace in figure.data}
+    assert (symbols["dense model"], symbols["dense, exact savings"]) == ("star", "star-open")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "words"),
+    [
+        (Schedule([Stage(2, 0.5)], "random"), "random"),
+        (Schedule([Stage(2, 0.9, 7), Stage(5, 0.9, 1), Stage(8, 0.9, 7)]), "zero-tprune, wpr_iterations 7/1/7"),
+        (Schedule([Stage(2, 0.9, 7), Stage(5, 0.9, 7)]), "zero-tprune, wpr_iterations 7"),
+        (
+            Schedule([Stage(2, 0.5, method="tome", options={"halves": "patches"}), Stage(5, 0.9, partition=0.4)]),
+            "tome, halves patches; zero-tprune, partition 0.4",
+        ),
+        (Schedule([Stage(2, 0.5), Stage(5, 0.5)], "random", {"seed": 3}), "random, seed 3"),
+        (UNTOUCHED, "dense"),
+    ],
+)
+def test_what_differs_from_todays_defaults(schedule: Schedule, words: str) -> None:
+    assert comparison.recipe(schedule) == words
+
+
+def test_options_of_a_configuration_of_several_methods(shown: Comparison) -> None:
+    own = [Stage(2, 0.5, method="tome", options={"halves": "patches"}), Stage(5, 0.9)]
+    measured = replace(shown.dense, schedule=Schedule(own, options={"split": "places"}))
+    mixed = replace(shown, rows=(Row("best", "tome + zero-tprune", "0.2 GFLOPs", measured, best=True),))
+    row = list(csv.DictReader(io.StringIO(comparison.as_csv(mixed))))[1]
+    assert (row["options"], row["method"]) == ("split=places 2:halves=patches", "tome + zero-tprune")
 
 
 def test_the_dense_model_stands_first_and_levels_once(shown: Comparison, printed: Callable[..., str]) -> None:
@@ -58,7 +124,7 @@ def test_footnotes_say_what_the_numbers_mean(shown: Comparison) -> None:
     text = "\n".join(comparison.footnotes(shown))
     for fact in ("2,000 images, the same for every row", "EPYC", FLOP_CONVENTION, "McNemar", "Holm"):
         assert fact in text
-    assert "\nspread: zero-tprune, split alternate, wpr_iterations 7/1" in text
+    assert "\nspread: zero-tprune, split places, wpr_iterations 7/1" in text
     assert "\nrandom:" not in text
 
 
@@ -67,7 +133,7 @@ def test_csv_has_a_line_for_every_row(shown: Comparison) -> None:
     assert [row["name"] for row in rows] == ["dense", "random", "spread", "cls-attention", "random"]
     assert (rows[1]["wins"], rows[1]["losses"], rows[1]["p"]) == ("2", "30", "2e-05")
     assert float(rows[1]["realised"]) == pytest.approx(1.0, rel=1e-6)
-    assert rows[2]["options"] == "split=alternate"
+    assert rows[2]["options"] == "split=places"
     assert (rows[3]["absent"], rows[3]["accuracy"]) == ("no class token", "")
     assert int(rows[4]["flops"]) == round(251_000_000 / 1.6)
 

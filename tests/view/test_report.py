@@ -111,7 +111,7 @@ def test_json_is_the_contract(study: StudyRecord, front: Front) -> None:
     assert [p["throughput"] for p in document["points"]] == sorted(p["throughput"] for p in document["points"])
     contract = {"trial", "accuracy", "accuracy_ci95", "images", "throughput", "speedup", "gflops", "schedule"}
     for shown, point in zip(document["points"], front.points, strict=True):
-        assert set(shown) == contract | {"confirm"}
+        assert set(shown) == contract | {"confirm", "estimate", "fidelity"}
         assert shown["accuracy_ci95"][0] < shown["accuracy"] < shown["accuracy_ci95"][1]
         assert Schedule.from_dict(shown["schedule"]) == point.search.schedule
         assert shown["throughput"] == pytest.approx(shown["speedup"] * document["dense"]["throughput"])
@@ -122,7 +122,7 @@ def test_json_states_machine_and_flop_convention_and_confirm(study: StudyRecord,
     assert document["flop_convention"] == FLOP_CONVENTION
     assert document["hardware"] == ["cpu: AMD EPYC 7B13, 2 threads, float32, batches of 64"]
     confirm = document["points"][2]["confirm"]
-    assert set(confirm) == {"accuracy", "accuracy_ci95", "images", "throughput", "speedup", "spread"}
+    assert set(confirm) == {"accuracy", "accuracy_ci95", "images", "fidelity", "throughput", "speedup", "spread"}
     assert (confirm["accuracy"], confirm["images"], confirm["spread"]) == (0.891, 8000, 0.012)
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from pruning.schedule import Schedule
+from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
 from search.evaluation.intervals import wilson
 from search.store.records import Accuracy, Evaluation, Front, Throughput
@@ -109,7 +109,7 @@ def test_point_names_its_trial(evaluations: list[Evaluation]) -> None:
 
 def test_stages() -> None:
     assert wording.stages(Schedule([Stage(2, 0.9), Stage(8, 1 / 3)])) == "2:0.9 8:0.333"
-    assert wording.stages(Schedule()) == "dense"
+    assert wording.stages(UNTOUCHED) == "dense"
 
 
 def test_footnotes_say_images_machine_and_flop_convention(front: Front) -> None:

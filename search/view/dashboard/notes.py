@@ -58,7 +58,7 @@ def _row(front: Front, point: Evaluation) -> str:
         wording.rate(known.throughput.images_per_s),
         wording.speedup(known.throughput),
         wording.gflops(search),
-        f"{search.schedule.method} {wording.stages(search.schedule)}" if search.schedule.stages else "dense",
+        wording.stages(search.schedule, named=True),
     ]
     return _line(cells)
 

@@ -84,7 +84,7 @@ def _draw(study: StudyRecord, found: Evaluation) -> bytes:
     from search.view.pictures import patches
 
     schedule = found.search.schedule
-    title = f"{study.name}, trial {found.trial}: {schedule.method} {wording.stages(schedule)}"
+    title = f"{study.name}, trial {found.trial}: {wording.stages(schedule, named=True)}"
     try:
         count = min(PATCH_IMAGES, int(study.spec["data"]["search_images"]))
         return patches.png(anatomies(export.to_config(study, found), Path(study.name), count=count), title)

@@ -61,6 +61,11 @@ def lines(shown: Comparison) -> list[Line]:
     return found
 
 
+def _stars(shown: Comparison) -> list[Line]:
+    """The dense model, and with exact savings."""
+    return [Line("dense model" if found is shown.dense else name, (found,)) for name, found in shown.denses.items()]
+
+
 def _title(shown: Comparison) -> str:
     images = f"{shown.dense.accuracy.images:,} images"
     return f"{wording.backbone(shown.backbone)}: methods of token pruning on the same {images}"
@@ -90,10 +95,12 @@ def matplotlib_figure(shown: Comparison) -> Figure:
                 capsize=CAP + CAP_STEP * place,
                 label=line.name,
             )
-        dense = shown.dense
-        y = 100 * dense.accuracy.value
+        y = 100 * shown.dense.accuracy.value
         axes.axhline(y, color=canvas.DENSE, linewidth=0.8, linestyle=(0, (4, 4)), alpha=0.5)
-        axes.scatter([x(dense)], [y], s=190, marker="*", color=canvas.DENSE, zorder=5, label="dense model")
+        for star in _stars(shown):
+            face = canvas.DENSE if star.measured[0] is shown.dense else "white"
+            looks = {"s": 190, "marker": "*", "color": face, "edgecolors": canvas.DENSE, "zorder": 5}
+            axes.scatter([x(star.measured[0])], star.y, **looks, label=star.name)
         axes.set_xlabel(label)
         canvas.style(axes)
     right.xaxis.set_major_formatter("{x:.3g}x")
@@ -123,10 +130,11 @@ def plotly_figure(shown: Comparison) -> PlotlyFigure:
                 line={"color": color, "width": 1.5},
                 **_series(line.name, column),
             )
-        star = {"color": canvas.DENSE, "size": 15, "symbol": "star"}
-        dense = Line("dense model", (shown.dense,))
-        words = {"x": [x(shown.dense)], "y": dense.y, "text": dense.words}
-        figure.add_scatter(**words, marker=star, **_series("dense model", column))
+        for star in _stars(shown):
+            symbol = "star" if star.measured[0] is shown.dense else "star-open"
+            words = {"x": [x(star.measured[0])], "y": star.y, "text": star.words}
+            looks = {"color": canvas.DENSE, "size": 15, "symbol": symbol}
+            figure.add_scatter(**words, marker=looks, **_series(star.name, column))
         figure.update_xaxes(title_text=label, ticksuffix="x" if column == 2 else "", row=1, col=column)
     figure.update_xaxes(**canvas.PLOTLY_GRID)
     figure.update_yaxes(**canvas.PLOTLY_GRID)

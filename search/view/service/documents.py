@@ -25,6 +25,7 @@ def evaluation_document(evaluation: Evaluation) -> Document:
         "feasible": evaluation.feasible,
         "search": evaluation.search.to_dict(),
         "confirm": evaluation.confirm.to_dict() if evaluation.confirm else None,
+        "estimate": evaluation.estimate,
     }
 
 
@@ -36,6 +37,7 @@ def to_evaluation(document: Mapping[str, Any]) -> Evaluation:
         search=_to_measurement(document["search"]),
         feasible=document["feasible"],
         confirm=_to_measurement(confirm) if confirm else None,
+        estimate=document.get("estimate"),
     )
 
 

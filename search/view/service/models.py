@@ -47,6 +47,15 @@ class SettingModel(BaseModel):
     batch_size: int
 
 
+class FidelityModel(BaseModel):
+    """How close the answers are to the dense model's. divergence: of class probabilities, nats."""
+
+    agreement: float
+    divergence: float
+    divergence_error: float
+    loss_error: float
+
+
 class MeasurementModel(BaseModel):
     """One schedule on one split. complete: whether every image was seen. flops: fvcore convention, one image."""
 
@@ -57,10 +66,14 @@ class MeasurementModel(BaseModel):
     accuracy: AccuracyModel
     throughput: ThroughputModel
     setting: SettingModel
+    fidelity: FidelityModel | None = None
 
 
 class EvaluationModel(BaseModel):
-    """A schedule's measurement on the search split, and for finalists on the confirm split."""
+    """A schedule's measurement on the search split, and for finalists on the confirm split.
+
+    estimate: the accuracy that the front is chosen by; null while that is what was counted.
+    """
 
     model_config = _example(examples.EVALUATION)
 
@@ -68,6 +81,7 @@ class EvaluationModel(BaseModel):
     feasible: bool
     search: MeasurementModel
     confirm: MeasurementModel | None
+    estimate: float | None = None
 
 
 class ProgressModel(BaseModel):

@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 from optuna.storages._rdb import models as optuna_models
 
-from pruning.schedule import Schedule
+from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
 from search.store.database import writing
 from search.store.fronts import Store
@@ -25,7 +25,7 @@ from tests.contracts.stores.mariadb import MariaDB, missing
 
 def schedule(number: int) -> Schedule:
     """Schedules that differ in effect: of 196 tokens, `number` are dropped after block 3; 0 is the dense model."""
-    return Schedule([Stage(3, 1 - number / 196)]) if number else Schedule()
+    return Schedule([Stage(3, 1 - number / 196)]) if number else UNTOUCHED
 
 
 def measured(number: int, accuracy: float, speedup: float, images: int = 2000, **changes: Any) -> Measurement:

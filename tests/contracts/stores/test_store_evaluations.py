@@ -7,13 +7,13 @@ from collections.abc import Callable
 import pytest
 import sqlalchemy as sa
 
-from pruning.schedule import Schedule
+from pruning.schedule import UNTOUCHED, Schedule
 from search.errors import SearchError, TrialStopped
 from search.store.fronts import Store
 from search.store.records import Front, Measurement, StudyRecord
 from search.study.spec import StudySpec
 
-DENSE = Schedule()
+DENSE = UNTOUCHED
 IDENTITY = "ab" * 32
 
 Measure = Callable[..., Measurement]

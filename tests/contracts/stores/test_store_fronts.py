@@ -225,3 +225,46 @@ class TestFronts:
         assert {(p.search.accuracy.value, p.search.throughput.images_per_s) for p in front.points} == best
         versions = [version for version, *_ in opened.front_history(record.id)]
         assert versions == list(range(1, len(versions) + 1))
+
+
+class TestEstimates:
+    """The front is chosen by estimates where there are any; what was counted stays."""
+
+    def test_choose_the_front_anew(self, opened: Store, record: StudyRecord, run: Run, measured: Measure) -> None:
+        """A lucky fast point had put a slower one off the front; by their estimates both belong there."""
+        lucky, slower = measured(90, 0.89, 1.5), measured(60, 0.885, 1.3)
+        run(0, measured(0, 0.9, 1.0))
+        run(1, lucky)
+        front = run(2, slower)
+        assert front is None  # beaten by what was counted
+        opened.save_estimates(record.id, {lucky.key: 0.86, slower.key: 0.88})
+        found = opened.front(record.id)
+        assert found is not None
+        assert [(p.trial, p.search.accuracy.value, p.estimate) for p in found.points] == [
+            (0, 0.9, None),
+            (2, 0.885, 0.88),
+            (1, 0.89, 0.86),
+        ]
+        # (0.88 - 0.8) * (1.3 - 1) + (0.86 - 0.8) * (1.5 - 1.3)
+        assert found.hypervolume == pytest.approx(0.024 + 0.012)
+        assert [p.chosen_by for p in found.points] == [0.9, 0.88, 0.86]
+
+    def test_a_later_trial_is_compared_with_them(
+        self, opened: Store, record: StudyRecord, run: Run, measured: Measure
+    ) -> None:
+        first = measured(60, 0.89, 1.3)
+        run(0, measured(0, 0.9, 1.0))
+        run(1, first)
+        opened.save_estimates(record.id, {first.key: 0.85})
+        front = run(2, measured(61, 0.87, 1.3))  # worse than what was counted, better than the estimate
+        assert front is not None
+        assert [p.trial for p in front.points] == [0, 2]
+
+    def test_the_same_again_write_no_version(
+        self, opened: Store, record: StudyRecord, run: Run, measured: Measure
+    ) -> None:
+        run(0, measured(0, 0.9, 1.0))
+        run(1, measured(60, 0.88, 1.3))
+        for _ in range(2):
+            opened.save_estimates(record.id, {measured(60, 0.88, 1.3).key: 0.87})
+        assert len(opened.front_history(record.id)) == 2

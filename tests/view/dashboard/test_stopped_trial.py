@@ -34,7 +34,9 @@ def stopped(make_evaluation: Callable[..., Evaluation]) -> Evaluation:
 def running(url: str, evaluations: list[Evaluation], fill: Callable[..., StudyRecord]) -> Iterator[Store]:
     """The study "shirts", which has one trial to go."""
     store = Store.open(url)
-    spec = make_spec({"name": "shirts", "backbone": {"name": "demo"}, "budget": {"trials": STOPPED + 1}}, "test")
+    space = {"methods": ["zero-tprune"], "keep": [0.5, 1.0], "wpr_iterations": [1, 50]}
+    document = {"name": "shirts", "backbone": {"name": "demo"}, "budget": {"trials": STOPPED + 1}, "space": space}
+    spec = make_spec(document, "test")
     fill(store, spec, evaluations, state="running")
     yield store
     store.close()

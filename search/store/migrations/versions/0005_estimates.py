@@ -1,0 +1,19 @@
+"""The accuracy that a front is chosen by, where it is not the one that was counted."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0005"
+down_revision = "0004"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("ztp_evaluation", sa.Column("estimate", sa.Double))
+
+
+def downgrade() -> None:
+    op.drop_column("ztp_evaluation", "estimate")

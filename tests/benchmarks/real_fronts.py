@@ -1,0 +1,93 @@
+"""Fronts that searches found, from files, and the point that each offers at a level of cost.
+
+A file is what `ztp front NAME --json` printed, of one study or of several, or an exported configuration: a front of
+one point. Knows files and schedules. Ignores images.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pruning.documents import read_yaml
+from pruning.schedule import Schedule
+from search.errors import InputError
+from search.evaluation.contenders import Cost
+from tests.benchmarks.real_schedules import Entry, Level
+
+NAME = "searched"
+
+
+@dataclass(frozen=True)
+class Point:
+    """accuracy: on images that its search never saw if it is confirmed, else on those it was chosen with."""
+
+    schedule: Schedule
+    accuracy: float
+    confirmed: bool
+
+
+@dataclass(frozen=True)
+class Front:
+    name: str
+    points: tuple[Point, ...]
+
+    def entry(self, level: Level, cost: Cost) -> Entry:
+        """The most accurate point that costs at most the level: of the confirmed ones if there are any so cheap.
+
+        An unconfirmed accuracy is partly luck, so that a confirmed one is no match for it.
+        """
+        cheap = [point for point in self.points if cost(point.schedule) <= level.flops]
+        chosen = [point for point in cheap if point.confirmed] or cheap
+        if not chosen:
+            return Entry(level.name, NAME, self.name, absent="no point of its front is so cheap")
+        return Entry(level.name, NAME, self.name, max(chosen, key=lambda point: point.accuracy).schedule)
+
+
+def read_fronts(paths: Sequence[Path]) -> list[Front]:
+    """All fronts of all files, called by their file. Raises InputError or PruningError naming file, place, value."""
+    found = [front for path in paths for front in _read(path)]
+    names = [front.name for front in found]
+    doubled = [name for name in names if names.count(name) > 1]
+    if doubled:
+        raise InputError(f"--front must name each file once, and none like another, got {doubled[0]} twice; rename one")
+    return found
+
+
+def _read(path: Path) -> Iterator[Front]:
+    document = _parse(path)
+    for part in document if isinstance(document, list) else [document]:
+        if not isinstance(part, Mapping) or not ("points" in part or "schedule" in part):
+            raise InputError(f"{path}: must be what ztp front --json printed, or an exported configuration")
+        name = f"{path.stem}, {part.get('study')}" if isinstance(document, list) else path.stem
+        points = part["points"] if "points" in part else [_of_config(part)]
+        yield Front(name, tuple(_point(each, f"{path}: points[{i}]") for i, each in enumerate(points)))
+
+
+def _parse(path: Path) -> Any:
+    """JSON first: YAML reads it too, but its 6e-05 is text."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return read_yaml(path)
+
+
+def _of_config(document: Mapping[str, Any]) -> dict[str, Any]:
+    """An exported configuration as a point of a front."""
+    metrics = document.get("metrics") or {}
+    accuracy = (metrics.get("search") or {}).get("accuracy", 0.0)  # it is the only one
+    return {"schedule": document["schedule"], "accuracy": accuracy, "confirm": metrics.get("confirm")}
+
+
+def _point(data: Any, place: str) -> Point:
+    try:
+        confirm = data.get("confirm")
+        accuracy = float((confirm or data)["accuracy"])
+        schedule = data["schedule"]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{place}: must have schedule and accuracy, got {error!r}; print it again") from None
+    # exact savings are given to all rows alike
+    return Point(replace(Schedule.from_dict(schedule, place), exact_savings=True), accuracy, confirm is not None)
