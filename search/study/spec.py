@@ -1,24 +1,23 @@
 """The study YAML as one frozen `StudySpec`: read, checked, compared.
 
-Knows YAML, the built-in studies and how to say what is wrong. The rules of each field stand in
-`search.study.sections`. Ignores models, images and SQL.
+Knows YAML and the built-in studies. The rules of each field stand in `search.study.sections`, how to say that one is
+broken in `search.study.refusals`. Ignores models, images and SQL.
 """
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import Field, ValidationError, model_validator
 
 from pruning.documents import parse_yaml, read_yaml
 from search.errors import InputError
 from search.study.data_paths import expand, form_of
+from search.study.refusals import explain, near
 from search.study.samplers import SamplerSpec
 from search.study.sections import (
     DEMO,
@@ -123,7 +122,7 @@ def read_spec(path_or_builtin: str, overrides: Mapping[str, Any] | None = None) 
     else:
         raise InputError(
             f"study must be a YAML file or a built-in study ({', '.join(builtins) or 'none'}), got "
-            f"{path_or_builtin!r}; {_near(path_or_builtin, builtins)}check the name"
+            f"{path_or_builtin!r}; {near(path_or_builtin, builtins)}check the name"
         )
     return make_spec(_override(data, overrides or {}), path_or_builtin)
 
@@ -135,7 +134,7 @@ def make_spec(data: Any, place: str) -> StudySpec:
     try:
         return StudySpec.model_validate(dict(data))
     except ValidationError as error:
-        raise InputError(f"{place}: {_explain(error)}") from None
+        raise InputError(f"{place}: {explain(error, StudySpec)}") from None
 
 
 def read_stored_spec(data: Mapping[str, Any], place: str) -> StudySpec:
@@ -222,86 +221,3 @@ def _override(data: Any, overrides: Mapping[str, Any]) -> Any:
         elif isinstance(result.get(section, {}), Mapping):
             result[section] = {**result.get(section, {}), key: value}
     return result
-
-
-def _explain(error: ValidationError) -> str:
-    """All that is wrong, a sentence each. A misspelt key explains a missing one, so it goes first."""
-    details = sorted(error.errors(), key=lambda detail: detail["type"] not in _UNKNOWN)
-    return "; also: ".join(map(_sentence, details))
-
-
-def _sentence(detail: ErrorDetails) -> str:
-    where = ".".join(str(part) for part in detail["loc"])
-    section, key = _section(detail["loc"])
-    if detail["type"] in _UNKNOWN:
-        known = list(section.model_fields)
-        return f"{where} is not a known key, got {detail['input']!r}; {_near(key, known)}known: {', '.join(known)}"
-    if detail["type"] == "missing":
-        return f"{where} is required; {_REQUIRED.get(where, 'add it')}"
-    problem = _problem(detail, where)
-    if ", got " in problem:  # rules about several fields say themselves what they got
-        return f"{where} {problem}"
-    remedy = f"; {_REQUIRED[where]}" if detail["type"] == "model_type" and where in _REQUIRED else _remedy(section, key)
-    return f"{where} {problem}, got {detail['input']!r}{remedy}"
-
-
-def _problem(detail: ErrorDetails, where: str) -> str:
-    """The broken rule: of our own validators, else pydantic's in our words."""
-    context = {key: f"{v:g}" if isinstance(v, float) else v for key, v in detail.get("ctx", {}).items()}
-    if "error" in context:
-        return str(context["error"])
-    if detail["type"] == "string_pattern_mismatch":
-        return _PATTERNS[where]
-    rule = _RULES.get(detail["type"])
-    return rule.format(**context) if rule else detail["msg"].replace("Input should ", "must ")
-
-
-_UNKNOWN = ("extra_forbidden", "invalid_key")
-_RULES = {  # pydantic's error types that these models can meet
-    "bool_type": "must be true or false",
-    "finite_number": "must be a finite number",
-    "float_type": "must be a number",
-    "greater_than": "must be above {gt}",
-    "greater_than_equal": "must be at least {ge}",
-    "int_type": "must be a whole number",
-    "less_than": "must be below {lt}",
-    "less_than_equal": "must be at most {le}",
-    "literal_error": "must be {expected}",
-    "model_type": "must be a mapping",
-    "string_too_short": "must not be empty",
-    "string_type": "must be text",
-}
-_REQUIRED = {
-    "name": "name the study",
-    "backbone": "for example backbone: {name: deit_small_patch16_224}",
-    "backbone.name": "give a timm name, or demo for the bundled one",
-    "data": "give data: {path: FOLDER} with one sub-folder per class, or data: {source: demo}",
-}
-_PATTERNS = {
-    "name": "must be letters, digits, '.', '_' and '-' (at most 100, a letter or digit first)",
-    "runtime.device": "must be auto, cpu, mps, cuda or cuda:N",
-}
-
-
-def _section(loc: tuple[int | str, ...]) -> tuple[type[BaseModel], str]:
-    """The model that holds the field at `loc`, and the field's name in it."""
-    model: type[BaseModel] = StudySpec
-    for part in loc[:-1]:
-        field = model.model_fields.get(str(part))
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
-            break
-        model = field.annotation
-    return model, str(loc[-1]) if loc else ""
-
-
-def _remedy(section: type[BaseModel], key: str) -> str:
-    field = section.model_fields.get(key)
-    if field is None or field.is_required() or isinstance(field.default, BaseModel):
-        return ""
-    default = list(field.default) if isinstance(field.default, tuple) else field.default
-    return f"; the default is {'null' if default is None else default}"
-
-
-def _near(name: str, known: list[str]) -> str:
-    matches = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {matches[0]}? " if matches else ""

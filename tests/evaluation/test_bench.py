@@ -48,7 +48,7 @@ class TestFacts:
         assert timed.images_per_s == pytest.approx(timed.speedup * facts.dense_images_per_s)
 
     def test_closed_form_that_is_not_the_trace_is_refused(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(rig, "trace_flops", lambda model: 7)
+        monkeypatch.setattr(rig, "trace_flops", lambda model, schedule: 7)
         with pytest.raises(SearchError, match=r"closed form .* fvcore 7; report this"):
             bench.find_facts()
 
@@ -77,7 +77,11 @@ def test_measurement_holds_what_was_seen(
     assert bench.measure(pruning_schedule, timed) == found
     confirmed = bench.confirm(pruning_schedule)
     assert confirmed.accuracy.images == 5
-    assert replace(confirmed, accuracy=found.accuracy, throughput=timed, correct=found.correct) == found
+    assert found.fidelity is not None
+    assert confirmed.fidelity is not None
+    assert confirmed.fidelity != found.fidelity  # of other images
+    same = {"accuracy": found.accuracy, "throughput": timed, "correct": found.correct, "fidelity": found.fidelity}
+    assert replace(confirmed, **same) == found
 
 
 def test_device_that_is_not_there_is_refused() -> None:

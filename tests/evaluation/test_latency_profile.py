@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
+import torch
 
 from pruning.backbones import Backbone
 from pruning.errors import ScheduleError
 from pruning.methods import METHODS
 from pruning.model import PrunedViT
 from pruning.schedule import UNTOUCHED, Schedule
-from pruning.stage import Stage
+from pruning.stage import Stage, StagePlan
+from search.evaluation import profiling
 from search.evaluation.images.splits import Split
 from search.evaluation.profile import LatencyProfile, StageCost
-from search.evaluation.profiling import Turns, measure_profile
+from search.evaluation.profiling import Turns, images_of_a_pass, measure_profile, stage_kinds
 
 # linear in tokens, so that every value between the grid's is known
 ZERO = StageCost(opened=(1.0, 10.0), vote=(0.1, 1.0), similarity=(0.2, 2.0))
+ROW = StageCost(opened=(0.3, 3.0), vote=(0.0, 0.0), similarity=(0.1, 1.0))
 RANDOM = StageCost(opened=(0.5, 5.0), vote=(0.0, 0.0), similarity=(0.0, 0.0))
 PROFILE = LatencyProfile(
     batch_size=8,
@@ -25,44 +30,60 @@ PROFILE = LatencyProfile(
     tokens=(10, 100),
     block=(2.0, 20.0),
     rest=3.0,
-    stages={"zero-tprune": ZERO, "random": RANDOM, "tome": RANDOM, "diffrate": ZERO},
+    stages={"zero-tprune": ZERO, "zero-tprune (class_row)": ROW, "random": RANDOM, "tome": RANDOM, "diffrate": ZERO},
     mlp=(1.2, 12.0),
     sized=(2.5, 25.0),
+    last=(0.5, 5.0),
 )
 
 
 def naive_ms(schedule: Schedule) -> float:
     """Block by block: 0.08 ms a token for attention and 0.12 for its MLP, 0.05 more for tokens with sizes, and at a
-    pruning block what its stage costs at the tokens entering it, with the MLP for those that are left."""
+    pruning block what its stage costs at the tokens entering it, with the MLP for those that are left. The last block
+    takes 0.05 a token with exact savings."""
     plans = {plan.block: plan for plan in schedule.plan(100, 12)}
+    stages = {stage.block: schedule.method_of(stage) for stage in schedule.stages}
     total, tokens, sized = 3.0, 100, False
-    before_mlp = METHODS[schedule.method].all_options(schedule.options)["drop"] == "before-mlp"
     for block in range(12):
         plan = plans.get(block)
+        if block == 11 and schedule.exact_savings:
+            return total + 0.05 * tokens
+        method, options = stages.get(block, ("", {}))
         total += 0.08 * tokens + (0.05 * tokens if sized else 0.0)
-        total += 0.12 * (plan.kept if plan is not None and before_mlp else tokens)
+        total += 0.12 * (plan.kept if plan is not None and options["drop"] == "before-mlp" else tokens)
         if plan is None:
             continue
-        if schedule.method in ("random", "tome"):
-            total += 0.05 * tokens
-        else:
-            total += 0.1 * tokens + plan.votes * 0.01 * tokens + (0.02 * tokens if plan.similar else 0.0)
+        total += stage_ms(method, options, plan)
         tokens = plan.kept
-        sized = sized or (schedule.method in ("tome", "diffrate") and plan.similar > 0)
+        if method in ("tome", "diffrate", "zero-tprune") and (plan.similar or method == "zero-tprune"):
+            merges = method != "zero-tprune" or "merge" in (options["similarity"], options["unimportant"])
+            sized = options["proportional"] if merges else sized
     return total
 
 
+def stage_ms(method: str, options: Mapping[str, Any], plan: StagePlan) -> float:
+    if method in ("random", "tome"):
+        return 0.05 * plan.tokens
+    if method == "zero-tprune" and options["personalized"] and plan.votes <= 1:  # the class token's row alone
+        return 0.03 * plan.tokens + (0.01 * plan.tokens if plan.similar else 0.0)
+    return 0.1 * plan.tokens + plan.votes * 0.01 * plan.tokens + (0.02 * plan.tokens if plan.similar else 0.0)
+
+
+PAPER = {"similarity": "drop", "unimportant": "drop", "drop": "block-end", "personalized": False}
 SCHEDULES = [
     UNTOUCHED,
+    Schedule(),
     Schedule([Stage(0, 0.5)]),
     Schedule([Stage(10, 0.5, 30)]),
-    Schedule([Stage(2, 0.9, 30), Stage(5, 0.8, 5), Stage(8, 0.7, 1)]),
+    Schedule([Stage(2, 0.9, 30), Stage(5, 0.8, 5), Stage(8, 0.7, 1)], options=PAPER, exact_savings=False),
     Schedule([Stage(2, 0.9, 30, 0.5, 0.0), Stage(3, 0.3, 7, 0.5, 1.0)]),  # without and with the similarity step
     Schedule([Stage(4, 0.5), Stage(5, 0.5)], "random"),
-    Schedule([Stage(2, 0.7), Stage(6, 0.4)], "zero-tprune", {"drop": "before-mlp"}),
+    Schedule([Stage(2, 0.7), Stage(6, 0.4)], "zero-tprune", {"drop": "block-end"}),
     Schedule([Stage(block, 0.9) for block in range(11)], "tome"),
-    Schedule([Stage(3, 0.5), Stage(4, 0.6)], "tome", {"drop": "block-end"}),
+    Schedule([Stage(3, 0.5), Stage(4, 0.6)], "tome", {"drop": "block-end", "proportional": False}),
     Schedule([Stage(2, 0.7, similarity_share=0.0), Stage(5, 0.6, similarity_share=0.5)], "diffrate"),
+    Schedule([Stage(1, 0.8, method="tome"), Stage(3, 0.7), Stage(6, 0.5, method="random")]),  # sizes stay
+    Schedule([Stage(1, 0.8, method="tome"), Stage(3, 0.7, 9, options={"proportional": False})], "zero-tprune"),
 ]
 
 
@@ -76,13 +97,13 @@ def test_is_a_sum_over_blocks(schedule: Schedule) -> None:
 
 
 def test_below_the_grid_it_stays_at_its_lowest() -> None:
-    # 5 tokens after block 0, fewer than the grid's 10: each of 11 blocks takes 2 ms
-    assert PROFILE.latency_ms(Schedule([Stage(0, 0.05)], "random")) == pytest.approx(3 + 20 + 5 + 11 * 2)
+    # 5 tokens after block 0, fewer than the grid's 10: each of 10 blocks takes 2 ms, the last 0.5
+    assert PROFILE.latency_ms(Schedule([Stage(0, 0.05)], "random")) == pytest.approx(3 + 20 + 5 + 10 * 2 + 0.5)
 
 
 def test_schedule_that_does_not_fit_is_refused() -> None:
     with pytest.raises(ScheduleError, match="at most 10 for a backbone of 12 blocks"):
-        PROFILE.latency_ms(Schedule([Stage(11, 0.5)]))
+        PROFILE.latency_ms(Schedule([Stage(11, 0.5)], "random"))
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -94,25 +115,51 @@ def test_survives_json(schedule: Schedule) -> None:
 
 def test_of_an_earlier_study_is_read_and_predicts_as_it_did() -> None:
     document = json.loads(json.dumps(PROFILE.to_dict()))
-    del document["mlp"], document["sized"]
+    for name in ("mlp", "sized", "last", "class_token"):
+        del document[name]
     earlier = LatencyProfile.from_dict(document)
-    for schedule in SCHEDULES[:6]:
+    for schedule in (UNTOUCHED, SCHEDULES[4]):
         assert earlier.latency_ms(schedule) == PROFILE.latency_ms(schedule)
 
 
 def test_of_a_real_backbone(backbone: Backbone, split: Split) -> None:
-    methods = tuple(METHODS)
-    found = measure_profile(PrunedViT(backbone.model).eval(), split.batch(0, 4), methods, fewest=20, turns=Turns(2, 2))
+    model = PrunedViT(backbone.model).eval()
+    kinds = stage_kinds(tuple(METHODS), {}, model)
+    found = measure_profile(model, split.batch(0, 4), kinds, fewest=20, turns=Turns(2, 2))
     assert (found.batch_size, found.depth, found.tokens[0], found.tokens[-1]) == (4, 12, 20, 196)
     assert list(found.tokens) == sorted(set(found.tokens))
     assert found.block[-1] > found.block[0] > 0
-    assert tuple(found.stages) == methods
+    assert set(found.stages) == {*METHODS, "zero-tprune (class_row)"}
     for cost in found.stages.values():
         assert min(*cost.opened, *cost.vote, *cost.similarity) >= 0
+        assert len(cost.opened) == len(cost.vote) == len(cost.similarity) == len(found.tokens)
     assert max(found.stages["random"].vote) == 0
-    assert len(found.mlp) == len(found.sized) == len(found.tokens)
+    assert len(found.mlp) == len(found.sized) == len(found.last) == len(found.tokens)
     assert 0 < found.mlp[0] < found.mlp[-1] < found.block[-1]
     assert found.sized[-1] > found.sized[0] > 0
+    assert found.last[-1] < found.block[-1]
     assert found.predict(UNTOUCHED).speedup == 1.0
+    assert found.predict(Schedule()).speedup > 1
     assert found.predict(Schedule([Stage(0, 0.15)], "random")).speedup > 1.5
     assert LatencyProfile.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+
+
+def test_kinds_are_apart_by_what_they_open_of_the_attention(backbone: Backbone) -> None:
+    model = PrunedViT(backbone.model).eval()
+
+    def names(options: dict[str, Any]) -> list[str]:
+        return [kind.name for kind in stage_kinds(("zero-tprune", "tome"), options, model)]
+
+    assert names({}) == ["zero-tprune (class_row)", "zero-tprune", "tome"]
+    assert names({"zero-tprune": {"personalized": [False]}}) == ["zero-tprune", "tome"]
+
+
+def test_a_slow_processor_takes_the_profile_with_few_images(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, images = PrunedViT(backbone.model).eval(), torch.zeros(64, 1, 28, 28)
+    monkeypatch.setattr(profiling, "PASS_S", 1e-6)
+    assert images_of_a_pass(model, images) == profiling.LEAST_IMAGES
+    assert images_of_a_pass(model, images[:3]) == 3
+    monkeypatch.setattr(profiling, "PASS_S", 1e6)
+    assert images_of_a_pass(model, images) == 64

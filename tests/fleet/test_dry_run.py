@@ -25,7 +25,7 @@ SMALL: dict[str, Any] = {
     "data": {"path": "/no/such/folder", "search_images": 400, "confirm_images": 800},
     "runtime": {"batch_size": 4, "dtype": "float32", "device": "cpu"},
     "budget": {"trials": 10},
-    "space": {"max_stages": 2},
+    "space": {"methods": ["zero-tprune"], "max_stages": 2, "keep": [0.5, 1.0]},
 }
 
 

@@ -154,6 +154,17 @@ def test_fields_a_method_does_not_read_take_the_default() -> None:
     assert to_schedule(read, box, DEPTH) == Schedule([Stage(3, 0.7, 30, 0.3, 0.9)])
 
 
+@pytest.mark.parametrize(("options", "revision"), [({}, 1), ({"revision": 2}, 2)])
+def test_a_row_of_a_store_has_parameters_whatever_its_unread_fields_were_filled_with(
+    options: dict[str, Any], revision: int
+) -> None:
+    """Probes of earlier launches are proposed as they were kept, and the defaults of fields are others today."""
+    box = space(methods=["random", "tome"], revision=revision, exact_savings=False)
+    row = {"method": "tome", "stages": [{"block": 3, "keep": 0.7}], "options": options}
+    kept = Schedule.from_dict(row)
+    assert to_schedule(to_params(kept, box, DEPTH), box, DEPTH) == kept
+
+
 def test_options_are_those_of_the_method_that_is_chosen() -> None:
     box = space(methods=["random", "zero-tprune"], max_stages=1, options=OPTIONS)
     params = {"method": "zero-tprune", "zero-tprune.split": "alternate", "stages": 1, "block_0": 3, "keep_0": 0.7}
