@@ -107,7 +107,8 @@ def load_backbone_of(config: Config, place: str) -> Backbone:
 
     `place` leads messages. Raises ScheduleError, UnsupportedBackbone or WeightsError.
     """
-    from pruning.backbones import load_backbone  # late: loads torch
+    from pruning.backbones import load_backbone  # late: both load torch
+    from pruning.model import PrunedViT
 
     backbone = load_backbone(config.backbone["name"], config.backbone["weights"], **config.sizes)
     expected = config.backbone.get("fingerprint")
@@ -117,7 +118,7 @@ def load_backbone_of(config: Config, place: str) -> Backbone:
             f"got {backbone.fingerprint}; point backbone.weights at the same file"
         )
     try:
-        config.schedule.plan(backbone.family.tokens, backbone.family.depth)
+        PrunedViT(backbone.model, config.schedule)  # refuses what the backbone cannot run
     except ScheduleError as error:
         raise ScheduleError(f"{place}: schedule: {error}") from None
     return backbone

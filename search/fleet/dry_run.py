@@ -286,8 +286,9 @@ def _value(distribution: BaseDistribution, random: np.random.Generator) -> Any:
 
 def _fits(schedule: Schedule, bench: Bench, profile: LatencyProfile) -> bool:
     """Whether it keeps the limits that need no image."""
-    budget = bench.spec.budget
+    budget, family = bench.spec.budget, bench.backbone.family
     try:
+        schedule.plan(family.tokens, family.depth)
         if budget.max_gflops is not None and bench.flops(schedule) > 1e9 * budget.max_gflops:
             return False
         return budget.min_speedup is None or profile.predict(schedule).speedup >= budget.min_speedup

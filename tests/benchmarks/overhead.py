@@ -20,6 +20,7 @@ import torch
 from pruning.schedule import UNTOUCHED, Schedule
 from search.evaluation.bench import Bench
 from search.evaluation.evaluator import Bits
+from search.evaluation.reference import Seen
 from search.fleet.worker import FACTS, Worker
 from search.store.fronts import Store
 from search.study.spec import read_spec
@@ -39,15 +40,15 @@ class Simulated:
         self._bench, self._pause_s = bench, seconds * STEP / IMAGES
         self._hardness = np.random.default_rng(0).random(IMAGES)
 
-    def correct_until(self, schedule: Schedule, go_on: Callable[[Bits], bool], before: Bits | None = None) -> Bits:
+    def see(self, schedule: Schedule, go_on: Callable[[Bits], bool], before: Seen | None = None) -> Seen:
         tokens = self._bench.backbone.family.tokens
         gone = sum((1 - plan.kept / tokens) ** 2 for plan in schedule.plan(tokens))
         correct = self._hardness > 0.1 + 0.1 * gone
         for seen in range(STEP + (0 if before is None else len(before)), IMAGES + 1, STEP):
             time.sleep(self._pause_s)
             if seen < IMAGES and not go_on(correct[:seen]):
-                return np.asarray(correct[:seen])
-        return np.asarray(correct)
+                return Seen(np.asarray(correct[:seen]))
+        return Seen(np.asarray(correct))
 
 
 def seconds_per_trial(store: Store, trials: int) -> list[float]:
@@ -59,7 +60,7 @@ def seconds_per_trial(store: Store, trials: int) -> list[float]:
     store.set_provenance(record.id, {FACTS: facts.to_dict(), "hardware": facts.hardware})
     simulated = Simulated(bench)
     bench.__dict__["_searcher"] = simulated
-    bench._dense_correct = simulated.correct_until(UNTOUCHED, lambda seen: True)
+    bench._dense_correct = simulated.see(UNTOUCHED, lambda seen: True).correct
     worker = Worker(store, store.study(spec.name), bench)
     worker.trials.enqueue_baselines()
     ends = [time.perf_counter()]

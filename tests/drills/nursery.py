@@ -35,7 +35,9 @@ from tests.benchmarks.overhead import IMAGES, Simulated
 
 ROOT = Path(__file__).parents[2]
 COST = StageCost(opened=(0.1, 2.0), vote=(0.01, 0.1), similarity=(0.2, 3.0))
-PROFILE = LatencyProfile(8, 12, (5, 196), (0.5, 7.0), 0.7, {"zero-tprune": COST})
+PROFILE = LatencyProfile(
+    8, 12, (5, 196), (0.5, 7.0), 0.7, {"zero-tprune": COST}, mlp=(0.3, 4.0), sized=(0.6, 8.0), last=(0.1, 1.0)
+)
 
 
 def drill_spec(name: str, trials: int, racing: bool = True) -> StudySpec:
@@ -45,7 +47,7 @@ def drill_spec(name: str, trials: int, racing: bool = True) -> StudySpec:
         "backbone": {"name": "demo"},
         "data": {"source": "demo", "search_images": IMAGES, "confirm_images": 8},
         "budget": {"trials": trials},
-        "space": {"max_stages": 3, "keep": [0.3, 1.0], "wpr_iterations": [1, 30]},
+        "space": {"methods": ["zero-tprune"], "max_stages": 3, "keep": [0.3, 1.0], "wpr_iterations": [1, 30]},
         "sampler": {"name": "random"},
         "racing": {} if racing else {"alpha": 0.0},
         "runtime": {"batch_size": 8, "dtype": "float32", "device": "cpu"},

@@ -16,7 +16,7 @@ STUDY = {
     "backbone": {"name": "demo"},
     "data": {"source": "demo", "search_images": 40, "confirm_images": 24},
     "budget": {"trials": 5},
-    "space": {"max_stages": 3, "keep": [0.4, 1.0], "wpr_iterations": [1, 10]},
+    "space": {"methods": ["zero-tprune"], "max_stages": 3, "keep": [0.4, 1.0], "wpr_iterations": [1, 10]},
     "sampler": {"name": "random"},
     "runtime": {"batch_size": 8, "dtype": "float32", "device": "cpu"},
 }

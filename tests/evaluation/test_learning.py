@@ -16,6 +16,7 @@ from search.evaluation.bench import Bench
 from search.evaluation.device import choose_device, machine_key
 from search.evaluation.facts import Facts
 from search.evaluation.profile import LatencyProfile, StageCost
+from search.evaluation.profiling import StageKind
 from search.evaluation.rig import Rig
 
 Maker = Callable[..., Any]
@@ -33,9 +34,9 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What was found out by running something: "profile" and "strata"."""
     found: list[str] = []
 
-    def measure_profile(model: Any, images: Any, methods: list[str], fewest: int) -> LatencyProfile:
+    def measure_profile(model: Any, images: Any, kinds: list[StageKind], fewest: int) -> LatencyProfile:
         found.append("profile")
-        return profile_down_to(fewest, *methods)
+        return profile_down_to(fewest, *(kind.name for kind in kinds))
 
     stratify = Rig._stratify
     monkeypatch.setattr(rig, "measure_profile", measure_profile)
@@ -48,7 +49,8 @@ def find(make_bench: Maker, backbone: Backbone, small_spec: Maker, taken: list[s
     """All facts of a study with some sections changed, and the list of what it had to find out itself."""
 
     def made(others: dict[str, Facts] | None = None, **sections: Any) -> tuple[Facts, list[str]]:
-        bench: Bench = make_bench(backbone, small_spec(**sections))
+        space = {"methods": ["zero-tprune"], "max_stages": 4, "keep": [0.5, 1.0], **sections.pop("space", {})}
+        bench: Bench = make_bench(backbone, small_spec(space=space, **sections))
         taken.clear()
         bench.learn(others or {})
         bench.find_facts()
@@ -78,6 +80,7 @@ def test_nothing_is_found_out_twice(find: Maker) -> None:
         ({"space": {"methods": ["random"]}}, ["profile"]),  # which the first was not taken for
         ({"space": {"keep": [0.4, 1.0]}}, ["profile"]),  # fewer tokens than the first knows
         ({"space": {"keep": [0.7, 1.0]}}, []),
+        ({"space": {"exact_savings": False}}, ["profile"]),  # which the first was taken with
         ({"objectives": {"accuracy": "agreement"}}, ["strata"]),
         ({"racing": {"strata": 3}}, ["strata"]),
         ({"data": {"seed": 1}}, ["strata"]),

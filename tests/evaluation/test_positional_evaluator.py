@@ -19,7 +19,7 @@ from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
 from search.evaluation.evaluator import Evaluator
 from search.evaluation.images.splits import Split
-from search.evaluation.profiling import measure_profile
+from search.evaluation.profiling import measure_profile, stage_kinds
 
 CPU = torch.device("cpu")
 SIZES: dict[str, Any] = {
@@ -69,7 +69,8 @@ def test_is_one_image_at_a_time(positional: Backbone, split: Split, cache: int) 
 
 
 def test_is_profiled(positional: Backbone, split: Split) -> None:
-    found = measure_profile(PrunedViT(positional.model).eval(), split.batch(0, 4), ["zero-tprune"], fewest=5)
+    model = PrunedViT(positional.model).eval()
+    found = measure_profile(model, split.batch(0, 4), stage_kinds(["zero-tprune"], {}, model), fewest=5)
     assert found.tokens[-1] == 49
     assert found.predict(UNTOUCHED).speedup == pytest.approx(1)
     assert found.latency_ms(SCHEDULES[0]) > 0

@@ -114,7 +114,7 @@ def test_recorded_without_images_claims_nothing(config: Config, tmp_path: Path, 
         (
             {"schedule": Schedule([Stage(11, 0.5)])},
             ScheduleError,
-            r"best\.yaml: schedule: .* at most 10 for a backbone of 12 blocks",
+            r"best\.yaml: schedule: stages\[0\]\.block must be at most 10 for this backbone, whose head reads prefix",
         ),
     ],
 )

@@ -18,6 +18,7 @@ from search.evaluation.evaluator import Bits, GoOn
 from search.evaluation.facts import Facts
 from search.evaluation.images.splits import Images, open_images
 from search.evaluation.profile import LatencyProfile, StageCost
+from search.evaluation.reference import Seen
 from search.fleet.trials import Proposal, Trials
 from search.fleet.worker import FACTS, Worker
 from search.store.fronts import Store
@@ -28,7 +29,17 @@ from tests.fleet.soundness import check_sound, optuna_trials
 
 IMAGES = 24
 COST = StageCost(opened=(0.1, 2.0), vote=(0.01, 0.1), similarity=(0.2, 3.0))
-PROFILE = LatencyProfile(8, 12, (5, 196), (0.5, 7.0), 0.7, {"zero-tprune": COST})
+PROFILE = LatencyProfile(
+    8,
+    12,
+    (5, 196),
+    (0.5, 7.0),
+    0.7,
+    {"zero-tprune": COST, "zero-tprune (class_row)": COST},
+    mlp=(0.3, 4.0),
+    sized=(0.6, 8.0),
+    last=(0.1, 1.0),
+)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -123,12 +134,12 @@ class Oracle:
         """Of all images, in the evaluator's order."""
         return np.asarray(self.difficulty < self._accuracy(schedule) - 1e-9)
 
-    def correct_until(self, schedule: Schedule, go_on: GoOn, before: Bits | None = None) -> Bits:
+    def see(self, schedule: Schedule, go_on: GoOn, before: Seen | None = None) -> Seen:
         self.asked.append(schedule)
         correct = self.correct(schedule)
         ends = range(self._size + (0 if before is None else len(before)), len(correct), self._size)
         stop = next((end for end in ends if not go_on(correct[:end])), len(correct))
-        return correct[:stop]
+        return Seen(correct[:stop])
 
 
 def by_flops(bench: Bench) -> Callable[[Schedule], float]:

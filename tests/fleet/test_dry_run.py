@@ -105,8 +105,8 @@ def test_a_speed_up_out_of_reach_is_refused() -> None:
 
 
 def test_a_space_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(InputError, match=r"space.max_stages must be at most 8"):
-        small(space={"max_stages": 12})
+    with pytest.raises(InputError, match=r"space.blocks must end at 7 or below"):
+        small(space={"blocks": [0, 12]})
 
 
 @pytest.mark.parametrize("name", [name for name in builtin_names() if name != "demo"])
