@@ -222,9 +222,10 @@ def estimate_accuracies(measured: Sequence[Measurement]) -> dict[str, float]:
     model = fit_loss_model(losses, [f.loss_error for _, f in pruned], [f.divergence for _, f in pruned])
     if model is None:
         return {}
+    counted = dense.accuracy.value
     return {
-        m.key: dense.accuracy.value - model.estimate(loss, f.loss_error, f.divergence, f.divergence_error)[0]
-        for loss, (m, f) in zip(losses, pruned, strict=True)
+        m.key: model.accuracy(counted, m.accuracy.value, f.loss_error, f.divergence, f.divergence_error)[0]
+        for m, f in pruned
     }
 
 

@@ -174,10 +174,10 @@ class FrontierSampler(BaseSampler):
             return one
         if not one.schedule.stages:
             return one
-        loss, error = self._losses.estimate(
-            dense.accuracy - result.accuracy, result.loss_error, result.divergence, result.divergence_error
+        accuracy, error = self._losses.accuracy(
+            dense.accuracy, result.accuracy, result.loss_error, result.divergence, result.divergence_error
         )
-        return replace(one, result=replace(result, accuracy=dense.accuracy - loss, error=error), is_estimated=True)
+        return replace(one, result=replace(result, accuracy=accuracy, error=error), is_estimated=True)
 
     def _pool(self, front: Sequence[Known], known: set[str]) -> list[Known]:
         """New candidates and changes of the front's members, more of the new where limits are tight."""

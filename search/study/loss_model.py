@@ -36,6 +36,13 @@ class LossModel:
         """Loss of accuracy, as a fraction."""
         return min(float(self.scale * max(divergence, 0.0) ** self.exponent), 1.0)
 
+    def accuracy(
+        self, dense: float, accuracy: float, loss_error: float, divergence: float, divergence_error: float
+    ) -> tuple[float, float]:
+        """The accuracy and its standard error, of `accuracy` counted beside the dense model's on the same images."""
+        loss, error = self.estimate(dense - accuracy, loss_error, divergence, divergence_error)
+        return max(dense - loss, 0.0), error
+
     def estimate(
         self, loss: float, loss_error: float, divergence: float, divergence_error: float
     ) -> tuple[float, float]:

@@ -73,3 +73,10 @@ def test_models_that_know_nothing_any_more_do_not_bend_the_relation() -> None:
     plain = fit_loss_model(counted, error, divergence)
     broken = fit_loss_model([*counted, 0.8, 0.82], [*error, 0.02, 0.02], [*divergence, 5.0, 4.0])
     assert plain == broken
+
+
+def test_no_accuracy_is_below_nothing() -> None:
+    model = LossModel(scale=1.0, exponent=1.0, spread=0.1)
+    assert model.accuracy(0.85, 0.01, 0.02, 5.0, 0.1)[0] == pytest.approx(0.01, abs=0.02)
+    assert model.accuracy(0.85, 0.0, 1.0, 5.0, 0.1)[0] == 0.0
+    assert model.accuracy(0.85, 0.80, 1.0, 0.05, 0.0)[0] == pytest.approx(0.80, abs=0.01)
