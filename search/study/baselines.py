@@ -19,13 +19,17 @@ UNIFORM_KEEPS = (0.5, 0.6, 0.7, 0.8, 0.9)  # the fastest first: they span the fr
 UNIFORM_STAGES = 3  # evenly spread over 11 blocks they are the paper's 2, 5, 8
 PAPER = "zero-tprune"
 TOME_SHARES = (0.041, 0.066, 0.082)  # r over patch tokens of a model of 12 blocks: r = 8, 13, 16 of 196
-DIFFRATE_ROWS = (("deit-tiny", "0.6"), ("deit-tiny", "0.8"), ("deit-small", "2.3"), ("deit-small", "2.9"))
+DIFFRATE_ROWS = (("deit-tiny", "0.6"), ("deit-tiny", "0.7"), ("deit-tiny", "0.8"), ("deit-small", "2.3"))
+ZERO_TPRUNE_ROWS = (
+    ("deit-tiny", "0.6"),
+    ("deit-tiny", "0.7"),
+    ("deit-tiny", "0.8"),
+)  # closer to dense than DiffRate itself
 
 
 # Shares of the patch tokens left behind each block but the last of twelve, found on DeiT-Tiny and the demo backbone
 # (tests/benchmarks/RESULTS.md): stages in blocks 2 to 8 lose least at -40% FLOPs, at -60% early ones pay.
 SHAPES = {
-    "middle blocks, light": (1, 1, 0.91, 0.83, 0.75, 0.68, 0.62, 0.57, 0.53, 0.53, 0.53),
     "middle blocks": (1, 1, 0.85, 0.72, 0.61, 0.52, 0.44, 0.37, 0.32, 0.32, 0.32),
     "hump": (0.96, 0.88, 0.77, 0.64, 0.50, 0.38, 0.30, 0.25, 0.22, 0.19, 0.16),
     "early hump": (0.91, 0.74, 0.57, 0.43, 0.34, 0.28, 0.22, 0.19, 0.17, 0.14, 0.12),
@@ -70,6 +74,12 @@ def _by_method(space: SpaceSpec, depth: int, tokens: int) -> Iterator[Candidate]
 
     for method in space.methods:
         if method == PAPER:
+            for model, row in ZERO_TPRUNE_ROWS:
+                counts = published.DIFFRATE[model][row]
+                yield (
+                    f"{method} on diffrate's counts {model} {row}",
+                    made(method, lambda c=counts: published.diffrate(c, depth, tokens, method=PAPER)),  # type: ignore[misc]
+                )
             for label, shape in SHAPES.items():
                 yield f"{method} {label}", made(method, lambda s=shape: _shaped(s, depth, tokens))  # type: ignore[misc]
             if published.paper(depth):
