@@ -93,6 +93,7 @@ _PAPER: dict[str, Value | tuple[Value, ...]] = {
     "feature": "key",
     "metric": "cosine",
     "split": "sequential",
+    "protect": 0.0,
     "aggregation": "eir",
     "class_start": True,
     "personalized": False,

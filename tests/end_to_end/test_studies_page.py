@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from pruning.methods import METHODS
 from search.cli import app
 from search.evaluation.contenders import read_contenders
 from search.study.spec import builtin_names
@@ -40,10 +41,11 @@ def test_the_ablation_has_the_papers_rows() -> None:
             assert [*found][:5] == ["random", "wpr", "eir", "vhf", "s"]
             schedules = {name: each.schedule((2, 5, 8), 0.5) for name, each in found.items()}
             assert [stage.wpr_iterations for stage in schedules["s"].stages] == [30, 5, 1]
-            assert dict(schedules["wpr"].options) == {"aggregation": "mean", "similarity": False}
-            assert dict(schedules["eir"].options) == {"similarity": False}
-            assert dict(schedules["vhf"].options) == {"head_filter": True, "similarity": False}
-            assert dict(schedules["s"].options) == {"head_filter": True}
+            paper = {name: METHODS["zero-tprune"].default(name, 1) for name in METHODS["zero-tprune"].options}
+            assert dict(schedules["wpr"].options) == paper | {"aggregation": "mean", "similarity": "off"}
+            assert dict(schedules["eir"].options) == paper | {"similarity": "off"}
+            assert dict(schedules["vhf"].options) == paper | {"head_filter": True, "similarity": "off"}
+            assert dict(schedules["s"].options) == paper | {"head_filter": True}
 
 
 def test_every_study_that_it_lists_is_there() -> None:
