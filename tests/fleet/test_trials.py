@@ -53,7 +53,7 @@ class TestResultOf:
         oracle(started.bench, lambda schedule: 0.75)
         started.run(UNTOUCHED)
         (trial,) = started.trials()
-        assert bridge.result_of(trial) == Result(0.75, error=0.0, complete=True, feasible=True)
+        assert bridge.result_of(trial) == Result(0.75, error=0.0, complete=True, feasible=True, divergence=0.0)
 
     def test_a_stopped_one_is_uncertain(self, start: Start, tiny_spec: Spec, oracle: Oracle) -> None:
         started = start(tiny_spec(budget={"max_accuracy_drop": 0.1}))
