@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import version
 
@@ -19,13 +18,13 @@ from search.evaluation.bench import Bench
 from search.evaluation.facts import Facts
 from search.fleet.elsewhere import PREDICTION_ERROR, found_elsewhere, prediction_error
 from search.fleet.engines import ENGINES
+from search.fleet.estimates import estimate_accuracies
 from search.fleet.leadership import Leadership
 from search.fleet.leaving import leaving
 from search.fleet.limits import check_speedup
 from search.fleet.worker import FACTS, Observer, Worker
 from search.store.fronts import Store
-from search.store.records import HELD_STATES, OPEN_STATES, Measurement, Progress, StudyRecord
-from search.study.loss_model import fit_loss_model
+from search.store.records import HELD_STATES, OPEN_STATES, Progress, StudyRecord
 
 RECORDED_VERSIONS = ("zero-tprune-search", "torch", "timm", "optuna", "fvcore")
 POLL_S = 1.0  # between two looks at what the leader has done
@@ -189,8 +188,7 @@ class Walk:
     def _choose_front(self, lease: str | None) -> None:
         """By estimates from all that was measured, which are closer to the truth than what was counted of each."""
         study_id = self._record.id
-        measured = [e.search for e in self._store.evaluations(study_id) if e.search.complete]
-        estimates = estimate_accuracies(measured)
+        estimates = estimate_accuracies(self._store.evaluations(study_id))
         if estimates:
             self._store.save_estimates(study_id, estimates, lease)
 
@@ -209,24 +207,9 @@ class Walk:
                 self._store.save_confirm(study_id, key, self._bench.confirm(evaluation.search.schedule), lease)
                 self._observe(self._store.progress(study_id))
         confirmed = [e for key in finalists if (e := self._store.evaluation(study_id, key)) is not None]
+        estimates = estimate_accuracies(self._store.evaluations(study_id), finalists)
+        self._store.save_estimates(study_id, estimates, lease, changes_front=False)
         self._store.set_provenance(study_id, {PREDICTION_ERROR: prediction_error(confirmed)}, lease)
-
-
-def estimate_accuracies(measured: Sequence[Measurement]) -> dict[str, float]:
-    """By key, of complete measurements, what their answers and their divergence together suggest; {} for too few."""
-    dense = next((m for m in measured if m.key == UNTOUCHED.key), None)
-    pruned = [(m, m.fidelity) for m in measured if m.fidelity is not None and m.key != UNTOUCHED.key]
-    if dense is None:
-        return {}
-    losses = [dense.accuracy.value - m.accuracy.value for m, _ in pruned]
-    model = fit_loss_model(losses, [f.loss_error for _, f in pruned], [f.divergence for _, f in pruned])
-    if model is None:
-        return {}
-    counted = dense.accuracy.value
-    return {
-        m.key: model.accuracy(counted, m.accuracy.value, f.loss_error, f.divergence, f.divergence_error)[0]
-        for m, f in pruned
-    }
 
 
 def _provenance(bench: Bench, facts: Facts) -> dict[str, object]:

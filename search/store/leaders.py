@@ -83,13 +83,20 @@ class LeaderStore:
             _check(connection, study_id, lease)
             studies.merge_provenance(connection, study_id, provenance)
 
-    def save_estimates(self, study_id: int, estimates: Mapping[str, float], lease: str | None = None) -> None:
-        """Keep, by schedule key, the accuracies that the front is chosen by, and the front that follows from them."""
+    def save_estimates(
+        self, study_id: int, estimates: Mapping[str, float], lease: str | None = None, changes_front: bool = True
+    ) -> None:
+        """Keep, by schedule key, the accuracies that the front is chosen by, and the front that follows from them.
+
+        changes_front: False for finalists that were confirmed: they are ranked by what is now known of them, and the
+            front stays the one that was confirmed.
+        """
         with writing(self._engine) as connection:
             _check(connection, study_id, lease)
             slots.lock_study(connection, study_id)
             evaluations.set_estimates(connection, study_id, estimates)
-            versions.update_front(connection, study_id)
+            if changes_front:
+                versions.update_front(connection, study_id)
 
     def save_confirm(self, study_id: int, key: str, measurement: Measurement, lease: str | None = None) -> None:
         """Keep a finalist's measurement on the confirm split. Raises SearchError if there is no such evaluation."""

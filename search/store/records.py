@@ -126,8 +126,9 @@ class Evaluation:
 
     trial: number of the first Optuna trial that had this schedule. feasible: within every limit of the budget;
     only feasible evaluations whose search measurement is complete can stand on a front.
-    estimate: the accuracy that the front is chosen by, from what was counted and from the divergence of the answers
-        from the dense model's; None while that is what was counted.
+    estimate: the accuracy on the search images that the front is chosen by, from what was counted and from the
+        divergence of the answers from the dense model's; of a finalist that was confirmed, from what both splits
+        showed. None while that is what was counted.
     """
 
     trial: int

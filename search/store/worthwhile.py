@@ -5,11 +5,11 @@ Knows the numbers of points and the limits of a budget. Ignores where both come 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from search.store.records import Measurement
+from search.store.records import Evaluation
 
 Name = TypeVar("Name")
 
@@ -19,15 +19,21 @@ WORTHWHILE_DROP = 0.01  # of accuracy: a percentage point, what the field calls 
 
 @dataclass(frozen=True)
 class Numbers:
-    """What a point is judged by, as it is best known: with its confirm measurement if it has one."""
+    """What a point is judged by, as it is best known: with its confirm measurement if it has one.
+
+    estimate: the accuracy that it is ranked by beside others of its front, all estimated alike; None ranks by
+        `accuracy`. Limits are kept by `accuracy`, which is what tables show.
+    """
 
     accuracy: float
     speedup: float
     gflops: float
+    estimate: float | None = None
 
-    @classmethod
-    def of(cls, known: Measurement) -> Numbers:
-        return cls(known.accuracy.value, known.throughput.speedup, known.gflops)
+    @property
+    def rank(self) -> tuple[float, float]:
+        """The more accurate, then the faster."""
+        return self.accuracy if self.estimate is None else self.estimate, self.speedup
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,17 @@ class Bounds:
 NO_BOUNDS = Bounds()
 
 
+def front_numbers(points: Sequence[Evaluation]) -> list[Numbers]:
+    """Of each point of a front, in its order."""
+    are_estimated = any(point.estimate is not None for point in points)
+    made = []
+    for point in points:
+        known = point.best_known
+        estimate = point.chosen_by if are_estimated else None
+        made.append(Numbers(known.accuracy.value, known.throughput.speedup, known.gflops, estimate))
+    return made
+
+
 def budget_bounds(budget: Mapping[str, Any], dense: Numbers | None) -> Bounds:
     """What a study's budget asks of a point, also by numbers that the search had not seen yet."""
     drop = budget["max_accuracy_drop"]
@@ -68,6 +85,6 @@ def budget_bounds(budget: Mapping[str, Any], dense: Numbers | None) -> Bounds:
 def fastest_worthwhile(points: Mapping[Name, Numbers], bounds: Bounds = NO_BOUNDS) -> Name | None:
     """Of those within the bounds, the fastest that is at most WORTHWHILE_DROP below the most accurate; None of none."""
     within = {name: point for name, point in points.items() if not bounds.misses(point)}
-    least = max((point.accuracy for point in within.values()), default=0.0) - WORTHWHILE_DROP - ROUNDING
-    ranks = {name: (point.speedup, point.accuracy) for name, point in within.items() if point.accuracy >= least}
+    least = max((point.rank[0] for point in within.values()), default=0.0) - WORTHWHILE_DROP - ROUNDING
+    ranks = {name: (point.speedup, point.rank[0]) for name, point in within.items() if point.rank[0] >= least}
     return max(ranks, key=ranks.__getitem__, default=None)

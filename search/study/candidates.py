@@ -20,7 +20,11 @@ from search.study.space import block_range, compose, listed_options, named_stage
 MOVE = 0.15  # standard deviation of a small change, relative to a field's range
 KEEP_MOVE = 0.35  # of a stage's keep: of the logarithm of its own logarithm, so that light stages stay light
 SCALE_MOVE, SCALED = 0.2, 0.3  # the same for all stages together, and how often they move so
-STEPS = (-1, 0, 0, 0, 0, 0, 0, 1)  # of a stage's block, as likely as they stand here
+CHANGED = 3.0  # stages that a small change moves, on average: one of eleven stages stays as near as one of two
+STEPS = (-1, 0, 0, 0, 0, 0, 0, 1)  # of such a stage's block, as likely as they stand here
+SHIFTED = 0.3  # chance that a part of what one stage drops is dropped by another instead: costs stay about the same
+BLENDED = 0.5  # of changes that have a second parent: how often all stages lie between the two parents'
+LEAST_DROP = 0.004  # logarithm of what a stage keeps: less than a token of 196 is none
 NEW_STAGE, LOST_STAGE = 0.15, 0.15  # chances that a small change adds or takes away a stage
 OTHER_OPTION = 0.15  # chance that it draws an option anew, for each option
 OTHER_METHOD = 0.1  # chance that it draws a stage's method anew; as likely, that of all stages from there on
@@ -92,33 +96,72 @@ class Candidates:
         return fields
 
     def near(self, schedule: Schedule, other: Schedule | None = None) -> Schedule:
-        """A small change of a schedule that has stages: blocks by one, fields a little, sometimes a stage, a method or
-        an option. other: from some block on, its stages take the place of the schedule's."""
+        """A small change of a schedule that has stages: a few stages move to a free block nearby or change their fields
+        a little, sometimes a stage, a method or an option. other: the later stages are its own from some block on, or
+        all lie between both."""
         stages, options = named_stages(schedule), listed_options(schedule, self.space)
         if other is not None and (self.space.is_mixed or other.methods == schedule.methods):
-            block = int(self.random.integers(*block_range(self.space, self.depth), endpoint=True))
-            stages = [stage for stage in stages if stage.block < block]
-            stages += [stage for stage in named_stages(other) if stage.block >= block]
+            joined = self._blended if self.random.random() < BLENDED else self._spliced
+            stages = joined(stages, named_stages(other)) or stages
             options = listed_options(other, self.space) | options
-            while len(stages) > slots(self.space, self.depth):
-                del stages[int(self.random.integers(len(stages)))]
-        stages = self._with_other_methods(self._with_other_stages(stages))
+        stages = self._shifted(self._with_other_methods(self._with_other_stages(stages)))
         scale = float(np.exp(self.random.normal(0, SCALE_MOVE))) if self.random.random() < SCALED else 1.0
-        moved = [self._moved(stage, scale) for stage in stages]
-        by_block = {stage.block: stage for stage in moved}  # two on one block: the later stays
-        return self._compose(list(by_block.values()), options)
+        moves = self.random.random(len(stages)) < CHANGED / len(stages)
+        moves[int(self.random.integers(len(stages)))] = True
+        taken = {stage.block for stage in stages}
+        moved = []
+        for stage, is_moved in zip(stages, moves, strict=True):
+            changed = self._moved(stage, taken) if is_moved else stage
+            taken = taken - {stage.block} | {changed.block}
+            keep = float(np.exp(scale * np.log(changed.keep)))
+            moved.append(replace(changed, keep=self._allowed(keep, str(changed.method))))
+        return self._compose(moved, options)
+
+    def _spliced(self, stages: list[Stage], others: list[Stage]) -> list[Stage]:
+        """From some block on, the others."""
+        block = int(self.random.integers(*block_range(self.space, self.depth), endpoint=True))
+        return [stage for stage in stages if stage.block < block] + [stage for stage in others if stage.block >= block]
+
+    def _blended(self, stages: list[Stage], others: list[Stage]) -> list[Stage]:
+        """At each block, a drop between the two; how it is done is that of whoever has the larger part of it."""
+        share = self.random.random()
+        weighted = [(stages, 1 - share), (others, share)]
+        parts = [{s.block: (s, -weight * float(np.log(s.keep))) for s in each} for each, weight in weighted]
+        made = []
+        for block in sorted(parts[0].keys() | parts[1].keys()):
+            both = [part[block] for part in parts if block in part]
+            drop = sum(part for _, part in both)
+            if drop >= LEAST_DROP:
+                larger = max(both, key=lambda pair: pair[1])[0]
+                made.append(replace(larger, keep=self._allowed(float(np.exp(-drop)), str(larger.method))))
+        return made
+
+    def _shifted(self, stages: list[Stage]) -> list[Stage]:
+        """Now and then a part of what one stage drops is another's."""
+        if len(stages) < 2 or self.random.random() >= SHIFTED:
+            return stages
+        giver, taker = (int(i) for i in self.random.permutation(len(stages))[:2])
+        drop = float(self.random.uniform(0, 0.7) * np.log(stages[giver].keep))
+        shifted = list(stages)
+        for i, by in ((giver, -drop), (taker, drop)):
+            keep = float(np.exp(np.log(stages[i].keep) + by))
+            shifted[i] = replace(stages[i], keep=self._allowed(keep, str(stages[i].method)))
+        return shifted
 
     def _with_other_stages(self, stages: list[Stage]) -> list[Stage]:
         """One more or fewer now and then; no more than there may be, of which two schedules together can have more."""
         low, high = block_range(self.space, self.depth)
+        stages = list(stages)
         while len(stages) > slots(self.space, self.depth):
             del stages[int(self.random.integers(len(stages)))]
+        free = sorted(set(range(low, high + 1)) - {stage.block for stage in stages})
         if len(stages) > 1 and self.random.random() < LOST_STAGE:
             del stages[int(self.random.integers(len(stages)))]
-        elif len(stages) < slots(self.space, self.depth) and self.random.random() < NEW_STAGE:
+        elif free and len(stages) < slots(self.space, self.depth) and self.random.random() < NEW_STAGE:
             drop = -np.log(self.space.keep[0]) * self.random.random() / max(len(stages), 1)
             method = self._method() if self.space.is_mixed or not stages else str(stages[0].method)
-            stages.append(self._stage(method, int(self.random.integers(low, high + 1)), float(np.exp(-drop))))
+            block = free[int(self.random.integers(len(free)))]
+            stages.append(self._stage(method, block, float(np.exp(-drop))))
         return stages
 
     def _with_other_methods(self, stages: list[Stage]) -> list[Stage]:
@@ -132,10 +175,10 @@ class Candidates:
             for i, stage in enumerate(sorted(stages, key=lambda stage: stage.block))
         ]
 
-    def _moved(self, stage: Stage, scale: float) -> Stage:
+    def _moved(self, stage: Stage, taken: set[int]) -> Stage:
         low, high = block_range(self.space, self.depth)
         block = min(max(stage.block + STEPS[int(self.random.integers(len(STEPS)))], low), high)
-        drop = -np.log(stage.keep) * scale
+        drop = -np.log(stage.keep)
         if self.random.random() < 0.5:
             drop *= np.exp(self.random.normal(0, KEEP_MOVE))
         changes: dict[str, Any] = {"keep": self._allowed(float(np.exp(-drop)), str(stage.method))}
@@ -149,4 +192,4 @@ class Candidates:
             else:
                 value += float(self.random.normal(0, MOVE)) * (most - least)
             changes[field] = min(max(value, least), most)
-        return replace(stage, block=block, **changes)
+        return replace(stage, block=stage.block if block in taken else block, **changes)

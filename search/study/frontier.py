@@ -42,7 +42,7 @@ from search.study.space import distributions, to_params
 SPREAD, NEAR = 50, 50  # candidates a trial: new ones, and changes of members of the front; of these ...
 ROUNDS, PARENTS, CHILDREN = 2, 8, 8  # ... the best are changed a little, so many times, and that again
 CHILDREN_OF_A_LOOK = 4  # as many after each look: to draw and describe schedules takes as long as a batch of images
-SPLICED = 0.2  # of changes: how often the later stages are another good schedule's
+SECOND_PARENT = 0.35  # of changes: how often another good schedule has a part in it
 ENOUGH, MOST_DRAWN = 40, 2000  # where limits are tight, more are drawn until so many are within them
 MOST_KNOWN = 300  # trials and probes that the surrogate is fitted to, ...
 MOST_WEIGHED = 150  # ... and its hyperparameters, 36 of them, each at a cost that grows with the cube
@@ -195,9 +195,9 @@ class FrontierSampler(BaseSampler):
         return pool
 
     def _child(self, parent: Schedule, others: Sequence[Schedule]) -> Schedule:
-        """A small change of the parent, sometimes with the later stages of another."""
+        """A small change of the parent, sometimes of it and another."""
         other = None
-        if self._random.random() < SPLICED:
+        if self._random.random() < SECOND_PARENT:
             other = others[int(self._random.integers(len(others)))]
         return self._candidates.near(parent, other)
 

@@ -17,7 +17,7 @@ from typing import Any
 from pruning.config import Config
 from search.errors import InputError
 from search.store.records import FLOP_CONVENTION, Evaluation, Front, Measurement, StudyRecord
-from search.store.worthwhile import NO_BOUNDS, Bounds, Numbers, budget_bounds, fastest_worthwhile
+from search.store.worthwhile import NO_BOUNDS, Bounds, budget_bounds, fastest_worthwhile, front_numbers
 from search.view import wording
 
 
@@ -49,7 +49,8 @@ class Limits(Bounds):
 
 def budget_limits(study: StudyRecord, front: Front) -> Bounds:
     """What the study's budget asks of a point, for measurements of a finalist that the search had not seen yet."""
-    return budget_bounds(study.spec["budget"], _numbers(front.dense) if front.dense else None)
+    dense = front_numbers([front.dense])[0] if front.dense else None
+    return budget_bounds(study.spec["budget"], dense)
 
 
 def choose(front: Front, asked: Limits, budget: Bounds = NO_BOUNDS) -> Evaluation:
@@ -57,37 +58,30 @@ def choose(front: Front, asked: Limits, budget: Bounds = NO_BOUNDS) -> Evaluatio
 
     Without anything asked for, the fastest point that is at most WORTHWHILE_DROP below the most accurate one: the most
     accurate one alone is, as a rule, the dense model.
-    A point counts with its confirm measurement if it has one: the search chose its winners partly by luck.
+    A point keeps to limits by its confirm measurement if it has one, for the search chose its winners partly by luck;
+    of those that do, the better one is that by the estimate from all that was measured of it.
     Raises InputError if no point fits, naming the nearest: the one whose worst relative miss is smallest.
     """
     limits = asked.tightened(budget)
     if not front.points:
         raise InputError("the front must hold a point to export, got none: every schedule broke the budget's limits")
-    known = {number: _numbers(point) for number, point in enumerate(front.points)}
+    known = dict(enumerate(front_numbers(front.points)))
     fastest = None if asked.given() else fastest_worthwhile(known, limits)
     if fastest is not None:
         return front.points[fastest]
-    fitting = [point for point in front.points if not limits.misses(_numbers(point))]
+    fitting = [number for number, point in known.items() if not limits.misses(point)]
     if fitting:
-        return max(fitting, key=_rank)
-    nearest = min(front.points, key=lambda point: max(limits.misses(_numbers(point)).values()))
+        return front.points[max(fitting, key=lambda number: known[number].rank)]
+    nearest = min(known, key=lambda number: max(limits.misses(known[number]).values()))
     given = ", ".join(f"{_flag(name)} {value:g}" for name, value in limits.given().items())
-    missed = " and ".join(_flag(name) for name in limits.misses(_numbers(nearest)))
-    if budget.min_speedup and "min_speedup" in budget.misses(_numbers(nearest)):
+    missed = " and ".join(_flag(name) for name in limits.misses(known[nearest]))
+    if budget.min_speedup and "min_speedup" in budget.misses(known[nearest]):
         missed += f" (measured; budget.min_speedup {budget.min_speedup:g} was kept by predicted speed)"
+    found = wording.point(front.points[nearest])
     raise InputError(
-        f"no point of the front is within {given}; the nearest misses {missed}: {wording.point(nearest)}; "
+        f"no point of the front is within {given}; the nearest misses {missed}: {found}; "
         "loosen the limits, or launch a study whose budget has them"
     )
-
-
-def _numbers(point: Evaluation) -> Numbers:
-    return Numbers.of(point.best_known)
-
-
-def _rank(point: Evaluation) -> tuple[float, float]:
-    known = point.best_known
-    return known.accuracy.value, known.throughput.speedup
 
 
 def _flag(name: str) -> str:
@@ -186,7 +180,7 @@ def _program() -> str:
 
 def _worthwhile_speedup(study: StudyRecord, front: Front) -> str:
     """As a flag: the speed-up of the point that an export without limits would choose, if it is any faster."""
-    known = {number: _numbers(point) for number, point in enumerate(front.points)}
+    known = dict(enumerate(front_numbers(front.points)))
     fastest = fastest_worthwhile(known, budget_limits(study, front))
     if fastest is None:
         return ""

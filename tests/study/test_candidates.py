@@ -176,3 +176,29 @@ class TestNear:
 
     def test_is_hardly_ever_the_parent_itself(self) -> None:
         assert sum(child == self.PARENT for child in self.children()) < 6
+
+
+def test_a_small_change_of_many_stages_leaves_most_of_them_alone() -> None:
+    """What is good about a schedule of eleven stages is their balance; were each moved, no child would have it."""
+    space = SpaceSpec.model_validate({"methods": ["tome"], "max_stages": 11, "keep": [0.1, 1.0]})
+    parent = to_schedule(
+        to_params(Schedule([Stage(block, 0.93, method="tome") for block in range(11)]), space, DEPTH), space, DEPTH
+    )
+    near = candidates(space)
+    kept = [len(set(parent.stages) & set(near.near(parent).stages)) for _ in range(200)]
+    unscaled = [count for count in kept if count]
+    assert len(unscaled) > 100
+    assert np.mean(unscaled) > 6
+
+
+def test_a_child_of_two_lies_between_them() -> None:
+    space = SpaceSpec.model_validate({"methods": ["tome"], "max_stages": 11, "keep": [0.1, 1.0]})
+    early = [Stage(block, 0.8, method="tome") for block in (1, 2, 3)]
+    late = [Stage(block, 0.7, method="tome") for block in (3, 7, 8)]
+    blended = candidates(space)._blended(early, late)
+    assert [stage.block for stage in blended] == [1, 2, 3, 7, 8]
+    keeps = {stage.block: stage.keep for stage in blended}
+    share = np.log(keeps[7]) / np.log(0.7)
+    assert 0 < share < 1
+    assert keeps[1] == pytest.approx(0.8 ** (1 - share))
+    assert keeps[3] == pytest.approx(0.8 ** (1 - share) * 0.7**share)
