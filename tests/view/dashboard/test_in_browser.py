@@ -118,4 +118,4 @@ def test_a_trial_of_the_front_shows_its_schedule(address: str, chromium: Callabl
     assert "Best Trial" in text
     assert "ztp export shirts --trial 3" in text
     assert "patches.png" in text
-    assert "similarity_share : 0.5" in text.replace(" :", ":").replace(":", " :")
+    assert "similarity_share : 0.9" in text.replace(" :", ":").replace(":", " :")
