@@ -1,8 +1,10 @@
 """Taking a latency profile: one block at a grid of token counts, bare and with each method's stage.
 
 Done once a study. A block that runs again and again finds its weights and tokens in the cache, which it does not in the
-midst of a model; so both parts are then scaled to what whole models take, the dense one and, for each method, one
-typical schedule. Knows PrunedViT and clocks. Ignores what the profile is used for.
+midst of a model; so both parts are then scaled to what whole models take: blocks by the dense one, stages by the
+median over kinds of one typical schedule each. (What one kind's stages take in a whole model is a small difference of
+two large times: scaled by itself alone, a kind came out as free as often as at twice its cost.) Knows PrunedViT and
+clocks. Ignores what the profile is used for.
 """
 
 from __future__ import annotations
@@ -36,16 +38,21 @@ STAGE_GRID = 3  # of these, with a stage of each kind: what a stage adds is a sm
 MANY_VOTES = 41  # against 1 vote: the difference over 40 is the cost of one
 TYPICAL_KEEP, TYPICAL_VOTES = 0.7, 5  # of the schedule that the stages' cost is scaled to
 PASS_S, LEAST_IMAGES = 0.3, 8  # of a pass of the dense model: seconds at most, but so many images at least
-DENSE, SAVING = "dense", "dense with exact savings"
+PART_ROUNDS = 3  # of parts, for each of whole models: they are short, and what counts are their differences
+STAGE_SCALES = (0.5, 2.0)  # what whole models can say of the stages' cost, beside the blocks by themselves
+DENSE = "dense"
 
 
 @dataclass(frozen=True)
 class Turns:
-    """Rounds of the whole grid, at least and at most, and no new round after so many seconds; one more warms up."""
+    """Rounds of whole models, at least and at most, and no new round after so many seconds; one more warms up."""
 
     least: int = 2
     most: int = 6
-    enough_s: float = 8.0
+    enough_s: float = 6.0
+
+    def of_parts(self) -> Turns:
+        return Turns(PART_ROUNDS * self.least, PART_ROUNDS * self.most, self.enough_s)
 
 
 TURNS = Turns()
@@ -115,8 +122,8 @@ def measure_profile(
     """Time one block on `images` [B, C, H, W] at token counts from `fewest` to all, bare and with each kind of stage.
 
     prepare: makes a call of a module and its inputs, in whatever runtime. points: how many token counts. turns: how
-    often each is timed. All cases take turns, so that a drift of the machine's speed spreads over all, and the
-    fastest turn counts: what else the machine does can only add time.
+    often each is timed, parts first and then whole models. All cases take turns, so that a drift of the machine's speed
+    spreads over all, and the fastest turn counts: what else the machine does can only add time.
     """
     family = model.family
     typical = [_typical(kind, family.depth).plan(family.tokens, family.depth)[-1].kept for kind in kinds]
@@ -124,8 +131,13 @@ def measure_profile(
     chosen = np.unique(np.linspace(0, len(grid) - 1, STAGE_GRID).round().astype(int))
     staged = [grid[i] for i in chosen]
     cases = {case: prepare(*what) for case, what in _cases(model, images, kinds, grid, staged).items()}
+    whole = {case: run for case, run in cases.items() if case[0] == "whole"}
+    parts = {case: run for case, run in cases.items() if case[0] != "whole" or case[1] == DENSE}
     with exclusive(images.device):
-        took = _take_turns(cases, images.device, turns)
+        took = _take_turns(parts, images.device, turns.of_parts())
+        beside_dense = _take_turns(whole, images.device, turns)
+    faster = took["whole", DENSE] / beside_dense["whole", DENSE]  # the fastest of more turns is faster
+    took |= {case: faster * each for case, each in beside_dense.items() if case[1] != DENSE}
     block, mlp, sized = (np.array([took[part, count] for count in grid]) for part in ("block", "mlp", "sized"))
     measured = LatencyProfile(
         batch_size=len(images),
@@ -160,23 +172,22 @@ def _stage_cost(kind: StageKind, grid: Sequence[int], staged: Sequence[int], too
 def _scaled_to_whole_models(
     profile: LatencyProfile, kinds: Sequence[StageKind], took: Mapping[Case, float]
 ) -> LatencyProfile:
-    """Blocks scaled so that the dense model comes out as measured, then stages so that a typical schedule does."""
+    """Blocks scaled so that the dense model comes out as measured, then stages so that typical schedules do."""
     in_blocks = profile.latency_ms(UNTOUCHED) - profile.rest
     by_block = max(took["whole", DENSE] - profile.rest, 0) / in_blocks
-    block, mlp, sized = (tuple(by_block * v for v in part) for part in (profile.block, profile.mlp, profile.sized))
-    profile = replace(profile, block=block, mlp=mlp, sized=sized)
-    if profile.last:
-        before = profile.latency_ms(Schedule()) - profile.last[-1]
-        by_last = max(took["whole", SAVING] - before, 0) / profile.last[-1]
-        profile = replace(profile, last=tuple(by_last * v for v in profile.last))
-    stages = {}
+    block, mlp, sized, last = (
+        tuple(by_block * value for value in part) for part in (profile.block, profile.mlp, profile.sized, profile.last)
+    )
+    profile = replace(profile, block=block, mlp=mlp, sized=sized, last=last)
+    scales = []
     for kind in kinds:
         typical, cost = _typical(kind, profile.depth), profile.stages[kind.name]
         without = replace(profile, stages={kind.name: cost.times(0)}).latency_ms(typical)
         in_stages = profile.latency_ms(typical) - without
-        by_stage = max(took["whole", kind.name] - without, 0) / in_stages if in_stages else 1.0
-        stages[kind.name] = cost.times(by_stage)
-    return replace(profile, stages=stages)
+        if in_stages > 0:
+            scales.append((took["whole", kind.name] - without) / in_stages)
+    by_stage = float(np.clip(np.median(scales), *STAGE_SCALES)) if scales else 1.0
+    return replace(profile, stages={name: cost.times(by_stage) for name, cost in profile.stages.items()})
 
 
 def _typical(kind: StageKind, depth: int) -> Schedule:
@@ -261,8 +272,6 @@ def _cases(
     dense, saving = PrunedViT(model.backbone, UNTOUCHED).eval(), PrunedViT(model.backbone).eval()
     cases: dict[Case, tuple[nn.Module, Inputs]] = {("rest", 0): (_Rest(dense), (images,))}
     cases["whole", DENSE] = dense, (images,)
-    if saving.is_saving:
-        cases["whole", SAVING] = saving, (images,)
     for kind in kinds:
         cases["whole", kind.name] = PrunedViT(model.backbone, _typical(kind, model.family.depth)).eval(), (images,)
     for count in grid:

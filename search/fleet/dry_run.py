@@ -30,7 +30,7 @@ from search.evaluation.images.collection import DemoImages
 from search.evaluation.images.pixels import Pixels
 from search.evaluation.images.splits import Images
 from search.evaluation.profile import LatencyProfile
-from search.evaluation.profiling import GRID, LEAST_IMAGES, PASS_S, TURNS, Turns, measure_profile, stage_kinds
+from search.evaluation.profiling import LEAST_IMAGES, PASS_S, TURNS, Turns, measure_profile, stage_kinds
 from search.evaluation.rig import for_backbone
 from search.evaluation.throughput import REPEATS
 from search.fleet.limits import check_budget, check_methods, speedup_limit_error
@@ -42,7 +42,8 @@ from search.study.spec import StudySpec
 DRAWS = 1000  # schedules of the space, drawn uniformly: a share of 0.5 is then known to 0.03
 PROFILE_POINTS = 3
 SHORT = Turns(least=1, most=3, enough_s=2.0)
-WHOLE_MODELS = 3  # that a round of a profile runs beside one for each kind of stage, its blocks among them
+# passes of the dense model that a profile's rounds take: for each kind of stage, for the grid, for each kind's parts
+WHOLE_PASSES, GRID_PASSES, KIND_PASSES = 0.75, 1.6, 0.25
 BATCH_S = 0.4  # the dense model's batch is cut to about this, for a forecast is to take seconds
 FIRST_LOOKS = 4  # at one image, the first of which warms up
 FINALISTS = 10  # that are confirmed; a front has rarely more within a budget's trials
@@ -216,7 +217,7 @@ class _Clock:
         self._image = noise.to(bench.device)
         self._dense_s = _seconds(bench, self._image)
         self._size = min(spec.runtime.batch_size, max(1, int(BATCH_S / self._dense_s)))
-        self._profile_s, self._share = 0.0, 1.0
+        self._kinds = stage_kinds(spec.space.methods, spec.space.options, bench.model)
 
     def profile(self) -> LatencyProfile:
         """A short one, of batches that take about BATCH_S each; one kind of stage stands for all."""
@@ -224,28 +225,28 @@ class _Clock:
         least = smallest(bench.spec.space, family.depth, bench.flops).plan(family.tokens)
         fewest = least[-1].kept if least else family.tokens
         images = self._image.repeat(self._size, 1, 1, 1)
-        kinds = stage_kinds(bench.spec.space.methods, bench.spec.space.options, bench.model)
-        self._share = (1 + WHOLE_MODELS) / (len(kinds) + WHOLE_MODELS)
-        began = time.perf_counter()
-        profile = measure_profile(bench.model, images, kinds[:1], fewest, points=PROFILE_POINTS, turns=SHORT)
+        profile = measure_profile(bench.model, images, self._kinds[:1], fewest, points=PROFILE_POINTS, turns=SHORT)
         (cost,) = profile.stages.values()
-        profile = replace(profile, stages={kind.name: cost for kind in kinds})
-        self._profile_s = time.perf_counter() - began
-        return profile
+        return replace(profile, stages={kind.name: cost for kind in self._kinds})
 
     def prepare_s(self, dense: float) -> float:
         """What a launch does before its first trial. dense: images/s.
 
-        The profile's rounds are longer by its token counts, its images and its kinds of stage; how many were run here
-        is known to one or two, and a number format is chosen by float32's answers beside bfloat16's, at about half the
-        speed.
+        A profile's round takes as long as so many passes of the dense model; a number format is chosen by float32's
+        answers beside bfloat16's, at about half the speed.
         """
         spec = self._bench.spec
         batch = spec.runtime.batch_size
-        images = min(batch, max(LEAST_IMAGES, int(PASS_S / self._dense_s)))
-        round_s = self._profile_s / (SHORT.least + 1) * (GRID / PROFILE_POINTS) * (images / self._size) / self._share
-        rounds = 1 + min(TURNS.most, max(TURNS.least, math.ceil(TURNS.enough_s / round_s)))
-        profile_s = rounds * round_s if spec.objectives.throughput != "measured" else 0.0
+        pass_s = self._dense_s * min(batch, max(LEAST_IMAGES, int(PASS_S / self._dense_s)))
+        whole_s, parts_s = (
+            WHOLE_PASSES * len(self._kinds) * pass_s,
+            (GRID_PASSES + KIND_PASSES * len(self._kinds)) * pass_s,
+        )
+        profile_s = sum(
+            (1 + min(turns.most, max(turns.least, math.ceil(turns.enough_s / one)))) * one
+            for turns, one in ((TURNS, whole_s), (TURNS.of_parts(), parts_s))
+        )
+        profile_s = profile_s if spec.objectives.throughput != "measured" else 0.0
         checked = max(CHECKED_BATCHES * batch, CHECKED_IMAGES) if self._chooses else 0
         return profile_s + 3 * checked / dense + spec.data.search_images / dense
 

@@ -41,7 +41,7 @@ def test_are_kept_with_the_trials_and_cost_none_of_the_budget(probing: Any, chec
     kept = attributes(probing)
     assert kept
     probes = [probe for each in kept for probe in each["probes"]]
-    assert {probe["images"] for probe in probes} == {8, 16, 32}
+    assert {8, 16} <= {probe["images"] for probe in probes} <= {8, 16, 32}  # four looks where one promises enough
     assert all(probe["images"] == 8 * probe["looks"] for probe in probes)
     assert [each["chosen_on"] for each in kept] == sorted(each["chosen_on"] for each in kept)
     looks = [(probing.bench.key(Schedule.from_dict(probe["schedule"])), probe["looks"]) for probe in probes]

@@ -52,7 +52,7 @@ def test_what_is_said_is_what_the_real_model_says(name: str) -> None:
     assert isinstance(entry, Entry)
     assert (entry.image_shape, entry.blocks, entry.tokens) == (family.image_shape, family.depth, family.tokens)
     assert (entry.prefix, entry.class_token) == (family.prefix, family.class_token)
-    assert entry.flops == count_flops(model)
+    assert entry.flops == count_flops(model, exact_savings=False)
     assert [f"{name}.{tag}" for tag in entry.tags] == timm.list_pretrained(f"{name}.*")
 
 
