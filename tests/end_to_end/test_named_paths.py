@@ -1,4 +1,4 @@
-"""Every file, folder and module that the README and CONTRIBUTING.md name is there."""
+"""Every file, folder and module that README.md, CONTRIBUTING.md and docs/ name is there."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+DOCS = sorted((ROOT / "docs").glob("*.md"))
 TOP = ("pruning", "search", "tests", "docker", "studies")
 PLACEHOLDER = re.compile(r"NNNN|NAME")
 
@@ -36,10 +37,12 @@ def is_there(name: str) -> bool:
     return bool(held) or any((ROOT / file).exists() for file in files)
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
-def test_what_a_page_names_is_there(page: str) -> None:
+@pytest.mark.parametrize(
+    ("page", "least"), [("README.md", 3), ("CONTRIBUTING.md", 10), *((f"docs/{p.name}", 0) for p in DOCS)]
+)
+def test_what_a_page_names_is_there(page: str, least: int) -> None:
     names = named(page)
-    assert len(names) >= 10
+    assert len(names) >= least
     assert sorted(name for name in names if not is_there(name)) == []
 
 
