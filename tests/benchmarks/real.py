@@ -1,7 +1,7 @@
 """What methods, their published layouts and searched schedules are worth on a real backbone and labelled photographs.
 
     python -m tests.benchmarks.real --weights FILE --data DIR [--backbone deit_tiny_patch16_224] [--images N]
-        [--exclude LIST.txt] [--front FILE ...] [--methods NAME ...] [--levels 33 40 50 60] [--ablation]
+        [--exclude LIST.txt] [--front FILE ...] [--by confirm] [--methods NAME ...] [--levels 33 40 50 60] [--ablation]
         [--batch 50] [--threads 1] [--dtype auto] [--no-speed] [--json OUT]
     python -m tests.benchmarks.real --backbone demo
 
@@ -11,8 +11,8 @@ ToMe's constant r (the least that keeps to the level), DiffRate's learned counts
 level, scaled to it), PPT's three stages, Zero-TPrune with the paper's preset and keeps, and with today's defaults on
 DiffRate's counts. A schedule is the dearest that keeps to the level.
 
---front: what `ztp front NAME --json` printed, or exported configurations. Of each the most accurate point within the
-level is measured; several files are several seeds, with their median below. --exclude: one image a line, by its path,
+--front: what `ztp front NAME --json` printed, or exported configurations. Of each the point within the level is measured
+that is most accurate as confirmed (of equals the one that diverges least), or has the best estimate (--by); several files are several seeds, with their median below. --exclude: one image a line, by its path,
 its path below DIR, its name or its stem: images that a search has seen. --ablation: the paper's ablation at -33%
 instead of levels, each row against the one before it, and page rank's order against others.
 
@@ -64,6 +64,7 @@ def parse(argv: Sequence[str] | None = None) -> tuple[argparse.ArgumentParser, a
     parser.add_argument("--images", type=int, metavar="N", help="drawn with seed 0; default: all")
     parser.add_argument("--exclude", type=Path, metavar="LIST.txt")
     parser.add_argument("--front", type=Path, nargs="+", default=[], metavar="FILE")
+    parser.add_argument("--by", choices=["confirm", "estimate"], default="confirm", help="which point of a front")
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS), metavar="NAME")
     parser.add_argument("--levels", type=float, nargs="+", default=list(LEVELS), metavar="PERCENT")
     parser.add_argument("--ablation", action="store_true")
@@ -121,7 +122,9 @@ def run(arguments: argparse.Namespace) -> None:
     else:
         for percent in arguments.levels:
             level = Level.below(dense, percent)
-            for row in rows_at(level, course, ground, arguments.methods, [f.entry(level, rig.flops) for f in fronts]):
+            for row in rows_at(
+                level, course, ground, arguments.methods, [f.entry(level, rig.flops, arguments.by) for f in fronts]
+            ):
                 table.add(row)
     table.finish()
 

@@ -7,6 +7,7 @@ one point. Knows files and schedules. Ignores images.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,11 +24,17 @@ NAME = "searched"
 
 @dataclass(frozen=True)
 class Point:
-    """accuracy: on images that its search never saw if it is confirmed, else on those it was chosen with."""
+    """accuracy: on images that its search never saw if it is confirmed, else on those it was chosen with.
+
+    estimate: of the accuracy, from all that was measured, if there is one. divergence: from dense, on the same images as
+    the accuracy; infinite if unknown.
+    """
 
     schedule: Schedule
     accuracy: float
     confirmed: bool
+    estimate: float | None = None
+    divergence: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -35,16 +42,21 @@ class Front:
     name: str
     points: tuple[Point, ...]
 
-    def entry(self, level: Level, cost: Cost) -> Entry:
-        """The most accurate point that costs at most the level: of the confirmed ones if there are any so cheap.
+    def entry(self, level: Level, cost: Cost, by: str = "confirm") -> Entry:
+        """The best point that costs at most the level.
 
-        An unconfirmed accuracy is partly luck, so that a confirmed one is no match for it.
+        by: "confirm", the most accurate of the confirmed ones if there are any so cheap, since an unconfirmed accuracy
+        is partly luck; of equals the one that diverges least. "estimate", the one with the highest estimate.
         """
         cheap = [point for point in self.points if cost(point.schedule) <= level.flops]
         chosen = [point for point in cheap if point.confirmed] or cheap
         if not chosen:
             return Entry(level.name, NAME, self.name, absent="no point of its front is so cheap")
-        return Entry(level.name, NAME, self.name, max(chosen, key=lambda point: point.accuracy).schedule)
+        if by == "estimate":
+            best = max(chosen, key=lambda point: point.accuracy if point.estimate is None else point.estimate)
+        else:
+            best = max(chosen, key=lambda point: (point.accuracy, -point.divergence))
+        return Entry(level.name, NAME, self.name, best.schedule)
 
 
 def read_fronts(paths: Sequence[Path]) -> list[Front]:
@@ -86,8 +98,15 @@ def _point(data: Any, place: str) -> Point:
     try:
         confirm = data.get("confirm")
         accuracy = float((confirm or data)["accuracy"])
+        fidelity = (confirm or data).get("fidelity") or {}
         schedule = data["schedule"]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{place}: must have schedule and accuracy, got {error!r}; print it again") from None
     # exact savings are given to all rows alike
-    return Point(replace(Schedule.from_dict(schedule, place), exact_savings=True), accuracy, confirm is not None)
+    return Point(
+        replace(Schedule.from_dict(schedule, place), exact_savings=True),
+        accuracy,
+        confirm is not None,
+        data.get("estimate"),
+        fidelity.get("divergence", math.inf),
+    )

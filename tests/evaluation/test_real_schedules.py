@@ -202,6 +202,14 @@ def test_fronts_are_read_from_one_study_from_several_and_from_configurations(tmp
         read_fronts([tmp_path / "b.json"])
 
 
+def test_a_front_is_read_by_confirmed_accuracy_or_by_estimate() -> None:
+    lucky, solid = Point(CHEAP, 0.9, True, 0.7, 0.3), Point(MIDDLE, 0.8, True, 0.8, 0.1)
+    tied = Point(DEAR, 0.9, True, 0.6, 0.2)
+    front, level = Front("f", (lucky, solid, tied)), Level("all", 10**12)
+    assert front.entry(level, lambda schedule: 1).schedule == DEAR
+    assert front.entry(level, lambda schedule: 1, "estimate").schedule == MIDDLE
+
+
 @pytest.mark.parametrize(
     ("spoil", "rule"),
     [
