@@ -26,8 +26,8 @@ NAME = "searched"
 class Point:
     """accuracy: on images that its search never saw if it is confirmed, else on those it was chosen with.
 
-    estimate: of the accuracy, from all that was measured, if there is one. divergence: from dense, on the same images as
-    the accuracy; infinite if unknown.
+    estimate: of the accuracy, from all that was measured, if there is one. divergence: from dense, on the images of the
+    accuracy; infinite if unknown.
     """
 
     schedule: Schedule
