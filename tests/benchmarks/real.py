@@ -11,11 +11,11 @@ ToMe's constant r (the least that keeps to the level), DiffRate's learned counts
 level, scaled to it), PPT's three stages, Zero-TPrune with the paper's preset and keeps, and with today's defaults on
 DiffRate's counts. A schedule is the dearest that keeps to the level.
 
---front: what `ztp front NAME --json` printed, or exported configurations. Of each front the best point within the level
-is measured: the most accurate as confirmed (of equals the one that diverges least), or by estimate (--by). Several files
-are several seeds, with their median below. --exclude: one image a line, by its path, its path below DIR, its name or its
-stem: images that a search has seen. --ablation: the paper's ablation at -33% instead of levels, each row against the one
-before it, and page rank's order against others.
+--front: what `ztp front NAME --json` printed, or exported configurations. Of each front the best point within the
+level is measured: the most accurate as confirmed (of equals the one that diverges least), or by estimate (--by).
+Several files are several seeds, with their median below. --exclude: one image a line, by its path, its path below
+DIR, its name or its stem: images that a search has seen. --ablation: the paper's ablation at -33% instead of levels,
+each row against the one before it, and page rank's order against others.
 
 Each row: top-1; the paired difference to the dense model with its 95% interval; p of McNemar's exact test of the two;
 agreement with the dense model; mean KL divergence from its answers, with its standard error; FLOPs with what the
