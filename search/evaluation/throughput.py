@@ -27,7 +27,7 @@ from search.store.records import Throughput
 Model = Callable[[Tensor], object]
 
 REPEATS = 7  # pairs; odd, so that the median is one of them
-SAY_AFTER_S = 10.0  # waiting longer than this is said: another study's profile takes about as long
+SAY_AFTER_S = 30.0  # waiting longer than this is said: another study's profile takes about as long
 log = logging.getLogger(__name__)
 
 
