@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
 
 from pruning.schedule import UNTOUCHED
 from search.store.records import Evaluation, Measurement
 from search.study.loss_model import fit_loss_model
+
+STEPS = (0.0025, 0.01)  # of accuracy: the least and the most that estimates are rounded to
+
+
+class Estimate(NamedTuple):
+    """An accuracy and its standard error."""
+
+    accuracy: float
+    error: float
 
 
 @dataclass(frozen=True)
@@ -38,7 +51,7 @@ class _Loss:
 
 def estimate_accuracies(
     evaluations: Sequence[Evaluation], confirmed: Collection[str] | None = None
-) -> dict[str, float]:
+) -> dict[str, Estimate]:
     """By schedule key, the accuracy on search images that all measured of it suggests; {} where too few are known.
 
     What divergence means in accuracy is learnt from all complete evaluations, the dense model's among them. Every
@@ -69,9 +82,22 @@ def estimate_accuracies(
                 losses[key] = losses[key].pooled(again)
     accuracy = dense.search.accuracy.value
     return {
-        key: model.accuracy(accuracy, accuracy - one.loss, one.loss_error, one.divergence, one.divergence_error)[0]
+        key: Estimate(
+            *model.accuracy(accuracy, accuracy - one.loss, one.loss_error, one.divergence, one.divergence_error)
+        )
         for key, one in losses.items()
     }
+
+
+def in_steps(estimates: Mapping[str, Estimate]) -> dict[str, float]:
+    """The accuracies rounded down to what such estimates can tell apart, so that of equals the fastest is on the front.
+
+    Exact ones would put dozens of schedules there that differ by nothing but noise, each to be confirmed.
+    """
+    if not estimates:
+        return {}
+    step = float(np.clip(np.median([each.error for each in estimates.values()]), *STEPS))
+    return {key: step * math.floor(each.accuracy / step) for key, each in estimates.items()}
 
 
 def _loss(dense: Measurement | None, pruned: Measurement | None) -> _Loss | None:

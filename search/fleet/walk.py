@@ -18,7 +18,7 @@ from search.evaluation.bench import Bench
 from search.evaluation.facts import Facts
 from search.fleet.elsewhere import PREDICTION_ERROR, found_elsewhere, prediction_error
 from search.fleet.engines import ENGINES
-from search.fleet.estimates import estimate_accuracies
+from search.fleet.estimates import estimate_accuracies, in_steps
 from search.fleet.leadership import Leadership
 from search.fleet.leaving import leaving
 from search.fleet.limits import check_speedup
@@ -188,7 +188,7 @@ class Walk:
     def _choose_front(self, lease: str | None) -> None:
         """By estimates from all that was measured, which are closer to the truth than what was counted of each."""
         study_id = self._record.id
-        estimates = estimate_accuracies(self._store.evaluations(study_id))
+        estimates = in_steps(estimate_accuracies(self._store.evaluations(study_id)))
         if estimates:
             self._store.save_estimates(study_id, estimates, lease)
 
@@ -208,7 +208,8 @@ class Walk:
                 self._observe(self._store.progress(study_id))
         confirmed = [e for key in finalists if (e := self._store.evaluation(study_id, key)) is not None]
         estimates = estimate_accuracies(self._store.evaluations(study_id), finalists)
-        self._store.save_estimates(study_id, estimates, lease, changes_front=False)
+        known = {key: each.accuracy for key, each in estimates.items()}
+        self._store.save_estimates(study_id, known, lease, changes_front=False)
         self._store.set_provenance(study_id, {PREDICTION_ERROR: prediction_error(confirmed)}, lease)
 
 

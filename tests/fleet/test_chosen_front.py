@@ -10,7 +10,7 @@ import pytest
 
 from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
-from search.fleet.estimates import estimate_accuracies
+from search.fleet.estimates import Estimate, estimate_accuracies, in_steps
 from search.store.records import Accuracy, Evaluation, Fidelity, Measurement, Setting, Throughput
 
 DENSE = 0.85
@@ -47,7 +47,7 @@ def test_luck_is_taken_out_of_what_was_counted() -> None:
     rows = study(25)
     found = estimate_accuracies(evaluated(rows))
     true = {row.key: DENSE - 0.4 * row.fidelity.divergence**1.4 for row in rows[1:] if row.fidelity}
-    off = [abs(found[key] - value) for key, value in true.items()]
+    off = [abs(found[key].accuracy - value) for key, value in true.items()]
     counted = [abs(row.accuracy.value - true[row.key]) for row in rows[1:]]
     assert found.keys() == true.keys()  # the dense model's accuracy is what was counted
     assert np.mean(off) < 0.5 * np.mean(counted)
@@ -73,7 +73,8 @@ def test_a_finalist_is_known_better_once_it_is_confirmed() -> None:
     after = estimate_accuracies(evaluated(rows, confirmed), list(true)[:20])
     assert list(after) == list(true)[:20]
     off = {
-        name: np.mean([abs(found[key] - true[key]) for key in after]) for name, found in [("1", before), ("2", after)]
+        name: np.mean([abs(found[key].accuracy - true[key]) for key in after])
+        for name, found in [("1", before), ("2", after)]
     }
     assert off["2"] < off["1"]
 
@@ -84,7 +85,7 @@ def test_confirm_images_shift_no_estimate_by_being_harder() -> None:
     confirmed = {row.key: replace(row, accuracy=replace(row.accuracy, value=row.accuracy.value - 0.2)) for row in rows}
     found = estimate_accuracies(evaluated(rows, confirmed), [row.key for row in rows])
     alone = estimate_accuracies(evaluated(rows))
-    assert max(abs(found[key] - alone[key]) for key in alone) < 0.005
+    assert max(abs(found[key].accuracy - alone[key].accuracy) for key in alone) < 0.005
 
 
 def test_a_finalist_that_could_not_be_confirmed_keeps_its_estimate() -> None:
@@ -92,3 +93,11 @@ def test_a_finalist_that_could_not_be_confirmed_keeps_its_estimate() -> None:
     assert estimate_accuracies(evaluated(rows), [rows[3].key]) == {
         rows[3].key: estimate_accuracies(evaluated(rows))[rows[3].key]
     }
+
+
+def test_a_front_is_chosen_in_steps_that_estimates_can_tell_apart() -> None:
+    estimates = {"a": Estimate(0.8449, 0.005), "b": Estimate(0.8401, 0.004), "c": Estimate(0.8399, 0.006)}
+    assert in_steps(estimates) == pytest.approx({"a": 0.84, "b": 0.84, "c": 0.835})
+    surer = {key: Estimate(each.accuracy, 1e-6) for key, each in estimates.items()}
+    assert in_steps(surer) == pytest.approx({"a": 0.8425, "b": 0.84, "c": 0.8375})
+    assert in_steps({}) == {}
