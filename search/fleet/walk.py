@@ -209,7 +209,7 @@ class Walk:
         confirmed = [e for key in finalists if (e := self._store.evaluation(study_id, key)) is not None]
         estimates = estimate_accuracies(self._store.evaluations(study_id), finalists)
         known = {key: each.accuracy for key, each in estimates.items()}
-        self._store.save_estimates(study_id, known, lease, changes_front=False)
+        self._store.save_estimates(study_id, known, lease, of_confirmed=True)
         self._store.set_provenance(study_id, {PREDICTION_ERROR: prediction_error(confirmed)}, lease)
 
 

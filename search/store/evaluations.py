@@ -67,7 +67,7 @@ def to_evaluation(row: Row[Any]) -> Evaluation:
     confirm = None
     if row.confirm is not None:
         confirm = Measurement.from_dict({**row.confirm, "schedule": row.schedule}, row.confirm_correct)
-    return Evaluation(row.trial, _search(row), row.feasible, confirm, row.estimate)
+    return Evaluation(row.trial, _search(row), row.feasible, confirm, row.estimate, row.confirm_estimate)
 
 
 def _search(row: Row[Any]) -> Measurement:
@@ -126,12 +126,15 @@ def add(connection: Connection, study_id: int, trial: int, measurement: Measurem
         connection.execute(update(EVALUATION).where(EVALUATION.c.id == row.id).values(values))
 
 
-def set_estimates(connection: Connection, study_id: int, estimates: Mapping[str, float]) -> None:
-    """By schedule key, the accuracy that fronts are chosen by from now on."""
+def set_estimates(
+    connection: Connection, study_id: int, estimates: Mapping[str, float], of_confirmed: bool = False
+) -> None:
+    """By schedule key, the accuracy that fronts are chosen by from now on, or that confirmed points are ranked by."""
+    column = EVALUATION.c.confirm_estimate if of_confirmed else EVALUATION.c.estimate
     of_key = (EVALUATION.c.study_id == study_id) & (EVALUATION.c.schedule_key == bindparam("key"))
     rows = [{"key": key, "value": value} for key, value in estimates.items()]
     if rows:
-        connection.execute(update(EVALUATION).where(of_key).values(estimate=bindparam("value")), rows)
+        connection.execute(update(EVALUATION).where(of_key).values({column: bindparam("value")}), rows)
 
 
 def set_confirm(connection: Connection, study_id: int, key: str, measurement: Measurement) -> bool:

@@ -84,18 +84,18 @@ class LeaderStore:
             studies.merge_provenance(connection, study_id, provenance)
 
     def save_estimates(
-        self, study_id: int, estimates: Mapping[str, float], lease: str | None = None, changes_front: bool = True
+        self, study_id: int, estimates: Mapping[str, float], lease: str | None = None, of_confirmed: bool = False
     ) -> None:
         """Keep, by schedule key, the accuracies that the front is chosen by, and the front that follows from them.
 
-        changes_front: False for finalists that were confirmed: they are ranked by what is now known of them, and the
-            front stays the one that was confirmed.
+        of_confirmed: these are of confirmed points, which are ranked by them; the front stays the one that was
+            confirmed.
         """
         with writing(self._engine) as connection:
             _check(connection, study_id, lease)
             slots.lock_study(connection, study_id)
-            evaluations.set_estimates(connection, study_id, estimates)
-            if changes_front:
+            evaluations.set_estimates(connection, study_id, estimates, of_confirmed)
+            if not of_confirmed:
                 versions.update_front(connection, study_id)
 
     def save_confirm(self, study_id: int, key: str, measurement: Measurement, lease: str | None = None) -> None:

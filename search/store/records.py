@@ -127,8 +127,9 @@ class Evaluation:
     trial: number of the first Optuna trial that had this schedule. feasible: within every limit of the budget;
     only feasible evaluations whose search measurement is complete can stand on a front.
     estimate: the accuracy on the search images that the front is chosen by, from what was counted and from the
-        divergence of the answers from the dense model's; of a finalist that was confirmed, from what both splits
-        showed. None while that is what was counted.
+        divergence of the answers from the dense model's; None while that is what was counted. confirm_estimate: the
+        same from search and confirm images together, by which confirmed points are ranked; still on the scale of the
+        search images.
     """
 
     trial: int
@@ -136,11 +137,17 @@ class Evaluation:
     feasible: bool
     confirm: Measurement | None = None
     estimate: float | None = None
+    confirm_estimate: float | None = None
 
     @property
     def chosen_by(self) -> float:
         """The accuracy that the front is chosen by."""
         return self.search.accuracy.value if self.estimate is None else self.estimate
+
+    @property
+    def ranked_by(self) -> float:
+        """The accuracy that all points of a front are compared by."""
+        return self.chosen_by if self.confirm_estimate is None else self.confirm_estimate
 
     @property
     def best_known(self) -> Measurement:

@@ -65,6 +65,7 @@ EVALUATION = Table(
     Column("complete", Boolean, nullable=False, server_default=true()),  # every image of the split was seen
     Column("identity", String(64)),  # what was measured, the same in every study; NULL: not known
     Column("estimate", Double),  # the accuracy that fronts are chosen by; NULL: the one that was counted
+    Column("confirm_estimate", Double),  # from search and confirm images together, of confirmed points of a front
     UniqueConstraint("study_id", "schedule_key", name="ztp_evaluation_once"),
     Index("ztp_evaluation_by_trial", "study_id", "trial"),
     Index("ztp_evaluation_by_complete", "study_id", "complete", "images"),  # progress without reading the rows

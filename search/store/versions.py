@@ -41,7 +41,7 @@ _CHOSEN_BY = func.coalesce(EVALUATION.c.estimate, EVALUATION.c.accuracy)
 _NUMBERS = (EVALUATION.c.id, _CHOSEN_BY.label("accuracy"), EVALUATION.c.throughput, EVALUATION.c.speedup)
 _JUDGED = (  # correctness is not among them: a bit for each image
     *(EVALUATION.c.id, EVALUATION.c.accuracy, EVALUATION.c.speedup),
-    *(EVALUATION.c.gflops, EVALUATION.c.confirm, EVALUATION.c.estimate),
+    *(EVALUATION.c.gflops, EVALUATION.c.confirm, EVALUATION.c.estimate, EVALUATION.c.confirm_estimate),
 )
 _OF_FRONT = (FRONT_POINT.c.evaluation_id == EVALUATION.c.id) & (FRONT_POINT.c.version == bindparam("version"))
 _OF_FRONT &= FRONT_POINT.c.study_id == _STUDY
@@ -210,7 +210,7 @@ def _best(connection: Connection, study: Row[Any], points: Sequence[Row[Any]]) -
     query = select(*_JUDGED).where(EVALUATION.c.study_id == study.id, EVALUATION.c.schedule_key == DENSE_KEY)
     dense = connection.execute(query).one_or_none()
     bounds = budget_bounds(study.spec["budget"], None if dense is None else _numbers(dense))
-    are_estimated = any(row.estimate is not None for row in points)
+    are_estimated = any(row.confirm_estimate is not None for row in points)
     best = fastest_worthwhile({row.id: _numbers(row, are_estimated) for row in points}, bounds)
     if best is None:
         return None
@@ -222,7 +222,7 @@ def _numbers(row: Any, is_estimated: bool = False) -> Numbers:
     """As `worthwhile.front_numbers` has them, from a row."""
     confirm, estimate = row.confirm, None
     if is_estimated:
-        estimate = row.accuracy if row.estimate is None else row.estimate
+        estimate = next(v for v in (row.confirm_estimate, row.estimate, row.accuracy) if v is not None)
     if confirm is None:
         return Numbers(row.accuracy, row.speedup, row.gflops, estimate)
     return Numbers(confirm["accuracy"]["value"], confirm["throughput"]["speedup"], confirm["flops"] / 1e9, estimate)

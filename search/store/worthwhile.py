@@ -66,11 +66,11 @@ NO_BOUNDS = Bounds()
 
 def front_numbers(points: Sequence[Evaluation]) -> list[Numbers]:
     """Of each point of a front, in its order."""
-    are_estimated = any(point.estimate is not None for point in points)
+    are_estimated = any(point.confirm_estimate is not None for point in points)
     made = []
     for point in points:
         known = point.best_known
-        estimate = point.chosen_by if are_estimated else None
+        estimate = point.ranked_by if are_estimated else None
         made.append(Numbers(known.accuracy.value, known.throughput.speedup, known.gflops, estimate))
     return made
 

@@ -133,7 +133,7 @@ def _point_json(point: Evaluation) -> dict[str, Any]:
         "gflops": point.search.gflops,
         "schedule": point.search.schedule.to_dict(),
         "estimate": point.estimate,
-        "confirm": _confirm_json(point.confirm),
+        "confirm": _confirm_json(point),
     }
 
 
@@ -147,7 +147,8 @@ def _accuracy_json(measured: Measurement) -> dict[str, Any]:
     }
 
 
-def _confirm_json(confirm: Measurement | None) -> dict[str, Any] | None:
+def _confirm_json(point: Evaluation) -> dict[str, Any] | None:
+    confirm = point.confirm
     if confirm is None:
         return None
     throughput = confirm.throughput
@@ -156,6 +157,7 @@ def _confirm_json(confirm: Measurement | None) -> dict[str, Any] | None:
         "throughput": throughput.images_per_s,
         "speedup": throughput.speedup,
         "spread": throughput.spread,
+        "estimate": point.confirm_estimate,
     }
 
 

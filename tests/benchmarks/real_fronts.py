@@ -107,6 +107,6 @@ def _point(data: Any, place: str) -> Point:
         replace(Schedule.from_dict(schedule, place), exact_savings=True),
         accuracy,
         confirm is not None,
-        data.get("estimate"),
+        (confirm or {}).get("estimate") or data.get("estimate"),
         fidelity.get("divergence", math.inf),
     )

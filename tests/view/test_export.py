@@ -59,13 +59,13 @@ def test_estimates_rank_points_that_keep_to_the_limits(
 ) -> None:
     """A few confirm images say less than they, all search images and how answers diverge; limits hold as confirmed."""
     dense = make_evaluation(0, 0.90, 1.0, confirm=0.90)
-    solid = replace(make_evaluation(1, 0.87, 1.2, confirm=0.87), estimate=0.885)
-    lucky = replace(make_evaluation(2, 0.90, 1.3, confirm=0.90), estimate=0.86)
+    solid = replace(make_evaluation(1, 0.87, 1.2, confirm=0.87), confirm_estimate=0.885)
+    lucky = replace(make_evaluation(2, 0.90, 1.3, confirm=0.90), confirm_estimate=0.86)
     estimated = replace(front, points=(dense, solid, lucky), dense=dense)
     assert choose(estimated, Limits(min_speedup=1.1)).trial == 1
     assert choose(estimated, Limits(min_accuracy=0.88, min_speedup=1.1)).trial == 2
     assert choose(estimated, Limits()).trial == 0  # no other is estimated within a point of it
-    closer = replace(solid, estimate=0.892)
+    closer = replace(solid, confirm_estimate=0.892)
     assert choose(replace(estimated, points=(dense, closer, lucky)), Limits()).trial == 1
 
 

@@ -122,7 +122,16 @@ def test_json_states_machine_and_flop_convention_and_confirm(study: StudyRecord,
     assert document["flop_convention"] == FLOP_CONVENTION
     assert document["hardware"] == ["cpu: AMD EPYC 7B13, 2 threads, float32, batches of 64"]
     confirm = document["points"][2]["confirm"]
-    assert set(confirm) == {"accuracy", "accuracy_ci95", "images", "fidelity", "throughput", "speedup", "spread"}
+    assert set(confirm) == {
+        "accuracy",
+        "accuracy_ci95",
+        "images",
+        "fidelity",
+        "throughput",
+        "speedup",
+        "spread",
+        "estimate",
+    }
     assert (confirm["accuracy"], confirm["images"], confirm["spread"]) == (0.891, 8000, 0.012)
 
 

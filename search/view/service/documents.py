@@ -26,6 +26,7 @@ def evaluation_document(evaluation: Evaluation) -> Document:
         "search": evaluation.search.to_dict(),
         "confirm": evaluation.confirm.to_dict() if evaluation.confirm else None,
         "estimate": evaluation.estimate,
+        "confirm_estimate": evaluation.confirm_estimate,
     }
 
 
@@ -38,6 +39,7 @@ def to_evaluation(document: Mapping[str, Any]) -> Evaluation:
         feasible=document["feasible"],
         confirm=_to_measurement(confirm) if confirm else None,
         estimate=document.get("estimate"),
+        confirm_estimate=document.get("confirm_estimate"),
     )
 
 

@@ -72,7 +72,8 @@ class MeasurementModel(BaseModel):
 class EvaluationModel(BaseModel):
     """A schedule's measurement on the search split, and for finalists on the confirm split.
 
-    estimate: the accuracy that the front is chosen by; null while that is what was counted.
+    estimate: the accuracy that the front is chosen by; null while that is what was counted. confirm_estimate: from
+    search and confirm images together, by which confirmed points are ranked.
     """
 
     model_config = _example(examples.EVALUATION)
@@ -82,6 +83,7 @@ class EvaluationModel(BaseModel):
     search: MeasurementModel
     confirm: MeasurementModel | None
     estimate: float | None = None
+    confirm_estimate: float | None = None
 
 
 class ProgressModel(BaseModel):

@@ -173,7 +173,7 @@ class TestFromTheFirstSchema:
         }
         Store.open(old, create=False).close()
         for row in before["ztp_evaluation"]:
-            row.update(complete=True, identity=None, estimate=None)
+            row.update(complete=True, identity=None, estimate=None, confirm_estimate=None)
         for row in before["ztp_study"]:
             row.update(mended_at=0.0)
         for row in before["ztp_slot"]:
@@ -239,6 +239,6 @@ class TestFromTheFirstSchema:
             command.downgrade(alembic_on(connection), "0001")
             rows = all_rows(connection)["ztp_evaluation"]
             assert "ztp_attempt" not in sa.inspect(connection).get_table_names()
-        new = {"complete", "identity", "estimate"}
+        new = {"complete", "identity", "estimate", "confirm_estimate"}
         assert rows == [{name: row[name] for name in row if name not in new} for row in kept]
         store.close()

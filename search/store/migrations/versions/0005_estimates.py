@@ -1,4 +1,4 @@
-"""The accuracy that a front is chosen by, where it is not the one that was counted."""
+"""The accuracies that a front is chosen by and that its confirmed points are ranked by, where not those counted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("ztp_evaluation", sa.Column("estimate", sa.Double))
+    op.add_column("ztp_evaluation", sa.Column("confirm_estimate", sa.Double))
 
 
 def downgrade() -> None:
+    op.drop_column("ztp_evaluation", "confirm_estimate")
     op.drop_column("ztp_evaluation", "estimate")
