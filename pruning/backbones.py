@@ -20,11 +20,11 @@ from safetensors.torch import load_file
 from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 
-from pruning.catalogue import build_demo, build_without_values
+from pruning.architectures import Family, describe
+from pruning.backbone_names import DEMO, hint
 from pruning.errors import PruningError, UnsupportedBackbone, WeightsError
-from pruning.families import Family, describe
 from pruning.model import check_untouched
-from pruning.naming import DEMO, hint
+from pruning.model_registry import build_demo, build_without_values
 
 DEMO_MEAN, DEMO_STD = (0.2860,), (0.3530,)  # of Fashion-MNIST's training pixels
 # timm interpolates these by an indexing that torch announces to read otherwise one day, which would be silently wrong

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from pruning.documents import read_yaml, write_text
 from pruning.errors import ConfigError, ScheduleError, WeightsError
 from pruning.schedule import Schedule
+from pruning.yaml_io import read_yaml, write_text
 
 if TYPE_CHECKING:
     from pruning.backbones import Backbone

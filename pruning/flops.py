@@ -1,8 +1,8 @@
 """Multiply-adds of a backbone under a schedule: a closed form, and fvcore's trace that it must equal.
 
 Convention: fvcore's, for one image: one multiply-add is one FLOP, LayerNorm counts 5 per element (4 without affine),
-RMSNorm one less, patch embedding and head are included, and so are page-rank votes and matching unless switched off.
-Elementwise operations, softmax and GELU count nothing. The trace is the judge; the closed form costs microseconds.
+RMSNorm one less, patch embedding and head are included, and so are page-rank iterations and matching unless switched
+off. Elementwise operations, softmax and GELU count nothing. The trace is the judge; the closed form costs microseconds.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import torch
 from timm.layers.norm import RmsNorm
 from torch import nn
 
+from pruning.architectures import drive
+from pruning.architectures.base import Architecture, Parts
 from pruning.errors import UncountedOperator
-from pruning.families import drive
-from pruning.families.base import Architecture, Parts
 from pruning.methods.base import GraphShape
 from pruning.model import PrunedViT, load_stages
 from pruning.schedule import Schedule

@@ -54,4 +54,4 @@ def _mixed(stages: Sequence[Planned]) -> dict[str, Any]:
 
 
 def _counts(plan: StagePlan) -> list[int]:
-    return [plan.block, plan.kept, plan.candidates, plan.similar, plan.votes]
+    return [plan.block, plan.kept, plan.candidates, plan.similar, plan.iterations]

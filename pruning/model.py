@@ -16,9 +16,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from pruning.architectures import Architecture, Family, drive
+from pruning.architectures.base import Reads, is_watched
 from pruning.errors import PruningError, ScheduleError, UnsupportedBackbone
-from pruning.families import Architecture, Family, drive
-from pruning.families.base import Reads, is_watched
 from pruning.methods import load_method
 from pruning.methods.base import Signals, TokenMethod
 from pruning.schedule import UNTOUCHED, Schedule

@@ -15,12 +15,12 @@ from typing import Any
 
 import yaml
 
-from pruning.documents import parse_yaml
 from pruning.errors import ScheduleError
 from pruning.identity import canonical_form
 from pruning.methods import method_row
 from pruning.methods.options import REVISION, REVISION_KEY, read_revision
 from pruning.stage import FIRST_DEFAULTS, STAGE_KEYS, Stage, StagePlan, plan_stage
+from pruning.yaml_io import parse_yaml
 
 DEFAULT_METHOD = "zero-tprune"
 REFERENCE_TOKENS = 196  # patch tokens of a ViT /16 at 224 px, and of the bundled demo

@@ -12,7 +12,7 @@ from typing import Any
 
 from pruning.errors import ScheduleError
 
-LEAST_PAIRED = 0.5  # the least keep of a stage whose leaving tokens each merge into one of the other half
+MIN_PAIRED = 0.5  # the least keep of a stage whose leaving tokens each merge into one of the other half
 MAX_WPR_ITERATIONS = 100  # the walk has long converged: 5 iterations agree 94-99% with 50
 FIRST_DEFAULTS = {"wpr_iterations": 5, "partition": 0.5, "similarity_share": 0.5}  # of files of the first revision
 
@@ -91,7 +91,7 @@ class StagePlan:
     kept: K, patch tokens leaving it.
     candidates: |A|, the tokens the similarity step may choose from; 0 if it takes none; r if no share of them is asked.
     similar: r, tokens that the similarity step merges into others or drops, at most |A|.
-    votes: page-rank iterations of the importance step; 0 if that step takes none.
+    iterations: page-rank iterations of the importance step; 0 if that step takes none.
     """
 
     block: int
@@ -99,7 +99,7 @@ class StagePlan:
     kept: int
     candidates: int
     similar: int
-    votes: int
+    iterations: int
 
     @property
     def survivors(self) -> int:
@@ -116,14 +116,14 @@ class StagePlan:
 class Steps:
     """Which steps a method takes, as far as counts follow from them.
 
-    similarity, importance: whether it takes these steps. votes: whether its importance step iterates.
+    similarity, importance: whether it takes these steps. iterations: whether its importance step iterates.
     partition: whether the similarity step is limited to that share of the tokens.
     pairs: whether each token that leaves merges into one of the other half, so that at most half may leave.
     """
 
     similarity: bool
     importance: bool
-    votes: bool
+    iterations: bool
     partition: bool = True
     pairs: bool = False
 
@@ -140,9 +140,9 @@ def plan_stage(stage: Stage, tokens: int, steps: Steps) -> StagePlan:
             f"keep must leave at least one patch token, got {stage.keep} of {tokens} tokens at block {stage.block}; "
             f"use at least {1 / tokens:.3g}"
         )
-    if steps.pairs and kept < int(tokens * LEAST_PAIRED):
+    if steps.pairs and kept < int(tokens * MIN_PAIRED):
         raise ScheduleError(
-            f"keep must be at least {LEAST_PAIRED} where tokens merge in pairs, got {stage.keep} of {tokens} tokens at "
+            f"keep must be at least {MIN_PAIRED} where tokens merge in pairs, got {stage.keep} of {tokens} tokens at "
             f"block {stage.block}; raise it, or merge in more stages"
         )
     dropped = tokens - kept
@@ -163,5 +163,5 @@ def plan_stage(stage: Stage, tokens: int, steps: Steps) -> StagePlan:
         kept=kept,
         candidates=candidates if similar else 0,
         similar=similar,
-        votes=stage.wpr_iterations if steps.votes and similar < dropped else 0,
+        iterations=stage.wpr_iterations if steps.iterations and similar < dropped else 0,
     )

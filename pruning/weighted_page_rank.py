@@ -14,10 +14,10 @@ from torch import Tensor
 
 
 def page_rank(attention: Tensor, iterations: int, start: Tensor | None = None, alive: Tensor | None = None) -> Tensor:
-    """Scores after `iterations` votes s <- s A.
+    """Scores after `iterations` iterations s <- s A.
 
     attention: [B, H, N, N], rows sum to 1. start: None for all ones, else [N] or [B, H, N];
-    rescaled to sum N. alive: [B, N] of 0 and 1; votes then run on the subgraph of the alive tokens, its rows
+    rescaled to sum N. alive: [B, N] of 0 and 1; iterations then run on the subgraph of the alive tokens, its rows
     renormalised, and scores sum to the number of alive tokens.
     Returns [B, H, N] float32; tokens that are not alive score 0.
 

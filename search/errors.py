@@ -18,19 +18,19 @@ class InputError(SearchError):
     """The caller asked for something that cannot be; the command line exits with 2 before anything is written."""
 
 
-class StorageUnavailable(SearchError):
+class StorageUnavailableError(SearchError):
     """The database does not answer, or has no room, now: the same call may succeed later."""
 
 
-class StorageLost(SearchError):
+class StorageLostError(SearchError):
     """The database did not answer for as long as one was told to wait for it."""
 
 
-class UnknownStudy(InputError):
+class UnknownStudyError(InputError):
     """No study of this name is in the store."""
 
 
-class SpecConflict(InputError):
+class SpecConflictError(InputError):
     """The name is taken by a study of another spec."""
 
     def __init__(self, message: str, differences: Sequence[str] = ()) -> None:
@@ -39,20 +39,20 @@ class SpecConflict(InputError):
         self.differences = tuple(differences)
 
 
-class StudyHeld(SearchError):
+class StudyPausedError(SearchError):
     """Somebody paused or stopped the study while it ran; what it found stays."""
 
 
-class TrialStopped(SearchError):
+class TrialStoppedError(SearchError):
     """A worker lost its claim on a trial, or was asked to stop; the trial's slot is free for another."""
 
 
-class LeadChanged(SearchError):
+class LeadChangedError(SearchError):
     """Another process leads the study now, or this one does, and did not before: its work there is another."""
 
 
 class Mistakes:
-    """Gathers what the user can mend, to tell all of it at once instead of the first."""
+    """Gathers user errors, to report all of them at once instead of the first."""
 
     def __init__(self) -> None:
         self._found: dict[str, None] = {}  # in order, each once

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,10 @@ import pytest
 from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
 from search.cli import main
-from search.store.fronts import Store
-from search.store.records import Accuracy, Evaluation, Front, Measurement, Setting, StudyRecord, Throughput
-from search.study.space import distributions, to_params
-from search.study.spec import StudySpec, make_spec
+from search.config.space import distributions, to_params
+from search.config.spec import StudySpec, make_spec
+from search.storage.store import Store
+from search.types import Accuracy, Evaluation, Front, Measurement, Progress, Setting, StudyRecord, Throughput
 
 pytest_plugins = ["tests.drill_table"]
 
@@ -229,3 +229,13 @@ def store(url: str, tmp_path: Path, filled_file: Path) -> Iterable[Store]:
     opened = Store.open(url)
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def progress(evaluations: list[Evaluation]) -> Callable[..., Progress]:
+    """A study somewhere on its way, with whatever fields are given changed."""
+
+    def make(**changes: Any) -> Progress:
+        return replace(Progress("running", 3, 8, 125.0, 2, 0.0498, evaluations[2], confirmed=1), **changes)
+
+    return make

@@ -1,6 +1,7 @@
 """The dependency rule, read from the imports themselves.
 
-cli -> view -> fleet -> evaluation -> store -> study -> pruning, never back up; `pruning` knows nothing of `search`;
+cli -> server -> reporting -> runtime -> evaluation | samplers | storage -> config -> types -> pruning, never back up,
+and no sideways import among the three in the middle; `pruning` knows nothing of `search`;
 no cycles; what runs no model loads no torch.
 """
 
@@ -17,8 +18,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("cli", "view", "fleet", "evaluation", "store", "study")  # each may import those after it
-GROUND = ("pruning", "search.errors", "search.logs", "studies")  # what every room may import
+LAYERS = ("cli", "server", "reporting", "runtime", "evaluation", "samplers", "storage", "config", "types")
+BESIDE = {"evaluation", "samplers", "storage"}  # of which none imports another; each layer may import those after it
+GROUND = ("pruning", "search.errors", "search.logs", "studies")  # what every layer may import
 SOURCES = sorted([*ROOT.glob("pruning/**/*.py"), *ROOT.glob("search/**/*.py")])
 HEAVY = {"torch", "timm", "fvcore", "torchvision"}
 
@@ -75,9 +77,10 @@ def broken_rules(name: str, source: str) -> list[str]:
     elif name in ("search", "search.errors", "search.logs"):
         allowed = [*GROUND]
     else:
-        room = name.split(".")[1]
-        assert room in ROOMS, f"{name} is in no room; the rooms are {', '.join(ROOMS)}"
-        allowed = [*GROUND, *(f"search.{each}" for each in ROOMS[ROOMS.index(room) :])]
+        layer = name.split(".")[1]
+        assert layer in LAYERS, f"{name} is in no layer; the layers are {', '.join(LAYERS)}"
+        below = LAYERS[LAYERS.index(layer) :]
+        allowed = [*GROUND, *(f"search.{each}" for each in below if each == layer or not {each, layer} <= BESIDE)]
     return sorted(each for each in ours if not any(is_within(each, package) for package in allowed))
 
 
@@ -90,13 +93,18 @@ def test_imports_go_down_only(name: str) -> None:
     ("name", "source", "broken"),
     [
         ("pruning.model", "from search.errors import InputError", ["search.errors"]),
-        ("search.study.spec", "import search.store.records", ["search.store.records"]),
-        ("search.store.fronts", "def f():\n    from search.view import report", ["search.view.report"]),
-        ("search.study.spec", "if TYPE_CHECKING:\n    from search.view import report", ["search.view.report"]),
-        ("search.fleet.worker", "from search import cli, store", ["search.cli"]),
-        ("search.errors", "from search.study.spec import StudySpec", ["search.study.spec"]),
-        ("search.view.report", "from search.store.records import Front\nimport pruning, rich", []),
-        ("search.cli", "from search.view.report import table", []),
+        ("search.types", "from search.config.spec import StudySpec", ["search.config.spec"]),
+        ("search.storage.store", "from search.samplers.ehvi import growth", ["search.samplers.ehvi"]),
+        ("search.storage.store", "def f():\n    from search.reporting import report", ["search.reporting.report"]),
+        (
+            "search.config.spec",
+            "if TYPE_CHECKING:\n    from search.reporting import report",
+            ["search.reporting.report"],
+        ),
+        ("search.runtime.worker", "from search import cli, storage", ["search.cli"]),
+        ("search.errors", "from search.config.spec import StudySpec", ["search.config.spec"]),
+        ("search.reporting.report", "from search.types import Front\nimport pruning, rich", []),
+        ("search.cli", "from search.reporting.report import table", []),
         ("pruning.flops", "from pruning.model import PrunedViT", []),
     ],
 )
@@ -132,10 +140,10 @@ def test_the_library_loads_its_names_on_first_use() -> None:
 LIGHT = sorted(
     name
     for name in MODULES
-    if is_within(name, "search.store")
-    or is_within(name, "search.study")
-    or name in ("search", "search.errors", "search.logs")
-    if not is_within(name, "search.store.migrations")  # scripts that Alembic runs, in a context of its own
+    if is_within(name, "search.storage")
+    or is_within(name, "search.config")
+    or name in ("search", "search.errors", "search.logs", "search.types")
+    if not is_within(name, "search.storage.migrations")  # scripts that Alembic runs, in a context of its own
 )
 
 
@@ -149,10 +157,10 @@ def loaded_by(*names: str) -> set[str]:
 @pytest.mark.parametrize(
     "names",
     [
-        ["pruning", "pruning.schedule", "pruning.stage", "pruning.documents", "pruning.methods", "pruning.config"],
+        ["pruning", "pruning.schedule", "pruning.stage", "pruning.yaml_io", "pruning.methods", "pruning.config"],
         LIGHT,
     ],
-    ids=["schedules", "store and study"],
+    ids=["schedules", "storage and config"],
 )
 def test_what_runs_no_model_loads_no_torch(names: list[str]) -> None:
     assert loaded_by(*names) & HEAVY == set()

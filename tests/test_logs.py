@@ -178,7 +178,7 @@ class TestCommandLine:
 
     def test_a_defect_of_ours_is_a_line_too(self) -> None:
         code = (
-            "import search.cli.reading as r, search.cli\n"
+            "import search.cli.inspect as r, search.cli\n"
             "def fail(storage, server): raise ZeroDivisionError('postgresql://a:s3cr3t@h/d')\n"
             "r.open_reader = fail\n"
             "search.cli.main(['--log-json', 'list'])"

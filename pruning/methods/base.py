@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from pruning.families.base import Reads
+from pruning.architectures.base import Reads
 from pruning.selection import keep_tokens
 from pruning.stage import StagePlan
 from pruning.tokens import Tokens
@@ -57,7 +57,7 @@ class GraphShape:
 class TokenMethod(ABC):
     """A pruning method: which K of n patch tokens go on, and what becomes of the others.
 
-    Laws, checked by tests/contracts/test_methods.py on every row of METHODS:
+    Invariants, checked by tests/contracts/test_methods.py on every row of METHODS:
     - prefix tokens are neither ranked, dropped nor changed, and token order is preserved;
     - what `reduce` leaves stands at the places that `select` chooses, a subset of those before, ascending;
     - where `leaves_sizes`, no size is lost but those of the tokens that it drops; elsewhere sizes are left alone;

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pruning.errors import ScheduleError
-from pruning.stage import LEAST_PAIRED, StagePlan, Steps
+from pruning.stage import MIN_PAIRED, StagePlan, Steps
 
 REVISION = 2  # of all methods' defaults; files that name none were written when it was 1
 REVISION_KEY = "revision"  # among a file's options: which defaults fill up those that it leaves out
@@ -87,7 +87,7 @@ class Method:
     @property
     def least_keep(self) -> float:
         """The least `keep` of a stage that the method can deliver for any number of tokens; 0 for any."""
-        return LEAST_PAIRED if self.pairs else 0.0
+        return MIN_PAIRED if self.pairs else 0.0
 
     def steps(self, options: Mapping[str, Any]) -> Steps:
         """What a stage's counts follow from, under these options (all of them)."""
@@ -95,7 +95,7 @@ class Method:
         return Steps(
             similarity=self.pairs or takes_similarity,
             importance=not self.pairs and options.get("importance", True),
-            votes="wpr_iterations" in self.stage_fields,
+            iterations="wpr_iterations" in self.stage_fields,
             partition="partition" in self.stage_fields,
             pairs=self.pairs,
         )

@@ -17,7 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pruning.families.base import Reads
+from pruning.architectures.base import Reads
 from pruning.merging import Match, merge_tokens
 from pruning.methods.base import GraphShape, Signals, TokenMethod
 from pruning.selection import ascending, draw, gather, keep_highest, keep_tokens
@@ -64,10 +64,10 @@ class ZeroTPrune(TokenMethod):
         return bool((plan.similar and self.merges_similar) or (plan.unimportant and self.merges_unimportant))
 
     def reads_for(self, plan: StagePlan, class_token: bool) -> Reads:
-        votes = max(plan.votes, PRE_RANKING_VOTES if self._pre_ranks(plan) else 0)
-        if not votes:
+        iterations = max(plan.iterations, PRE_RANKING_VOTES if self._pre_ranks(plan) else 0)
+        if not iterations:
             return "nothing"
-        return "class_row" if self.personalized and class_token and votes == 1 else "attention"
+        return "class_row" if self.personalized and class_token and iterations == 1 else "attention"
 
     def _pre_ranks(self, plan: StagePlan) -> bool:
         """Whether tokens are ranked before any of them goes: to split them, or to weigh them."""
@@ -115,7 +115,7 @@ class ZeroTPrune(TokenMethod):
 
     def _part(self, signals: Signals, plan: StagePlan, alive: Tensor | None) -> tuple[Tensor, Tensor]:
         """The I step: the tokens that stay [B, K], ascending, and those of the alive that go [B, survivors - K]."""
-        ranks = self._rank(signals, plan.votes, alive, plan.survivors)
+        ranks = self._rank(signals, plan.iterations, alive, plan.survivors)
         if alive is not None:
             ranks = ranks.masked_fill(~alive, -1.0)  # scores are never negative
         order = ranks.argsort(dim=-1, descending=True, stable=True)
@@ -124,14 +124,14 @@ class ZeroTPrune(TokenMethod):
     def _pre_rank(self, signals: Signals, plan: StagePlan) -> Tensor | None:
         return self._rank(signals, PRE_RANKING_VOTES, None, plan.tokens) if self._pre_ranks(plan) else None
 
-    def _rank(self, signals: Signals, votes: int, alive: Tensor | None, patches: int) -> Tensor:
+    def _rank(self, signals: Signals, iterations: int, alive: Tensor | None, patches: int) -> Tensor:
         """Importance [B, n] of the patch tokens on the graph of the alive ones (prefix tokens always are)."""
         prefix = signals.prefix
         everyone = None
         if alive is not None:
             everyone = torch.cat((alive.new_ones(alive.shape[0], prefix), alive), dim=1)  # [B, N]
         from_class = self.personalized and signals.class_token
-        if from_class and votes == 1:
+        if from_class and iterations == 1:
             scores = self._class_row(signals, everyone, patches + prefix)
         else:
             assert signals.attention is not None
@@ -143,7 +143,7 @@ class ZeroTPrune(TokenMethod):
                 )
             elif self.class_start and signals.class_token:
                 start = class_start(graph.shape[-1], patches + prefix, graph.device)
-            scores = page_rank(graph, votes, start, everyone)  # [B, H, N]
+            scores = page_rank(graph, iterations, start, everyone)  # [B, H, N]
         heads = head_filter(scores, self.v_min, self.v_max, everyone) if self.head_filter else None
         return aggregate(scores, heads, self.aggregation)[:, prefix:]
 
@@ -185,15 +185,15 @@ class ZeroTPrune(TokenMethod):
     def flops(self, plan: StagePlan, shape: GraphShape) -> int:
         """H N^2 an iteration, and once for the rows' surviving mass, or H N d for the class token's row alone;
         |A| |B| D for matching candidates with references, and as much for what goes with what stays."""
-        reads, votes = self.reads_for(plan, shape.class_token), 0
+        reads, iterations = self.reads_for(plan, shape.class_token), 0
         ranking = shape.heads * shape.tokens * shape.head_width if reads == "class_row" else 0
         if reads == "attention":
             one_row = self.personalized and shape.class_token  # an iteration that needs no product
-            votes = 0 if one_row or not self._pre_ranks(plan) else PRE_RANKING_VOTES
-            if plan.unimportant and not (one_row and plan.votes == 1):
-                votes += plan.votes + (1 if plan.similar else 0)
+            iterations = 0 if one_row or not self._pre_ranks(plan) else PRE_RANKING_VOTES
+            if plan.unimportant and not (one_row and plan.iterations == 1):
+                iterations += plan.iterations + (1 if plan.similar else 0)
         width = shape.width if self.feature in ("input", "output") else shape.heads * shape.head_width
         pairs = plan.candidates * (plan.tokens - plan.candidates) if plan.similar else 0
         if self.merges_unimportant:
             pairs += plan.unimportant * plan.kept
-        return ranking + votes * shape.heads * shape.tokens**2 + pairs * width
+        return ranking + iterations * shape.heads * shape.tokens**2 + pairs * width

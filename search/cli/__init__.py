@@ -17,7 +17,7 @@ import typer
 
 from pruning.errors import PruningError
 from search import logs
-from search.cli import caching, catalogue, comparing, launching, looking, operating, reading, serving
+from search.cli import admin, backbones, cache, compare, inspect, launch, serve, visualize
 from search.errors import InputError, SearchError
 
 FAILED, INVALID = 1, 2
@@ -28,28 +28,28 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 COMMANDS: dict[str, Callable[..., None]] = {
-    "launch": launching.launch,
-    "list": reading.list_studies,
-    "status": reading.study_status,
-    "front": reading.front,
-    "export": reading.export,
-    "evaluate": reading.evaluate,
-    "compare": comparing.compare,
-    "visualize": looking.visualize,
-    "dashboard": reading.dashboard,
-    "backbones": catalogue.backbones,
-    "serve": serving.serve,
-    "worker": launching.worker,
-    "cache": caching.cache,
-    "doctor": operating.doctor,
+    "launch": launch.launch,
+    "list": inspect.list_studies,
+    "status": inspect.study_status,
+    "front": inspect.front,
+    "export": inspect.export,
+    "evaluate": inspect.evaluate,
+    "compare": compare.compare,
+    "visualize": visualize.visualize,
+    "dashboard": inspect.dashboard,
+    "backbones": backbones.backbones,
+    "serve": serve.serve,
+    "worker": launch.worker,
+    "cache": cache.cache,
+    "doctor": admin.doctor,
 }
 for name, command in COMMANDS.items():
     app.command(name)(command)
-app.add_typer(operating.database, name="db")
+app.add_typer(admin.database, name="db")
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Run `ztp` with `argv` (default: this process's) and exit. What the user can mend is one line on stderr."""
+    """Run `ztp` with `argv` (default: this process's) and exit. User errors are printed as one line on stderr."""
     try:
         app(args=argv, prog_name="ztp")
     except (InputError, PruningError) as error:

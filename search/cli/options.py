@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from search.study.shipped import builtin_names
+from search.config.builtin_studies import builtin_names
 
 if TYPE_CHECKING:
-    from search.store.fronts import Store
-    from search.view.lookup import Reader
+    from search.reporting.queries import Reader
+    from search.storage.store import Store
 
 DEFAULT_STORAGE = "sqlite:///ztp.db"
 STUDY_NAMED = f"the path of a YAML file, or a built-in study ({', '.join(builtin_names())})"
@@ -58,7 +58,7 @@ def exit_code(error: KeyboardInterrupt) -> int:
 
 def open_store(storage: str) -> Store:
     """The store of a command that reads: it is not created. Raises InputError."""
-    from search.store.fronts import Store
+    from search.storage.store import Store
 
     return Store.open(storage, create=False)
 
@@ -67,6 +67,6 @@ def open_reader(storage: str, server: str | None) -> Reader:
     """What answers a command that reads: the server if one is named, else the store. Raises InputError."""
     if not server:
         return open_store(storage)
-    from search.view.client import Client  # only now: the HTTP client, for a tenth of a second
+    from search.server.client import Client  # only now: the HTTP client, for a tenth of a second
 
     return Client(server)

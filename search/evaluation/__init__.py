@@ -1,1 +1,1 @@
-"""The zero-shot evaluator; the only room that runs models."""
+"""The zero-shot evaluator; the only layer that runs models."""

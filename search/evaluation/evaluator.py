@@ -17,11 +17,11 @@ from torch import Tensor
 from pruning.model import PrunedViT
 from pruning.schedule import UNTOUCHED, Schedule
 from pruning.tokens import Tokens
-from search.evaluation.images.splits import Split
+from search.evaluation.data.splits import Split
 from search.evaluation.intervals import wilson
-from search.evaluation.prefix import PrefixCache
+from search.evaluation.prefix_cache import PrefixCache
 from search.evaluation.reference import DenseReference, Seen
-from search.store.records import Accuracy
+from search.types import Accuracy
 
 Bits = NDArray[np.bool_]
 Positions = NDArray[np.int64]

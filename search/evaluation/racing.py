@@ -4,8 +4,8 @@ FLOPs and speed are known before the first image; accuracy alone is uncertain. S
 image, with the rival it would have to beat: the most accurate point of the front that is at least as fast. It is
 stopped as soon as the images seen make a worthwhile gain over the rival implausible.
 
-Images are seen in one order, drawn with unequal chances (`search.evaluation.order`). Step t draws image I among
-those left with probability q(I) = w(I) / (sum of w left). With x(I) the difference of correctness, schedule minus
+Images are seen in one order, drawn with unequal chances (`search.evaluation.image_sampling`). Step t draws image I
+among those left with probability q(I) = w(I) / (sum of w left). With x(I) the difference of correctness, schedule minus
 rival, in {-1, 0, 1}, and S its sum over the images seen before,
 
     Z_t = (S + x(I) / q(I)) / M
@@ -34,21 +34,21 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from search.evaluation.order import Floats, ImageOrder
+from search.evaluation.image_sampling import Floats, ImageOrder
 
 BETS = np.geomspace(1.0, 32.0, 4)  # times the gain that they suit best; most are capped by CAUTION anyway
-CAUTION = 0.75  # a bet risks at most this share of its wealth on one image
+MAX_BET_SHARE = 0.75  # a bet risks at most this share of its wealth on one image
 LEVEL = 0.05  # of the intervals
 PRECISION = 1e-4  # of the intervals' ends
 ROUNDING = 1e-6  # images: 0.07 * 100 is more than 7 in floating point
 
-RUNG = 1.05  # each look is at this many times the images of the look before; looking costs time, not certainty
+CHECK_GROWTH = 1.05  # each look is at this many times the images of the look before; looking costs time, not certainty
 
 Bits = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Hurdle:
+class Requirement:
     """A schedule is to be more accurate than `rival` ([M] correctness in split order) by `gain` or more."""
 
     rival: Bits
@@ -62,33 +62,33 @@ class Race:
     dense: [M] correctness of the dense model in split order, with which a stopped schedule's images are paired.
     """
 
-    hurdles: tuple[Hurdle, ...]
+    requirements: tuple[Requirement, ...]
     alpha: float
     dense: Bits
 
 
-class Lap:
+class SequentialTest:
     """One schedule in a race, batch after batch."""
 
     def __init__(self, order: ImageOrder, race: Race | None, start: int = 0) -> None:
         """start: images for which the schedule was chosen; they count, but are no evidence."""
         self._order, self._start = order, start
-        hurdles = race.hurdles if race and race.alpha else ()
-        self._hurdles = [(hurdle.rival[order.positions], hurdle.gain) for hurdle in hurdles]
-        self._alpha = race.alpha / len(hurdles) if race and hurdles else 0.0
+        requirements = race.requirements if race and race.alpha else ()
+        self._hurdles = [(requirement.rival[order.positions], requirement.gain) for requirement in requirements]
+        self._alpha = race.alpha / len(requirements) if race and requirements else 0.0
         self._next_look = 0.0
 
     def may_go_on(self, seen: Bits) -> bool:
         """Whether all hurdles may still be taken. seen: correctness of the images so far, in the race's order."""
         if len(seen) < self._next_look:
             return True
-        self._next_look = RUNG * len(seen)
+        self._next_look = CHECK_GROWTH * len(seen)
         return not any(
-            cannot_gain(self._order, seen, rival, gain, self._alpha, self._start) for rival, gain in self._hurdles
+            is_futile(self._order, seen, rival, gain, self._alpha, self._start) for rival, gain in self._hurdles
         )
 
 
-def cannot_gain(order: ImageOrder, correct: Bits, rival: Bits, gain: float, alpha: float, start: int = 0) -> bool:
+def is_futile(order: ImageOrder, correct: Bits, rival: Bits, gain: float, alpha: float, start: int = 0) -> bool:
     """Whether a schedule's accuracy over all images is below its rival's plus `gain`, with error `alpha` at most.
 
     correct: [images seen] of the schedule; rival: [M] of all images; both in the order of `order`.
@@ -116,7 +116,7 @@ def log_wealth(order: ImageOrder, difference: Floats, can_gain: Bits, gain: floa
     rarest = np.maximum.accumulate(np.where(can_gain, 1 / order.weights, 0.0)[::-1])[::-1][:seen]
     most = (before + left * rarest) / images
     with np.errstate(divide="ignore"):
-        limit = np.where(most > gain, CAUTION / (most - gain), np.inf)
+        limit = np.where(most > gain, MAX_BET_SHARE / (most - gain), np.inf)
     bets = np.minimum(BETS[:, None] * (images / left) ** 2, limit)  # the variance of a step falls with left squared
     bets[:, :start] = 0
     wealths = np.cumsum(np.log1p(bets * (gain - estimates)), axis=1)

@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from search.evaluation.guess import LEAST_ODDS
-from search.evaluation.order import ImageOrder
+from search.evaluation.image_sampling import ImageOrder
 from search.evaluation.racing import mean_difference
-from search.store.records import Fidelity
+from search.evaluation.regression_estimator import MIN_ODDS
+from search.types import Fidelity
 
 Bits = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -100,5 +100,5 @@ def fidelity_of(order: ImageOrder | None, seen: Seen) -> Fidelity | None:
         divergence, error = mean_difference(order, seen.divergence)
         changed = mean_difference(order, seen.changed.astype(float))[0]
     # an image that changed says little if it is the only one: one of LEAST_ODDS is always possible
-    changed = min(max(changed, LEAST_ODDS / images), 1.0)
+    changed = min(max(changed, MIN_ODDS / images), 1.0)
     return Fidelity(min(max(agreement, 0.0), 1.0), max(divergence, 0.0), error, float(np.sqrt(changed / images)))

@@ -22,7 +22,7 @@ from torch import Tensor
 from pruning.model import PrunedViT
 from pruning.schedule import UNTOUCHED, Schedule
 from search.evaluation.device import synchronize
-from search.store.records import Throughput
+from search.types import Throughput
 
 Model = Callable[[Tensor], object]
 

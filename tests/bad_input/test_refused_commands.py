@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from search.store.fronts import Store
+from search.storage.store import Store
 from tests.bad_input.documents import Row, Ztp, snapshot
 
 # Commands that name what is not there, or ask for what cannot be; the store holds the study "shirts"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from search.store.fronts import Store
+from search.storage.store import Store
 from tests.bad_input.documents import DEMO, Row, Ztp, changed
 
 # Storages

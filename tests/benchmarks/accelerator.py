@@ -22,7 +22,7 @@ from pruning.backbones import Backbone, load_backbone
 from pruning.flops import FlopCounter
 from pruning.model import PrunedViT
 from pruning.schedule import UNTOUCHED, Schedule
-from search.evaluation.contenders import Contender, nearest_below, paper_blocks, read_contenders
+from search.evaluation.compare.entries import Contender, nearest_below, paper_blocks, read_contenders
 from search.evaluation.device import DTYPES, choose_device
 from search.evaluation.throughput import REPEATS, time_against
 from tests.benchmarks.table import Table, make_parser

@@ -55,8 +55,8 @@ class Counted:
 
 def measure(trials: int, window: int) -> list[dict[str, Any]]:
     """A row for the trials up to EARLY, and one for the last; each number is of one trial, the mean of the window's."""
-    from search.evaluation.bench import Bench
-    from search.store.fronts import Store
+    from search.evaluation.schedule_evaluator import ScheduleEvaluator
+    from search.storage.store import Store
     from tests.drills.nursery import _worker, drill_spec, prepare
     from tests.drills.postgres import PostgreSQL
 
@@ -65,7 +65,7 @@ def measure(trials: int, window: int) -> list[dict[str, Any]]:
         server = PostgreSQL(Path(folder) / "data")
         store, spec = Store.open(server.new_database()), drill_spec("coordination", trials)
         prepare(store, spec)
-        worker = _worker(store, store.study(spec.name), Bench.open(spec), 0, 0.0)
+        worker = _worker(store, store.study(spec.name), ScheduleEvaluator.open(spec), 0, 0.0)
         done, counted = 0, Counted()
         for mark in sorted({min(EARLY, trials), trials}):
             worker.run(at_most=mark - window - done)

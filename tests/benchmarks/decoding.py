@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from search.evaluation.images import cache, decoded
-from search.evaluation.images.preprocessing import Preprocessing
-from search.evaluation.images.readers import open_reader
+from search.evaluation.data import decode_cache, decode_cache_files
+from search.evaluation.data.preprocessing import Preprocessing
+from search.evaluation.data.readers import open_reader
 from tests.benchmarks.table import Table, make_parser
 
 QUALITY = 90
@@ -39,7 +39,7 @@ class Decode:
     def __init__(self, folder: Path) -> None:
         self._reader, self._preprocess = open_reader(str(folder)), Preprocessing(TRANSFORM)
 
-    def __call__(self, index: int) -> decoded.Pixels:
+    def __call__(self, index: int) -> decode_cache.Pixels:
         with self._reader.open(index) as image:
             return self._preprocess(image)
 
@@ -99,19 +99,19 @@ def measure(arguments: argparse.Namespace, folder: Path) -> None:
     for processes in arguments.processes:
         os.environ["ZTP_CACHE"] = str(folder / f"cache-{processes}")
         shape = decode(0).shape
-        ask = partial(decoded.decode_once, "key", order, decode, shape, processes=processes)
+        ask = partial(decode_cache.decode_once, "key", order, decode, shape, processes=processes)
         told = Told()
-        with patch.object(decoded, "decode_chunks", told.around(decoded.decode_chunks)):
+        with patch.object(decode_cache, "decode_chunks", told.around(decode_cache.decode_chunks)):
             seconds, result = timed(ask)
         again, _ = timed(ask)
         reference = result.pixels if reference is None else reference
         assert np.array_equal(reference, result.pixels), "the number of processes changed a pixel"
         rates = {"images/s": len(order) / seconds, "steady images/s": told.rate()}
         table.add({"processes": processes, "seconds": seconds, **rates, "again, ms": 1e3 * again})
-    table.finish({"JPEG, mean kB": size / 1000, "cache": cache.gib(reference.nbytes)})
+    table.finish({"JPEG, mean kB": size / 1000, "cache": decode_cache_files.gib(reference.nbytes)})
 
 
-def timed(call: Callable[[], decoded.Decoded]) -> tuple[float, decoded.Decoded]:
+def timed(call: Callable[[], decode_cache.Decoded]) -> tuple[float, decode_cache.Decoded]:
     began = time.perf_counter()
     result = call()
     return time.perf_counter() - began, result

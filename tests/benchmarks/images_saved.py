@@ -22,11 +22,11 @@ import optuna
 import torch
 from numpy.typing import NDArray
 
-from search.evaluation.order import ImageOrder, draw_order, unpack_strata
-from search.evaluation.racing import Bits, Hurdle, Lap, Race
-from search.fleet.worker import FACTS
-from search.store.fronts import Store
-from search.study.spec import StudySpec, read_spec
+from search.config.spec import StudySpec, read_spec
+from search.evaluation.image_sampling import ImageOrder, draw_order, unpack_strata
+from search.evaluation.racing import Bits, Race, Requirement, SequentialTest
+from search.runtime.worker import FACTS
+from search.storage.store import Store
 from tests.benchmarks.table import Table, make_parser
 from tests.benchmarks.timed_runs import CONFIRM_IMAGES, search_only
 
@@ -95,8 +95,8 @@ def replay(study: Study, alpha: float, strata: int) -> Outcome:
     for trial in study.trials:
         as_fast = [each for each in complete if each.images_per_s >= trial.images_per_s]
         rival = max(as_fast, key=lambda each: each.correct.mean(), default=None)
-        hurdles = () if rival is None else (Hurdle(rival.correct, tolerance),)
-        images = race(order, trial, Race(hurdles, alpha, study.dense), batch)
+        requirements = () if rival is None else (Requirement(rival.correct, tolerance),)
+        images = race(order, trial, Race(requirements, alpha, study.dense), batch)
         seen += images
         if images == len(order):
             complete.append(trial)
@@ -108,7 +108,7 @@ def replay(study: Study, alpha: float, strata: int) -> Outcome:
 
 def race(order: ImageOrder, trial: Measured, rivals: Race, batch: int) -> int:
     """How many images the trial sees."""
-    lap, correct = Lap(order, rivals), trial.correct[order.positions]
+    lap, correct = SequentialTest(order, rivals), trial.correct[order.positions]
     for seen in range(batch, len(order), batch):
         if not lap.may_go_on(correct[:seen]):
             return seen

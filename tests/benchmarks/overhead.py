@@ -18,13 +18,13 @@ import numpy as np
 import torch
 
 from pruning.schedule import UNTOUCHED, Schedule
-from search.evaluation.bench import Bench
+from search.config.spec import read_spec
 from search.evaluation.evaluator import Bits
 from search.evaluation.reference import Seen
-from search.fleet.worker import FACTS, Worker
-from search.store.fronts import Store
-from search.study.spec import read_spec
-from search.view import report, status
+from search.evaluation.schedule_evaluator import ScheduleEvaluator
+from search.reporting import report, status
+from search.runtime.worker import FACTS, Worker
+from search.storage.store import Store
 from tests.benchmarks.table import Table, make_parser
 
 WINDOW = 20  # trials around each mark whose median counts
@@ -35,7 +35,7 @@ STEP = 50  # images between two looks of the race
 class Simulated:
     """In the place of the evaluator: an image is right unless the schedule drops too much for it."""
 
-    def __init__(self, bench: Bench, seconds: float = 0.0) -> None:
+    def __init__(self, bench: ScheduleEvaluator, seconds: float = 0.0) -> None:
         """seconds: how long it takes to see all images."""
         self._bench, self._pause_s = bench, seconds * STEP / IMAGES
         self._hardness = np.random.default_rng(0).random(IMAGES)
@@ -54,7 +54,7 @@ class Simulated:
 def seconds_per_trial(store: Store, trials: int) -> list[float]:
     """Run a study of `trials` trials on the simulated objective; what each took."""
     spec = read_spec("demo", {"data.search_images": IMAGES, "budget": {"trials": trials}})
-    bench = Bench.open(spec)
+    bench = ScheduleEvaluator.open(spec)
     facts = bench.find_facts()
     record = store.add_study(spec)
     store.set_provenance(record.id, {FACTS: facts.to_dict(), "hardware": facts.hardware})

@@ -24,10 +24,10 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 from pruning import PrunedViT, Schedule, prune, trace_flops
 from pruning.backbones import load_backbone
 from pruning.errors import ScheduleError
-from search.evaluation.images.splits import open_images
-from search.study.baselines import baselines
-from search.study.space import distributions, to_params, to_schedule
-from search.study.spec import read_spec
+from search.config.space import distributions, to_params, to_schedule
+from search.config.spec import read_spec
+from search.config.starting_schedules import baselines
+from search.evaluation.data.splits import open_images
 
 BATCH = 50
 TIMED_BATCHES = 10

@@ -15,11 +15,11 @@ import torch
 from pruning.backbones import load_backbone
 from pruning.model import PrunedViT
 from pruning.schedule import Schedule
+from search.config.space import distributions, to_schedule
+from search.config.spec import StudySpec, read_spec
+from search.evaluation.data.splits import open_images
 from search.evaluation.device import DTYPES
 from search.evaluation.evaluator import Evaluator
-from search.evaluation.images.splits import open_images
-from search.study.space import distributions, to_schedule
-from search.study.spec import StudySpec, read_spec
 from tests.benchmarks.table import Table, make_parser
 
 

@@ -21,13 +21,13 @@ from pruning import Schedule, count_flops
 from pruning.backbones import load_backbone
 from pruning.methods import METHODS
 from pruning.model import PrunedViT
+from search.config.sections import SpaceSpec
+from search.config.space import smallest
+from search.config.spec import read_spec
 from search.evaluation.device import DTYPES, choose_device
-from search.evaluation.profile import LatencyProfile
-from search.evaluation.profiling import measure_profile, stage_kinds
+from search.evaluation.latency_profile import LatencyProfile
+from search.evaluation.latency_profiler import measure_profile, stage_kinds
 from search.evaluation.throughput import REPEATS, time_pairs
-from search.study.sections import SpaceSpec
-from search.study.space import smallest
-from search.study.spec import read_spec
 from tests.benchmarks.prefix_cache import draw
 from tests.benchmarks.table import Table, make_parser
 

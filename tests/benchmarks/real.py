@@ -34,19 +34,19 @@ from typing import Any
 import numpy as np
 import torch
 
+from pruning.backbone_names import DEMO
 from pruning.backbones import Backbone, load_backbone
 from pruning.errors import PruningError
 from pruning.methods import METHODS
-from pruning.naming import DEMO
 from pruning.schedule import UNTOUCHED, Schedule
+from search.config.spec import StudySpec, make_spec
 from search.errors import InputError, SearchError
+from search.evaluation.calibration import choose_dtype
+from search.evaluation.data.splits import Images, open_all
 from search.evaluation.device import DTYPES, choose_device
+from search.evaluation.evaluation_context import EvaluationContext
 from search.evaluation.evaluator import Evaluator
-from search.evaluation.facts import choose_dtype
-from search.evaluation.images.splits import Images, open_all
 from search.evaluation.reference import DenseReference
-from search.evaluation.rig import Rig
-from search.study.spec import StudySpec, make_spec
 from tests.benchmarks import real_ablation
 from tests.benchmarks.real_fronts import read_fronts
 from tests.benchmarks.real_rows import AGAINST, COLUMNS, Course, median_row
@@ -92,7 +92,7 @@ def run(arguments: argparse.Namespace) -> None:
     fronts = read_fronts(arguments.front)
     backbone = load_backbone(spec.backbone.name, spec.backbone.weights)
     images = choose_images(spec, backbone, arguments.images, arguments.exclude)
-    rig = Rig(spec, backbone, images, choose_device(spec.runtime.device))
+    rig = EvaluationContext(spec, backbone, images, choose_device(spec.runtime.device))
     dtype, reason = choose_dtype(spec.runtime, rig.cast, rig.search_split, rig.device)
     rig.set_model(dtype)
     evaluator = Evaluator(

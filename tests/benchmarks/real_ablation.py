@@ -12,7 +12,7 @@ from typing import Any
 
 from pruning.errors import PruningError
 from pruning.methods import METHODS
-from search.evaluation.contenders import STAGE_OPTIONS, Contender
+from search.evaluation.compare.entries import STAGE_OPTIONS, Contender
 from tests.benchmarks.real_schedules import Entry, Ground, Level, paper_shape
 
 PERCENT = 33.0  # less than the untouched model's FLOPs: as in the paper's ablation, 3.08 of 4.6 GFLOPs

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pruning.documents import read_yaml
 from pruning.schedule import Schedule
+from pruning.yaml_io import read_yaml
 from search.errors import InputError
-from search.evaluation.contenders import Cost
+from search.evaluation.compare.entries import Cost
 from tests.benchmarks.real_schedules import Entry, Level
 
 NAME = "searched"

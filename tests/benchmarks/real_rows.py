@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pruning.schedule import UNTOUCHED, Schedule
-from search.evaluation.comparison import Costs, mcnemar
+from search.evaluation.compare.statistics import Costs, mcnemar
+from search.evaluation.evaluation_context import EvaluationContext
 from search.evaluation.evaluator import Evaluator
 from search.evaluation.intervals import Z95
 from search.evaluation.reference import Seen
-from search.evaluation.rig import Rig
 from search.evaluation.throughput import PairedTiming
 from tests.benchmarks.real_schedules import Entry
 
@@ -52,7 +52,7 @@ class Answers:
 class Course:
     """Runs each schedule once, however many rows it stands in."""
 
-    def __init__(self, rig: Rig, evaluator: Evaluator, with_speed: bool) -> None:
+    def __init__(self, rig: EvaluationContext, evaluator: Evaluator, with_speed: bool) -> None:
         """evaluator: with a reference, so that answers are compared with the dense model's."""
         self._rig, self._evaluator, self._with_speed = rig, evaluator, with_speed
         self._known: dict[str, Answers] = {}

@@ -9,11 +9,12 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from pruning.architectures import Family
 from pruning.errors import PruningError, ScheduleError
-from pruning.families import Family
 from pruning.schedule import Schedule
 from pruning.stage import Stage
-from search.evaluation.contenders import (
+from search.config import published_schedules as published
+from search.evaluation.compare.entries import (
     Contender,
     Cost,
     dearest_below,
@@ -21,7 +22,6 @@ from search.evaluation.contenders import (
     paper_blocks,
     read_contenders,
 )
-from search.study import published_schedules as published
 
 EQUAL = "three equal stages"
 SCALE_STEPS = 1000  # a scale of published counts has three digits: of 100 tokens a step is a tenth of one

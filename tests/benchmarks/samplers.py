@@ -26,12 +26,12 @@ from typing import Any
 
 import optuna
 
-from search.fleet.worker import FACTS
-from search.store.fronts import Store
-from search.store.records import Evaluation
-from search.study.baselines import baselines
-from search.study.samplers import SAMPLERS
-from search.study.spec import StudySpec, read_spec
+from search.config.spec import StudySpec, read_spec
+from search.config.starting_schedules import baselines
+from search.runtime.worker import FACTS
+from search.samplers.registry import SAMPLERS
+from search.storage.store import Store
+from search.types import Evaluation
 from tests.benchmarks.table import Table, make_parser
 from tests.benchmarks.timed_runs import CONFIRM_IMAGES, search_only
 from tests.benchmarks.yardstick import Scored, Yardstick

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 import pruning.model
 from pruning import Schedule, Stage, count_flops
+from pruning.architectures import describe
 from pruning.backbones import load_backbone
 from pruning.errors import ScheduleError
-from pruning.families import describe
 from pruning.flops import FlopCounter
 from pruning.model import PrunedViT
 from pruning.schedule import UNTOUCHED

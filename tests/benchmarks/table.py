@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from pruning.documents import write_text
+from pruning.yaml_io import write_text
 from tests.benchmarks.hardware import hardware_line
 
 

@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pruning.documents import write_text
+from pruning.yaml_io import write_text
 from search.errors import InputError
 from tests.benchmarks.table import Table, make_parser
 from tests.benchmarks.timed_runs import CONFIRM_IMAGES, Job, Point, Run, run

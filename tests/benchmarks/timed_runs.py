@@ -26,9 +26,9 @@ from typing import Any
 import optuna
 
 from pruning.schedule import Schedule
-from search.fleet.launch import launch
-from search.store.records import Progress
-from search.study.spec import StudySpec, read_spec
+from search.config.spec import StudySpec, read_spec
+from search.runtime.launch import launch
+from search.types import Progress
 from tests.benchmarks import plain_optuna
 from tests.benchmarks.yardstick import Scored
 

@@ -19,23 +19,23 @@ from typing import Any
 import torch
 
 from pruning.model import PrunedViT
-from search.evaluation import bench, profiling, racing
-from search.evaluation.images.splits import Split
-from search.fleet.launch import launch
-from search.fleet.trials import Trials
-from search.fleet.worker import Worker
-from search.store.fronts import Store
-from search.study.frontier import FrontierSampler
-from search.study.spec import read_spec
+from search.config.spec import read_spec
+from search.evaluation import latency_profiler, racing, schedule_evaluator
+from search.evaluation.data.splits import Split
+from search.runtime.launch import launch
+from search.runtime.optuna_bridge import OptunaBridge
+from search.runtime.worker import Worker
+from search.samplers.ehvi_sampler import EHVISampler
+from search.storage.store import Store
 from tests.benchmarks.table import Table, make_parser
 
 PARTS: dict[str, list[tuple[Any, str]]] = {
     "model": [(PrunedViT, name) for name in ("forward", "embed", "advance", "head", "run_stage")]
-    + [(profiling, "_take_turns")],
+    + [(latency_profiler, "_take_turns")],
     "images": [(Split, "take"), (Split, "batch")],
-    "racing": [(racing.Lap, "may_go_on"), (bench, "estimate"), (bench, "guess")],
-    "sampler": [(FrontierSampler, "sample_relative")],
-    "asking Optuna": [(Trials, "ask")],
+    "racing": [(racing.SequentialTest, "may_go_on"), (schedule_evaluator, "estimate"), (schedule_evaluator, "guess")],
+    "sampler": [(EHVISampler, "sample_relative")],
+    "asking Optuna": [(OptunaBridge, "ask")],
     "saving": [(Worker, "_save")],
     "store": [(Store, name) for name in ("reserve", "take", "start", "known", "front", "progress")],
 }

@@ -18,14 +18,14 @@ from typing import Any
 
 import torch
 
-from search.study.spec import read_spec
+from search.config.spec import read_spec
 from tests.benchmarks.table import Table, make_parser
 
 CODE = """
 import json, sys, time
 import torch
-from search.fleet.launch import launch
-from search.study.spec import make_spec
+from search.runtime.launch import launch
+from search.config.spec import make_spec
 torch.set_num_threads(1)
 began, ended, images = None, 0.0, 0
 def observe(progress):

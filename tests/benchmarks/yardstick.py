@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import torch
 
 from pruning.schedule import UNTOUCHED, Schedule
-from search.evaluation.bench import Bench
+from search.config.spec import StudySpec
+from search.evaluation.calibration import Calibration
 from search.evaluation.evaluator import Evaluator
-from search.evaluation.facts import Facts
-from search.store import pareto
-from search.store.versions import ACCURACY_BELOW_DENSE, REFERENCE_SPEEDUP
-from search.study.spec import StudySpec
+from search.evaluation.schedule_evaluator import ScheduleEvaluator
+from search.storage import pareto
+from search.storage.fronts import ACCURACY_BELOW_DENSE, REFERENCE_SPEEDUP
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,9 @@ class Yardstick:
     """Takes the latency profile and the dense accuracy of a study's bench once, when it is made."""
 
     def __init__(self, spec: StudySpec) -> None:
-        """spec: objectives.throughput must be "profiled". Raises InputError or PruningError like `Bench.open`."""
-        bench = self._bench = Bench.open(spec)
+        """spec: objectives.throughput must be "profiled". Raises InputError or PruningError like
+        `ScheduleEvaluator.open`."""
+        bench = self._bench = ScheduleEvaluator.open(spec)
         bench.find_facts()
         evaluator = Evaluator(
             bench.model, bench.search_split, spec.objectives.accuracy, spec.runtime.batch_size, bench.device
@@ -45,7 +46,7 @@ class Yardstick:
         return self._bench.device
 
     @property
-    def facts(self) -> Facts:
+    def facts(self) -> Calibration:
         return self._bench.facts
 
     @property

@@ -13,9 +13,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from search.store.fronts import Store
-from search.store.records import Evaluation, StudyRecord
-from search.study.spec import StudySpec, make_spec
+from search.config.spec import StudySpec, make_spec
+from search.storage.store import Store
+from search.types import Evaluation, StudyRecord
 
 Ztp = Callable[..., Any]
 
@@ -118,7 +118,9 @@ def test_several_fronts_at_once(ztp: Ztp) -> None:
 
 def test_all_mistakes_are_told_at_once_before_anything_is_loaded(ztp: Ztp, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of flags, of a file, and those that only the backbone's shape and the images can tell."""
-    monkeypatch.setattr("search.evaluation.contest.load_backbone", lambda *given: pytest.fail("weights were loaded"))
+    monkeypatch.setattr(
+        "search.evaluation.compare.runner.load_backbone", lambda *given: pytest.fail("weights were loaded")
+    )
     Path("tiny.yaml").write_text(yaml.safe_dump(STUDY))
     other = {**CONFIGURATION, "backbone": {"name": "test_vit", "weights": "random"}}
     Path("other.yaml").write_text(yaml.safe_dump(other))
@@ -146,7 +148,9 @@ def test_a_misspelt_backbone_is_told_with_its_missing_images(ztp: Ztp) -> None:
 def test_a_backbone_that_cannot_be_pruned_is_refused_before_its_weights_are_fetched(
     ztp: Ztp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search.evaluation.contest.load_backbone", lambda *given: pytest.fail("weights were loaded"))
+    monkeypatch.setattr(
+        "search.evaluation.compare.runner.load_backbone", lambda *given: pytest.fail("weights were loaded")
+    )
     ran = ztp("compare", "--backbone", "resnet18", "--data", ".")
     assert (ran.code, ran.out) == (2, "")
     assert "ResNet cannot be pruned" in ran.err

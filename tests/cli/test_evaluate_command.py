@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from search.store.records import Throughput
-from search.study.spec import make_spec
+from search.config.spec import make_spec
+from search.types import Throughput
 
 Ztp = Callable[..., Any]
 
@@ -29,15 +29,15 @@ CONFIGURATION: dict[str, Any] = {
 def recorded() -> dict[str, Any]:
     """The configuration with what it measures, as an export records it."""
     from pruning.schedule import Schedule
-    from search.evaluation.bench import Bench
-    from search.evaluation.facts import Facts
+    from search.evaluation.calibration import Calibration
+    from search.evaluation.schedule_evaluator import ScheduleEvaluator
 
     spec = make_spec(
         {"name": "x", "backbone": {"name": "demo"}, "data": DATA, "runtime": CONFIGURATION["runtime"]}, "test"
     )
-    bench = Bench.open(spec)
+    bench = ScheduleEvaluator.open(spec)
     weights, images = bench.backbone.fingerprint, bench.images.fingerprint
-    bench.use(Facts("float32", "recorded", "cpu", weights, images, 1.0, None))
+    bench.use(Calibration("float32", "recorded", "cpu", weights, images, 1.0, None))
     schedule = Schedule.from_dict(CONFIGURATION["schedule"])
     measured = bench.measure(schedule, Throughput(1.0, 1.0, "measured"))
     metrics = {"search": {"accuracy": measured.accuracy.value}, "flops": measured.flops}

@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 import yaml
 
-import search.cli.launching
-import search.fleet.joining
-import search.fleet.launch
-import search.fleet.roaming
+import search.cli.launch
+import search.runtime.any_study_worker
+import search.runtime.launch
+import search.runtime.worker_entrypoints
+from search.config.spec import StudySpec, make_spec
 from search.errors import InputError
-from search.store.fronts import Store
-from search.store.records import Evaluation, StudyRecord
-from search.study.spec import StudySpec, make_spec
+from search.storage.store import Store
+from search.types import Evaluation, StudyRecord
 
 Ztp = Callable[..., Any]
 
@@ -104,7 +104,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> Seen:
         seen.append((spec, url, workers))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(search.fleet.launch, "launch", note)
+    monkeypatch.setattr(search.runtime.launch, "launch", note)
     return seen
 
 
@@ -150,14 +150,14 @@ def test_without_a_file(ztp: Ztp, launched: Seen, tmp_path: Path) -> None:
     ],
 )
 def test_derived_names_are_names(backbone: str, data: str, name: str) -> None:
-    derived = search.cli.launching._derived_name(backbone, data)
+    derived = search.cli.launch._derived_name(backbone, data)
     assert derived == name
     assert make_spec({"name": derived, "backbone": {"name": "demo"}}, "test").name == name
 
 
 def test_a_worker_joins_by_name(ztp: Ztp, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    monkeypatch.setattr(search.fleet.joining, "join", lambda *args: seen.append(args))
+    monkeypatch.setattr(search.runtime.worker_entrypoints, "join", lambda *args: seen.append(args))
     assert ztp("worker", "shirts", "--storage", "postgresql://host/db", "--number", "3").code == 0
     assert seen == [("shirts", "postgresql://host/db", 3)]
 
@@ -166,7 +166,7 @@ def test_an_interrupted_worker_says_what_becomes_of_its_trial(ztp: Ztp, monkeypa
     def interrupt(*args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(search.fleet.joining, "join", interrupt)
+    monkeypatch.setattr(search.runtime.worker_entrypoints, "join", interrupt)
     ran = ztp("worker", "shirts")
     assert (ran.code, ran.out) == (130, "")
     assert "its unfinished trial is free for another" in ran.err
@@ -179,8 +179,8 @@ def test_a_worker_without_a_name_joins_any_study(ztp: Ztp, monkeypatch: pytest.M
         seen.append(args)
         return 2
 
-    monkeypatch.setattr(search.fleet.roaming, "join_any", join_any)
-    assert ztp("worker").err == "ztp: helped with 2 studies; none is open\n"
+    monkeypatch.setattr(search.runtime.any_study_worker, "join_any", join_any)
+    assert ztp("worker").err == "ztp: worked on 2 studies; no open study left\n"
     assert ztp("worker", "--keep-waiting", "--storage", "sqlite:///x.db").code == 0
     assert seen == [("sqlite:///ztp.db", None, False), ("sqlite:///x.db", None, True)]
     ran = ztp("worker", "shirts", "--keep-waiting")
@@ -197,19 +197,19 @@ def test_a_worker_of_a_study_that_is_done_is_told(ztp: Ztp, done: Store) -> None
 
 
 def test_evaluate_passes_the_other_images(ztp: Ztp, monkeypatch: pytest.MonkeyPatch) -> None:
-    import search.evaluation.replay
+    import search.evaluation.reproduce
 
     def refuse(path: Path, data: str | None, runtime: str) -> None:
         raise InputError(f"got {path}, {data} and {runtime}")
 
-    monkeypatch.setattr(search.evaluation.replay, "replay", refuse)
+    monkeypatch.setattr(search.evaluation.reproduce, "replay", refuse)
     assert ztp("evaluate", "best.yaml", "--data", "pets").err == "ztp: got best.yaml, pets and torch\n"
     assert ztp("evaluate", "best.yaml", "--runtime", "onnxruntime").err == "ztp: got best.yaml, None and onnxruntime\n"
 
 
 def test_the_demo_needs_no_images_of_the_users(ztp: Ztp, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[StudySpec] = []
-    monkeypatch.setattr(search.cli.launching, "_launch_here", lambda spec, storage: asked.append(spec))
+    monkeypatch.setattr(search.cli.launch, "_launch_here", lambda spec, storage: asked.append(spec))
     assert ztp("launch", "--backbone", "demo", "--trials", "3").code == 0
     (spec,) = asked
     assert (spec.name, spec.backbone.name, spec.data.source, spec.budget.trials) == ("demo-bundled", "demo", "demo", 3)

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-import search.cli.reading
+import search.cli.inspect
 from pruning.errors import PruningError
+from search.config.spec import builtin_names
 from search.errors import InputError, SearchError
-from search.store.fronts import Store
-from search.study.spec import builtin_names
+from search.storage.store import Store
 
 HEAVY = ("torch", "timm", "optuna", "matplotlib", "plotly", "fvcore", "optuna_dashboard")
 START_LIMIT_S = 0.5  # of processor time: a busy machine is no reason to fail
@@ -85,7 +85,7 @@ def test_exit_codes(ztp: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, er
     def fail(storage: str, server: str | None) -> Store:
         raise error
 
-    monkeypatch.setattr(search.cli.reading, "open_reader", fail)
+    monkeypatch.setattr(search.cli.inspect, "open_reader", fail)
     ran = ztp("list")
     assert (ran.code, ran.out, ran.err) == (code, "", "ztp: a rule\n")
 
@@ -94,7 +94,7 @@ def test_a_defect_of_ours_keeps_its_traceback(ztp: Callable[..., Any], monkeypat
     def fail(storage: str, server: str | None) -> Store:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(search.cli.reading, "open_reader", fail)
+    monkeypatch.setattr(search.cli.inspect, "open_reader", fail)
     with pytest.raises(ZeroDivisionError):
         search.cli.main(["list"])
 

@@ -14,7 +14,7 @@ import timm
 import torch
 from torch import nn
 
-from pruning.families import describe
+from pruning.architectures import describe
 from pruning.flops import count_flops, trace_flops
 from pruning.model import check_untouched, prune
 from pruning.schedule import Schedule

@@ -1,4 +1,4 @@
-"""The laws of `TokenMethod` (stated in pruning/methods/base.py), on every row of METHODS.
+"""The invariants of `TokenMethod` (stated in pruning/methods/base.py), on every row of METHODS.
 
 Knows the table alone: a method added to it is tested here without a line more.
 """

@@ -17,17 +17,17 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from pruning.catalogue import build_without_values, foreign, names
+from pruning.architectures import describe
 from pruning.errors import UnsupportedBackbone
-from pruning.families import describe
 from pruning.flops import count_flops, trace_flops
 from pruning.model import PrunedViT, check_untouched
+from pruning.model_registry import build_without_values, foreign, names
 from pruning.schedule import Schedule
 from pruning.stage import Stage
 
 AT_LEAST = 250  # models that can be pruned in the oldest timm that we take
 STAGES = [Stage(0, 0.7, 3), Stage(1, 0.6, 1, 0.4, 0.8)]
-MOST_WEIGHTS = 60_000_000
+MAX_WEIGHTS = 60_000_000
 Kind = tuple[Any, ...]
 
 
@@ -45,7 +45,7 @@ def short(name: str) -> dict[str, Any]:
     options: dict[str, Any] = {"depth": 3, "img_size": tuple(4 * side for side in grain(model))}
     heads = model.blocks[0].attn.num_heads
     shared = max(getattr(block.attn, "num_kv_groups", 0) for block in model.blocks)
-    if weights(build_without_values(name, **options, **keys(heads, shared))) > MOST_WEIGHTS:
+    if weights(build_without_values(name, **options, **keys(heads, shared))) > MAX_WEIGHTS:
         narrow = 2 * max(shared, 1)
         options |= {"embed_dim": narrow * model.embed_dim // heads, "num_heads": narrow}
         heads = narrow

@@ -18,9 +18,9 @@ import pytest
 import typer
 
 from search.cli import app
-from search.store.fronts import Store
-from search.view.access.gate import Gate
-from search.view.service.app import make_app
+from search.server.access.auth import Gate
+from search.server.app import make_app
+from search.storage.store import Store
 
 sys.path.insert(0, str(Path(__file__).parent))
 recipes: ModuleType = __import__("recipes")

@@ -19,9 +19,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from search.evaluation.bench import Bench
-from search.fleet.roaming import join_any
-from search.store import slots
+from search.evaluation.schedule_evaluator import ScheduleEvaluator
+from search.runtime.any_study_worker import join_any
+from search.storage import leases
 from tests.drills.nursery import end
 
 ROOT = Path(__file__).parents[2]
@@ -68,7 +68,7 @@ class Machines:
 
     def __exit__(self, *_: Any) -> None:
         for pid in self._pids:
-            if slots.process_identity(pid) != f"{pid}:":
+            if leases.process_identity(pid) != f"{pid}:":
                 os.kill(pid, signal.SIGKILL)
         end(self._process)
 
@@ -81,11 +81,15 @@ def _note(folder: Path, *words: str) -> None:
 def _watch(folder: Path, machine: str, stay_in: str) -> None:
     """Note the steps as the real methods do them."""
     for step, method in STEPS.items():
-        setattr(Bench, method, _noted(folder, machine, step, getattr(Bench, method), step == stay_in))
+        setattr(
+            ScheduleEvaluator,
+            method,
+            _noted(folder, machine, step, getattr(ScheduleEvaluator, method), step == stay_in),
+        )
 
 
 def _noted(folder: Path, machine: str, step: str, real: Callable[..., Any], stays: bool) -> Callable[..., Any]:
-    def noted(bench: Bench, *given: Any) -> Any:
+    def noted(bench: ScheduleEvaluator, *given: Any) -> Any:
         of = bench.key(given[0])[:12] if given else "-"
         _note(folder, machine, "begins", step, of)
         while stays:
@@ -99,7 +103,7 @@ def _noted(folder: Path, machine: str, step: str, real: Callable[..., Any], stay
 
 def _live(url: str, folder: Path, machine: str, stay_in: str) -> None:
     os.dup2(os.open(folder / f"{machine}.log", os.O_WRONLY | os.O_CREAT), 2)
-    slots.host_identity = lambda: machine
+    leases.host_identity = lambda: machine
     _watch(folder, machine, stay_in)
     try:
         join_any(url, keep_waiting=True)

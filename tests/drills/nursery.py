@@ -22,15 +22,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from search.config.spec import StudySpec, make_spec
 from search.errors import SearchError
-from search.evaluation.bench import Bench
-from search.evaluation.facts import Facts
-from search.evaluation.profile import LatencyProfile, StageCost
-from search.fleet.worker import FACTS, Worker
-from search.store import slots
-from search.store.fronts import Store
-from search.store.records import StudyRecord
-from search.study.spec import StudySpec, make_spec
+from search.evaluation.calibration import Calibration
+from search.evaluation.latency_profile import LatencyProfile, StageCost
+from search.evaluation.schedule_evaluator import ScheduleEvaluator
+from search.runtime.worker import FACTS, Worker
+from search.storage import leases
+from search.storage.store import Store
+from search.types import StudyRecord
 from tests.benchmarks.overhead import IMAGES, Simulated
 
 ROOT = Path(__file__).parents[2]
@@ -58,7 +58,7 @@ def drill_spec(name: str, trials: int, racing: bool = True) -> StudySpec:
 def prepare(store: Store, spec: StudySpec) -> StudyRecord:
     """A study as a launch leaves it before its first trial; its latency profile is made up."""
     bench = SimulatedBench.open(spec)
-    facts = Facts(
+    facts = Calibration(
         dtype="float32",
         dtype_reason="asked for",
         hardware="cpu: of the drills",
@@ -74,15 +74,15 @@ def prepare(store: Store, spec: StudySpec) -> StudyRecord:
     return store.study(spec.name)
 
 
-class SimulatedBench(Bench):
+class SimulatedBench(ScheduleEvaluator):
     """Of a worker whose trials are simulated, also once one is tried again with a smaller batch."""
 
     def release(self) -> None:
         """What is simulated holds nothing that could be given up."""
 
 
-def _worker(store: Store, record: StudyRecord, bench: Bench, number: int, seconds: float) -> Worker:
-    bench.use(Facts.from_dict(record.provenance[FACTS]))
+def _worker(store: Store, record: StudyRecord, bench: ScheduleEvaluator, number: int, seconds: float) -> Worker:
+    bench.use(Calibration.from_dict(record.provenance[FACTS]))
     simulated = Simulated(bench, seconds)
     bench.__dict__["_searcher"] = simulated
     return Worker(store, record, bench, number, keeps_time=False)
@@ -136,7 +136,7 @@ class Nursery:
         return Path(self._folder.name, str(pid)).read_text()
 
     def living(self) -> list[int]:
-        return [pid for pid in self.pids if slots.process_identity(pid) != f"{pid}:"]
+        return [pid for pid in self.pids if leases.process_identity(pid) != f"{pid}:"]
 
     def close(self) -> None:
         for pid in self.living():
@@ -156,7 +156,7 @@ def main(url: str, name: str, seconds: float, folder: str) -> None:
     record = store.study(name)
     store.close()
     bench = SimulatedBench.open(make_spec(record.spec, name))
-    bench.use(Facts.from_dict(record.provenance[FACTS]))
+    bench.use(Calibration.from_dict(record.provenance[FACTS]))
     print("ready", flush=True)
     for line in sys.stdin:
         order, number = line.split()
@@ -176,11 +176,11 @@ def _speak_to(path: Path) -> None:
     logging.basicConfig(level=logging.WARNING, format="ztp: %(message)s")
 
 
-def _live(url: str, name: str, bench: Bench, number: int, seconds: float) -> None:
+def _live(url: str, name: str, bench: ScheduleEvaluator, number: int, seconds: float) -> None:
     code = 1
     try:
         machine = f"machine-{uuid.uuid4().hex}"
-        slots.host_identity = lambda: machine
+        leases.host_identity = lambda: machine
         store = Store.open(url, create=False)
         _worker(store, store.study(name), bench, number, seconds).finish()
         code = 0

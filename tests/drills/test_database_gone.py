@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 import pytest
 
-from search.store.fronts import Store
+from search.storage.store import Store
 from tests.drills.nursery import Nursery, drill_spec, prepare
 from tests.drills.postgres import PostgreSQL
-from tests.fleet.soundness import check_sound
+from tests.runtime.soundness import check_sound
 
 WORKERS = 4
 
@@ -54,9 +54,9 @@ def drill(postgres: PostgreSQL, restarts: int, trials: int, seconds: float, repo
 
 def done_now(store: Store, study_id: int) -> int:
     """Its own connections are gone too: the pool notices, at the price of one failure."""
-    from search.fleet.patience import Patience
+    from search.runtime.retry import RetryPolicy
 
-    return Patience(60).keep(lambda: store.progress(study_id).done)
+    return RetryPolicy(60).call(lambda: store.progress(study_id).done)
 
 
 def wait_for(store: Store, study_id: int, done: int) -> None:

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from search.errors import StorageUnavailable
-from search.fleet.patience import Patience
-from search.store.fronts import Store
+from search.errors import StorageUnavailableError
+from search.runtime.retry import RetryPolicy
+from search.storage.store import Store
 from tests.drills.nursery import Nursery, drill_spec, prepare
-from tests.fleet.soundness import check_sound
+from tests.runtime.soundness import check_sound
 
 DISK = 16 * 2**20  # bytes: a store takes 1 MB, and its log grows to four
 PATIENCE_S = 120
@@ -89,7 +89,7 @@ def test_full_disk_of_two_workers(small_disk: Path, report: Callable[..., None])
 
 def refused(store: Store, study_id: int) -> int:
     """Writes until the engine says that there is no room."""
-    with pytest.raises(StorageUnavailable, match="full"):
+    with pytest.raises(StorageUnavailableError, match="full"):
         store.set_provenance(study_id, {"ballast": "x" * (DISK // 2)})
     return 1
 
@@ -132,7 +132,7 @@ def test_full_file_is_refused_whole_and_waited_for(tmp_path: Path) -> None:
 
     event.listen(store._engine, "checkout", confine)
     big = {"much": "x" * 200_000}
-    with pytest.raises(StorageUnavailable, match="database or disk is full"):
+    with pytest.raises(StorageUnavailableError, match="database or disk is full"):
         store.set_provenance(record.id, big)
     assert store.study("pages") == before
 
@@ -141,7 +141,7 @@ def test_full_file_is_refused_whole_and_waited_for(tmp_path: Path) -> None:
 
     timer = threading.Timer(0.5, make_room)
     timer.start()
-    Patience(20).wrap(store).set_provenance(record.id, big)
+    RetryPolicy(20).wrap(store).set_provenance(record.id, big)
     timer.join()
     assert store.study("pages").provenance == big
     store.close()

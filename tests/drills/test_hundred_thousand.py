@@ -18,14 +18,14 @@ from optuna.trial import TrialState
 from sqlalchemy import Connection, insert, select
 
 from pruning.schedule import UNTOUCHED
-from search.store import trial_rows, versions
-from search.store.database import reading, writing
-from search.store.evaluations import evaluation_values
-from search.store.fronts import Store
-from search.store.records import Evaluation
-from search.store.tables import EVALUATION, SLOT
-from search.view import report as reports
-from search.view import status
+from search.reporting import report as reports
+from search.reporting import status
+from search.storage import fronts, trial_rows
+from search.storage.database import reading, writing
+from search.storage.evaluations import evaluation_values
+from search.storage.store import Store
+from search.storage.tables import EVALUATION, SLOT
+from search.types import Evaluation
 from tests.drills.nursery import drill_spec
 from tests.drills.postgres import PostgreSQL
 from tests.serving import Service, start_service
@@ -52,7 +52,7 @@ def fill(store: Store, study_id: int, trials: int, make_evaluation: Callable[...
             connection.execute(insert(SLOT), [slot(study_id, number, f"{number:064x}") for number in numbers])
         for start in range(0, trials, CHUNK):
             add_to_optuna(connection, study_id, range(start, min(start + CHUNK, trials)), rng)
-        versions.update_front(connection, study_id)
+        fronts.update_front(connection, study_id)
 
 
 def add_to_optuna(connection: Connection, study_id: int, numbers: range, rng: np.random.Generator) -> None:

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from search.store.fronts import Store
-from search.store.records import MOST_DEATHS, StudyRecord
+from search.storage.store import Store
+from search.types import MAX_DEATHS, StudyRecord
 from tests.drills.nursery import Nursery, drill_spec, prepare
 from tests.drills.postgres import PostgreSQL
-from tests.fleet.soundness import check_sound
+from tests.runtime.soundness import check_sound
 
 HEARTBEAT_S = 3.0  # short, and long enough for a machine with other work
 WATCH_S = 0.02
@@ -45,7 +45,7 @@ class Killer:
         victim = self.rng.choice(victims)
         held = [slot for slot in slots if f"-{victim}-" in slot.worker]
         deaths = Counter(attempt.trial for attempt in self.store.attempts(self.record.id))
-        if any(slot.trial is not None and deaths[slot.trial] >= MOST_DEATHS - 1 for slot in held):
+        if any(slot.trial is not None and deaths[slot.trial] >= MAX_DEATHS - 1 for slot in held):
             return False
         os.kill(victim, signal.SIGKILL)
         now = time.monotonic()
@@ -67,7 +67,8 @@ class Killer:
 
 
 def drill(url: str, kills: int, trials: int, seconds: float, pause_s: float, report: Callable[..., None]) -> None:
-    """Law: `trials` trials are complete whoever is killed when; what a dead worker held is free in two heartbeats."""
+    """Invariant: `trials` trials are complete whoever is killed when; what a dead worker held is free in two
+    heartbeats."""
     store = Store.open(url)
     record = prepare(store, drill_spec("kills", trials))
     with Nursery(url, "kills", seconds, {"ZTP_HEARTBEAT": str(HEARTBEAT_S)}) as nursery:

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from search.store.fronts import Store
-from search.study.spec import make_spec
+from search.config.spec import make_spec
+from search.storage.store import Store
 from tests.drills.machines import Machines
 from tests.drills.nursery import drill_spec
 from tests.drills.postgres import PostgreSQL
-from tests.fleet.soundness import check_sound
+from tests.runtime.soundness import check_sound
 
 TRIALS = 5
-HEARTBEAT_S = 4.0  # of which a busy machine may lose some: see `search.fleet.settings`
+HEARTBEAT_S = 4.0  # of which a busy machine may lose some: see `search.runtime.worker_settings`
 
 
 def wait_until(condition: Callable[[], Any], machines: Machines, seconds: float = 300.0) -> None:
@@ -42,8 +42,8 @@ def led_by(store: Store) -> str | None:
     """The host whose process leads, by the row itself: also if its lease is over."""
     from sqlalchemy import select
 
-    from search.store.database import reading
-    from search.store.tables import LEADER
+    from search.storage.database import reading
+    from search.storage.tables import LEADER
 
     with reading(store._engine) as connection:
         return connection.scalar(select(LEADER.c.host))

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from search.store.fronts import Store
+from search.storage.store import Store
 from tests.drills.nursery import Nursery, drill_spec, prepare
 from tests.drills.postgres import PostgreSQL
-from tests.fleet.soundness import check_sound
+from tests.runtime.soundness import check_sound
 
 FIRST = 6  # trials of each worker that do not count: psycopg prepares a statement at its fifth use
-LEAST_IDLE = 0.15  # share of the cores' time; where less was left, other work or a small machine decided, not ours
-MOST_CPU_MS = 300  # of a worker, a trial; 148 on one of two cores that a benchmark kept busy: twice that is a mistake
+MIN_IDLE = 0.15  # share of the cores' time; where less was left, other work or a small machine decided, not ours
+MAX_CPU_MS = 300  # of a worker, a trial; 148 on one of two cores that a benchmark kept busy: twice that is a mistake
 
 
 def drill(url: str, workers: int, trials: int, seconds: float, report: Callable[..., None]) -> dict[str, float]:
@@ -49,7 +49,7 @@ def drill(url: str, workers: int, trials: int, seconds: float, report: Callable[
         "cpu_ms": 1e3 * spent / measured,
         "idle": idle / (ended_at - began_at) / (os.cpu_count() or 1),
     }
-    checked = "" if found["idle"] >= LEAST_IDLE else ", too few for the goals to be checked"
+    checked = "" if found["idle"] >= MIN_IDLE else ", too few for the goals to be checked"
     report(
         drill=f"{workers} workers, trials of {seconds:g} s",
         expected=trials + warm,
@@ -94,7 +94,7 @@ def idle_seconds() -> float:
 def test_64_workers(postgres: PostgreSQL, report: Callable[..., None]) -> None:
     """The goal is an efficiency of 0.9 and 50 ms a trial; it is checked unless the cores were busy all the time."""
     found = drill(postgres.new_database(), 64, 960, 1.0, report)
-    if found["idle"] >= LEAST_IDLE:
+    if found["idle"] >= MIN_IDLE:
         assert found["efficiency"] >= 0.9
         assert found["coordination_ms"] < 50
     assert found["efficiency"] > 0.1
@@ -104,4 +104,4 @@ def test_64_workers(postgres: PostgreSQL, report: Callable[..., None]) -> None:
 def test_8_workers(postgres: PostgreSQL, report: Callable[..., None]) -> None:
     """By the processor time that a trial costs its worker: how long it waits for a busy machine's core says nothing."""
     found = drill(postgres.new_database(), 8, 40, 0.5, report)
-    assert 0 < found["cpu_ms"] < MOST_CPU_MS
+    assert 0 < found["cpu_ms"] < MAX_CPU_MS

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from search.errors import InputError
-from search.fleet.engines import ENGINES, check_engine
-from search.store.fronts import Store
+from search.runtime.worker_pools import ENGINES, check_engine
+from search.storage.store import Store
 from tests.drills.nursery import ROOT, drill_spec, prepare
 from tests.drills.postgres import PostgreSQL
-from tests.fleet.soundness import check_sound
+from tests.runtime.soundness import check_sound
 
 if not os.environ.get("CI"):
     pytest.importorskip("ray", reason="the package ray is not installed: pip install 'zero-tprune-search[ray]'")

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from search.store.fronts import Store
+from search.storage.store import Store
 from tests.drills.nursery import ROOT, Nursery, drill_spec, prepare
 from tests.drills.postgres import PostgreSQL
-from tests.fleet.soundness import check_sound
+from tests.runtime.soundness import check_sound
 
 LAUNCH = """
 import sys
-from search.fleet.launch import launch
-from search.study.spec import make_spec
-from search.store.fronts import Store
+from search.runtime.launch import launch
+from search.config.spec import make_spec
+from search.storage.store import Store
 store = Store.open(sys.argv[1])
 spec = make_spec(store.study(sys.argv[2]).spec, "drill")
 store.close()

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from search.store.fronts import Store
+from search.storage.store import Store
 from tests.drills.postgres import PostgreSQL
-from tests.fleet.soundness import check_sound
+from tests.runtime.soundness import check_sound
 from tests.serving import TOKEN, Service, start_service
 
 TRIALS = 8

@@ -15,8 +15,8 @@ import yaml
 from pruning import Schedule, Stage, count_flops
 from pruning.methods import METHODS
 from search.cli import app
-from search.store.fronts import Store
-from search.study.spec import make_spec
+from search.config.spec import make_spec
+from search.storage.store import Store
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -18,13 +18,13 @@ import yaml
 
 from pruning.methods import METHODS
 from pruning.schedule import UNTOUCHED
+from search.config.space import to_params
+from search.config.spec import StudySpec, make_spec, read_spec, read_stored_spec
 from search.errors import InputError
-from search.evaluation.bench import Bench
-from search.fleet.launch import launch
-from search.store.fronts import Store
-from search.store.records import Evaluation
-from search.study.space import to_params
-from search.study.spec import StudySpec, make_spec, read_spec, read_stored_spec
+from search.evaluation.schedule_evaluator import ScheduleEvaluator
+from search.runtime.launch import launch
+from search.storage.store import Store
+from search.types import Evaluation
 
 OLD = Path(__file__).parents[1] / "fixtures" / "revision_1"
 DONE, TRIALS = 9, 12  # of the stopped study
@@ -107,13 +107,13 @@ class TestLaunch:
         self, old: Store, old_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         before, asked = rows(old, "stopped"), list[str]()
-        measure = Bench.measure
+        measure = ScheduleEvaluator.measure
 
-        def spy(bench: Bench, schedule: Any, *arguments: Any, **options: Any) -> Any:
+        def spy(bench: ScheduleEvaluator, schedule: Any, *arguments: Any, **options: Any) -> Any:
             asked.append(bench.key(schedule))
             return measure(bench, schedule, *arguments, **options)
 
-        monkeypatch.setattr(Bench, "measure", spy)
+        monkeypatch.setattr(ScheduleEvaluator, "measure", spy)
         known = self.queue_one_of_before(old)
         assert launch(read_spec(str(OLD / "stopped.yaml")), old_url, lambda progress: None).state == "done"
         after = rows(old, "stopped")

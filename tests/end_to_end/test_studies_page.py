@@ -11,8 +11,8 @@ import typer
 
 from pruning.methods import METHODS
 from search.cli import app
-from search.evaluation.contenders import read_contenders
-from search.study.spec import builtin_names
+from search.config.spec import builtin_names
+from search.evaluation.compare.entries import read_contenders
 
 PAGE = (Path(__file__).parents[2] / "studies" / "README.md").read_text()
 COMMANDS = [

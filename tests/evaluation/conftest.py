@@ -14,11 +14,11 @@ from PIL import Image
 from pruning.backbones import Backbone, load_backbone
 from pruning.schedule import Schedule
 from pruning.stage import Stage
-from search.evaluation.bench import Bench
-from search.evaluation.facts import Facts
-from search.evaluation.images.collection import DemoImages
-from search.evaluation.images.splits import Split, open_images
-from search.study.spec import StudySpec, make_spec
+from search.config.spec import StudySpec, make_spec
+from search.evaluation.calibration import Calibration
+from search.evaluation.data.sources import DemoImages
+from search.evaluation.data.splits import Split, open_images
+from search.evaluation.schedule_evaluator import ScheduleEvaluator
 
 CLASSES = 10
 
@@ -62,20 +62,20 @@ def _small_spec() -> Callable[..., StudySpec]:
     return small_spec
 
 
-def make_bench(backbone: Backbone, spec: StudySpec) -> Bench:
-    return Bench(spec, backbone, open_images(spec.data, spec.objectives, backbone), torch.device("cpu"))
+def make_bench(backbone: Backbone, spec: StudySpec) -> ScheduleEvaluator:
+    return ScheduleEvaluator(spec, backbone, open_images(spec.data, spec.objectives, backbone), torch.device("cpu"))
 
 
 @pytest.fixture(name="make_bench", scope="session")
-def _make_bench() -> Callable[..., Bench]:
+def _make_bench() -> Callable[..., ScheduleEvaluator]:
     return make_bench
 
 
 @pytest.fixture(name="facts_of", scope="session")
-def _facts_of() -> Callable[..., Facts]:
+def _facts_of() -> Callable[..., Calibration]:
     """What a launch would have found out, its profile and clock left out."""
 
-    def make(bench: Bench, **changes: Any) -> Facts:
+    def make(bench: ScheduleEvaluator, **changes: Any) -> Calibration:
         found = {
             "dtype": "float32",
             "dtype_reason": "asked for",
@@ -85,7 +85,7 @@ def _facts_of() -> Callable[..., Facts]:
             "dense_images_per_s": 100.0,
             "profile": None,
         }
-        return Facts(**{**found, **changes})
+        return Calibration(**{**found, **changes})
 
     return make
 

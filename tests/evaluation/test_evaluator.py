@@ -15,8 +15,8 @@ from pruning.methods import METHODS
 from pruning.model import PrunedViT, prune
 from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
+from search.evaluation.data.splits import Split
 from search.evaluation.evaluator import NO_CLASS, Evaluator, accuracy_of
-from search.evaluation.images.splits import Split
 from search.evaluation.reference import Seen
 
 CPU = torch.device("cpu")

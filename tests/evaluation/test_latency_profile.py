@@ -15,10 +15,10 @@ from pruning.methods import METHODS
 from pruning.model import PrunedViT
 from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage, StagePlan
-from search.evaluation import profiling
-from search.evaluation.images.splits import Split
-from search.evaluation.profile import LatencyProfile, StageCost
-from search.evaluation.profiling import Turns, images_of_a_pass, measure_profile, stage_kinds
+from search.evaluation import latency_profiler
+from search.evaluation.data.splits import Split
+from search.evaluation.latency_profile import LatencyProfile, StageCost
+from search.evaluation.latency_profiler import Turns, images_of_a_pass, measure_profile, stage_kinds
 
 # linear in tokens, so that every value between the grid's is known
 ZERO = StageCost(opened=(1.0, 10.0), vote=(0.1, 1.0), similarity=(0.2, 2.0))
@@ -64,9 +64,9 @@ def naive_ms(schedule: Schedule) -> float:
 def stage_ms(method: str, options: Mapping[str, Any], plan: StagePlan) -> float:
     if method in ("random", "tome"):
         return 0.05 * plan.tokens
-    if method == "zero-tprune" and options["personalized"] and plan.votes <= 1:  # the class token's row alone
+    if method == "zero-tprune" and options["personalized"] and plan.iterations <= 1:  # the class token's row alone
         return 0.03 * plan.tokens + (0.01 * plan.tokens if plan.similar else 0.0)
-    return 0.1 * plan.tokens + plan.votes * 0.01 * plan.tokens + (0.02 * plan.tokens if plan.similar else 0.0)
+    return 0.1 * plan.tokens + plan.iterations * 0.01 * plan.tokens + (0.02 * plan.tokens if plan.similar else 0.0)
 
 
 PAPER = {"similarity": "drop", "unimportant": "drop", "drop": "block-end", "personalized": False}
@@ -158,8 +158,8 @@ def test_a_slow_processor_takes_the_profile_with_few_images(
     backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, images = PrunedViT(backbone.model).eval(), torch.zeros(64, 1, 28, 28)
-    monkeypatch.setattr(profiling, "PASS_S", 1e-6)
-    assert images_of_a_pass(model, images) == profiling.LEAST_IMAGES
+    monkeypatch.setattr(latency_profiler, "PASS_S", 1e-6)
+    assert images_of_a_pass(model, images) == latency_profiler.MIN_IMAGES
     assert images_of_a_pass(model, images[:3]) == 3
-    monkeypatch.setattr(profiling, "PASS_S", 1e6)
+    monkeypatch.setattr(latency_profiler, "PASS_S", 1e6)
     assert images_of_a_pass(model, images) == 64

@@ -12,14 +12,14 @@ from timm.models.beit import Beit
 from timm.models.eva import Eva
 from torch import nn
 
+from pruning.architectures import describe
 from pruning.backbones import Backbone
-from pruning.families import describe
 from pruning.model import PrunedViT, prune
 from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
+from search.evaluation.data.splits import Split
 from search.evaluation.evaluator import Evaluator
-from search.evaluation.images.splits import Split
-from search.evaluation.profiling import measure_profile, stage_kinds
+from search.evaluation.latency_profiler import measure_profile, stage_kinds
 
 CPU = torch.device("cpu")
 SIZES: dict[str, Any] = {

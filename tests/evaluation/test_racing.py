@@ -12,8 +12,18 @@ import pytest
 from numpy.typing import NDArray
 
 from search.evaluation import racing
-from search.evaluation.order import ImageOrder, draw_order
-from search.evaluation.racing import BETS, CAUTION, RUNG, Hurdle, Lap, Race, cannot_gain, estimate, log_wealth
+from search.evaluation.image_sampling import ImageOrder, draw_order
+from search.evaluation.racing import (
+    BETS,
+    CHECK_GROWTH,
+    MAX_BET_SHARE,
+    Race,
+    Requirement,
+    SequentialTest,
+    estimate,
+    is_futile,
+    log_wealth,
+)
 
 Bits = NDArray[np.bool_]
 
@@ -38,7 +48,7 @@ def slow_wealth(weights: list[float], correct: list[int], rival: list[int], seen
         for number, bet in enumerate(BETS):
             stake = bet * (images / sum(weights[i] for i in left)) ** 2
             if most > gain:
-                stake = min(stake, CAUTION / (most - gain))
+                stake = min(stake, MAX_BET_SHARE / (most - gain))
             wealths[number] *= 1 + stake * (gain - z)
         means.append(sum(wealths) / len(wealths))
     return means
@@ -143,8 +153,8 @@ class TestCertainBounds:
 
     def test_cannot_gain_where_the_rival_is_wrong_nowhere_any_more(self) -> None:
         rival = np.arange(100) != 0  # wrong on the image that comes first
-        assert not cannot_gain(self.ORDER, np.ones(1, bool), rival, 0.01, 1e-300)
-        assert cannot_gain(self.ORDER, np.zeros(1, bool), rival, 0.01, 1e-300)
+        assert not is_futile(self.ORDER, np.ones(1, bool), rival, 0.01, 1e-300)
+        assert is_futile(self.ORDER, np.zeros(1, bool), rival, 0.01, 1e-300)
 
     @pytest.mark.parametrize("hundredths", [-58, -29, -28, -7, 0, 7, 14, 28, 29, 55])
     def test_exactly_at_the_gain_is_no_stop(self, hundredths: int) -> None:
@@ -153,14 +163,14 @@ class TestCertainBounds:
         changed = np.arange(100) < abs(hundredths)
         correct = rival ^ changed
         assert Fraction(int(correct.sum()) - int(rival.sum()), 100) == Fraction(hundredths, 100)
-        assert not cannot_gain(self.ORDER, correct, rival, hundredths / 100, 1e-300)
-        assert cannot_gain(self.ORDER, correct, rival, hundredths / 100 + 0.01, 1e-300)
+        assert not is_futile(self.ORDER, correct, rival, hundredths / 100, 1e-300)
+        assert is_futile(self.ORDER, correct, rival, hundredths / 100 + 0.01, 1e-300)
 
     def test_nothing_seen_or_no_alpha_never_stops(self) -> None:
         rival = np.ones(100, bool)
-        assert not cannot_gain(self.ORDER, np.zeros(0, bool), rival, 0.5, 0.05)
-        assert not cannot_gain(self.ORDER, np.zeros(90, bool), rival, 0.5, 0.0)
-        assert cannot_gain(self.ORDER, np.zeros(90, bool), rival, 0.5, 0.05)
+        assert not is_futile(self.ORDER, np.zeros(0, bool), rival, 0.5, 0.05)
+        assert not is_futile(self.ORDER, np.zeros(90, bool), rival, 0.5, 0.0)
+        assert is_futile(self.ORDER, np.zeros(90, bool), rival, 0.5, 0.05)
 
 
 class TestLap:
@@ -168,7 +178,7 @@ class TestLap:
     ORDER = draw_order((np.arange(IMAGES) // 20).astype(np.uint8), 10, 0)
     RIVAL = np.random.default_rng(0).random(IMAGES) < 0.9
 
-    def looks(self, lap: Lap, monkeypatch: pytest.MonkeyPatch, batch: int) -> list[tuple[int, float]]:
+    def looks(self, lap: SequentialTest, monkeypatch: pytest.MonkeyPatch, batch: int) -> list[tuple[int, float]]:
         """(images, alpha) of each look of a schedule that is never stopped."""
         seen: list[tuple[int, float]] = []
 
@@ -176,41 +186,43 @@ class TestLap:
             seen.append((len(correct), alpha))
             return False
 
-        monkeypatch.setattr(racing, "cannot_gain", look)
+        monkeypatch.setattr(racing, "is_futile", look)
         assert all(lap.may_go_on(np.ones(n, bool)) for n in range(batch, self.IMAGES, batch))
         return seen
 
     def test_looks_at_rungs(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        lap = Lap(self.ORDER, Race((Hurdle(self.RIVAL, 0.0),), 0.05, self.RIVAL))
+        lap = SequentialTest(self.ORDER, Race((Requirement(self.RIVAL, 0.0),), 0.05, self.RIVAL))
         found = [images for images, _ in self.looks(lap, monkeypatch, 1)]
         assert found[0] == 1
-        assert all(math.ceil(a * RUNG) == b for a, b in itertools.pairwise(found))
+        assert all(math.ceil(a * CHECK_GROWTH) == b for a, b in itertools.pairwise(found))
         assert len(found) < 80
 
-    @pytest.mark.parametrize("hurdles", [1, 2, 3])
-    def test_hurdles_share_alpha(self, monkeypatch: pytest.MonkeyPatch, hurdles: int) -> None:
-        lap = Lap(self.ORDER, Race((Hurdle(self.RIVAL, 0.0),) * hurdles, 0.06, self.RIVAL))
+    @pytest.mark.parametrize("requirements", [1, 2, 3])
+    def test_hurdles_share_alpha(self, monkeypatch: pytest.MonkeyPatch, requirements: int) -> None:
+        lap = SequentialTest(self.ORDER, Race((Requirement(self.RIVAL, 0.0),) * requirements, 0.06, self.RIVAL))
         found = self.looks(lap, monkeypatch, 100)
-        assert found == [(100, pytest.approx(0.06 / hurdles))] * hurdles
+        assert found == [(100, pytest.approx(0.06 / requirements))] * requirements
 
     def test_one_hurdle_that_cannot_be_taken_is_enough(self) -> None:
-        hopeless, easy = Hurdle(np.ones(self.IMAGES, bool), 0.5), Hurdle(np.zeros(self.IMAGES, bool), -1.0)
+        hopeless, easy = Requirement(np.ones(self.IMAGES, bool), 0.5), Requirement(np.zeros(self.IMAGES, bool), -1.0)
         seen = np.zeros(40, bool)
-        assert Lap(self.ORDER, Race((easy,), 0.05, self.RIVAL)).may_go_on(seen)
-        assert not Lap(self.ORDER, Race((easy, hopeless), 0.05, self.RIVAL)).may_go_on(seen)
+        assert SequentialTest(self.ORDER, Race((easy,), 0.05, self.RIVAL)).may_go_on(seen)
+        assert not SequentialTest(self.ORDER, Race((easy, hopeless), 0.05, self.RIVAL)).may_go_on(seen)
 
-    @pytest.mark.parametrize("race", [None, Race((), 0.05, RIVAL), Race((Hurdle(RIVAL, 0.9),), 0.0, RIVAL)])
+    @pytest.mark.parametrize("race", [None, Race((), 0.05, RIVAL), Race((Requirement(RIVAL, 0.9),), 0.0, RIVAL)])
     def test_goes_on_without_hurdles_or_alpha(self, race: Race | None) -> None:
-        lap = Lap(self.ORDER, race)
+        lap = SequentialTest(self.ORDER, race)
         assert all(lap.may_go_on(np.zeros(n, bool)) for n in range(1, self.IMAGES))
 
     def test_compares_image_by_image_in_the_order(self) -> None:
         """A schedule that answers as its rival does is no worse, wherever the rival is wrong."""
-        lap = Lap(self.ORDER, Race((Hurdle(self.RIVAL, 0.0),), 0.05, self.RIVAL))
+        lap = SequentialTest(self.ORDER, Race((Requirement(self.RIVAL, 0.0),), 0.05, self.RIVAL))
         own = self.RIVAL[self.ORDER.positions]
         assert all(lap.may_go_on(own[:n]) for n in range(1, self.IMAGES))
         misplaced = self.RIVAL[::-1][self.ORDER.positions]
-        assert not Lap(self.ORDER, Race((Hurdle(self.RIVAL, 0.05),), 0.05, self.RIVAL)).may_go_on(misplaced[:190])
+        assert not SequentialTest(self.ORDER, Race((Requirement(self.RIVAL, 0.05),), 0.05, self.RIVAL)).may_go_on(
+            misplaced[:190]
+        )
 
 
 @pytest.mark.parametrize("start", [0, 30])
@@ -220,9 +232,9 @@ def test_lap_starts_where_the_schedule_was_not_chosen_yet(start: int) -> None:
     rival = np.ones(400, bool)
     rival[order.positions[200:260]] = False
     correct = np.arange(400) >= 30
-    lap = Lap(order, Race((Hurdle(rival, 0.0),), 0.05, rival), start)
+    lap = SequentialTest(order, Race((Requirement(rival, 0.0),), 0.05, rival), start)
     assert lap.may_go_on(correct[:34]) == (start > 0)
-    assert not Lap(order, Race((Hurdle(rival, 0.1),), 0.05, rival), start).may_go_on(correct[:34])
+    assert not SequentialTest(order, Race((Requirement(rival, 0.1),), 0.05, rival), start).may_go_on(correct[:34])
 
 
 def test_estimate_does_not_count_the_steps_that_a_schedule_was_chosen_for() -> None:

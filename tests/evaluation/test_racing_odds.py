@@ -13,8 +13,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import binom
 
-from search.evaluation.order import ImageOrder, draw_order, stratify
-from search.evaluation.racing import Hurdle, Lap, Race, cannot_gain, estimate, log_wealth
+from search.evaluation.image_sampling import ImageOrder, draw_order, stratify
+from search.evaluation.racing import Race, Requirement, SequentialTest, estimate, is_futile, log_wealth
 
 Bits = NDArray[np.bool_]
 IMAGES, STRATA, BATCH = 400, 10, 16
@@ -74,14 +74,14 @@ def each_order(count: int, strata: int = STRATA) -> list[ImageOrder]:
 def ever_stopped(order: ImageOrder, correct: Bits, rival: Bits, gain: float, alpha: float) -> bool:
     """By a look after every image, which includes any look after a batch."""
     p = order.positions
-    if cannot_gain(order, correct[p], rival[p], gain, alpha):
+    if is_futile(order, correct[p], rival[p], gain, alpha):
         return True
     difference = correct[p].astype(float) - rival[p]
     return bool((log_wealth(order, difference, ~rival[p], gain) >= -np.log(alpha)).any())
 
 
 def seen_until_stopped(order: ImageOrder, correct: Bits, race: Race) -> int:
-    lap, ordered = Lap(order, race), correct[order.positions]
+    lap, ordered = SequentialTest(order, race), correct[order.positions]
     looks = range(BATCH, IMAGES, BATCH)
     return next((seen for seen in looks if not lap.may_go_on(ordered[:seen])), IMAGES)
 
@@ -126,7 +126,9 @@ def test_with_a_race_of_batches_and_two_hurdles() -> None:
     """Both just taken; each has half of alpha, so that both together err in alpha of the orders at most."""
     case = WORTHY["flips at low margins"]
     correct, drop = case.correct, 0.0
-    race = Race((Hurdle(case.rival, case.gain), Hurdle(SURE, float(correct.mean() - SURE.mean()) - drop)), 0.2, DENSE)
+    race = Race(
+        (Requirement(case.rival, case.gain), Requirement(SURE, float(correct.mean() - SURE.mean()) - drop)), 0.2, DENSE
+    )
     stops = sum(seen_until_stopped(order, correct, race) < IMAGES for order in each_order(500))
     assert 0 < stops <= most(500, 0.2)
 
@@ -146,7 +148,7 @@ def test_a_schedule_that_is_worse_is_stopped_early(
 ) -> None:
     """most_seen: share of the images, on average."""
     case = Case(DENSE, 2, losses + 2, LOW, where)
-    race = Race((Hurdle(case.rival, 0.0025),), 0.05, DENSE)
+    race = Race((Requirement(case.rival, 0.0025),), 0.05, DENSE)
     seen = np.array([seen_until_stopped(order, case.correct, race) for order in each_order(150)])
     assert np.mean(seen < IMAGES) >= least_stopped
     assert seen.mean() / IMAGES <= most_seen
@@ -154,7 +156,7 @@ def test_a_schedule_that_is_worse_is_stopped_early(
 
 def test_likely_flips_first_saves_images() -> None:
     case = Case(DENSE, 2, 22, LOW, LOW)
-    race = Race((Hurdle(case.rival, 0.0025),), 0.05, DENSE)
+    race = Race((Requirement(case.rival, 0.0025),), 0.05, DENSE)
     uniform, by_margin = (
         np.mean([seen_until_stopped(order, case.correct, race) for order in each_order(100, strata)])
         for strata in (1, STRATA)

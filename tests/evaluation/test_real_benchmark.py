@@ -21,7 +21,7 @@ from pruning.model import prune
 from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
 from search.errors import InputError
-from search.evaluation.images.collection import DemoImages
+from search.evaluation.data.sources import DemoImages
 from search.evaluation.reference import Seen
 from tests.benchmarks import real, real_rows
 

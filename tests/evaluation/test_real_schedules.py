@@ -20,8 +20,8 @@ from pruning.flops import FlopCounter
 from pruning.methods import METHODS
 from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
+from search.config import published_schedules as published
 from search.errors import InputError
-from search.study import published_schedules as published
 from tests.benchmarks import real_ablation, real_schedules
 from tests.benchmarks.real_fronts import Front, Point, read_fronts
 from tests.benchmarks.real_schedules import EQUAL, Entry, Ground, Level, line_up

@@ -10,9 +10,9 @@ from pruning.backbones import Backbone
 from pruning.model import PrunedViT
 from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
+from search.evaluation.data.splits import Split
 from search.evaluation.evaluator import Evaluator
-from search.evaluation.images.splits import Split
-from search.evaluation.order import draw_order
+from search.evaluation.image_sampling import draw_order
 from search.evaluation.reference import DenseReference, Seen, fidelity_of
 
 CPU = torch.device("cpu")

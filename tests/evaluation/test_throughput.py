@@ -14,7 +14,7 @@ from pruning.backbones import Backbone
 from pruning.model import PrunedViT
 from pruning.schedule import Schedule
 from pruning.stage import Stage
-from search.evaluation.images.splits import Split
+from search.evaluation.data.splits import Split
 from search.evaluation.throughput import PairedTiming, exclusive, measured, time_pairs
 
 

@@ -35,13 +35,13 @@ def options_of(draw: st.DrawFn, method: str, inherited: dict[str, Any]) -> dict[
 def stages_of(draw: st.DrawFn, method: str, options: dict[str, Any], mixed: bool) -> list[Stage]:
     inside = st.floats(0, 1, exclude_min=True, exclude_max=True)
     blocks = draw(st.lists(st.integers(0, 10**6), unique=True, max_size=5))
-    keep, share, votes = st.floats(0, 1, exclude_min=True), st.floats(0, 1), st.integers(1, 100)
+    keep, share, iterations = st.floats(0, 1, exclude_min=True), st.floats(0, 1), st.integers(1, 100)
     stages = []
     for block in blocks:
         own = draw(st.none() | methods) if mixed else None
         inherits = own in (None, method)
         changed = draw(options_of(own or method, options if inherits else {})) if mixed and draw(st.booleans()) else {}
-        stages.append(Stage(block, draw(keep), draw(votes), draw(inside), draw(share), own, changed))
+        stages.append(Stage(block, draw(keep), draw(iterations), draw(inside), draw(share), own, changed))
     return stages
 
 

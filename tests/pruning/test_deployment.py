@@ -15,11 +15,11 @@ from onnx import checker, load_model
 from torch import Tensor, nn
 
 import pruning
+from pruning.architectures import describe
 from pruning.backbones import DEMO_MEAN, load_backbone
 from pruning.config import Config
 from pruning.deployment import _in_float32, export_config, export_onnx, export_program, to_onnx
 from pruning.errors import DeploymentError, ScheduleError, WeightsError
-from pruning.families import describe
 from pruning.methods import METHODS
 from pruning.model import PrunedViT, prune
 from pruning.schedule import Schedule

@@ -1,6 +1,6 @@
 """The FLOP counter: the method's table to the integer, and a closed form that the trace confirms.
 
-That it does so for every method and option is a law of the methods: see tests/contracts/test_methods.py.
+That it does so for every method and option is an invariant of the methods: see tests/contracts/test_methods.py.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def meta(name: str) -> nn.Module:
 @pytest.mark.parametrize(("name", "stages", "flops"), TABLE)
 @pytest.mark.parametrize("method", METHODS)
 def test_the_table_of_the_method(name: str, stages: tuple[Stage, ...], flops: int, method: str) -> None:
-    """Counted by the authors' early code with fvcore: no votes, no matching, and MLPs before tokens leave."""
+    """Counted by the authors' early code with fvcore: no iterations, no matching, and MLPs before tokens leave."""
     schedule = Schedule(stages, method, {"drop": "block-end"})
     assert count_flops(meta(name), schedule, stage_costs=False, exact_savings=False) == flops
 
@@ -65,12 +65,12 @@ def test_votes_and_matching_are_what_the_switch_leaves_out() -> None:
     """
     model = meta("deit_tiny_patch16_224")
     matching = (98 * 98 + 10 * 176) * 192
-    for personalized, votes, ranking in (
+    for personalized, iterations, ranking in (
         (False, 5, 7 * 3 * 197**2),
         (True, 5, 6 * 3 * 197**2),
         (True, 1, 3 * 197 * 64),
     ):
-        schedule = Schedule([Stage(2, 0.9, votes, 0.5, 0.5)], options={"personalized": personalized})
+        schedule = Schedule([Stage(2, 0.9, iterations, 0.5, 0.5)], options={"personalized": personalized})
         costs = count_flops(model, schedule) - count_flops(model, schedule, stage_costs=False)
         assert costs == ranking + matching
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pruning.naming import hint, near_names
+from pruning.backbone_names import hint, near_names
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pruning.families import drive
+from pruning.architectures import drive
 from pruning.model import prune
 from pruning.schedule import Schedule
 from pruning.stage import Stage

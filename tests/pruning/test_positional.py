@@ -16,8 +16,8 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 from torch import Tensor, nn
 
+from pruning.architectures import drive
 from pruning.errors import PruningError
-from pruning.families import drive
 from pruning.model import PrunedViT, prune
 from pruning.schedule import Schedule
 from pruning.stage import Stage

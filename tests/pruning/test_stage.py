@@ -103,16 +103,16 @@ def test_whole_shares_become_floats() -> None:
     assert hash(stage) == hash(Stage(2, 1.0, similarity_share=0.0))
 
 
-ZERO_TPRUNE = Steps(similarity=True, importance=True, votes=True)
+ZERO_TPRUNE = Steps(similarity=True, importance=True, iterations=True)
 NO_SIMILARITY = replace(ZERO_TPRUNE, similarity=False)
 NO_IMPORTANCE = replace(ZERO_TPRUNE, importance=False)
-PLAIN = Steps(similarity=False, importance=True, votes=False)
-PAIRS = Steps(similarity=True, importance=False, votes=False, partition=False, pairs=True)  # tome
-PRUNE_THEN_MERGE = Steps(similarity=True, importance=True, votes=False, partition=False)  # diffrate
+PLAIN = Steps(similarity=False, importance=True, iterations=False)
+PAIRS = Steps(similarity=True, importance=False, iterations=False, partition=False, pairs=True)  # tome
+PRUNE_THEN_MERGE = Steps(similarity=True, importance=True, iterations=False, partition=False)  # diffrate
 
 
 @pytest.mark.parametrize(
-    ("stage", "tokens", "steps", "kept", "candidates", "similar", "votes"),
+    ("stage", "tokens", "steps", "kept", "candidates", "similar", "iterations"),
     [
         (
             Stage(2, 0.9, 5, 0.5, 0.5),
@@ -141,9 +141,11 @@ PRUNE_THEN_MERGE = Steps(similarity=True, importance=True, votes=False, partitio
         (Stage(2, 0.1, similarity_share=1.0), 196, PRUNE_THEN_MERGE, 19, 177, 177, 0),  # into any kept one
     ],
 )
-def test_counts(stage: Stage, tokens: int, steps: Steps, kept: int, candidates: int, similar: int, votes: int) -> None:
+def test_counts(
+    stage: Stage, tokens: int, steps: Steps, kept: int, candidates: int, similar: int, iterations: int
+) -> None:
     plan = plan_stage(stage, tokens, steps)
-    assert plan == StagePlan(stage.block, tokens, kept, candidates, similar, votes)
+    assert plan == StagePlan(stage.block, tokens, kept, candidates, similar, iterations)
 
 
 @pytest.mark.parametrize(
@@ -178,13 +180,13 @@ inside = st.floats(0, 1, exclude_min=True, exclude_max=True)
 
 @given(st.floats(0.01, 1), st.integers(1, 100), inside, st.floats(0, 1), st.integers(100, 2000), st.booleans())
 def test_counts_always_add_up(
-    keep: float, votes: int, partition: float, share: float, tokens: int, similarity: bool
+    keep: float, iterations: int, partition: float, share: float, tokens: int, similarity: bool
 ) -> None:
-    stage = Stage(0, keep, votes, partition, share)
+    stage = Stage(0, keep, iterations, partition, share)
     plan = plan_stage(stage, tokens, Steps(similarity, True, True))
     assert plan.kept == int(tokens * keep)
     assert plan.similar + plan.unimportant == tokens - plan.kept
     assert 0 <= plan.similar <= plan.candidates < tokens
     assert plan.survivors - plan.unimportant == plan.kept >= 1
-    assert (plan.votes > 0) == (plan.unimportant > 0)
+    assert (plan.iterations > 0) == (plan.unimportant > 0)
     assert (plan.candidates > 0) == (plan.similar > 0)

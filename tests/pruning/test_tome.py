@@ -10,8 +10,8 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from pruning.architectures import drive
 from pruning.errors import ScheduleError
-from pruning.families import drive
 from pruning.methods import load_method
 from pruning.methods.base import Signals
 from pruning.methods.tome import ToMe

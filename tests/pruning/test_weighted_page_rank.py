@@ -13,11 +13,11 @@ from pruning.weighted_page_rank import aggregate, class_start, head_filter, page
 ALIVE = torch.tensor([[1, 0, 1, 1, 0, 1, 1], [1, 1, 1, 0, 0, 0, 1]], dtype=torch.bool)
 
 
-def walk(graph: list[list[float]], start: list[float], votes: int) -> list[float]:
+def walk(graph: list[list[float]], start: list[float], iterations: int) -> list[float]:
     """s_t(y) = sum_x s_{t-1}(x) A(x, y), from a start rescaled to sum N."""
     count = len(graph)
     scores = [count * value / sum(start) for value in start]
-    for _ in range(votes):
+    for _ in range(iterations):
         scores = [sum(scores[x] * graph[x][y] for x in range(count)) for y in range(count)]
     return scores
 
@@ -28,11 +28,11 @@ def submatrix(graph: list[list[float]], alive: list[int]) -> list[list[float]]:
     return [[value / sum(row) for value in row] for row in rows]
 
 
-@pytest.mark.parametrize("votes", [1, 2, 5, 30])
-def test_votes_follow_the_attention_rows(attention: Tensor, votes: int) -> None:
-    scores = page_rank(attention, votes)
+@pytest.mark.parametrize("iterations", [1, 2, 5, 30])
+def test_votes_follow_the_attention_rows(attention: Tensor, iterations: int) -> None:
+    scores = page_rank(attention, iterations)
     for b, h in [(0, 0), (1, 2)]:
-        expected = walk(attention[b, h].tolist(), [1.0] * 7, votes)
+        expected = walk(attention[b, h].tolist(), [1.0] * 7, iterations)
         assert scores[b, h].tolist() == pytest.approx(expected, rel=1e-5)
 
 
@@ -41,15 +41,15 @@ def test_a_token_gives_its_score_to_whom_it_attends() -> None:
     assert page_rank(to_the_last, 1).flatten().tolist() == [0, 0, 3]
 
 
-@pytest.mark.parametrize("votes", [1, 3, 20])
-def test_masked_subgraph_equals_the_gathered_renormalised_submatrix(attention: Tensor, votes: int) -> None:
+@pytest.mark.parametrize("iterations", [1, 3, 20])
+def test_masked_subgraph_equals_the_gathered_renormalised_submatrix(attention: Tensor, iterations: int) -> None:
     start = class_start(7, 5, attention.device)
-    scores = page_rank(attention, votes, start, ALIVE)
+    scores = page_rank(attention, iterations, start, ALIVE)
     for b, mask in enumerate(ALIVE):
         alive = mask.nonzero().flatten().tolist()
         for h in range(3):
             graph = submatrix(attention[b, h].tolist(), alive)
-            expected = walk(graph, [start[x].item() for x in alive], votes)
+            expected = walk(graph, [start[x].item() for x in alive], iterations)
             assert scores[b, h, alive].tolist() == pytest.approx(expected, rel=1e-5)
         assert scores[b][:, ~mask].eq(0).all()
 
@@ -96,7 +96,7 @@ def test_class_start_is_the_root_of_the_tokens_that_take_part() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "votes", "start", "message"),
+    ("shape", "iterations", "start", "message"),
     [
         ((3, 7, 7), 1, None, r"attention must be \[B, H, N, N\], got \(3, 7, 7\)"),
         ((2, 3, 7, 6), 1, None, r"attention must be \[B, H, N, N\], got \(2, 3, 7, 6\)"),
@@ -107,10 +107,10 @@ def test_class_start_is_the_root_of_the_tokens_that_take_part() -> None:
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(
-    shape: tuple[int, ...], votes: int, start: tuple[int, ...] | None, message: str
+    shape: tuple[int, ...], iterations: int, start: tuple[int, ...] | None, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        page_rank(torch.ones(shape), votes, None if start is None else torch.ones(start))
+        page_rank(torch.ones(shape), iterations, None if start is None else torch.ones(start))
 
 
 def variance(values: list[float]) -> float:

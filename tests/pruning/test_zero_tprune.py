@@ -82,7 +82,7 @@ def test_the_similarity_step_drops_the_copy_and_not_the_original() -> None:
     given.key[:, :, 1 + 3] = given.key[:, :, 1 + 8]
     given.attention[:, :, :, 1 + 3] = 1e-4  # nobody attends to token 3
     given.attention[:, :, :, 1 + 8] = 0.5
-    plan = StagePlan(block=1, tokens=n, kept=n - 1, candidates=n // 2, similar=1, votes=0)
+    plan = StagePlan(block=1, tokens=n, kept=n - 1, candidates=n // 2, similar=1, iterations=0)
     kept = load_method("zero-tprune", PAPER).select(given, plan)
     assert kept.tolist() == [[x for x in range(n) if x != 3]] * B
 
@@ -108,7 +108,7 @@ def test_one_personalised_iteration_needs_the_class_row_alone(options: dict[str,
 
 
 @pytest.mark.parametrize(
-    ("options", "votes", "class_token", "reads"),
+    ("options", "iterations", "class_token", "reads"),
     [
         ({"personalized": False}, 1, True, "attention"),
         ({"personalized": True}, 2, True, "attention"),
@@ -121,10 +121,10 @@ def test_one_personalised_iteration_needs_the_class_row_alone(options: dict[str,
     ids=str,
 )
 def test_no_more_of_the_attention_is_read_than_needed(
-    options: dict[str, Any], votes: int, class_token: bool, reads: str
+    options: dict[str, Any], iterations: int, class_token: bool, reads: str
 ) -> None:
-    similar = 3 if not votes else 2
-    plan = StagePlan(block=1, tokens=n, kept=n - 3, candidates=6, similar=similar, votes=votes)
+    similar = 3 if not iterations else 2
+    plan = StagePlan(block=1, tokens=n, kept=n - 3, candidates=6, similar=similar, iterations=iterations)
     assert load_method("zero-tprune", options).reads_for(plan, class_token) == reads
 
 

@@ -84,7 +84,7 @@ def test_some_follow_the_token_that_they_joined() -> None:
 
 
 @pytest.mark.parametrize(
-    ("similarity", "unimportant", "similar", "votes", "merges"),
+    ("similarity", "unimportant", "similar", "iterations", "merges"),
     [
         ("merge", "merge", 3, 1, True),
         ("merge", "drop", 3, 1, True),
@@ -95,9 +95,11 @@ def test_some_follow_the_token_that_they_joined() -> None:
     ],
 )
 def test_sizes_are_left_where_something_merges(
-    similarity: str, unimportant: str, similar: int, votes: int, merges: bool
+    similarity: str, unimportant: str, similar: int, iterations: int, merges: bool
 ) -> None:
-    plan = StagePlan(block=1, tokens=n, kept=n - 6, candidates=6 if similar else 0, similar=similar, votes=votes)
+    plan = StagePlan(
+        block=1, tokens=n, kept=n - 6, candidates=6 if similar else 0, similar=similar, iterations=iterations
+    )
     method = load_method("zero-tprune", {"similarity": similarity, "unimportant": unimportant})
     assert method.leaves_sizes(plan) == merges
 

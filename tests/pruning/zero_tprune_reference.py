@@ -54,7 +54,7 @@ def graph_of(given: Signals, image: int, temperature: float) -> Graph:
 
 
 def rank_tokens(
-    graph: Graph, alive: Sequence[int], votes: int, class_token: bool, options: dict[str, Any]
+    graph: Graph, alive: Sequence[int], iterations: int, class_token: bool, options: dict[str, Any]
 ) -> list[float]:
     """Importance of each token of `alive` (indices into all N tokens) on their renormalised subgraph."""
     count = len(alive)
@@ -68,7 +68,7 @@ def rank_tokens(
         elif class_token and options["class_start"]:
             scores[0] = math.sqrt(count)
         scores = [count * score / sum(scores) for score in scores]
-        for _ in range(votes):
+        for _ in range(iterations):
             scores = [sum(scores[x] * sub[x][y] for x in range(count)) for y in range(count)]
         heads.append(scores)
     if options["head_filter"]:
@@ -98,9 +98,9 @@ def reference(given: Signals, image: int, plan: StagePlan, options: dict[str, An
     graph = graph_of(given, image, options["temperature"])
     features, metric = features_of(given, image, options["feature"]), options["metric"]
 
-    def rank(patches: Sequence[int], votes: int) -> dict[int, float]:
+    def rank(patches: Sequence[int], iterations: int) -> dict[int, float]:
         alive = [*range(given.prefix), *(given.prefix + x for x in patches)]
-        scores = rank_tokens(graph, alive, votes, given.class_token, options)
+        scores = rank_tokens(graph, alive, iterations, given.class_token, options)
         return dict(zip(patches, scores[given.prefix :], strict=True))
 
     def nearest(token: int, others: Sequence[int]) -> int:
@@ -127,7 +127,7 @@ def reference(given: Signals, image: int, plan: StagePlan, options: dict[str, An
         if options["similarity"] == "merge":
             joins = {a: original[a] for a in gone}
     if len(left) > plan.kept:  # I
-        score = rank(left, plan.votes)
+        score = rank(left, plan.iterations)
         order = sorted(left, key=lambda x: -score[x])
         left, gone = sorted(order[: plan.kept]), order[plan.kept :]
         follows = {x: nearest(x, left) for x in gone} if options["unimportant"] == "merge" else {}

@@ -1,4 +1,5 @@
-"""The databases that the laws of the store are held against: SQLite, a real PostgreSQL from a wheel, a real MariaDB."""
+"""The databases that the invariants of the store are held against: SQLite, a real PostgreSQL from a wheel, a real
+MariaDB."""
 
 from __future__ import annotations
 
@@ -15,11 +16,11 @@ from optuna.storages._rdb import models as optuna_models
 
 from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
-from search.store.database import writing
-from search.store.fronts import Store
-from search.store.records import Accuracy, Front, Measurement, Setting, StudyRecord, Throughput
-from search.store.tables import METADATA
-from search.study.spec import StudySpec, make_spec
+from search.config.spec import StudySpec, make_spec
+from search.storage.database import writing
+from search.storage.store import Store
+from search.storage.tables import METADATA
+from search.types import Accuracy, Front, Measurement, Setting, StudyRecord, Throughput
 from tests.contracts.stores.mariadb import MariaDB, missing
 
 

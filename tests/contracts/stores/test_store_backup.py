@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
+from search.config.spec import StudySpec, make_spec
 from search.errors import InputError, SearchError
-from search.store import pareto
-from search.store.backup import backup
-from search.store.database import open_engine, parse_url
-from search.store.fronts import Store
-from search.store.records import Measurement, StudyRecord
-from search.study.spec import StudySpec, make_spec
+from search.storage import pareto
+from search.storage.backup import backup
+from search.storage.database import open_engine, parse_url
+from search.storage.store import Store
+from search.types import Measurement, StudyRecord
 
 Measure = Callable[..., Measurement]
 WRITERS = 3
@@ -185,7 +185,7 @@ def test_without_pg_dump_it_says_what_to_install(server: Any, tmp_path: Path, mo
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("old.bak", "file exists; choose another name, or say --force"),
+        ("old.bak", "file exists; choose another name, or use --force"),
         ("no/new.bak", "folder .*no must exist"),
         (".", "must be a file, got a folder"),
         ("ztp.db", "must be another file than the store itself"),

@@ -15,24 +15,24 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 from sqlalchemy import Connection
 
-from search.evaluation.bench import Bench
-from search.fleet.worker import Worker
-from search.store import evaluations, slots
-from search.store.database import writing
-from search.store.fronts import Store
-from search.store.records import Ending, StudyRecord
-from search.study.spec import StudySpec, make_spec
+from search.config.spec import StudySpec, make_spec
+from search.evaluation.schedule_evaluator import ScheduleEvaluator
+from search.runtime.worker import Worker
+from search.storage import evaluations, leases
+from search.storage.database import writing
+from search.storage.store import Store
+from search.types import Ending, StudyRecord
 from tests.benchmarks.coordination import Counted
 from tests.contracts.stores.conftest import measured, run_in
 from tests.drills.nursery import _worker, drill_spec, prepare
-from tests.fleet.soundness import check_sound, optuna_trials
+from tests.runtime.soundness import check_sound, optuna_trials
 
 TRIALS = 30
 WAIT_S = 0.5
-MOST_WRITES = 3  # transactions: the slot, the trial, the result
-MOST_STATEMENTS = {"sqlite": 17, "postgresql": 14, "mysql": 19}  # of a trial that changes no front
+MAX_WRITES = 3  # transactions: the slot, the trial, the result
+MAX_STATEMENTS = {"sqlite": 17, "postgresql": 14, "mysql": 19}  # of a trial that changes no front
 BOX = FloatDistribution(0.0, 1.0)
-MOST_OF_A_FRONT = 32  # of one that does, and that begins by reading another's
+MAX_OF_A_FRONT = 32  # of one that does, and that begins by reading another's
 
 
 @dataclass
@@ -55,7 +55,7 @@ def counting(opened: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Countin
     spec = drill_spec("counted", TRIALS)
     prepare(opened, spec)
     counted = Counted()
-    yield Counting(_worker(opened, opened.study(spec.name), Bench.open(spec), 0, 0.0), counted)
+    yield Counting(_worker(opened, opened.study(spec.name), ScheduleEvaluator.open(spec), 0, 0.0), counted)
     counted.close()
 
 
@@ -63,11 +63,11 @@ def test_a_trial_takes_three_transactions(counting: Counting, opened: Store, kin
     """Early and late; and one more if it waited in the queue, which all baselines did."""
     waiting = len(optuna_trials(opened, "counted", TrialState.WAITING))
     costs = [counting.trial() for _ in range(TRIALS)]
-    assert {writes for _, writes in costs[:waiting]} == {MOST_WRITES + 1}
-    assert {writes for _, writes in costs[waiting:]} == {MOST_WRITES}
+    assert {writes for _, writes in costs[:waiting]} == {MAX_WRITES + 1}
+    assert {writes for _, writes in costs[waiting:]} == {MAX_WRITES}
     statements = [statements for statements, _ in costs[waiting:]]
-    assert min(statements) <= MOST_STATEMENTS[kind]
-    assert max(statements) <= MOST_OF_A_FRONT
+    assert min(statements) <= MAX_STATEMENTS[kind]
+    assert max(statements) <= MAX_OF_A_FRONT
     check_sound(opened, "counted", TRIALS)
 
 
@@ -97,7 +97,7 @@ def locked(postgresql_store: Store, asked: StudySpec) -> Iterator[tuple[Store, S
 
 @contextmanager
 def unlocked_at_last(connection: Connection) -> Iterator[None]:
-    """Whoever waits for the lock against the law is let go when the test fails; or it would never end."""
+    """Whoever waits for the lock against the invariant is let go when the test fails; or it would never end."""
     try:
         yield
     finally:
@@ -109,7 +109,7 @@ def test_a_result_that_changes_no_front_waits_for_nobody(locked: tuple[Store, St
     store, record, connection = locked
     kept = {"beaten": measured(60, 0.85, 0.9), "stopped": measured(61, 0.95, 1.2, complete=False)}
     slots_of = {name: store.reserve(record.id, name, 12) for name in (*kept, "better")}
-    slots.lock_study(connection, record.id)
+    leases.lock_study(connection, record.id)
     with ThreadPoolExecutor() as pool, unlocked_at_last(connection):
         for number, (name, measurement) in enumerate(kept.items(), start=1):
             pool.submit(store.complete, slots_of[name], measurement, True, number).result(timeout=10)
@@ -125,7 +125,7 @@ def test_a_result_that_changes_no_front_waits_for_nobody(locked: tuple[Store, St
 
 def test_who_looks_for_the_dead_waits_for_nobody(locked: tuple[Store, StudyRecord, Connection]) -> None:
     store, record, connection = locked
-    slots.lock_study(connection, record.id)
+    leases.lock_study(connection, record.id)
     with ThreadPoolExecutor() as pool, unlocked_at_last(connection):
         assert not pool.submit(store.claim_mending, record.id, 1.0).result(timeout=10)
         connection.commit()

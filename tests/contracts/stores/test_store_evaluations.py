@@ -8,10 +8,10 @@ import pytest
 import sqlalchemy as sa
 
 from pruning.schedule import UNTOUCHED, Schedule
-from search.errors import SearchError, TrialStopped
-from search.store.fronts import Store
-from search.store.records import Front, Measurement, StudyRecord
-from search.study.spec import StudySpec
+from search.config.spec import StudySpec
+from search.errors import SearchError, TrialStoppedError
+from search.storage.store import Store
+from search.types import Front, Measurement, StudyRecord
 
 DENSE = UNTOUCHED
 IDENTITY = "ab" * 32
@@ -72,7 +72,7 @@ class TestEvaluations:
         assert slot is not None
         assert opened.complete(slot, measured(0, 0.9, 1.0), True, 0) is not None
         assert opened.complete(slot, measured(0, 0.9, 1.0), True, 0) is None
-        with pytest.raises(TrialStopped):
+        with pytest.raises(TrialStoppedError):
             opened.complete(slot, measured(9, 0.8, 1.1), True, 1)
         assert len(opened.evaluations(record.id)) == opened.progress(record.id).done == 1
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
+from search.config.spec import make_spec
 from search.errors import InputError
-from search.store.fronts import Store
-from search.store.records import Front, Measurement, StudyRecord
-from search.study.spec import make_spec
-from search.view.export import Limits, budget_limits, choose
+from search.reporting.export import Limits, budget_limits, choose
+from search.storage.store import Store
+from search.types import Front, Measurement, StudyRecord
 
 Measure = Callable[..., Measurement]
 Run = Callable[..., Front | None]

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from search.errors import LeadChanged
-from search.store import slots
-from search.store.fronts import Store
-from search.store.records import Measurement, StudyRecord
-from search.store.tables import LEADER
-from search.study.spec import make_spec
+from search.config.spec import make_spec
+from search.errors import LeadChangedError
+from search.storage import leases
+from search.storage.store import Store
+from search.storage.tables import LEADER
+from search.types import Measurement, StudyRecord
 
 Measure = Callable[..., Measurement]
 LEASE_S = 50.0
@@ -98,10 +98,10 @@ class TestLease:
         free: bool,
     ) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(slots, "host_identity", lambda: "here")
-            patch.setattr(slots, "process_identity", lambda pid: "4194305:1")  # above any process id of Linux
+            patch.setattr(leases, "host_identity", lambda: "here")
+            patch.setattr(leases, "process_identity", lambda pid: "4194305:1")  # above any process id of Linux
             claim("a")
-        monkeypatch.setattr(slots, "host_identity", lambda: host)
+        monkeypatch.setattr(leases, "host_identity", lambda: host)
         assert (opened.leader(record.id) is None) == free
         assert claim("b") == free
 
@@ -146,7 +146,7 @@ class TestFence:
         if how == "resigned":
             opened.resign(record.id, "old")
         calls = self.writes(opened, record.id, dense)
-        with pytest.raises(LeadChanged, match=f"study {record.id} is led by another"):
+        with pytest.raises(LeadChangedError, match=f"study {record.id} is led by another"):
             calls[write]("old")
         assert (opened.study(record.name), opened.evaluations(record.id)) == before
         if how == "replaced":

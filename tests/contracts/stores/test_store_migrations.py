@@ -16,15 +16,15 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 
-import search.store.migrations as migrations
+import search.storage.migrations as migrations
 from pruning.schedule import Schedule
-from search.store.database import open_engine, parse_url, reading, writing
-from search.store.fronts import Store
-from search.store.migrations import HEAD, VERSION_TABLE
-from search.store.records import Front, Measurement
-from search.store.tables import METADATA
-from search.store.trials import create_optuna_tables
-from search.study.spec import StudySpec
+from search.config.spec import StudySpec
+from search.storage.database import open_engine, parse_url, reading, writing
+from search.storage.migrations import HEAD, VERSION_TABLE
+from search.storage.optuna_storage import create_optuna_tables
+from search.storage.store import Store
+from search.storage.tables import METADATA
+from search.types import Front, Measurement
 
 Measure = Callable[..., Measurement]
 Rows = dict[str, list[dict[str, Any]]]

@@ -11,9 +11,9 @@ import pytest
 import sqlalchemy as sa
 
 from search.errors import InputError
-from search.store.fronts import Store
-from search.store.migrations import HEAD, VERSION_TABLE
-from search.store.records import Front, Measurement, StudyRecord
+from search.storage.migrations import HEAD, VERSION_TABLE
+from search.storage.store import Store
+from search.types import Front, Measurement, StudyRecord
 
 Measure = Callable[..., Measurement]
 Run = Callable[..., Front | None]

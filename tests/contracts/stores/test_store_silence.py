@@ -8,9 +8,9 @@ import time
 import pytest
 
 from search.errors import SearchError
-from search.store import database
-from search.store.database import LIMITS
-from search.store.fronts import Store
+from search.storage import database
+from search.storage.database import LIMITS
+from search.storage.store import Store
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "mysql"])

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from search.errors import InputError, UnknownStudy
-from search.store.fronts import Store
-from search.store.records import StudyRecord
-from search.store.tables import METADATA
-from search.study.spec import StudySpec, make_spec
+from search.config.spec import StudySpec, make_spec
+from search.errors import InputError, UnknownStudyError
+from search.storage.store import Store
+from search.storage.tables import METADATA
+from search.types import StudyRecord
 
 
 class TestStudies:
@@ -138,7 +138,7 @@ class TestHoldingAndRemoving:
             for name in ("ztp_evaluation", "ztp_front", "ztp_front_point", "ztp_slot"):
                 assert connection.execute(METADATA.tables[name].select()).all() == []
         assert opened.state(record.id) == "stopped"  # a worker that still asks ends
-        with pytest.raises(UnknownStudy):
+        with pytest.raises(UnknownStudyError):
             opened.delete_study("shirts")
 
     def test_what_a_kill_left_of_a_removal_is_removed(self, opened: Store, record: StudyRecord) -> None:

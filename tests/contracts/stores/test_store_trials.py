@@ -11,10 +11,10 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from search.errors import TrialStopped
-from search.store.drafts import Drafts
-from search.store.fronts import Store
-from search.store.records import Ending, Slot, StudyRecord
+from search.errors import TrialStoppedError
+from search.storage.drafts import Drafts
+from search.storage.store import Store
+from search.types import Ending, Slot, StudyRecord
 
 BOX: dict[str, BaseDistribution] = {
     "method": CategoricalDistribution(("zero-tprune", "tome", None, 3)),
@@ -145,7 +145,7 @@ def test_who_lost_the_slot_begins_nothing(opened: Store, record: StudyRecord, st
     study.enqueue_trial(PARAMS)
     slot, trial = reserve(opened, record), draft(opened, record)
     opened.free(slot)
-    with pytest.raises(TrialStopped):
+    with pytest.raises(TrialStoppedError):
         opened.take(slot) if step == "take" else opened.start(slot, trial, None)
     assert [each.state for each in of_optuna(opened, study)] == [TrialState.WAITING]
 

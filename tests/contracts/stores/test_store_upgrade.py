@@ -14,16 +14,16 @@ from alembic import command
 from optuna.storages._rdb.storage import _VersionManager
 from sqlalchemy.engine import make_url
 
+from search.config.spec import StudySpec
 from search.errors import InputError
-from search.store import compatibility, trials
-from search.store.addresses import PASSWORD_FILE
-from search.store.compatibility import newer_writer, optuna_problem, series
-from search.store.database import open_engine, parse_url
-from search.store.fronts import Store
-from search.store.migrations import HEAD, VERSION_TABLE
-from search.store.records import Front, Measurement, StudyRecord
-from search.store.upgrade import upgrade
-from search.study.spec import StudySpec
+from search.storage import compatibility, optuna_storage
+from search.storage.compatibility import newer_writer, optuna_problem, series
+from search.storage.database import open_engine, parse_url
+from search.storage.migrations import HEAD, VERSION_TABLE
+from search.storage.store import Store
+from search.storage.upgrade import upgrade
+from search.storage.urls import PASSWORD_FILE
+from search.types import Front, Measurement, StudyRecord
 
 Run = Callable[..., Front | None]
 Measure = Callable[..., Measurement]
@@ -49,7 +49,7 @@ def open_both(url: str) -> None:
 def age_optuna(url: str, revision: str, release: str) -> None:
     """Take Optuna's tables back to what an earlier release left, by its own scripts."""
     execute(url, "CREATE INDEX trials_study_id_key ON trials (study_id)")  # its script drops what new tables lack
-    storage = trials.connect(parse_url(url))
+    storage = optuna_storage.connect(parse_url(url))
     manager: _VersionManager = storage._version_manager
     command.downgrade(manager._create_alembic_config(), revision)
     storage.engine.dispose()

@@ -1,0 +1,52 @@
+"""The command of `ztp` that shows which backbones there are.
+
+Knows which models are shown. Ignores how they are found out and drawn.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from search.cli.options import AsJson
+
+
+def backbones(
+    pattern: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[PATTERN]", help="A part of a name, or one with * and ?; or demo; default: all of timm's."
+        ),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Also say why the others cannot be pruned.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List timm's models that can be pruned: input size, blocks, tokens, cost, pretrained weights."""
+    from rich.progress import track
+
+    from pruning.model_registry import Entry, Refused, look_up, names
+    from search.evaluation.data.decode_cache_files import cache_folder
+    from search.evaluation.data.progress import stderr_console
+    from search.reporting import catalogue, report
+
+    chosen = names() if pattern is None else names(pattern)
+    console = stderr_console()
+    answers = list(
+        track(
+            look_up(chosen, cache_folder()),
+            "asking timm's models",
+            total=len(chosen),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+    )
+    entries = [each for each in answers if isinstance(each, Entry)]
+    refused = [each for each in answers if isinstance(each, Refused)] if everything or pattern is not None else []
+    if as_json:
+        print(json.dumps(catalogue.backbones_json(entries, refused), indent=2))
+        return
+    parts = [catalogue.backbone_table(entries)] if entries else []
+    report.show(*parts, *([catalogue.refused_text(refused)] if refused else []))

@@ -1,0 +1,189 @@
+"""The commands of `ztp` that look at what was found: list, status, front, export, evaluate, dashboard.
+
+Knows which flags go together. Ignores how anything is drawn, chosen or measured.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from search import logs
+from search.cli.options import (
+    DEFAULT_STORAGE,
+    AsJson,
+    Name,
+    Server,
+    Storage,
+    TokenFile,
+    number,
+    open_reader,
+    open_store,
+    whole,
+)
+from search.errors import InputError, SearchError
+
+if TYPE_CHECKING:
+    from pruning.config import Config
+    from search.reporting.queries import Reader
+    from search.types import Evaluation, Front, StudyRecord
+
+
+def list_studies(storage: Storage = DEFAULT_STORAGE, server: Server = None) -> None:
+    """List the studies of a storage."""
+    from search.reporting import report, status
+    from search.reporting.queries import with_progress
+
+    store = open_reader(storage, server)
+    report.show(status.study_list(with_progress(store)))
+
+
+def study_status(name: Name, storage: Storage = DEFAULT_STORAGE, server: Server = None) -> None:
+    """Show how far a study is, and what is known of it."""
+    from search.reporting import report, status
+
+    store = open_reader(storage, server)
+    study = store.study(name)
+    report.show(status.study_status(study, store.progress(study.id)))
+
+
+def front(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Studies; `ztp list` shows them.")],
+    as_json: AsJson = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print one row per point.")] = False,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a picture: .png or .html.")] = None,
+    storage: Storage = DEFAULT_STORAGE,
+    server: Server = None,
+) -> None:
+    """Show a study's Pareto front of accuracy and throughput, or those of several."""
+    from search.reporting import report
+    from search.reporting.plots import canvas
+    from search.reporting.queries import the_front
+
+    if as_json + as_csv + (plot is not None) > 1:
+        raise InputError("front takes one of --json, --csv and --plot, got more; run it once for each")
+    if len(set(names)) < len(names):
+        raise InputError(f"front takes each study once, got {' '.join(names)}")
+    if plot is not None:
+        canvas.check_path(plot)
+    store = open_reader(storage, server)
+    found = [(study, the_front(store, study)) for study in map(store.study, names)]
+    if plot is not None:
+        _plot(plot, store, found)
+        logs.say(f"ztp: wrote {plot}")
+    elif as_json:
+        documents = [report.front_json(study, latest) for study, latest in found]
+        print(json.dumps(documents if len(found) > 1 else documents[0], indent=2))
+    elif as_csv:
+        print(report.front_csv(found), end="")
+    else:
+        report.show(*(report.front_table(study, latest) for study, latest in found))
+
+
+def _plot(path: Path, store: Reader, found: Sequence[tuple[StudyRecord, Front]]) -> None:
+    """One study with everything that it evaluated; several with their fronts alone."""
+    from search.reporting.plots import canvas, front_plot, fronts_plot
+
+    if len(found) == 1:
+        ((study, latest),) = found
+        front_plot.save_plot(path, study, latest, store.evaluations(study.id))
+    else:
+        canvas.save(path, fronts_plot.gather(found), fronts_plot.matplotlib_figure, fronts_plot.plotly_figure)
+
+
+def export(
+    name: Name,
+    max_gflops: Annotated[float | None, typer.Option(parser=number, metavar="G", help="At most this cost.")] = None,
+    min_speedup: Annotated[
+        float | None, typer.Option(parser=number, metavar="S", help="At least this speed-up over dense.")
+    ] = None,
+    min_accuracy: Annotated[
+        float | None, typer.Option(parser=number, metavar="A", help="At least this accuracy, 0 to 1.")
+    ] = None,
+    trial: Annotated[
+        int | None, typer.Option(parser=whole, metavar="N", help="Exactly the schedule of this trial.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to write; default: stdout.")
+    ] = None,
+    onnx: Annotated[
+        Path | None, typer.Option("--onnx", metavar="FILE.onnx", help="The pruned model itself, for ONNX Runtime.")
+    ] = None,
+    storage: Storage = DEFAULT_STORAGE,
+    server: Server = None,
+) -> None:
+    """Write the best configuration within the limits as YAML, for `pruning.load` and `ztp evaluate`, or as ONNX."""
+    from search.reporting.export import Limits, to_config
+    from search.reporting.queries import the_point
+
+    limits = Limits(max_gflops, min_speedup, min_accuracy)
+    store = open_reader(storage, server)
+    study = store.study(name)
+    point = the_point(store, study, limits, trial)
+    config = to_config(study, point)
+    if onnx is not None:
+        _export_onnx(config, point, onnx)
+    elif output is None:
+        print(config.to_yaml(), end="")
+    if output is not None:
+        config.write(output)
+        _wrote(output, point, f"; next: ztp evaluate {output}")
+
+
+def _export_onnx(config: Config, point: Evaluation, path: Path) -> None:
+    from pruning.deployment import export_config  # only now: torch, for seconds
+
+    export_config(config, f"study {config.provenance['study']}", path)
+    _wrote(path, point, ", computing in float32")
+
+
+def _wrote(path: Path, point: Evaluation, more: str) -> None:
+    from search.reporting import formatting
+
+    doubt = "" if point.confirm else ", not confirmed: by the images it was chosen with"
+    logs.say(f"ztp: wrote {path}: {formatting.point(point)}{doubt}{more}")
+
+
+def evaluate(
+    config: Annotated[Path, typer.Argument(metavar="best.yaml", help="An exported configuration.")],
+    data: Annotated[
+        str | None, typer.Option(metavar="PATH", help="Other images than recorded, say a folder per class.")
+    ] = None,
+    runtime: Annotated[str, typer.Option(metavar="NAME", help="What runs it: torch or onnxruntime.")] = "torch",
+    as_json: AsJson = False,
+) -> None:
+    """Measure an exported configuration again; on the same images its accuracy and FLOPs must come out the same."""
+    from search.evaluation.reproduce import replay
+    from search.reporting import report
+
+    measured = replay(config, data, runtime)
+    if as_json:
+        print(json.dumps(report.replay_json(measured), indent=2))
+    else:
+        report.show(report.replay_table(str(config), measured))
+    if measured.reproduced is False:
+        raise SearchError(f"{config}: {report.VERDICTS[False]}")
+
+
+def dashboard(
+    port: Annotated[
+        int, typer.Option(parser=whole, metavar="PORT", help="Where to listen; 0 for any free port.")
+    ] = 8080,
+    host: Annotated[str, typer.Option(help="Address to listen on; any but loopback needs a token.")] = "127.0.0.1",
+    token_file: TokenFile = None,
+    storage: Storage = DEFAULT_STORAGE,
+) -> None:
+    """Serve Optuna Dashboard over the storage, read-only, until Ctrl-C."""
+    from search.server.access.auth import Gate
+    from search.server.access.token import check_host, read_token
+
+    token = read_token(token_file)
+    check_host(host, token)
+
+    from search.server.dashboard import make_dashboard, serve  # only now: Optuna and its dashboard, for seconds
+
+    serve(make_dashboard(open_store(storage), host, port, Gate(token)), host)

@@ -1,0 +1,219 @@
+"""The commands of `ztp` that search: `launch` and `worker`.
+
+Knows how flags become a study's spec, and how a launch ends. Ignores how the search goes.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from search import logs
+from search.cli.options import (
+    DEFAULT_STORAGE,
+    INTERRUPTED,
+    STUDY_NAMED,
+    Server,
+    Storage,
+    exit_code,
+    number,
+    open_store,
+    whole,
+)
+from search.errors import InputError, SearchError
+
+if TYPE_CHECKING:
+    from search.config.spec import StudySpec
+    from search.reporting.queries import Reader
+    from search.types import Front, StudyRecord
+
+COMMON_FOLDERS = {"val", "validation", "test", "train", "images", "data"}  # say nothing about which data it is
+
+
+def launch(
+    study: Annotated[
+        str | None,
+        typer.Argument(metavar="[STUDY.yaml | BUILTIN]", help=f"What is searched: {STUDY_NAMED}. Or --backbone."),
+    ] = None,
+    backbone: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Without a file: a timm model, or demo with its own images.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="PATH", help="Images, say a folder per class; replaces the study's own.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Weights, or pretrained or random; replaces the study's own.")
+    ] = None,
+    trials: Annotated[int | None, typer.Option(parser=whole, metavar="N", help="Schedules to evaluate in all.")] = None,
+    time: Annotated[str | None, typer.Option(metavar="30m", help="Evaluation time to use in all.")] = None,
+    max_gflops: Annotated[
+        float | None, typer.Option(parser=number, metavar="G", help="Refuse schedules above this cost.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(parser=whole, metavar="N", help="Processes to start on this machine.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what it would take; needs neither weights nor images.")
+    ] = False,
+    engine: Annotated[
+        str | None, typer.Option(metavar="ENGINE", help="How workers are started: local, or ray.")
+    ] = None,
+    storage: Storage = DEFAULT_STORAGE,
+    server: Server = None,
+) -> None:
+    """Search schedules for a backbone and a budget; the same command continues a study that was interrupted."""
+    overrides = {"budget.trials": trials, "budget.time": time, "budget.max_gflops": max_gflops}
+    overrides |= {"runtime.workers": workers, "runtime.engine": engine, "backbone.weights": weights}
+    spec = _spec(study, backbone, data, {name: value for name, value in overrides.items() if value is not None})
+    if dry_run:
+        _forecast(spec)
+    elif server:
+        _launch_there(spec, server)
+    else:
+        _launch_here(spec, storage)
+
+
+def _forecast(spec: StudySpec) -> None:
+    from search.reporting.cost_estimate import forecast_table
+    from search.reporting.report import show
+    from search.runtime.cost_estimate import forecast  # only now: torch, for seconds
+
+    show(forecast_table(forecast(spec)))
+
+
+def _run(spec: StudySpec, storage: str) -> None:
+    from search.reporting.progress_display import display
+    from search.runtime.launch import launch as launch_study  # only now: torch, for seconds
+    from search.runtime.shutdown import graceful_shutdown
+
+    try:
+        with graceful_shutdown(), display(spec.name, spec.budget.time) as observe:
+            launch_study(spec, storage, observe, spec.runtime.workers)
+    except KeyboardInterrupt as error:
+        logs.say("\nztp: stopped, and nothing is lost; the same command continues")
+        raise typer.Exit(exit_code(error)) from None
+
+
+def _launch_there(spec: StudySpec, server: str) -> None:
+    """The server's workers do it; this process follows, and may be ended without harm."""
+    from search.reporting.export import server_commands
+    from search.reporting.progress_display import display
+    from search.server.client import Client, refusal
+
+    with Client(server) as client:
+        study = client.launch(spec)
+        try:
+            with display(spec.name, spec.budget.time) as observe:
+                progress = client.follow(study.id, observe)
+        except KeyboardInterrupt:
+            logs.say(f"\nztp: {spec.name} goes on at {client.url}; the same command follows it again")
+            raise typer.Exit(INTERRUPTED) from None
+        if error := refusal(progress):
+            raise error
+        study, front = _conclude(client, spec.name)
+        print("next: " + "\n      ".join(server_commands(study, front, client.url)))
+
+
+def _launch_here(spec: StudySpec, storage: str) -> None:
+    from search.config.spec import check_files
+    from search.storage.database import parse_url
+
+    check_files(spec)
+    parse_url(storage)
+    _run(spec, storage)
+
+    from search.reporting.export import next_commands
+    from search.server import dashboard
+
+    store = open_store(storage)
+    study, front = _conclude(store, spec.name)
+    dashboard.publish(store, study)
+    print("next: " + "\n      ".join(next_commands(study, front, storage, DEFAULT_STORAGE)))
+
+
+def _spec(study: str | None, backbone: str | None, data: str | None, overrides: dict[str, Any]) -> StudySpec:
+    from search.config.sections import DEMO
+    from search.config.spec import make_spec, read_spec
+
+    if study is not None:
+        if backbone is not None:
+            raise InputError(f"--backbone is for a launch without a file, got it beside {study}; put it into the file")
+        if data is not None:
+            overrides |= {"data.path": data, "data.source": None}
+        return read_spec(study, overrides)
+    if backbone == DEMO and data is None:
+        data_section, place = {"source": DEMO}, "bundled"
+    elif backbone is not None and data is not None:
+        data_section, place = {"path": data}, data
+    else:
+        missing = "a study, or --backbone and --data" if backbone == data else "both --backbone and --data"
+        raise InputError(f"launch needs {missing}; for example: ztp launch demo")
+    plain: dict[str, Any] = {"name": _derived_name(backbone, place)}
+    plain |= {"backbone": {"name": backbone}, "data": data_section, "budget": {}, "runtime": {}}
+    for dotted, value in overrides.items():
+        section, key = dotted.split(".")
+        plain[section][key] = value
+    return make_spec(plain, "launch")
+
+
+def _derived_name(backbone: str, data: str) -> str:
+    """`deit_small_patch16_224-imagenet-val`: both in one name, without what a file name or a URL cannot hold."""
+    folder = Path(data).resolve()
+    place = f"{folder.parent.name}-{folder.name}" if folder.name.lower() in COMMON_FOLDERS else folder.name
+    return re.sub(r"[^A-Za-z0-9._]+", "-", f"{backbone}-{place}").strip("-.")[:100]
+
+
+def _conclude(reader: Reader, name: str) -> tuple[StudyRecord, Front]:
+    """What one wants to see when a launch ends: the front and its plots."""
+    from search.reporting import report
+    from search.reporting.plots import front_plot
+
+    study = reader.study(name)
+    front = reader.front(study.id)
+    progress = reader.progress(study.id)
+    if front is None:
+        raise SearchError(f"{name}: {study.state} without a front after {progress.done} trials; {progress.note}")
+    report.show(report.front_table(study, front))
+    if study.state != "done":
+        print(f"\n{name}: {study.state} after {progress.done} of {progress.total} trials; {progress.note}")
+    print()
+    for path in (Path(f"{name}-front.png"), Path(f"{name}-front.html")):
+        try:
+            front_plot.save_plot(path, study, front, reader.evaluations(study.id))
+            print(f"plot: {path.resolve()}")
+        except InputError as error:  # the search is done and stored: a folder without space must not fail it
+            logs.say(f"ztp: {error}")
+    return study, front
+
+
+def worker(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="Name of a study; without it, any open one, oldest first."),
+    ] = None,
+    keep_waiting: Annotated[
+        bool,
+        typer.Option("--keep-waiting", help="Without NAME: stay, and lead what nobody leads."),
+    ] = False,
+    storage: Storage = DEFAULT_STORAGE,
+    number: Annotated[int | None, typer.Option(parser=whole, hidden=True)] = None,  # an engine counts those it starts
+) -> None:
+    """Join running studies from any machine that reaches their storage and has their data."""
+    if name is not None and keep_waiting:
+        raise InputError(f"--keep-waiting is for a worker of any study, got it beside {name}; drop one")
+    from search.reporting import formatting
+    from search.runtime.any_study_worker import join_any
+    from search.runtime.worker_entrypoints import join
+
+    try:
+        if name is not None:
+            join(name, storage, number)
+        else:
+            helped = join_any(storage, number, keep_waiting)
+            logs.say(f"ztp: worked on {formatting.count(helped, 'study')}; no open study left")
+    except KeyboardInterrupt as error:
+        logs.say("\nztp: this worker stopped; its unfinished trial is free for another")
+        raise typer.Exit(exit_code(error)) from None

@@ -1,0 +1,223 @@
+"""The study YAML as one frozen `StudySpec`: read, checked, compared.
+
+Knows YAML and the built-in studies. The rules of each field stand in `search.config.sections`, how to say that one is
+broken in `search.config.validation_messages`. Ignores models, images and SQL.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError, model_validator
+
+from pruning.yaml_io import parse_yaml, read_yaml
+from search.config.builtin_studies import builtin_names
+from search.config.data_paths import expand, form_of
+from search.config.sections import (
+    DEMO,
+    WEIGHTS,
+    BackboneSpec,
+    BudgetSpec,
+    DataSpec,
+    ObjectivesSpec,
+    RacingSpec,
+    RuntimeSpec,
+    SamplerSpec,
+    Section,
+    SpaceSpec,
+)
+from search.config.validation_messages import explain, near
+from search.errors import InputError
+
+__all__ = [
+    "BackboneSpec",
+    "BudgetSpec",
+    "DataSpec",
+    "ObjectivesSpec",
+    "RacingSpec",
+    "RuntimeSpec",
+    "SamplerSpec",
+    "SpaceSpec",
+    "StudySpec",
+    "builtin_names",
+    "check_files",
+    "continued_spec",
+    "differences",
+    "make_spec",
+    "read_spec",
+    "read_stored_spec",
+]
+
+WITHOUT_EFFECT = frozenset(  # may differ on resume: they say how many and by what means, not what
+    {"data.roots", "runtime.workers", "runtime.prefix_cache_gib", "runtime.engine", "runtime.trial_timeout"}
+)
+BEFORE_REVISIONS = {"revision": 1, "mixed": False, "exact_savings": False}  # of `space`, in stores of before
+
+
+class StudySpec(Section):
+    """What is asked for. Everything but `name` and `backbone` has a default (`data` only for the demo backbone)."""
+
+    # the name becomes part of file names, URLs and shell commands
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    backbone: BackboneSpec
+    data: DataSpec
+    objectives: ObjectivesSpec = ObjectivesSpec()
+    budget: BudgetSpec = BudgetSpec()
+    space: SpaceSpec = SpaceSpec()
+    sampler: SamplerSpec = SamplerSpec()
+    racing: RacingSpec = RacingSpec()
+    runtime: RuntimeSpec = RuntimeSpec()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _demo_images_for_demo(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "data" not in data:
+            backbone = data.get("backbone")
+            name = backbone.get("name") if isinstance(backbone, dict) else getattr(backbone, "name", None)
+            if name == DEMO:
+                return {**data, "data": {"source": DEMO}}
+        return data
+
+    @model_validator(mode="after")
+    def _onnxruntime_has_its_own(self) -> StudySpec:
+        """It runs on the CPU in float32, and accuracy is to be that of what runs."""
+        if self.objectives.throughput == "onnxruntime":
+            for name, allowed in (("device", ("auto", "cpu")), ("dtype", ("auto", "float32"))):
+                value = getattr(self.runtime, name)
+                if value not in allowed:
+                    raise ValueError(
+                        f"runtime.{name} must be {' or '.join(allowed)} for objectives.throughput onnxruntime, got "
+                        f"{value!r}; leave it out"
+                    )
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON data; `make_spec(spec.to_dict(), place) == spec`."""
+        plain = self.model_dump(mode="json")
+        shown = {key: value for key, value in plain["backbone"].items() if value is not None}
+        return plain | {"backbone": shown}  # as before there were sizes: a service that knows none takes it too
+
+    def given(self) -> dict[str, Any]:
+        """As `to_dict`, but without what was left out and so has its default."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
+def read_spec(path_or_builtin: str, overrides: Mapping[str, Any] | None = None) -> StudySpec:
+    """Read a study from a YAML file or, by its bare name, a built-in one.
+
+    overrides: dotted names to values that replace the file's, {"budget.trials": 20} say.
+    Raises InputError or ConfigError naming place, field, rule, value and remedy.
+    """
+    builtins = builtin_names()
+    path = Path(path_or_builtin)
+    if path_or_builtin in builtins:  # a file of that name is ./NAME
+        text = resources.files("studies").joinpath(f"{path_or_builtin}.yaml").read_text(encoding="utf-8")
+        data = parse_yaml(text, path_or_builtin)
+    elif path.suffix in (".yaml", ".yml") or path.exists():
+        data = read_yaml(path)
+    else:
+        raise InputError(
+            f"study must be a YAML file or a built-in study ({', '.join(builtins) or 'none'}), got "
+            f"{path_or_builtin!r}; {near(path_or_builtin, builtins)}check the name"
+        )
+    return make_spec(_override(data, overrides or {}), path_or_builtin)
+
+
+def make_spec(data: Any, place: str) -> StudySpec:
+    """Check plain data against the contract. Raises InputError with `place` leading the message."""
+    if not isinstance(data, Mapping):
+        raise InputError(f"{place}: a study must be a mapping with name and backbone, got {data!r}")
+    try:
+        return StudySpec.model_validate(dict(data))
+    except ValidationError as error:
+        raise InputError(f"{place}: {explain(error, StudySpec)}") from None
+
+
+def read_stored_spec(data: Mapping[str, Any], place: str) -> StudySpec:
+    """A spec as a store has it. Raises InputError with `place` leading the message.
+
+    Fields that a later release added mean in an older study what that study did.
+    """
+    space = data.get("space")
+    if isinstance(space, Mapping) and "revision" not in space:
+        data = {**data, "space": {**BEFORE_REVISIONS, **space}}
+    return make_spec(data, place)
+
+
+def continued_spec(stored: StudySpec, wanted: StudySpec) -> StudySpec:
+    """The stored spec, with what `wanted` says of how many workers and by what means."""
+    document, given = stored.to_dict(), dict(_flatten(wanted.given()))
+    for name in WITHOUT_EFFECT & given.keys():
+        section, _, key = name.partition(".")
+        document[section][key] = given[name]
+    return make_spec(document, stored.name)
+
+
+def check_files(spec: StudySpec) -> None:
+    """Refuse images or a weights file that are not there. Paths are relative to the current folder.
+
+    By `os.path`, for pathlib raises where a name is too long.
+    """
+    if spec.data.path is not None:
+        try:
+            form_of(expand(spec.data.path)[0])
+        except InputError as error:
+            raise InputError(f"{spec.name}: {error}") from None
+    weights = spec.backbone.weights
+    if weights not in WEIGHTS and not os.path.isfile(weights):
+        raise InputError(
+            f"{spec.name}: backbone.weights must be pretrained, random or an existing .safetensors or .pth file, "
+            f"got {weights!r}; check the path"
+        )
+
+
+def differences(stored: StudySpec, wanted: StudySpec) -> list[str]:
+    """Where a spec says otherwise than the stored one, but for what does not alter results.
+
+    Each as "budget.trials: 40 -> 60". What it leaves out it does not contradict: defaults change, studies do not.
+    """
+    before, after = dict(_flatten(stored.to_dict())), dict(_flatten(wanted.to_dict()))
+    given = set(_fields(wanted.given()))
+    names = [*before, *(name for name in after if name not in before)]
+    names = [name for name in names if ".".join(name.split(".")[:2]) in given]
+    return [
+        f"{name}: {_show(before, name)} -> {_show(after, name)}"
+        for name in names
+        if name not in WITHOUT_EFFECT and before.get(name) != after.get(name)
+    ]
+
+
+def _show(values: Mapping[str, Any], name: str) -> str:
+    value = values.get(name)
+    return "null" if value is None else str(value)
+
+
+def _fields(data: Mapping[str, Any]) -> Iterator[str]:
+    """The names of a study's fields, "budget.trials" say; of one that is a mapping itself, nothing of what is in it."""
+    for section, value in data.items():
+        yield from (f"{section}.{key}" for key in value) if isinstance(value, Mapping) else (section,)
+
+
+def _flatten(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", list(value) if isinstance(value, tuple) else value
+
+
+def _override(data: Any, overrides: Mapping[str, Any]) -> Any:
+    if not isinstance(data, Mapping):
+        return data
+    result = dict(data)
+    for dotted, value in overrides.items():
+        section, _, key = dotted.partition(".")
+        if not key:
+            result[section] = value
+        elif isinstance(result.get(section, {}), Mapping):
+            result[section] = {**result.get(section, {}), key: value}
+    return result

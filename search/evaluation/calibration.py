@@ -1,0 +1,108 @@
+"""What is found out once a study and then fixed, and the first of these facts: the number format.
+
+Knows models, splits and clocks. Ignores schedules, studies' limits and SQL.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pruning.model import PrunedViT
+from search.config.spec import RuntimeSpec
+from search.evaluation.data.splits import Split
+from search.evaluation.device import WORTH_IT, bfloat16_is_fast, synchronize
+from search.evaluation.throughput import exclusive
+
+CHECKED_IMAGES = 128  # of the search split, at least, for the choice of the number format ...
+CHECKED_BATCHES = 3  # ... and at least so many batches, the first of which warms up
+SAME_ANSWERS = 0.97  # share of the images on which both formats must answer alike
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What is found out once a study and then fixed. Plain data by `to_dict`.
+
+    dtype_reason: why this format. dense_images_per_s: the reference that speedups are multiplied with.
+    strata: which images pruning is likely to change, and so are seen first. profile_key, strata_key: what these hold
+    for, so that other studies may take them over; "" in studies from before that, and without a profile.
+    profile_from: the study that took the profile, if it was another.
+    """
+
+    dtype: str
+    dtype_reason: str
+    hardware: str
+    weights: str  # fingerprint
+    images: str  # fingerprint
+    dense_images_per_s: float
+    profile: Mapping[str, Any] | None
+    strata: str = ""  # of the search images, by `pack_strata`; "" in studies from before there were any
+    profile_key: str = ""
+    strata_key: str = ""
+    profile_from: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Calibration:
+        """Inverse of `to_dict`. Fields that a later release added are ignored."""
+        names = {each.name for each in fields(cls)}
+        return cls(**{name: value for name, value in data.items() if name in names})
+
+
+def choose_dtype(
+    runtime: RuntimeSpec, cast: Callable[[str], PrunedViT], split: Split, device: torch.device
+) -> tuple[str, str]:
+    """The number format and why: bfloat16 where it is faster here and the dense model's answers stay the same.
+
+    cast: the model in a format. Where the spec asks for a format, nothing is run.
+    """
+    if runtime.dtype != "auto":
+        return runtime.dtype, "asked for"
+    if not bfloat16_is_fast(device):
+        return "float32", "this hardware has no fast bfloat16"
+    full, narrow = _answers((cast("float32"), cast("bfloat16")), split, runtime.batch_size, device)
+    gain, same = full.seconds / narrow.seconds, float((full.classes == narrow.classes).mean())
+    images = min(len(full.classes), len(split))
+    if gain < WORTH_IT:
+        return "float32", f"bfloat16 is only {gain:.2f} times as fast"
+    if same < SAME_ANSWERS:
+        return "float32", f"bfloat16 changes {1 - same:.1%} of the dense model's answers, of {images} images"
+    return "bfloat16", f"{gain:.2f} times as fast; {same:.1%} of {images} dense answers as in float32"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The dense model's classes on the first images, and the seconds of its fastest batch after the first."""
+
+    classes: NDArray[np.int64]
+    seconds: float
+
+
+@torch.inference_mode()
+def _answers(models: Sequence[PrunedViT], split: Split, batch_size: int, device: torch.device) -> list[Answers]:
+    """Of each model; they take turns, so that a drift of the machine's speed favours none."""
+    classes: list[list[NDArray[np.int64]]] = [[] for _ in models]
+    seconds: list[list[float]] = [[] for _ in models]
+    with exclusive(device):
+        for images in _first_batches(split, batch_size):
+            for number, model in enumerate(models):
+                began = time.perf_counter()
+                classes[number].append(model(images.to(device)).argmax(-1).cpu().numpy())
+                synchronize(device)
+                seconds[number].append(time.perf_counter() - began)
+    return [Answers(np.concatenate(c), min(s[1:])) for c, s in zip(classes, seconds, strict=True)]
+
+
+def _first_batches(split: Split, size: int) -> Iterator[torch.Tensor]:
+    """Full batches; a split too small for them begins again."""
+    count = max(CHECKED_BATCHES, -(-CHECKED_IMAGES // size))
+    for number in range(count):
+        yield split.take(np.arange(number * size, (number + 1) * size) % len(split))

@@ -1,0 +1,69 @@
+"""A folder of image files: one sub-folder per class (ImageFolder layout), or no labels at all.
+
+Knows folders. Ignores what the sub-folders' names mean.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from search.errors import InputError
+from search.evaluation.data.readers.base import (
+    ANYWHERE,
+    ENDINGS,
+    USUAL,
+    Bounds,
+    Columns,
+    Files,
+    Listing,
+    stat_lines,
+    unreadable,
+)
+
+
+class FolderReader(Files):
+    """root/class/**/image, or root/image without labels. What is hidden (.name) at the top is passed over."""
+
+    def __init__(self, paths: list[Path], columns: Columns = USUAL, bounds: Bounds = ANYWHERE) -> None:
+        """Raises InputError if the folder is missing, unreadable or holds no images."""
+        root = paths[0]
+        try:
+            found, classes = _list(root)
+            bounds.check((str(path), path) for path in found)
+            identity, stamps = stat_lines(found, root)
+        except OSError as error:
+            raise unreadable(root, error) from None
+        unlabelled = "no sub-folders, one per class"
+        super().__init__(found, Listing(identity, stamps, classes or None, unlabelled=unlabelled))
+
+
+def has_images(folder: Path) -> bool:
+    """Whether an image file is anywhere below; stops at the first. Raises OSError."""
+    return next(_walk(folder), None) is not None
+
+
+def _list(root: Path) -> tuple[list[Path], list[str]]:
+    """Image files, and of each the sub-folder it is in; no sub-folders if they hold no images."""
+    folders = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    found = [(path, folder.name) for folder in folders for path in sorted(_walk(folder))]
+    if found:
+        return [path for path, _ in found], [name for _, name in found]
+    flat = sorted(_walk(root))
+    if not flat:
+        raise InputError(
+            f"data.path must hold images ({', '.join(sorted(ENDINGS))}) in one sub-folder per class, or tar shards, "
+            f"parquet files or an IDX pair, got none in {root}; check the path"
+        )
+    return flat, []
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Images at any depth. Raises OSError for a folder that cannot be read, which Path.rglob passes over."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for root, _, names in os.walk(folder, onerror=refuse):
+        yield from (Path(root) / name for name in names if os.path.splitext(name)[1].lower() in ENDINGS)

@@ -1,0 +1,126 @@
+"""Where labelled images come from, as the splits see it: a collection on disk, or the bundled demo.
+
+A source lists its images without decoding them. Knows readers, classes and preprocessing. Ignores splits, caches and
+accuracy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from importlib.resources import as_file, files
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from pruning.backbones import Backbone
+from search.errors import InputError
+from search.evaluation.data.label_mapping import Classes, assign
+from search.evaluation.data.pixels import CorruptImageError, Pixels
+from search.evaluation.data.preprocessing import Preprocessing
+from search.evaluation.data.readers import ANYWHERE, USUAL, Bounds, Columns, open_reader
+from search.evaluation.data.readers.idx_reader import read_idx
+
+
+class Source(Protocol):
+    """A list of images.
+
+    classes: of each image, or why there are none. fingerprint: identity of images, classes and preprocessing, the
+    same for a copy. cache_key: of what pixels depend on, changed by any change of a file. shape: of one image.
+    images: the pixels of all images, where they are in memory already.
+    """
+
+    classes: Classes
+    fingerprint: str
+    cache_key: str
+    shape: tuple[int, int, int]
+    images: Pixels | None
+
+    def __len__(self) -> int: ...
+
+    def name(self, index: int) -> str:
+        """What to call image `index` in a message."""
+        ...
+
+    def pixels(self, index: int) -> Pixels:
+        """Decode and preprocess one image: [C, H, W] uint8. Raises CorruptImageError, or InputError, naming the
+        image."""
+        ...
+
+
+class DemoImages:
+    """The 10,000 test images of Fashion-MNIST, as they ship with the package (MIT licence)."""
+
+    shape = (1, 28, 28)
+
+    def __init__(self) -> None:
+        folder = files("studies") / "demo"
+        with as_file(folder / "t10k-images-idx3-ubyte.gz") as path:
+            self.images: Pixels | None = read_idx(path, 3)[:, None]
+            self.fingerprint = self.cache_key = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        with as_file(folder / "t10k-labels-idx1-ubyte.gz") as path:
+            self.labels = read_idx(path, 1).astype(np.int64)
+        self.classes = Classes(self.labels, "class indices as given")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def name(self, index: int) -> str:
+        return f"demo image {index}"
+
+    def pixels(self, index: int) -> Pixels:
+        assert self.images is not None
+        image: Pixels = self.images[index]
+        return image
+
+
+class Collection:
+    """Images of any form that a reader knows, for one backbone. Can be pickled, for processes that decode."""
+
+    images: Pixels | None = None
+
+    def __init__(self, path: str, backbone: Backbone, columns: Columns = USUAL, bounds: Bounds = ANYWHERE) -> None:
+        """Raises InputError if the path is missing or broken, or holds no images."""
+        self._reader = open_reader(path, columns, bounds)
+        self._preprocess = Preprocessing(backbone.data_config)
+        self.shape = self._preprocess.shape
+        listing, config = self._reader.listing, self._preprocess.config
+        self.classes = assign(listing, backbone.num_classes)
+        self.cache_key = _digest([*listing.stamps, *listing.identity], {**config, "": self._preprocess.versions})
+        indices = self.classes.indices
+        told = "" if indices is None else hashlib.sha256(indices.tobytes()).hexdigest()
+        self.fingerprint = _digest([*listing.identity, self.classes.mapping, told], config)
+
+    def __len__(self) -> int:
+        return len(self._reader)
+
+    @property
+    def labels(self) -> NDArray[np.int64] | None:
+        return self.classes.indices
+
+    def name(self, index: int) -> str:
+        return self._reader.name(index)
+
+    def pixels(self, index: int) -> Pixels:
+        try:
+            with self._reader.open(index) as image:
+                return self._preprocess(image)
+        except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            if isinstance(error, OSError) and error.errno is not None:  # of the file system: the image may be sound
+                raise InputError(
+                    f"data.path: image {self.name(index)} cannot be read: {error.strerror}; check that it is there"
+                ) from None
+            raise CorruptImageError(
+                f"data.path: image {self.name(index)} cannot be decoded: {reason}; mend or remove it, or set "
+                "data.skip_corrupt: true"
+            ) from None
+
+
+def _digest(lines: Sequence[str], config: dict[str, Any]) -> str:
+    """Identity of images under a preprocessing."""
+    text = "\n".join((json.dumps(config, sort_keys=True, default=str), *lines))
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]

@@ -1,0 +1,148 @@
+"""Measure an exported configuration again, on the same images and in the same number format.
+
+Knows configurations and the bench's parts. Ignores studies and SQL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pruning.backbones import Backbone
+from pruning.config import Config, load_backbone_of, read_config
+from pruning.schedule import UNTOUCHED
+from search.config.spec import StudySpec, make_spec
+from search.errors import InputError
+from search.evaluation.calibration import Calibration
+from search.evaluation.data.splits import Images, open_all, open_images
+from search.evaluation.device import choose_device
+from search.evaluation.onnx_runtime import ONNXRUNTIME, check_onnxruntime
+from search.evaluation.schedule_evaluator import ScheduleEvaluator
+from search.types import Measurement
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What was measured now, beside what the file recorded.
+
+    same_images: whether the images are those of the record (fingerprint); only then must the numbers agree.
+    reproduced: accuracy equal exactly and FLOPs equal to the integer; None if the images differ or are not comparable.
+    recorded_dtype: the number format of the record; "" where that is what was measured in now.
+    """
+
+    measured: Measurement
+    recorded_accuracy: float | None
+    recorded_flops: int | None
+    same_images: bool
+    reproduced: bool | None
+    split: str = "search"
+    recorded_dtype: str = ""
+
+    @property
+    def comparable(self) -> bool:
+        """Whether it was recorded in the number format that was measured in now."""
+        return not self.recorded_dtype
+
+    @property
+    def same_flops(self) -> bool:
+        """FLOPs depend on neither images nor number format."""
+        return self.measured.flops == self.recorded_flops
+
+
+RUNTIMES = ("torch", ONNXRUNTIME)
+
+
+def replay(path: Path, data_path: str | None = None, runtime: str = "torch") -> Replay:
+    """Evaluate an exported configuration. data_path: other images than those it was found on, of any form.
+
+    runtime: one of RUNTIMES. ONNX Runtime computes in float32, so a record in another format is not compared.
+    Raises ConfigError, ScheduleError, WeightsError, UnsupportedBackbone or InputError naming file, field and value.
+    """
+    deployed = _is_onnxruntime(runtime)
+    config = read_config(path)
+    recorded = _recorded(config, path)
+    spec = spec_of(config, path, data_path)
+    other_dtype = spec.runtime.dtype if deployed and spec.runtime.dtype != "float32" else ""
+    if deployed:
+        spec = _for_onnxruntime(spec)
+    backbone = load_backbone_of(config, str(path))  # refuses what does not fit before anything is timed
+    images, same = _images(spec, config, backbone)
+    bench = ScheduleEvaluator(spec, backbone, images, choose_device(spec.runtime.device))
+    bench.use(
+        Calibration(
+            dtype=spec.runtime.dtype,
+            dtype_reason="recorded",
+            hardware=bench.hardware,
+            weights=backbone.fingerprint,
+            images=images.fingerprint,
+            dense_images_per_s=0.0,  # not known yet
+            profile=None,
+        )
+    )
+    bench.use(replace(bench.facts, dense_images_per_s=bench.time_pairs(UNTOUCHED).dense_images_per_s))
+    if deployed:
+        measured = bench.measure_deployed(config.schedule)
+    else:
+        measured = bench.measure(config.schedule, bench.time(config.schedule))
+    equal = (measured.accuracy.value, measured.flops) == recorded
+    reproduced = equal if same and not other_dtype else None
+    return Replay(measured, *recorded, same, reproduced, recorded_dtype=other_dtype)
+
+
+def _is_onnxruntime(runtime: str) -> bool:
+    """Raises InputError for a runtime that is not known or not installed."""
+    if runtime not in RUNTIMES:
+        raise InputError(f"--runtime must be one of {', '.join(RUNTIMES)}, got {runtime!r}")
+    if runtime == ONNXRUNTIME:
+        check_onnxruntime("--runtime")
+    return runtime == ONNXRUNTIME
+
+
+def _for_onnxruntime(spec: StudySpec) -> StudySpec:
+    document = spec.to_dict()
+    document["objectives"]["throughput"] = ONNXRUNTIME
+    document["runtime"] |= {"dtype": "float32", "device": "cpu"}
+    return make_spec(document, spec.name)
+
+
+def _recorded(config: Config, path: Path) -> tuple[float | None, int | None]:
+    """Accuracy and FLOPs as the file has them; None for what a file written by hand leaves out. Raises InputError."""
+    search = config.metrics.get("search") or {}
+    if not isinstance(search, Mapping):
+        raise InputError(f"{path}: metrics.search must be a mapping, got {search!r}; export it again")
+    accuracy, flops = search.get("accuracy"), config.metrics.get("flops")
+    for name, value in (("metrics.search.accuracy", accuracy), ("metrics.flops", flops)):
+        if value is not None and type(value) not in (int, float):
+            raise InputError(f"{path}: {name} must be a number, got {value!r}; export it again")
+    return accuracy, flops
+
+
+def spec_of(config: Config, path: Path, data_path: str | None = None) -> StudySpec:
+    """The parts of a study's spec that a configuration keeps, checked by the same rules."""
+    data = {name: value for name, value in config.data.items() if name not in ("accuracy", "fingerprint")}
+    if data_path is not None:
+        data = {name: value for name, value in data.items() if name != "source"} | {"path": data_path}
+    document: dict[str, Any] = {
+        "name": "replay",
+        "backbone": {name: config.backbone[name] for name in ("name", "weights")} | config.sizes,
+        "data": data,
+        "objectives": {"accuracy": config.data.get("accuracy", "top1")},
+        "runtime": dict(config.runtime),
+    }
+    return make_spec(document, str(path))
+
+
+def _images(spec: StudySpec, config: Config, backbone: Backbone) -> tuple[Images, bool]:
+    """The recorded search split; every image of the folder if it is another folder than the recorded one."""
+    wanted = config.data.get("fingerprint")
+    if wanted is None:  # written by hand, say: the recorded split, but nothing proves that the images are the same
+        return open_images(spec.data, spec.objectives, backbone), False
+    try:
+        images = open_images(spec.data, spec.objectives, backbone)
+    except InputError:
+        images = open_all(spec.data, spec.objectives, backbone)  # fails again if it was not for the size
+    if images.fingerprint == wanted:
+        return images, True
+    return open_all(spec.data, spec.objectives, backbone), False

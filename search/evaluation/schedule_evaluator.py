@@ -1,0 +1,227 @@
+"""Measuring schedules for one study: accuracy on its images, throughput on its device.
+
+Knows the rest of this layer. Ignores Optuna and SQL.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from pruning.schedule import Schedule
+from search.errors import SearchError
+from search.evaluation.evaluation_context import EvaluationContext
+from search.evaluation.evaluator import Bits, Evaluator, accuracy_of
+from search.evaluation.image_sampling import ImageOrder, draw_order, unpack_strata
+from search.evaluation.latency_profile import LatencyProfile
+from search.evaluation.racing import Race, SequentialTest, estimate
+from search.evaluation.reference import Seen, fidelity_of
+from search.evaluation.regression_estimator import guess
+from search.evaluation.throughput import measured
+from search.types import Accuracy, Fidelity, Measurement, PartialEvaluation, Setting, Throughput
+
+Check = Callable[[], None]
+ITSELF = Fidelity(1.0, 0.0, 0.0, 0.0)  # of the dense model
+PROBE_SHARE = 0.08  # of the search split, in whole batches, that the first look at a schedule sees ...
+LARGEST_LOOK = 0.25  # ... and none is worth more: a split of few batches is not probed
+LARGEST_PROBE = 0.5  # of the search split: what all looks at a schedule may see
+
+
+def images_of_a_look(images: int, batch: int) -> int:
+    """How many images of a split one look at a schedule sees; 0 where the split is too small for probes."""
+    wanted = -(-int(PROBE_SHARE * images) // batch) * batch
+    return wanted if wanted <= LARGEST_LOOK * images else 0
+
+
+def _go_on() -> None:
+    pass
+
+
+class ScheduleEvaluator(EvaluationContext):
+    """Measures schedules for one study on one device."""
+
+    @cached_property
+    def order(self) -> ImageOrder:
+        """In which order schedules see the search split."""
+        packed, images = self.facts.strata, len(self.search_split)
+        stratum = unpack_strata(packed) if packed else np.zeros(images, dtype=np.uint8)
+        if len(stratum) != images:
+            raise SearchError(
+                f"study {self.spec.name}: the search split must hold the {len(stratum)} images it was launched with, "
+                f"got {images}; some could not be decoded here, or then"
+            )
+        return draw_order(stratum, self.spec.racing.strata, self.spec.data.seed)
+
+    @cached_property
+    def _searcher(self) -> Evaluator:
+        cache_bytes = int(self.spec.runtime.prefix_cache_gib * 2**30)
+        return self._evaluator(
+            self.model,
+            self.search_split,
+            cache_bytes=cache_bytes,
+            order=self.order.positions,
+            reference=self._search_reference,
+        )
+
+    @cached_property
+    def _confirmer(self) -> Evaluator:
+        return self._evaluator(self.model, self.confirm_split, reference=self._reference(self.confirm_split))
+
+    @cached_property
+    def _profile(self) -> LatencyProfile | None:
+        return LatencyProfile.from_dict(self.facts.profile) if self.facts.profile else None
+
+    def throughput(self, schedule: Schedule) -> Throughput:
+        """Predicted from the profile, or measured, as the study asks."""
+        return self._profile.predict(schedule) if self._profile else self.time(schedule)
+
+    def time(self, schedule: Schedule) -> Throughput:
+        """Measured against the dense model, interleaved; takes seconds."""
+        throughput = measured(self.time_pairs(schedule), self.facts.dense_images_per_s)
+        if not self.is_untouched(schedule):
+            return throughput
+        # the dense model against itself: its speedup is 1, and the spread tells how well this clock can tell
+        return replace(throughput, images_per_s=self.facts.dense_images_per_s, speedup=1.0)
+
+    def measure_deployed(self, schedule: Schedule) -> Measurement:
+        """Accuracy on the whole search split and throughput, both in ONNX Runtime."""
+        runtime, kind = self.spec.runtime, self.spec.objectives.accuracy
+        correct = self._deployed.correct(schedule, self.search_split, kind, runtime.batch_size)
+        return self._measurement(schedule, self.time(schedule), correct)
+
+    def identity(self, schedule: Schedule) -> str:
+        """Of what accuracy was measured on, whatever the study: weights, images, number format, schedule."""
+        facts = self.facts
+        kind = self.spec.objectives.accuracy
+        parts = (self.backbone.identity, facts.weights, facts.images, facts.dtype, kind, self.key(schedule))
+        return hashlib.sha256("|".join(parts).encode()).hexdigest()
+
+    def use_batch(self, share: float) -> None:
+        """Evaluate with this share of the study's batch from now on; with another than before, caches are given up."""
+        size = max(1, int(self.spec.runtime.batch_size * share))
+        if size != self._batch_size:
+            self._batch_size = size
+            self.release()
+
+    def release(self) -> None:
+        """Give up what was cached on the device; it is found again when it is needed."""
+        for name in ("_searcher", "_confirmer", "_probed"):
+            self.__dict__.pop(name, None)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    @cached_property
+    def _probed(self) -> dict[str, Seen]:
+        """By key, what was made of the first images, in the order of the race: `measure` goes on from there."""
+        return {}
+
+    @property
+    def probe_images(self) -> int:
+        """How many images one look at a schedule sees; 0 where the split is too small for probes."""
+        return images_of_a_look(len(self.search_split), self._batch_size)
+
+    def probe(
+        self, schedule: Schedule, looks: int, dense: Bits, others: Sequence[Bits] = (), check: Check = _go_on
+    ) -> PartialEvaluation:
+        """What the first images of the race say of a schedule, beside what other schedules got right.
+
+        looks: so many times `probe_images`, earlier ones included; where that is more than LARGEST_PROBE, as many as
+        that allows. dense, others: [M] correctness of the dense model, and of schedules on all images, in split order.
+        check: as of `measure`.
+        """
+        key, positions = self.key(schedule), self.order.positions
+        looks = min(looks, int(LARGEST_PROBE * len(self.order)) // self.probe_images)
+        wanted = looks * self.probe_images
+
+        def may_go_on(seen: Bits) -> bool:
+            check()
+            return len(seen) < wanted
+
+        seen = self._probed.get(key)
+        if seen is None or len(seen) < wanted:
+            seen = self._probed[key] = self._searcher.see(schedule, may_go_on, seen)
+        told = np.stack(others)[:, positions] if others else None
+        accuracy, error = guess(self.order, seen.correct, dense[positions], told)
+        fidelity = fidelity_of(self.order, seen)
+        if fidelity is None:
+            return PartialEvaluation(schedule, accuracy, error, len(seen), looks)
+        divergence = fidelity.divergence, fidelity.divergence_error
+        return PartialEvaluation(schedule, accuracy, error, len(seen), looks, *divergence)
+
+    def measure(
+        self,
+        schedule: Schedule,
+        throughput: Throughput,
+        race: Race | None = None,
+        check: Check = _go_on,
+        chosen_on: int = 0,
+    ) -> Measurement:
+        """Accuracy on the search split: on all of it, or until `race` says that it cannot reach the front.
+
+        check: called after every batch but the last; what it raises ends the evaluation. chosen_on: how many of the
+        first images the schedule was chosen for; they are no evidence in the race.
+        """
+        if self._dense_correct is not None and self.is_untouched(schedule):
+            return self._measurement(schedule, throughput, self._dense_correct)
+        order = self.order
+        lap = SequentialTest(order, race, chosen_on)
+
+        def may_go_on(seen: Bits) -> bool:
+            check()
+            return lap.may_go_on(seen)
+
+        seen = self._searcher.see(schedule, may_go_on, self._probed.get(self.key(schedule)))
+        correct = np.zeros(len(order), dtype=bool)
+        correct[order.positions[: len(seen)]] = seen.correct
+        fidelity = fidelity_of(order, seen)
+        if len(seen) == len(order):
+            return self._measurement(schedule, throughput, correct, fidelity=fidelity)
+        assert race is not None
+        value, low, high = estimate(order, seen.correct, race.dense[order.positions], chosen_on)
+        kind = self.spec.objectives.accuracy
+        partial = Accuracy(value=value, low=low, high=high, images=len(seen), kind=kind)
+        return self._measurement(schedule, throughput, correct, partial, fidelity)
+
+    def bits(self, measurement: Measurement) -> Bits:
+        """[images] correctness in split order, of a measurement on the whole search split."""
+        packed = np.frombuffer(measurement.correct, dtype=np.uint8)
+        return np.unpackbits(packed, count=len(self.search_split)).astype(bool)
+
+    def confirm(self, schedule: Schedule) -> Measurement:
+        """Accuracy on the whole confirm split, and measured throughput."""
+        seen = self._confirmer.see(schedule)  # in the order of the split
+        fidelity = fidelity_of(None, seen)
+        return self._measurement(schedule, self.time(schedule), seen.correct, fidelity=fidelity)
+
+    def _measurement(
+        self,
+        schedule: Schedule,
+        throughput: Throughput,
+        correct: Bits,
+        partial: Accuracy | None = None,
+        fidelity: Fidelity | None = None,
+    ) -> Measurement:
+        """partial: the accuracy if not all images were seen; those not seen are False in `correct`."""
+        if self.is_untouched(schedule):
+            fidelity = ITSELF
+        return Measurement(
+            schedule=schedule,
+            key=self.key(schedule),
+            accuracy=partial or accuracy_of(correct, self.spec.objectives.accuracy),
+            throughput=throughput,
+            flops=self.flops(schedule),
+            setting=self.setting,
+            correct=np.packbits(correct).tobytes(),
+            complete=partial is None,
+            identity=self.identity(schedule),
+            fidelity=fidelity,
+        )
+
+    @property
+    def setting(self) -> Setting:
+        return Setting(self.hardware, self.facts.dtype, self._batch_size)

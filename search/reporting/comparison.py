@@ -1,0 +1,217 @@
+"""A comparison of methods as a table, as CSV, and as what one reads while it runs.
+
+Knows the record of a comparison and how a terminal shows it. Ignores how it was measured, and pictures.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from pruning.methods import METHODS
+from pruning.schedule import Schedule
+from pruning.stage import Stage
+from search.evaluation.compare.statistics import SIGNIFICANCE, Comparison, Row
+from search.reporting import formatting
+from search.types import FLOP_CONVENTION, Accuracy, Measurement
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+COLUMNS = ("accuracy", "images/s", "speed-up", "realised", "GFLOPs")
+BOTH_COSTS = "without / with savings"
+CSV_COLUMNS = (
+    *("level", "name", "method", "options", "accuracy", "accuracy_low", "accuracy_high", "images", "accuracy_kind"),
+    *("flops", "flops_without_savings", "flops_with_savings"),
+    *("throughput", "speedup", "spread", "ideal_speedup", "realised"),
+    *("best", "p", "p_single", "wins", "losses", "absent", "schedule", "device", "dtype", "batch_size"),
+)
+
+
+_SAVINGS = (
+    "savings: what the last block computes for tokens that the head does not read can be left out, with the same "
+    "answers; dense is the untouched model, the methods' rows leave it out, and both costs stand beside each"
+)
+
+
+def table(shown: Comparison) -> RenderableType:
+    """For a terminal: the dense model, then level by level, under it what the numbers mean."""
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), title=_title(shown), title_justify="left")
+    made.add_column("level", no_wrap=True)
+    made.add_column("method", no_wrap=True)
+    for name in _columns(shown):
+        made.add_column(name, justify="right", no_wrap=True)
+    made.add_column("schedule", overflow="fold", min_width=16)
+    for name, dense in shown.denses.items():
+        last = dense is list(shown.denses.values())[-1]
+        made.add_row("", name, *_numbers(shown, dense), "", "", style="dim", end_section=last)
+    for level in shown.levels:
+        rows = shown.at(level)
+        for row in rows:
+            first, last = row is rows[0], row is rows[-1]
+            made.add_row(
+                level if first else "", *_cells(shown, row), style="bold" if row.best else "", end_section=last
+            )
+    return Group(made, *(Text(line, style="dim") for line in footnotes(shown)))
+
+
+def _columns(shown: Comparison) -> list[str]:
+    """Headings of the numbers; both costs only where they may differ."""
+    return [*COLUMNS, *([BOTH_COSTS] if shown.saving else []), "p"]
+
+
+def _title(shown: Comparison) -> Text:
+    text = Text(f"{formatting.backbone(shown.backbone)}: ", style="bold")
+    return text.append(f"{formatting.count(len(shown.rows), 'row')}, images: {shown.images}", style="not bold")
+
+
+def _cells(shown: Comparison, row: Row) -> list[str]:
+    if row.measurement is None:
+        return [row.name, *[""] * len(_columns(shown)), f"not run: {row.absent}"]
+    schedule = formatting.stages(row.measurement.schedule)
+    return [row.name, *_numbers(shown, row.measurement), p_value(row), schedule]
+
+
+def _numbers(shown: Comparison, measured: Measurement) -> list[str]:
+    return [
+        formatting.percent(measured.accuracy, formatting.lopsided(_accuracies(shown))),
+        formatting.rate(measured.throughput.images_per_s),
+        formatting.speedup(measured.throughput),
+        f"{shown.realised(measured):.2f}",
+        f"{measured.gflops:.4f}",
+        *([_both_costs(shown, measured)] if shown.saving else []),
+    ]
+
+
+def _both_costs(shown: Comparison, measured: Measurement) -> str:
+    """`1.2584 / 1.1760`; empty where they are not known."""
+    return " / ".join(f"{flops / 1e9:.4f}" for flops in shown.costs_dict(measured).values())
+
+
+def _accuracies(shown: Comparison) -> list[Accuracy]:
+    return [
+        *(dense.accuracy for dense in shown.denses.values()),
+        *(row.measurement.accuracy for row in shown.rows if row.measurement),
+    ]
+
+
+def p_value(row: Row) -> str:
+    """`best`, or the corrected p-value against the best: `0.031`, `2.1e-05`."""
+    if row.verdict is None:
+        return "best" if row.best else ""
+    return f"{row.verdict.p:.3f}" if row.verdict.p >= 0.001 else f"{row.verdict.p:.1e}"
+
+
+def footnotes(shown: Comparison) -> list[str]:
+    """What the numbers mean."""
+    accuracy = shown.dense.accuracy
+    return [
+        f"accuracy: {formatting.KIND_WORDS[accuracy.kind]} in %, {formatting.interval(_accuracies(shown))}, "
+        f"{accuracy.images:,} images, the same for every row",
+        f"throughput: measured, each row in turns with the dense model, on {formatting.setting(shown.dense)}",
+        "realised: speed-up over the ratio of FLOPs, its ideal",
+        f"FLOPs: {FLOP_CONVENTION}",
+        *([_SAVINGS] if shown.saving else []),
+        f"p: {SIGNIFICANCE}; the best is chosen on these images too, so a p near the threshold says little",
+        "schedule: block:keep; of several methods, each before its stages",
+        *(f"{name}: {words}" for name, words in _recipes(shown).items()),
+    ]
+
+
+def _recipes(shown: Comparison) -> dict[str, str]:
+    """What stands behind each name that is not a method with its defaults: `zero-tprune, split alternate`."""
+    found = {}
+    for row in shown.rows:
+        if row.measurement is None:
+            continue
+        words = recipe(row.measurement.schedule)
+        if words != row.name:
+            found[row.name] = words
+    return found
+
+
+def recipe(schedule: Schedule) -> str:
+    """Methods, each with what differs from today's defaults: `zero-tprune, split alternate; tome`."""
+    alike: dict[tuple[str, ...], list[Stage]] = {}  # by method and changed options, in words
+    for stage in schedule.stages:
+        method, options = schedule.method_of(stage)
+        changed = METHODS[method].changed_options(options)
+        alike.setdefault((method, *(f"{name} {value}" for name, value in changed.items())), []).append(stage)
+    return "; ".join(", ".join([*words, *_fields(words[0], stages)]) for words, stages in alike.items()) or "dense"
+
+
+def _fields(method: str, stages: Sequence[Stage]) -> Iterator[str]:
+    """`wpr_iterations 30/5/1`: each field that the method reads, where it has not its default in all of the stages."""
+    for name in sorted(METHODS[method].stage_fields):
+        values = [getattr(stage, name) for stage in stages]
+        if any(value != getattr(Stage, name) for value in values):
+            told = values if len(set(values)) > 1 else values[:1]
+            yield f"{name} {'/'.join(f'{value:g}' for value in told)}"
+
+
+def progress(done: int, total: int, row: Row) -> str:
+    """One line for a row just measured: `3/9 random, 0.25 GFLOPs: 89.35 ±0.60 %, 1.38x ±1.2%`."""
+    found = row.measurement
+    told = f"not run: {row.absent}"
+    if found is not None:
+        told = f"{formatting.percent(found.accuracy)} %, {formatting.speedup(found.throughput)}"
+    return f"{done}/{total} {row.name}, {row.level}: {told}"
+
+
+def as_csv(shown: Comparison) -> str:
+    """One row per row, the dense model's first; empty cells where nothing was measured."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_csv_rows(shown))
+    return text.getvalue()
+
+
+def _csv_rows(shown: Comparison) -> Iterator[dict[str, object]]:
+    for name, dense in shown.denses.items():
+        yield {"name": name, **_csv_measured(shown, dense)}
+    for row in shown.rows:
+        plain: dict[str, object] = {"level": row.level, "name": row.name, "method": row.method, "best": row.best}
+        if row.verdict:
+            plain |= vars(row.verdict)
+        if row.measurement:
+            plain |= _csv_measured(shown, row.measurement)
+        yield plain | {"absent": row.absent}
+
+
+def _csv_measured(shown: Comparison, measured: Measurement) -> dict[str, object]:
+    accuracy, throughput, where = measured.accuracy, measured.throughput, measured.setting
+    return {
+        "options": " ".join(_csv_options(measured.schedule)),
+        "accuracy": accuracy.value,
+        "accuracy_low": accuracy.low,
+        "accuracy_high": accuracy.high,
+        "images": accuracy.images,
+        "accuracy_kind": accuracy.kind,
+        "flops": measured.flops,
+        **shown.costs_dict(measured),
+        "throughput": throughput.images_per_s,
+        "speedup": throughput.speedup,
+        "spread": throughput.spread,
+        "ideal_speedup": shown.ideal(measured),
+        "realised": shown.realised(measured),
+        "schedule": str(measured.schedule),
+        "device": where.device,
+        "dtype": where.dtype,
+        "batch_size": where.batch_size,
+    }
+
+
+def _csv_options(schedule: Schedule) -> Iterator[str]:
+    """`split=alternate`: what differs from today's defaults; of a stage with options of its own `5:split=places`."""
+    own = [stage for stage in schedule.stages if stage.method is not None]
+    parts = [] if own and len(own) == len(schedule.stages) else [("", schedule.method, schedule.options)]
+    parts += [(f"{stage.block}:", *schedule.method_of(stage)) for stage in own]
+    for prefix, method, options in parts:
+        yield from (f"{prefix}{name}={value}" for name, value in METHODS[method].changed_options(options).items())

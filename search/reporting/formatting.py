@@ -1,0 +1,210 @@
+"""How numbers are worded wherever a person reads them: the terminal, the plots, the dashboard's notes.
+
+Knows records and their units. Ignores where the words end up.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pruning.schedule import Schedule
+from search.types import FLOP_CONVENTION, Accuracy, Evaluation, Front, Measurement, Throughput
+
+KIND_WORDS = {"top1": "top-1 accuracy", "agreement": "agreement with the dense model"}
+
+
+LOPSIDED = 1.25  # times as long as the other may an interval's arm be where one half width stands for both
+
+
+def percent(accuracy: Accuracy, ends: bool | None = None) -> str:
+    """Percent with the 95% interval: `88.10 ±1.42`, half its width, or by its ends, `100.00 (72..100)`.
+
+    Two digits: 10,000 images resolve 0.01. ends: which form; None for the ends where half a width would mislead. A
+    table asks `lopsided` for all that it shows, and then has one form.
+    """
+    if lopsided([accuracy]) if ends is None else ends:
+        return f"{100 * accuracy.value:.2f} ({_ends(100 * accuracy.low, 100 * accuracy.high)})"
+    return f"{100 * accuracy.value:.2f} ±{50 * (accuracy.high - accuracy.low):.2f}"
+
+
+def lopsided(accuracies: Iterable[Accuracy]) -> bool:
+    """Whether an interval reaches much further to one side: of few images, near 0 or 100%, or of a stopped trial."""
+    arms = [sorted((each.value - each.low, each.high - each.value)) for each in accuracies]
+    return any(long > LOPSIDED * short for short, long in arms)
+
+
+def _ends(low: float, high: float) -> str:
+    """`87.9..91.6`, rounded outwards, in digits that its width can do with."""
+    digits = 0 if high - low >= 10 else 1 if high - low >= 1 else 2
+    scale = 10**digits
+    down, up = math.floor(round(low * scale, 9)), math.ceil(round(high * scale, 9))  # 100 * 0.29 is 28.999999999999996
+    return f"{down / scale:.{digits}f}..{up / scale:.{digits}f}"
+
+
+def interval(accuracies: Iterable[Accuracy]) -> str:
+    """What a table of these accuracies says behind each."""
+    return "in brackets the 95% interval" if lopsided(accuracies) else "± half the 95% interval"
+
+
+def speedup(throughput: Throughput) -> str:
+    """`1.42x ±1.3%`; without a spread, where it was not repeated, `1.42x`."""
+    spread = "" if throughput.spread is None else f" ±{100 * throughput.spread:.1f}%"
+    return f"{throughput.speedup:.2f}x{spread}"
+
+
+def rate(images_per_s: float) -> str:
+    """Images per second: `1,234`, but `12.3` where rounding to a whole number would cost more than 1%."""
+    return f"{images_per_s:,.0f}" if images_per_s >= 100 else f"{images_per_s:.3g}"
+
+
+def gflops(measurement: Measurement) -> str:
+    """Three digits: 4.61 for a DeiT-S, 0.0871 for something small."""
+    return f"{measurement.gflops:.3g}" if measurement.gflops < 10 else f"{measurement.gflops:.1f}"
+
+
+def count(number: int, noun: str) -> str:
+    """`1 point`, `2 points`, `2 studies`."""
+    if number != 1:
+        noun = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{number:,} {noun}"
+
+
+def backbone(spec: Mapping[str, Any]) -> str:
+    """`deit_small_patch16_224`, with the sizes that are not its own: `deit_small_patch16_224 at img_size 384`."""
+    sizes = " and ".join(f"{name} {spec[name]}" for name in ("img_size", "patch_size") if spec.get(name))
+    return f"{spec['name']} at {sizes}" if sizes else str(spec["name"])
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `6:05 min`, `2:03 h`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60}:{whole % 60:02d} min"
+    return f"{whole // 3600}:{whole % 3600 // 60:02d} h"
+
+
+def point(evaluation: Evaluation) -> str:
+    """One line for one point: `88.10 ±1.42 % at 1.42x, 0.512 GFLOPs (trial 17)`."""
+    measured = evaluation.best_known
+    return (
+        f"{percent(measured.accuracy)} % at {speedup(measured.throughput)}, {gflops(measured)} GFLOPs "
+        f"(trial {evaluation.trial})"
+    )
+
+
+def stages(schedule: Schedule, named: bool = False) -> str:
+    """`2:0.9 5:0.8 8:0.7`: block and keep of each stage; `dense` if there is none.
+
+    named: with the method in front; a mixed schedule always has each method in front of its stages.
+    """
+    words: list[str] = []
+    before = None if named or len(schedule.methods) > 1 else next(iter(schedule.methods), None)
+    for stage in schedule.stages:
+        method = schedule.method_of(stage)[0]
+        words += (
+            [f"{stage.block}:{stage.keep:.3g}"] if method == before else [method, f"{stage.block}:{stage.keep:.3g}"]
+        )
+        before = method
+    return " ".join(words) or "dense"
+
+
+def methods(front: Front) -> list[str]:
+    """The methods of the front's pruning points."""
+    return list(dict.fromkeys(method for p in front.points for method in p.search.schedule.methods))
+
+
+def setting(measurement: Measurement) -> str:
+    """`cpu: AMD EPYC, 2 threads, float32, batches of 64`."""
+    where = measurement.setting
+    return f"{where.device}, {where.dtype}, batches of {where.batch_size}"
+
+
+def settings(front: Front) -> str:
+    """Every distinct setting of a front, for points of different machines may stand on one."""
+    return "; ".join(dict.fromkeys(setting(m) for m in measurements(front)))
+
+
+def measurements(front: Front) -> list[Measurement]:
+    """The search measurements of a front, the dense model's first."""
+    dense = [front.dense] if front.dense else []
+    return [evaluation.search for evaluation in (*dense, *front.points)]
+
+
+BEHIND = "*"  # marks what `behind` names
+
+
+def behind(front: Front) -> set[int]:
+    """Trials of confirmed points that another confirmed one, or the dense model, beats by the numbers confirmed: at
+    least as accurate and as fast, and better in one of them. The search had put them on the front by other images
+    and by predicted speed. Points not confirmed yet are not compared with those that are."""
+    rows = [p for p in [*([front.dense] if front.dense else []), *front.points] if p.confirm]
+    known = {p.trial: (p.confirm.accuracy.value, p.confirm.throughput.speedup) for p in rows if p.confirm}
+    return {
+        p.trial
+        for p in front.points
+        if p.trial in known
+        and any(a >= known[p.trial][0] and s >= known[p.trial][1] for a, s in set(known.values()) - {known[p.trial]})
+    }
+
+
+def accuracies(front: Front) -> list[Accuracy]:
+    """All that a table of the front shows."""
+    confirmed = [p.confirm for p in ([front.dense] if front.dense else []) + list(front.points) if p.confirm]
+    return [m.accuracy for m in (*measurements(front), *confirmed)]
+
+
+def slower(front: Front, min_speedup: float | None) -> list[Evaluation]:
+    """Confirmed pruning points whose measured speed-up is below the limit that their predicted one kept to."""
+    if min_speedup is None:
+        return []
+    confirmed = [p for p in front.points if p.confirm and p.search.schedule.stages]
+    return [p for p in confirmed if p.best_known.throughput.speedup < min_speedup]
+
+
+def limit_notes(front: Front, min_speedup: float | None) -> list[str]:
+    """How budget.min_speedup was applied, and which points measurements put below it."""
+    found = slower(front, min_speedup)
+    if min_speedup is None:
+        return []
+    how = front.points[-1].search.throughput.how if front.points else "profiled"
+    word = "the speed measured once" if how == "measured" else "predicted speed"
+    line = f"budget.min_speedup {min_speedup:g}: the search kept it by {word}, which is right to a few percent"
+    if found:
+        named = ", ".join(f"{p.trial} ({p.best_known.throughput.speedup:.2f}x)" for p in found)
+        line += f"; measured when confirmed, these trials are slower, and export passes them over: {named}"
+    return [line]
+
+
+def footnotes(front: Front) -> list[str]:
+    """What the numbers of a front mean: which images, which machine, which FLOPs."""
+    shown = measurements(front)
+    if not shown:
+        return [f"FLOPs: {FLOP_CONVENTION}"]
+    accuracy = shown[-1].accuracy
+    meaning = f"{KIND_WORDS[accuracy.kind]} in %, {interval(accuracies(front))}"
+    lines = [f"accuracy: {meaning}, {accuracy.images:,} search images"]
+    confirmed = next((p.confirm for p in front.points if p.confirm), None)
+    if confirmed:
+        lines[0] += f"; confirm: {confirmed.accuracy.images:,} images the search never saw"
+    if any(p.estimate is not None for p in front.points):
+        lines.append(
+            "front: chosen by what answers and their divergence from the dense model's together say of accuracy, which "
+            "is more exact than the answers counted; confirm was not looked at"
+        )
+    how = ", ".join(dict.fromkeys(p.best_known.throughput.how for p in front.points)) or "measured"
+    lines.append(f"throughput: {how}, speed-up over the dense model, on {settings(front)}")
+    if behind(front):
+        lines.append(
+            f"marked {BEHIND}: by the confirmed numbers another row is at least as accurate and as fast; the search "
+            "put it on the front by its own images and by predicted speed"
+        )
+    lines.append(f"FLOPs: {FLOP_CONVENTION}")
+    if len(methods(front)) == 1:
+        lines.append(f"schedule: block:keep of {methods(front)[0]}")
+    elif methods(front):
+        lines.append("schedule: method, then block:keep of its stages")
+    return lines

@@ -1,0 +1,62 @@
+"""What the terminal, the API and a client all look up: the front that must be there, the point that limits choose.
+
+Knows the questions and their refusals. Ignores who answers: a store, or a server that stands in for one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Protocol
+
+from search.errors import InputError, UnknownStudyError
+from search.reporting.export import Limits, budget_limits, choose
+from search.types import Evaluation, Front, Progress, StudyRecord
+
+
+class Reader(Protocol):
+    """What can be asked about studies; `search.storage.store.Store` states the invariants."""
+
+    def studies(self) -> list[StudyRecord]: ...
+    def study(self, name: str) -> StudyRecord: ...
+    def progress(self, study_id: int) -> Progress: ...
+    def front(self, study_id: int, version: int | None = None) -> Front | None: ...
+    def evaluations(self, study_id: int) -> list[Evaluation]: ...
+    def evaluation_of_trial(self, study_id: int, trial: int) -> Evaluation | None: ...
+
+
+def with_progress(reader: Reader) -> Iterator[tuple[StudyRecord, Progress]]:
+    """Every study with how far it is; without those that are deleted while this is asked."""
+    for study in reader.studies():
+        with suppress(UnknownStudyError):
+            progress = reader.progress(study.id)
+            yield study, progress
+
+
+class NoFrontError(InputError):
+    """The study has no front yet."""
+
+
+def the_front(reader: Reader, study: StudyRecord, version: int | None = None) -> Front:
+    """A version of the front, the latest by default. Raises NoFrontError, or InputError for an unknown version."""
+    found = reader.front(study.id, version)
+    if found is None:
+        done = reader.progress(study.id).done
+        raise NoFrontError(f"study {study.name} has no front yet, got {done} trials done; wait for the dense model's")
+    return found
+
+
+def the_point(reader: Reader, study: StudyRecord, limits: Limits, trial: int | None) -> Evaluation:
+    """The evaluation of a trial, or without one the point that the limits choose. Raises InputError."""
+    if trial is None:
+        front = the_front(reader, study)
+        return choose(front, limits, budget_limits(study, front))
+    if limits.given():
+        raise InputError(f"--trial names one schedule, so limits are refused beside it, got --trial {trial}; drop one")
+    found = reader.evaluation_of_trial(study.id, trial)
+    if found is None or not found.search.complete:
+        points = ", ".join(str(point.trial) for point in the_front(reader, study).points)
+        why = f", which was stopped after {found.search.accuracy.images} images" if found else ""
+        rule = f"--trial must be an evaluated trial of {study.name}"
+        raise InputError(f"{rule}, got {trial}{why}; on the front: {points}")
+    return found

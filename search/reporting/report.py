@@ -1,0 +1,269 @@
+"""A front as a table, as JSON and as CSV; a configuration measured again beside what it promised.
+
+Knows the records and how a terminal shows them. Ignores where they come from, and pictures.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from search.reporting import formatting
+from search.types import FLOP_CONVENTION, Evaluation, Front, Measurement, StudyRecord
+
+if TYPE_CHECKING:
+    from search.evaluation.reproduce import Replay
+
+PLAIN_WIDTH = 240  # columns when nobody's terminal is the limit: a pipe or a file must not fold lines
+
+VERDICTS = {
+    True: "reproduced: accuracy and FLOPs are exactly those recorded",
+    False: "NOT reproduced: accuracy or FLOPs differ from those recorded",
+    None: "other images than those it was found on, so nothing is compared",
+}
+
+CSV_COLUMNS = (
+    *("study", "trial", "accuracy", "accuracy_low", "accuracy_high", "images", "accuracy_kind"),
+    *("confirm_accuracy", "confirm_low", "confirm_high", "confirm_images"),
+    *("throughput", "speedup", "spread", "throughput_how", "confirm_throughput", "confirm_speedup", "confirm_spread"),
+    *("gflops", "schedule", "device", "dtype", "batch_size", "flop_convention"),
+)
+
+
+def terminal() -> Console:
+    """The console of stdout: the terminal's own width, or no folding where there is no terminal."""
+    console = Console(highlight=False, markup=False)
+    return (
+        console if console.is_terminal else Console(file=console.file, highlight=False, markup=False, width=PLAIN_WIDTH)
+    )
+
+
+def show(*parts: RenderableType) -> None:
+    """Print results to stdout; without rich's padding where no terminal needs it."""
+    console = terminal()
+    if console.is_terminal:
+        console.print(*parts, sep="\n")
+        return
+    with console.capture() as capture:
+        console.print(*parts, sep="\n")
+    console.file.write("\n".join(line.rstrip() for line in capture.get().splitlines()).strip("\n") + "\n")
+
+
+def front_table(study: StudyRecord, front: Front) -> RenderableType:
+    """The front for a terminal, slowest point first, under it what the numbers mean."""
+    table = Table(
+        box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), title=_title(study, front), title_justify="left"
+    )
+    for name in ("trial", "accuracy", "confirm", "images/s", "speed-up", "GFLOPs"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("schedule", overflow="fold", min_width=12)
+    if front.dense and front.dense.trial not in {point.trial for point in front.points}:
+        table.add_row(*_cells(front, front.dense), style="dim")
+    for point in front.points:
+        table.add_row(*_cells(front, point))
+    notes = [*formatting.footnotes(front), *formatting.limit_notes(front, study.spec["budget"].get("min_speedup"))]
+    return Group(table, *(Text(line, style="dim") for line in notes))
+
+
+def _title(study: StudyRecord, front: Front) -> Text:
+    points, trials = formatting.count(len(front.points), "point"), formatting.count(front.trials, "trial")
+    text = Text(f"{study.name}: ", style="bold")
+    return text.append(
+        f"front of {points}, version {front.version} (after {trials}), hypervolume {front.hypervolume:.4g}",
+        style="not bold",
+    )
+
+
+def _cells(front: Front, evaluation: Evaluation) -> list[str]:
+    search, confirm = evaluation.search, evaluation.confirm
+    known, ends = evaluation.best_known, formatting.lopsided(formatting.accuracies(front))
+    mark = formatting.BEHIND if evaluation.trial in formatting.behind(front) else ""
+    return [
+        mark + str(evaluation.trial),
+        formatting.percent(search.accuracy, ends),
+        formatting.percent(confirm.accuracy, ends) if confirm else "-",
+        formatting.rate(known.throughput.images_per_s),
+        formatting.speedup(known.throughput),
+        formatting.gflops(search),
+        formatting.stages(search.schedule, named=len(formatting.methods(front)) > 1),
+    ]
+
+
+def front_json(study: StudyRecord, front: Front) -> dict[str, Any]:
+    """The contract's JSON document of a front, points sorted by throughput.
+
+    Beyond the contract, so that no number stands without its meaning: "confirm" of each point (null before it is
+    measured), "flop_convention" and "hardware" (the setting of each measurement, most often one).
+    """
+    return {
+        "study": study.name,
+        "dense": _dense_json(front.dense),
+        "hypervolume": front.hypervolume,
+        "points": [_point_json(point) for point in front.points],
+        "flop_convention": FLOP_CONVENTION,
+        "hardware": list(dict.fromkeys(formatting.setting(m) for m in formatting.measurements(front))),
+    }
+
+
+def _dense_json(dense: Evaluation | None) -> dict[str, float] | None:
+    if dense is None:
+        return None
+    measured = dense.search
+    return {
+        "accuracy": measured.accuracy.value,
+        "throughput": measured.throughput.images_per_s,
+        "gflops": measured.gflops,
+    }
+
+
+def _point_json(point: Evaluation) -> dict[str, Any]:
+    return {
+        "trial": point.trial,
+        **_accuracy_json(point.search),
+        "throughput": point.search.throughput.images_per_s,
+        "speedup": point.search.throughput.speedup,
+        "gflops": point.search.gflops,
+        "schedule": point.search.schedule.to_dict(),
+        "estimate": point.estimate,
+        "confirm": _confirm_json(point),
+    }
+
+
+def _accuracy_json(measured: Measurement) -> dict[str, Any]:
+    accuracy = measured.accuracy
+    return {
+        "accuracy": accuracy.value,
+        "accuracy_ci95": [accuracy.low, accuracy.high],
+        "images": accuracy.images,
+        "fidelity": asdict(measured.fidelity) if measured.fidelity else None,
+    }
+
+
+def _confirm_json(point: Evaluation) -> dict[str, Any] | None:
+    confirm = point.confirm
+    if confirm is None:
+        return None
+    throughput = confirm.throughput
+    return {
+        **_accuracy_json(confirm),
+        "throughput": throughput.images_per_s,
+        "speedup": throughput.speedup,
+        "spread": throughput.spread,
+        "estimate": point.confirm_estimate,
+    }
+
+
+def front_csv(found: Iterable[tuple[StudyRecord, Front]]) -> str:
+    """One row per point of every study, one value per cell; empty where there is none yet."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for study, front in found:
+        for point in front.points:
+            known = {**_search_row(point.search), **_confirm_row(point)}
+            writer.writerow({"study": study.name, "trial": point.trial, **known})
+    return text.getvalue()
+
+
+def _search_row(measured: Measurement) -> dict[str, Any]:
+    accuracy, throughput, where = measured.accuracy, measured.throughput, measured.setting
+    return {
+        "accuracy": accuracy.value,
+        "accuracy_low": accuracy.low,
+        "accuracy_high": accuracy.high,
+        "images": accuracy.images,
+        "accuracy_kind": accuracy.kind,
+        "throughput": throughput.images_per_s,
+        "speedup": throughput.speedup,
+        "spread": throughput.spread,
+        "throughput_how": throughput.how,
+        "gflops": measured.gflops,
+        "schedule": str(measured.schedule),
+        "device": where.device,
+        "dtype": where.dtype,
+        "batch_size": where.batch_size,
+        "flop_convention": FLOP_CONVENTION,
+    }
+
+
+def _confirm_row(point: Evaluation) -> dict[str, Any]:
+    if point.confirm is None:
+        return {}
+    accuracy, throughput = point.confirm.accuracy, point.confirm.throughput
+    return {
+        "confirm_accuracy": accuracy.value,
+        "confirm_low": accuracy.low,
+        "confirm_high": accuracy.high,
+        "confirm_images": accuracy.images,
+        "confirm_throughput": throughput.images_per_s,
+        "confirm_speedup": throughput.speedup,
+        "confirm_spread": throughput.spread,
+    }
+
+
+def replay_table(name: str, replay: Replay) -> RenderableType:
+    """What a configuration measures now, beside what its file says."""
+    measured = replay.measured
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for column, justify in (("", "left"), ("measured", "right"), ("recorded", "right")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]  # rich's literal, lost in the tuple
+    recorded = "-" if replay.recorded_accuracy is None else f"{100 * replay.recorded_accuracy:.2f}"
+    table.add_row("accuracy %", formatting.percent(measured.accuracy), recorded)
+    table.add_row(
+        "FLOPs", f"{measured.flops:,}", "-" if replay.recorded_flops is None else f"{replay.recorded_flops:,}"
+    )
+    table.add_row("images/s", formatting.rate(measured.throughput.images_per_s), "")
+    table.add_row("speed-up", formatting.speedup(measured.throughput), "")
+    lines = [
+        f"{name}: {_verdict(name, replay)}",
+        f"accuracy: {formatting.KIND_WORDS[measured.accuracy.kind]}, {formatting.interval([measured.accuracy])}, "
+        f"{measured.accuracy.images:,} {replay.split} images",
+        f"measured on {formatting.setting(measured)}",
+        f"FLOPs: {FLOP_CONVENTION}",
+    ]
+    return Group(table, *(Text(line, style="" if i == 0 else "dim") for i, line in enumerate(lines)))
+
+
+def _verdict(name: str, replay: Replay) -> str:
+    if replay.comparable:
+        return VERDICTS[replay.reproduced]
+    flops = "no FLOPs are recorded"
+    if replay.recorded_flops is not None:
+        flops = "FLOPs are exactly those recorded" if replay.same_flops else "FLOPs DIFFER from those recorded"
+    now = replay.measured.setting.dtype
+    return (
+        f"{flops}; its accuracy was recorded in {replay.recorded_dtype} and ran in {now} now, so the two are not "
+        f"compared. To reproduce the record: ztp evaluate {name}, without --runtime. For a record that both runtimes "
+        "can reproduce: a study with runtime: {dtype: float32} or objectives: {throughput: onnxruntime}"
+    )
+
+
+def replay_json(replay: Replay) -> dict[str, Any]:
+    """The same as one JSON document. reproduced: null if the images are not those of the record."""
+    measured = replay.measured
+    return {
+        **_accuracy_json(measured),
+        "split": replay.split,
+        "throughput": measured.throughput.images_per_s,
+        "speedup": measured.throughput.speedup,
+        "spread": measured.throughput.spread,
+        "gflops": measured.gflops,
+        "flops": measured.flops,
+        "schedule": measured.schedule.to_dict(),
+        "recorded": {
+            "accuracy": replay.recorded_accuracy,
+            "flops": replay.recorded_flops,
+            "dtype": replay.recorded_dtype or measured.setting.dtype,
+        },
+        "reproduced": replay.reproduced,
+        "flop_convention": FLOP_CONVENTION,
+        "hardware": formatting.setting(measured),
+    }

@@ -1,0 +1,115 @@
+"""Studies as a list, and one by one: state, progress, what was asked for and where it ran.
+
+Knows the records. Ignores fronts beyond their best point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from rich import box
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from search.reporting import formatting
+from search.types import Evaluation, Progress, StudyRecord
+
+STATE_STYLE = {"done": "green", "running": "cyan", "confirming": "cyan", "stopped": "yellow", "paused": "yellow"}
+SHOWN_SECTIONS = ("backbone", "data", "objectives", "budget", "space", "sampler", "racing")
+
+
+def study_list(rows: Iterable[tuple[StudyRecord, Progress]]) -> Table:
+    """Every study of a store, one line each."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in ("study", "state", "backbone"):
+        table.add_column(name, overflow="fold")
+    for name in ("trials", "front", "time used", "fastest within 1 point", "created (UTC)"):
+        table.add_column(name, justify="right")
+    for study, progress in rows:
+        table.add_row(
+            study.name,
+            Text(study.state, style=STATE_STYLE.get(study.state, "")),
+            formatting.backbone(study.spec["backbone"]),
+            f"{progress.done}/{progress.total}",
+            str(progress.front_size),
+            formatting.duration(progress.seconds),
+            _best_short(progress.best),
+            study.created_at[:16].replace("T", " "),
+        )
+    return table
+
+
+def _best_short(best: Evaluation | None) -> str:
+    if best is None:
+        return "-"
+    known = best.best_known
+    return f"{100 * known.accuracy.value:.2f} % at {known.throughput.speedup:.2f}x"
+
+
+def study_status(study: StudyRecord, progress: Progress) -> Table:
+    """All that is known of one study, a line per fact."""
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in _facts(study, progress):
+        table.add_row(name, value)
+    return table
+
+
+def _facts(study: StudyRecord, progress: Progress) -> list[tuple[str, RenderableType]]:
+    state = Text(study.state, style=STATE_STYLE.get(study.state, ""))
+    if progress.note:
+        state.append(f" ({progress.note})", style="default")
+    facts: list[tuple[str, RenderableType]] = [
+        ("study", study.name),
+        ("state", state),
+        ("created", f"{study.created_at[:19].replace('T', ' ')} UTC"),
+        ("trials", f"{progress.done} of {progress.total} in {formatting.duration(progress.seconds)} of evaluation"),
+        ("stopped early", _stopped(progress)),
+        ("front", f"{formatting.count(progress.front_size, 'point')}, {progress.confirmed} confirmed"),
+        ("hypervolume", f"{progress.hypervolume:.4g}"),
+        ("fastest within 1 point", formatting.point(progress.best) if progress.best else "-"),
+    ]
+    if progress.failed:
+        facts.insert(4, ("failed", f"{formatting.count(progress.failed, 'trial')}; the reasons are in ztp_attempt"))
+    facts += [(name, _one_line(study.spec[name])) for name in SHOWN_SECTIONS if name in study.spec]
+    return facts + list(_origin(study.provenance))
+
+
+def _origin(known: Mapping[str, Any]) -> Iterator[tuple[str, RenderableType]]:
+    """Where it ran and what was found out there; the rest of what is recorded is for programs."""
+    if known.get("hardware"):
+        yield "hardware", str(known["hardware"])
+    if known.get("dtype"):
+        reason = known.get("dtype_reason")
+        yield "number format", f"{known['dtype']}: {reason}" if reason else str(known["dtype"])
+    if known.get("profile_from"):
+        yield "latency profile", f"that of study {known['profile_from']}, whose finalists it predicted well"
+    error = known.get("prediction_error")
+    if error is not None:
+        yield "prediction error", f"{error:.1%}: median of the finalists' speed-ups, against measured"
+    if known.get("input"):
+        shape, tokens = known["input"]["image_shape"], known["input"]["tokens"]
+        yield "input", f"{'x'.join(map(str, shape))}, {tokens} patch tokens"
+    if known.get("versions"):
+        yield "versions", _one_line(known["versions"])
+    if skipped := known.get("skipped_images"):
+        yield "left out", f"{formatting.count(len(skipped), 'corrupt image')}: {', '.join(skipped[:3])}"
+
+
+def _stopped(progress: Progress) -> str:
+    """How many trials the race stopped, and what that saved."""
+    if not progress.stopped:
+        return "none"
+    seen = progress.images / progress.images_whole
+    return f"{formatting.count(progress.stopped, 'schedule')}; {seen:.0%} of the images seen"
+
+
+def _one_line(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {_one_line(item)}" for key, item in value.items() if item is not None and item != {})
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_one_line(item) for item in value) + "]"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,109 @@
+"""Accuracies by all that was measured of a schedule: right answers and divergence, on search and on confirm images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from pruning.schedule import UNTOUCHED
+from search.samplers.loss_model import fit_loss_model
+from search.types import Evaluation, Measurement
+
+STEPS = (0.0025, 0.01)  # of accuracy: the least and the most that estimates are rounded to
+
+
+class Estimate(NamedTuple):
+    """An accuracy and its standard error."""
+
+    accuracy: float
+    error: float
+
+
+@dataclass(frozen=True)
+class _Loss:
+    """Accuracy below the dense model's and divergence from it, on the same images, with their standard errors."""
+
+    loss: float
+    loss_error: float
+    divergence: float
+    divergence_error: float
+    images: int
+
+    def pooled(self, other: _Loss) -> _Loss:
+        """Over both sets of images, each image counting the same."""
+        share = self.images / (self.images + other.images)
+
+        def error(own: float, others: float) -> float:
+            return float(((share * own) ** 2 + ((1 - share) * others) ** 2) ** 0.5)
+
+        return _Loss(
+            share * self.loss + (1 - share) * other.loss,
+            error(self.loss_error, other.loss_error),
+            share * self.divergence + (1 - share) * other.divergence,
+            error(self.divergence_error, other.divergence_error),
+            self.images + other.images,
+        )
+
+
+def estimate_accuracies(
+    evaluations: Sequence[Evaluation], confirmed: Collection[str] | None = None
+) -> dict[str, Estimate]:
+    """By schedule key, the accuracy on search images that all measured of it suggests; {} where too few are known.
+
+    What divergence means in accuracy is learnt from all complete evaluations, the dense model's among them. Every
+    accuracy is the dense model's on search images less a loss, so that all compare.
+
+    confirmed: keys of those whose confirm images count as well, and which alone are wanted; None for all evaluations,
+    by search images alone.
+    """
+    complete = [e for e in evaluations if e.search.complete]
+    dense = next((e for e in complete if e.search.key == UNTOUCHED.key), None)
+    if dense is None:
+        return {}
+    losses = {
+        e.search.key: loss for e in complete if e is not dense and (loss := _loss(dense.search, e.search)) is not None
+    }
+    known = list(losses.values())
+    model = fit_loss_model(
+        [one.loss for one in known], [one.loss_error for one in known], [one.divergence for one in known]
+    )
+    if model is None:
+        return {}
+    if confirmed is not None:
+        wanted = {e.search.key: e.confirm for e in complete if e.search.key in confirmed and e.search.key in losses}
+        losses = {key: losses[key] for key in wanted}
+        for key, confirm in wanted.items():
+            again = _loss(dense.confirm, confirm)
+            if again is not None:
+                losses[key] = losses[key].pooled(again)
+    accuracy = dense.search.accuracy.value
+    return {
+        key: Estimate(
+            *model.accuracy(accuracy, accuracy - one.loss, one.loss_error, one.divergence, one.divergence_error)
+        )
+        for key, one in losses.items()
+    }
+
+
+def in_steps(estimates: Mapping[str, Estimate]) -> dict[str, float]:
+    """The accuracies rounded down to what such estimates can tell apart, so that of equals the fastest is on the front.
+
+    Exact ones would put dozens of schedules there that differ by nothing but noise, each to be confirmed.
+    """
+    if not estimates:
+        return {}
+    step = float(np.clip(np.median([each.error for each in estimates.values()]), *STEPS))
+    return {key: step * math.floor(each.accuracy / step) for key, each in estimates.items()}
+
+
+def _loss(dense: Measurement | None, pruned: Measurement | None) -> _Loss | None:
+    """None where one was not measured, or not compared with the dense model's answers image by image."""
+    if dense is None or pruned is None or pruned.fidelity is None:
+        return None
+    found = pruned.fidelity
+    loss = dense.accuracy.value - pruned.accuracy.value
+    return _Loss(loss, found.loss_error, found.divergence, found.divergence_error, pruned.accuracy.images)

@@ -1,0 +1,303 @@
+"""What a study would take, without evaluating anything: its costs by arithmetic, its time by a short latency profile.
+
+Works where neither the weights nor the images are: speed does not depend on what they hold, so random weights and noise
+serve. Knows the bench. Ignores storages, Optuna's trials and how the forecast is shown.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from pruning.backbones import load_backbone
+from pruning.errors import ScheduleError
+from pruning.schedule import UNTOUCHED, Schedule
+from search.config.sections import WEIGHTS
+from search.config.space import distributions, smallest, to_schedule
+from search.config.spec import StudySpec
+from search.config.starting_schedules import baselines
+from search.errors import InputError
+from search.evaluation.calibration import CHECKED_BATCHES, CHECKED_IMAGES
+from search.evaluation.data.label_mapping import Classes
+from search.evaluation.data.pixels import Pixels
+from search.evaluation.data.sources import DemoImages
+from search.evaluation.data.splits import Images
+from search.evaluation.device import bfloat16_is_fast, choose_device, synchronize
+from search.evaluation.evaluation_context import for_backbone
+from search.evaluation.latency_profile import LatencyProfile
+from search.evaluation.latency_profiler import MIN_IMAGES, PASS_S, TURNS, Turns, measure_profile, stage_kinds
+from search.evaluation.schedule_evaluator import ScheduleEvaluator, images_of_a_look
+from search.evaluation.throughput import REPEATS
+from search.runtime.feasibility import check_budget, check_methods, speedup_limit_error
+
+DRAWS = 1000  # schedules of the space, drawn uniformly: a share of 0.5 is then known to 0.03
+PROFILE_POINTS = 3
+SHORT = Turns(least=1, most=3, enough_s=2.0)
+# passes of the dense model that a profile's rounds take: for each kind of stage, for the grid, for each kind's parts
+WHOLE_PASSES, GRID_PASSES, KIND_PASSES = 0.75, 1.6, 0.25
+BATCH_S = 0.4  # the dense model's batch is cut to about this, for a forecast is to take seconds
+FIRST_LOOKS = 4  # at one image, the first of which warms up
+FINALISTS = 10  # that are confirmed; a front has rarely more within a budget's trials
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What is known of a study before it runs. Seconds are of one worker.
+
+    gflops: of one image, by name: dense, cheapest, and each baseline. feasible: the share of schedules drawn uniformly
+    from the space that keep the limits which need no image. trial_s: shortest, median and longest of the feasible
+    ones, every image seen. prepare_s: number format, latency profile, and the dense model on the search images.
+    confirm_s: the finalists' images and timings. drift: by how much the dense model's speed changed, as a share,
+    while this was found out. notes: what was not there, and what was taken in its place.
+    """
+
+    spec: StudySpec
+    gflops: Mapping[str, float]
+    feasible: float
+    speedups: tuple[float, float]  # of the feasible schedules drawn: the least and the most
+    dense_images_per_s: float
+    prepare_s: float
+    trial_s: tuple[float, float, float]
+    confirm_s: float
+    drift: float
+    dtype: str
+    hardware: str
+    batch_size: int
+    notes: tuple[str, ...]
+    finalists: int = FINALISTS
+
+    @property
+    def search_s(self) -> float:
+        """All trials but the dense model's, which the preparation runs, none stopped early, at the median's time, and
+        no looks at other candidates."""
+        return self._search_s(self.trial_s[1])
+
+    @property
+    def total_s(self) -> float:
+        """Preparation and search, together within the time budget, and confirmation."""
+        return self._total_s(self.search_s)
+
+    @property
+    def between_s(self) -> tuple[float, float]:
+        """The total if the sampler asked for nothing but the fastest schedules, or the slowest, and looked at as many
+        candidates as it may, on a machine that much faster or slower than it drifted here."""
+        shortest, _, longest = self.trial_s
+        ends = self._total_s(self._search_s(shortest)), self._total_s(self._search_s(longest * (1 + self.looks)))
+        return ends[0] / (1 + self.drift), ends[1] * (1 + self.drift)
+
+    @property
+    def looks(self) -> float:
+        """By how much looks at candidates may lengthen the search, as a share of the trials."""
+        spec, images = self.spec, self.spec.data.search_images
+        look = images_of_a_look(images, spec.runtime.batch_size) if spec.sampler.name == "auto" else 0
+        return spec.sampler.probes * look / images
+
+    def _search_s(self, trial_s: float) -> float:
+        return (self.spec.budget.trials - 1) * trial_s
+
+    def _total_s(self, search_s: float) -> float:
+        limit, used = self.spec.budget.time, self.prepare_s + search_s
+        return (used if limit is None else min(used, max(limit, self.prepare_s))) + self.confirm_s
+
+
+class NoImages:
+    """The source of a dry run's bench, which never looks at an image."""
+
+    fingerprint = cache_key = "none"
+    classes = Classes(None, "none", "no images")
+    images: Pixels | None = None
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        self.shape = shape
+
+    def __len__(self) -> int:
+        return 0
+
+    def name(self, index: int) -> str:
+        raise IndexError(index)
+
+    def pixels(self, index: int) -> Pixels:
+        raise IndexError(index)
+
+
+def forecast(spec: StudySpec) -> Forecast:
+    """Raises InputError or PruningError for a study that could not be launched anywhere; writes nothing."""
+    bench, notes = _open(spec)
+    spec = bench.spec
+    check_methods(spec, bench)
+    check_budget(spec, bench)
+    depth = bench.backbone.family.depth
+    drawn = _draw(bench)
+    clock = _Clock(bench)
+    profile = clock.profile()
+    floor = spec.budget.min_speedup
+    if floor is not None:
+        fastest = smallest(spec.space, depth, lambda schedule: 1 / profile.predict(schedule).speedup)
+        most = profile.predict(fastest).speedup
+        if most < floor:
+            raise speedup_limit_error(spec, most)
+    fitting = [schedule for schedule in drawn if _fits(schedule, bench, profile)]
+    timed = [profile.predict(schedule) for schedule in fitting]
+    dense = profile.predict(UNTOUCHED).images_per_s
+    seconds = [spec.data.search_images / each.images_per_s for each in timed] or [spec.data.search_images / dense]
+    speedups = [each.speedup for each in timed] or [1.0]
+    trial_s = min(seconds), statistics.median(seconds), max(seconds)
+    gflops = {name: bench.flops(schedule) / 1e9 for name, schedule in _named(bench)}
+    return Forecast(
+        spec=spec,
+        gflops=gflops,
+        feasible=len(fitting) / DRAWS,
+        speedups=(min(speedups), max(speedups)),
+        dense_images_per_s=dense,
+        prepare_s=clock.prepare_s(dense),
+        trial_s=trial_s,
+        confirm_s=_confirm_s(spec, dense, trial_s[1]),
+        drift=clock.drift(),
+        dtype=str(next(bench.model.parameters()).dtype).removeprefix("torch."),
+        hardware=bench.hardware,
+        batch_size=profile.batch_size,
+        notes=tuple(notes),
+    )
+
+
+def _open(spec: StudySpec) -> tuple[ScheduleEvaluator, list[str]]:
+    """A bench with what is on this machine, and what is not."""
+    notes = []
+    weights = spec.backbone.weights
+    if weights == "pretrained":
+        notes.append("weights: random ones are timed, the hub is not asked")
+        weights = "random"
+    elif weights not in WEIGHTS and not Path(weights).is_file():
+        notes.append(f"weights: {weights} is not on this machine, random ones are timed")
+        weights = "random"
+    device = choose_device("cpu" if spec.objectives.throughput == "onnxruntime" else spec.runtime.device)
+    backbone = load_backbone(spec.backbone.name, weights, **spec.backbone.sizes)
+    if weights != spec.backbone.weights and not backbone.num_classes:
+        notes.append(f"classifier: {spec.backbone.name} has none of its own, the weights must bring it")
+    if spec.data.path is not None and not Path(spec.data.path).exists():
+        notes.append(f"images: {spec.data.path} is not on this machine")
+    if spec.data.path is None and backbone.family.image_shape != DemoImages.shape:
+        raise InputError(f"{spec.name}: data.source {spec.data.source} does not fit backbone {spec.backbone.name}")
+    if spec.objectives.throughput == "onnxruntime":
+        notes.append("speed: taken in torch here; the study takes its own in ONNX Runtime")
+    none = np.arange(0)
+    images = Images(NoImages(backbone.family.image_shape), none, none, False, torch.zeros(1), torch.ones(1))
+    return ScheduleEvaluator(for_backbone(spec, backbone.family), backbone, images, device), notes
+
+
+def _confirm_s(spec: StudySpec, dense: float, trial_s: float) -> float:
+    """Of each finalist its images, and a timing in pairs with the dense model, the first of which warms up."""
+    data = spec.data
+    pruned = data.search_images / trial_s  # images/s
+    timing_s = (REPEATS + 1) * spec.runtime.batch_size * (1 / dense + 1 / pruned)
+    return FINALISTS * (data.confirm_images / pruned + timing_s)
+
+
+class _Clock:
+    """What is timed for a forecast, on noise."""
+
+    def __init__(self, bench: ScheduleEvaluator) -> None:
+        self._bench = bench
+        spec, family = bench.spec, bench.backbone.family
+        dtype = spec.runtime.dtype
+        self._chooses = (
+            dtype == "auto" and bfloat16_is_fast(bench.device) and spec.objectives.throughput != "onnxruntime"
+        )
+        bench.set_model("bfloat16" if self._chooses else "float32" if dtype == "auto" else dtype)
+        noise = torch.randn(1, *family.image_shape, generator=torch.Generator().manual_seed(0))
+        self._image = noise.to(bench.device)
+        self._dense_s = _seconds(bench, self._image)
+        self._size = min(spec.runtime.batch_size, max(1, int(BATCH_S / self._dense_s)))
+        self._kinds = stage_kinds(spec.space.methods, spec.space.options, bench.model)
+
+    def profile(self) -> LatencyProfile:
+        """A short one, of batches that take about BATCH_S each; one kind of stage stands for all."""
+        bench, family = self._bench, self._bench.backbone.family
+        least = smallest(bench.spec.space, family.depth, bench.flops).plan(family.tokens)
+        fewest = least[-1].kept if least else family.tokens
+        images = self._image.repeat(self._size, 1, 1, 1)
+        profile = measure_profile(bench.model, images, self._kinds[:1], fewest, points=PROFILE_POINTS, turns=SHORT)
+        (cost,) = profile.stages.values()
+        return replace(profile, stages={kind.name: cost for kind in self._kinds})
+
+    def prepare_s(self, dense: float) -> float:
+        """What a launch does before its first trial. dense: images/s.
+
+        A profile's round takes as long as so many passes of the dense model; a number format is chosen by float32's
+        answers beside bfloat16's, at about half the speed.
+        """
+        spec = self._bench.spec
+        batch = spec.runtime.batch_size
+        pass_s = self._dense_s * min(batch, max(MIN_IMAGES, int(PASS_S / self._dense_s)))
+        whole_s, parts_s = (
+            WHOLE_PASSES * len(self._kinds) * pass_s,
+            (GRID_PASSES + KIND_PASSES * len(self._kinds)) * pass_s,
+        )
+        profile_s = sum(
+            (1 + min(turns.most, max(turns.least, math.ceil(turns.enough_s / one)))) * one
+            for turns, one in ((TURNS, whole_s), (TURNS.of_parts(), parts_s))
+        )
+        profile_s = profile_s if spec.objectives.throughput != "measured" else 0.0
+        checked = max(CHECKED_BATCHES * batch, CHECKED_IMAGES) if self._chooses else 0
+        return profile_s + 3 * checked / dense + spec.data.search_images / dense
+
+    def drift(self) -> float:
+        """By how much the dense model's speed changed since the start."""
+        now = _seconds(self._bench, self._image)
+        return max(now, self._dense_s) / min(now, self._dense_s) - 1
+
+
+@torch.inference_mode()
+def _seconds(bench: ScheduleEvaluator, image: torch.Tensor) -> float:
+    """Of the dense model for one image, the fastest of a few: what else the machine does can only add time."""
+    took = []
+    for _ in range(FIRST_LOOKS):
+        began = time.perf_counter()
+        bench.model(image)
+        synchronize(bench.device)
+        took.append(time.perf_counter() - began)
+    return min(took)
+
+
+def _named(bench: ScheduleEvaluator) -> list[tuple[str, Schedule]]:
+    space, depth = bench.spec.space, bench.backbone.family.depth
+    cheapest = smallest(space, depth, bench.flops)
+    first, *others = baselines(space, depth, bench.backbone.family.tokens)
+    return [first, ("cheapest", cheapest), *others]
+
+
+def _draw(bench: ScheduleEvaluator) -> list[Schedule]:
+    """Schedules drawn uniformly from the space's box, as a random search would."""
+    space, depth = bench.spec.space, bench.backbone.family.depth
+    box, random = distributions(space, depth), np.random.default_rng(bench.spec.sampler.seed)
+    return [to_schedule({name: _value(each, random) for name, each in box.items()}, space, depth) for _ in range(DRAWS)]
+
+
+def _value(distribution: BaseDistribution, random: np.random.Generator) -> Any:
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices[int(random.integers(len(distribution.choices)))]
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    if isinstance(distribution, IntDistribution):
+        return int(random.integers(distribution.low, distribution.high + 1))
+    return float(random.uniform(distribution.low, distribution.high))
+
+
+def _fits(schedule: Schedule, bench: ScheduleEvaluator, profile: LatencyProfile) -> bool:
+    """Whether it keeps the limits that need no image."""
+    budget, family = bench.spec.budget, bench.backbone.family
+    try:
+        schedule.plan(family.tokens, family.depth)
+        if budget.max_gflops is not None and bench.flops(schedule) > 1e9 * budget.max_gflops:
+            return False
+        return budget.min_speedup is None or profile.predict(schedule).speedup >= budget.min_speedup
+    except ScheduleError:
+        return False

@@ -1,0 +1,84 @@
+"""The thread beside a worker: says that it lives, looks after others that died, ends one that hangs.
+
+Knows clocks. Ignores what a trial is: it calls the store to beat, and the worker's own functions for the rest.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+from search.errors import SearchError
+from search.runtime.watchdog import Watchdog
+from search.runtime.worker_settings import Settings
+
+HUNG = 70  # exit code of a process that was ended because its trial hung
+log = logging.getLogger(__name__)
+
+
+class Heartbeat:
+    """Runs while the worker is within the context.
+
+    beat: says that the worker lives. mend: looks after the dead; not called while the database has just been gone,
+    for then everybody was silent. overdue: why the worker's trial must be ended by force, or None; called with the
+    reason, `give_up` hands the trial back before the process ends. A database that hangs in one of these calls ends
+    the process too, once its patience is over (see `Watchdog`).
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        beat: Callable[[], object],
+        mend: Callable[[], object],
+        overdue: Callable[[], str | None] = lambda: None,
+        give_up: Callable[[str], object] = lambda reason: None,
+    ) -> None:
+        self._settings, self._beat, self._mend = settings, beat, mend
+        self._overdue, self._give_up = overdue, give_up
+        self._silent_until = 0.0  # no mending before: others could not beat either
+        self._silence = Watchdog(settings.patience_s)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> Heartbeat:
+        self._silence.start()
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._silence.stop()
+
+    def _run(self) -> None:
+        next_beat = 0.0
+        while not self._stop.wait(min(self._settings.look_s, self._settings.beat_s)):
+            reason = self._overdue()
+            if reason is not None:
+                self._end(reason)
+            if time.monotonic() >= next_beat:
+                next_beat = time.monotonic() + self._settings.beat_s
+                self._try(self._beat)
+            if time.monotonic() >= self._silent_until:
+                self._try(self._mend)
+
+    def _try(self, call: Callable[[], object]) -> None:
+        """A database that is busy now may answer the next time. Nothing else may end this thread either: the worker
+        would be taken for dead; but it is said."""
+        try:
+            with self._silence.listening():
+                call()
+        except SearchError:
+            self._silent_until = time.monotonic() + self._settings.lease_s
+        except Exception as error:
+            self._silent_until = time.monotonic() + self._settings.lease_s
+            log.warning("heartbeat: %s: %s", type(error).__name__, error)
+
+    def _end(self, reason: str) -> None:
+        log.error("%s; ending this process", reason)
+        self._try(lambda: self._give_up(reason))
+        os._exit(HUNG)  # the trial's thread is in a call that does not return: nothing gentler ends it

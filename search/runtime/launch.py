@@ -1,0 +1,90 @@
+"""Launch a study: check it, then walk through it to its end, leading it or beside its leader.
+
+A second launch of the same spec continues where the first one ended, however it ended, or helps if it has not.
+"""
+
+from __future__ import annotations
+
+from search.config.spec import StudySpec, check_files, continued_spec, read_stored_spec
+from search.errors import InputError, StudyPausedError
+from search.evaluation.calibration import Calibration
+from search.evaluation.onnx_runtime import ONNXRUNTIME, check_onnxruntime
+from search.evaluation.schedule_evaluator import ScheduleEvaluator
+from search.runtime.feasibility import check_budget, check_methods, check_speedup
+from search.runtime.leadership import Leadership
+from search.runtime.retry import RetryPolicy
+from search.runtime.study_runner import StudyRunner
+from search.runtime.transfer import found_elsewhere
+from search.runtime.worker import FACTS, Observer
+from search.runtime.worker_pools import check_engine
+from search.runtime.worker_settings import read_settings
+from search.storage.store import Store
+from search.types import HELD_STATES, OPEN_STATES, StudyRecord
+
+
+def launch(spec: StudySpec, url: str, observe: Observer, workers: int = 1, engine: str | None = None) -> StudyRecord:
+    """Run a study to its end, or continue it. Returns its record; its state is "done".
+
+    observe: called with the progress after every trial and finalist. engine: one of ENGINES, the spec's by default.
+    Raises InputError or PruningError for user errors, before anything is written; a study of the same
+    name with another spec is refused. KeyboardInterrupt leaves the study in state "stopped" if this process led it.
+    """
+    engine = engine or spec.runtime.engine
+    check_here(spec, engine, url)
+    known, others = _look(spec, url)
+    if known is not None and known.state == "done":
+        return known  # nothing needs to be loaded
+    if known is not None:
+        spec = continued_spec(read_stored_spec(known.spec, f"study {spec.name}"), spec)
+    bench = open_bench(spec, known)
+    bench.learn(others)
+    if known is None:
+        check_speedup(bench.spec, bench)  # nobody else can have taken the profile: there is no study to keep it yet
+    store = RetryPolicy(read_settings().patience_s).wrap(Store.open(url))
+    try:
+        record = store.add_study(spec)
+        if known is not None and known.state in OPEN_STATES and store.state(record.id) in HELD_STATES:
+            # somebody has paused it while the model was loaded
+            raise StudyPausedError(f"study {spec.name} was {store.state(record.id)}; launch or resume it to continue")
+        store.advance(record.id, ("created", *HELD_STATES), "running")  # who pauses it from now on is obeyed
+        with Leadership(store, record.id) as lead:
+            StudyRunner(store, record, bench, observe, workers, engine).run(lead)
+        return store.study(spec.name)
+    finally:
+        store.close()
+
+
+def check_here(spec: StudySpec, engine: str, url: str) -> None:
+    """What can be checked without loading a model. Raises InputError."""
+    check_files(spec)
+    if spec.objectives.throughput == ONNXRUNTIME:
+        check_onnxruntime(f"{spec.name}: objectives.throughput")
+    check_engine(engine, url)
+
+
+def open_bench(spec: StudySpec, known: StudyRecord | None) -> ScheduleEvaluator:
+    """The study's model and images on this machine. Raises InputError or PruningError, also for a corrupt image.
+
+    known: its record, if it has one; SearchError if weights or images here are not those it was launched with.
+    """
+    bench = ScheduleEvaluator.open(spec)
+    if known is not None and FACTS in known.provenance:
+        bench.use(Calibration.from_dict(known.provenance[FACTS]))
+    check_methods(bench.spec, bench)
+    check_budget(bench.spec, bench)
+    _ = bench.search_split, bench.confirm_split
+    return bench
+
+
+def _look(spec: StudySpec, url: str) -> tuple[StudyRecord | None, dict[str, Calibration]]:
+    """The study, if it was launched before, and what others found out. Raises InputError for another spec."""
+    try:
+        store = Store.open(url, create=False)
+    except InputError:  # nothing there yet, or nothing usable: opening it to write will say so
+        return None, {}
+    try:
+        records = store.studies()
+        known = store.add_study(spec) if spec.name in {record.name for record in records} else None
+        return known, found_elsewhere(records, spec.name)
+    finally:
+        store.close()

@@ -1,0 +1,123 @@
+"""Workers on a Ray cluster that runs already: started, watched, and started again where they die.
+
+Knows Ray's tasks and what becomes of them when a process or a node dies. Ignores trials: what a dead worker held goes
+to another by its lease, long before Ray notices that a node is gone.
+
+Every node needs this package, the study's images and weights at the same paths, and the database by the same URL.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from search.errors import InputError, SearchError
+from search.runtime.restart_policy import RestartPolicy
+from search.storage.database import parse_url
+from search.storage.urls import shown
+
+POLL_S = 1.0
+GRACE_S = 15.0  # after the budget is spent: a worker has nothing left to wait for then
+
+Watch = Callable[[], None]
+
+
+@dataclass
+class WorkerProcess:
+    """A worker as its engine sees it."""
+
+    number: int
+    task: Any
+    life: RestartPolicy = field(default_factory=RestartPolicy)
+
+
+def check_ray(url: str) -> None:
+    """Raise InputError if Ray is not installed, no cluster is found, or the storage is of one machine alone."""
+    parsed = parse_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        raise InputError(
+            f"storage must be one that every node of a Ray cluster reaches, got {shown(parsed)}; "
+            "use postgresql:// or mysql://"
+        )
+    _connect()
+
+
+def run_ray(name: str, url: str, workers: int, watch: Watch) -> None:
+    """`workers` tasks, each with a GPU of its own where the cluster has any, else with an even share of its cores.
+
+    The cluster is that of RAY_ADDRESS, or one that runs on this machine. Returns when the study's budget is spent.
+    Raises SearchError with the last worker's words if all of them failed; when interrupted, ends those it started.
+    """
+    ray = _connect()
+    start = ray.remote(max_retries=0, max_calls=1, **_needs(ray, workers))(_work)
+    members = [WorkerProcess(number, start.remote(name, url, number)) for number in range(1, workers + 1)]
+    words = ""
+    try:
+        finished: float | None = None
+        while members and (finished is None or time.monotonic() < finished + GRACE_S):
+            watch()
+            ended, _ = ray.wait([member.task for member in members], timeout=POLL_S)
+            for member in [each for each in members if each.task in ended]:
+                members.remove(member)
+                try:
+                    ray.get(member.task)
+                    finished = finished or time.monotonic()
+                except ray.exceptions.RayTaskError as error:  # it ran, and gave up
+                    words = str(error.cause)
+                except ray.exceptions.RayError as error:  # its process or its node is gone
+                    words = str(error).partition("\n")[0]
+                    if finished is None and member.life.may_begin_again():
+                        member.task = start.remote(name, url, member.number)
+                        members.append(member)
+    finally:
+        _end(ray, members)
+    if finished is None:
+        raise SearchError(f"all {workers} workers failed; the last words: {words[-500:]}")
+
+
+def _work(name: str, url: str, number: int) -> None:
+    """One worker, in a process of Ray's on some node."""
+    from search.runtime.worker_entrypoints import join  # torch, which the driver's side does without
+
+    join(name, url, number)
+
+
+def _needs(ray: Any, workers: int) -> dict[str, int]:
+    """Resources of one worker: no more cores than the largest node has, or it would wait for ever."""
+    cluster = ray.cluster_resources()
+    if cluster.get("GPU", 0) >= 1:
+        return {"num_gpus": 1, "num_cpus": 1}
+    largest = max((node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"]), default=1)
+    return {"num_cpus": max(1, int(min(largest, cluster.get("CPU", 1) // workers)))}
+
+
+def _end(ray: Any, members: list[WorkerProcess]) -> None:
+    for force in (False, True):  # first as a SIGINT, which lets a worker hand its trial back
+        tasks = [member.task for member in members]
+        for task in tasks:
+            ray.cancel(task, force=force)
+        if tasks:
+            ended, _ = ray.wait(tasks, num_returns=len(tasks), timeout=GRACE_S)
+            members = [member for member in members if member.task not in ended]
+
+
+def _connect() -> Any:
+    try:
+        import ray  # an extra, and it takes seconds to load
+    except ImportError:
+        raise InputError("engine ray needs the package ray; pip install 'zero-tprune-search[ray]'") from None
+    if not ray.is_initialized():
+        address = os.environ.get("RAY_ADDRESS", "auto")
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise InputError(
+                f"engine ray needs a cluster that runs, got {address}: {reason}; start one with `ray start --head`, or "
+                "set RAY_ADDRESS"
+            ) from None
+    return ray

@@ -1,0 +1,56 @@
+"""What other studies of the store found out, for a new study to take over what holds for it too.
+
+A latency profile is taken over only where its own study has shown it to be right, by the measured speed of finalists.
+Knows records. Ignores what facts depend on: see `search.evaluation.evaluation_context`.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+from pruning.schedule import UNTOUCHED
+from search.evaluation.calibration import Calibration
+from search.runtime.worker import FACTS
+from search.types import Evaluation, StudyRecord
+
+# The key of a study's provenance. Under "profile_error" older ones have a median that counts the dense model, too.
+PREDICTION_ERROR = "prediction_error"
+TRUSTED_ERROR = 0.05  # up to this a profile serves other studies
+
+
+def prediction_error(finalists: Sequence[Evaluation]) -> float | None:
+    """Median relative error of the predicted speed-ups against those measured; None if none was predicted.
+
+    The dense model's is 1 by definition, predicted and measured: it tells nothing.
+    """
+    errors = [
+        abs(each.search.throughput.speedup / each.confirm.throughput.speedup - 1)
+        for each in finalists
+        if each.confirm is not None and each.search.throughput.how == "profiled" and each.search.key != UNTOUCHED.key
+    ]
+    return statistics.median(errors) if errors else None
+
+
+def found_elsewhere(records: Sequence[StudyRecord], name: str) -> dict[str, Calibration]:
+    """By name, newest first, what all studies but `name` found out.
+
+    Without the profile where it was found to be wrong; without its key where that is not known yet. What cannot be read
+    here, as another release may have written it, is left out: it must not keep this study from running.
+    """
+    found = {}
+    for record in reversed(records):
+        known = record.provenance.get(FACTS)
+        if known is None or record.name == name:
+            continue
+        with suppress(TypeError, AttributeError):
+            found[record.name] = _trusted(Calibration.from_dict(known), record.provenance.get(PREDICTION_ERROR))
+    return found
+
+
+def _trusted(facts: Calibration, error: float | None) -> Calibration:
+    if error is None:
+        return replace(facts, profile_key="")
+    return facts if error <= TRUSTED_ERROR else replace(facts, profile=None)

@@ -1,0 +1,145 @@
+"""How a worker measures a proposal: only what is not known yet, against the front as it is, and within a time limit.
+
+Knows the bench and what the store holds. Ignores slots, Optuna and what becomes of a measurement.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from pruning.schedule import UNTOUCHED, Schedule
+from search.evaluation.racing import Race, Requirement
+from search.evaluation.schedule_evaluator import ScheduleEvaluator
+from search.runtime.optuna_bridge import Proposal
+from search.runtime.trial_failures import TrialFailedError, guarded, limit_s
+from search.storage.store import Store
+from search.types import Evaluation, Front, Measurement, PartialEvaluation, StudyRecord, Throughput
+
+LUCK = 2.0  # standard errors by which the best of many may have been counted too high; nothing is stopped for that
+LOGGER = logging.getLogger(__name__)
+
+
+class TrialEvaluator:
+    """One worker's measurements of one study."""
+
+    def __init__(self, store: Store, record: StudyRecord, bench: ScheduleEvaluator) -> None:
+        self._store, self._record, self._bench = store, record, bench
+        self._dense: Measurement | None = None  # as it was measured here
+        self._kept: Measurement | None = None  # as the study has it
+        self._front: Front | None = None  # the version that was read last
+        self.deadline: float | None = None  # of the evaluation under way, in this process's clock
+
+    def measure(self, proposal: Proposal) -> Measurement:
+        """A schedule of equal effect that was measured before, in whatever study, is not measured again.
+
+        Raises TrialFailedError, and whatever the model raises.
+        """
+        with self._limited():
+            return self._measure(proposal)
+
+    def probe(self, schedule: Schedule, looks: int) -> PartialEvaluation | None:
+        """None if it fails, or while the dense model, with which it is paired, is not measured."""
+        dense = self._kept_dense()
+        if dense is None:
+            return None
+        try:
+            with guarded(), self._limited():
+                others = [self._bench.bits(e.search) for e in self._front.points] if self._front else []
+                return self._bench.probe(schedule, looks, self._bench.bits(dense), others, self._check_time)
+        except TrialFailedError as failure:  # should it become a trial, that will fail too, and be recorded
+            LOGGER.warning("study %s: a probe of %s failed: %s", self._record.name, schedule, failure)
+            self._bench.release()
+            return None
+
+    def dense_accuracy(self) -> float:
+        """As the study has it, or as it is measured now."""
+        return (self._kept_dense() or self._measure_dense()).accuracy.value
+
+    # Time
+
+    def overdue(self, grace_s: float) -> str | None:
+        """Why this process must be ended: its evaluation should have noticed that its time is up, and has not."""
+        deadline = self.deadline
+        if deadline is None or time.monotonic() < deadline:
+            return None
+        limit = limit_s(self._bench)
+        if time.monotonic() < deadline + max(limit / 2, grace_s):
+            return None
+        return f"hung for more than {1.5 * limit:g} s"
+
+    @contextmanager
+    def _limited(self) -> Iterator[None]:
+        """A limit to the evaluation within: kept between two batches, or by force (see `overdue`)."""
+        self.deadline = time.monotonic() + limit_s(self._bench)
+        try:
+            yield
+        finally:
+            self.deadline = None
+
+    def _check_time(self) -> None:
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            raise TrialFailedError("timeout", f"took longer than the limit of {limit_s(self._bench):g} s")
+
+    # What is measured
+
+    def _measure(self, proposal: Proposal) -> Measurement:
+        schedule, throughput, known = proposal.schedule, proposal.throughput, proposal.known
+        if known.own is not None:
+            return known.own.search
+        if self._bench.key(schedule) == self._bench.key(UNTOUCHED):
+            return self._measure_dense()
+        if known.elsewhere is not None:
+            return self._taken_over(known.elsewhere, schedule, throughput)
+        race = self._race(throughput, known.front)
+        return self._bench.measure(schedule, throughput, race, self._check_time, proposal.chosen_on)
+
+    def _taken_over(self, found: Measurement, schedule: Schedule, throughput: Throughput) -> Measurement:
+        """Accuracy as another study measured it on the same weights and images; the rest is this study's own."""
+        key, setting = self._bench.key(schedule), self._bench.setting
+        return replace(found, schedule=schedule, key=key, throughput=throughput, setting=setting)
+
+    def _race(self, throughput: Throughput, version: int) -> Race | None:
+        """What a schedule of this speed has to be better than: the front where it is as fast, and the budget."""
+        racing, budget = self._bench.spec.racing, self._bench.spec.budget
+        dense = self._kept_dense()
+        if not racing.alpha or dense is None:
+            return None
+        reference = self._bench.bits(dense)
+        requirements = []
+        as_fast = [e for e in self._points(version) if e.search.throughput.images_per_s >= throughput.images_per_s]
+        if as_fast:
+            best = max(as_fast, key=lambda evaluation: evaluation.search.accuracy.value)
+            luck = LUCK * best.search.fidelity.loss_error if best.search.fidelity else 0.0
+            requirements.append(Requirement(self._bench.bits(best.search), racing.tolerance - luck))
+        if budget.max_accuracy_drop is not None:
+            requirements.append(Requirement(reference, -budget.max_accuracy_drop))
+        return Race(tuple(requirements), racing.alpha, reference)
+
+    def _points(self, version: int) -> tuple[Evaluation, ...]:
+        """Of a version of the front, which never changes; of the one that was read last if it is that."""
+        if version and (self._front is None or self._front.version != version):
+            self._front = self._store.front(self._record.id, version)
+        return self._front.points if version and self._front else ()
+
+    def _kept_dense(self) -> Measurement | None:
+        """As the study has it: once it is kept, it never changes."""
+        if self._kept is None:
+            found = self._store.evaluation(self._record.id, self._bench.key(UNTOUCHED))
+            self._kept = found.search if found else None
+        return self._kept
+
+    def _measure_dense(self) -> Measurement:
+        if self._dense is None:
+            dense = UNTOUCHED
+            throughput = self._bench.throughput(dense)
+            with self._limited():
+                found = self._store.reusable(self._bench.identity(dense))
+                if found is not None:
+                    self._dense = self._taken_over(found, dense, throughput)
+                else:
+                    self._dense = self._bench.measure(dense, throughput, None, self._check_time)
+        return self._dense

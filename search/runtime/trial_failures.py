@@ -1,0 +1,74 @@
+"""Attempts at a trial that fail: what kind of failure it is, how long one may take, when to stop trying.
+
+Knows exceptions. Ignores what is done about them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from search.errors import SearchError
+from search.evaluation.schedule_evaluator import ScheduleEvaluator
+
+MIN_LIMIT_S = 600.0
+SLOWER_THAN_PREDICTED = 10.0  # other work on the machine, a cold file system, a first call that compiles
+MAX_IN_A_ROW = 5  # trials of one worker given up on: then it is not the trials
+
+
+class TrialFailedError(Exception):
+    """An attempt failed. kind: one of ATTEMPT_KINDS."""
+
+    def __init__(self, kind: str, reason: str) -> None:
+        super().__init__(f"{kind}: {reason}")
+        self.kind, self.reason = kind, reason
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Turn what an evaluation raises into TrialFailedError.
+
+    What is not the trial's (the database, a lost slot, being asked to end) passes.
+    """
+    try:
+        yield
+    except (SearchError, TrialFailedError):
+        raise
+    except Exception as error:
+        raise TrialFailedError(_kind(error), f"{type(error).__name__}: {error}") from error
+
+
+def _kind(error: Exception) -> str:
+    # a CPU's allocator has no exception of its own
+    out_of_memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    return "memory" if out_of_memory else "crashed"
+
+
+def limit_s(bench: ScheduleEvaluator) -> float:
+    """How long one evaluation may take: what the study says, or what is beyond all that was predicted."""
+    if bench.spec.runtime.trial_timeout is not None:
+        return bench.spec.runtime.trial_timeout
+    predicted = len(bench.search_split) / bench.facts.dense_images_per_s
+    return max(MIN_LIMIT_S, SLOWER_THAN_PREDICTED * predicted)
+
+
+class FailureCount:
+    """Trials in a row that one worker has given up on."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def forget(self) -> None:
+        self._count = 0
+
+    def add(self, study: str, failure: TrialFailedError, is_dense: bool) -> None:
+        """Raises SearchError if it makes no sense to go on."""
+        self._count += 1
+        if is_dense:
+            raise SearchError(
+                f"study {study}: the dense model, with which all is compared, cannot be measured: {failure.reason}"
+            ) from failure
+        if self._count >= MAX_IN_A_ROW:
+            raise SearchError(f"study {study}: {self._count} trials in a row failed; the last: {failure}") from failure

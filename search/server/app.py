@@ -1,0 +1,125 @@
+"""The web side of `ztp serve` as one ASGI application: routes, errors, access, metrics.
+
+Knows how its parts fit together. Ignores addresses, processes and signals: `server` runs it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.openapi.utils import get_openapi
+
+from search.config.spec import StudySpec
+from search.errors import SearchError
+from search.server import errors, events, fronts, html, studies
+from search.server.access.auth import Gate
+from search.server.errors import ErrorBody, documented
+from search.server.examples import FAILING
+from search.server.metrics import CONTENT_TYPE, RequestMetrics
+from search.server.middleware import AccessMiddleware, MetricsMiddleware
+from search.server.models import HealthModel
+from search.server.studies import API
+from search.storage.store import Store
+
+DESCRIPTION = """Zero-shot token-pruning studies: create one, follow it, take its best configuration.
+
+Every request but `GET /health` needs `Authorization: Bearer TOKEN` where the server has a token. Whatever goes wrong is
+answered as `{"error": {"place": ..., "message": ...}}`, in the words of the command line.
+"""
+
+
+def make_app(
+    store: Store,
+    gate: Gate,
+    roots: Sequence[Path] = (),
+    dashboard_port: int | None = None,
+    dashboard_url: str | None = None,
+) -> FastAPI:
+    """roots: the folders that studies may read. dashboard_port: where Optuna Dashboard listens, if it does.
+
+    dashboard_url: its address for browsers, if it is another.
+    """
+    app = FastAPI(
+        title="Zero-TPrune Search",
+        version=version("zero-tprune-search"),
+        description=DESCRIPTION,
+        openapi_url=f"{API}/openapi.json",
+        docs_url=None,  # FastAPI's pages load scripts from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.store, app.state.gate, app.state.roots = store, gate, tuple(roots)
+    app.state.dashboard_port, app.state.closing = dashboard_port, asyncio.Event()
+    app.state.dashboard_url = dashboard_url
+    app.state.metrics = metrics = RequestMetrics(store)
+    errors.install(app)
+    for router in (studies.router, fronts.router, events.router):
+        app.include_router(router)
+    app.include_router(html.router)
+    app.add_api_route("/health", health, response_model=HealthModel, tags=["operations"], responses=UNHEALTHY)
+    app.add_api_route("/metrics", scrape, response_class=Response, tags=["operations"], responses=METRICS)
+    app.add_middleware(AccessMiddleware, gate=gate)
+    app.add_middleware(MetricsMiddleware, metrics=metrics)  # the last added is the first to see a request
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+def health(request: Request, response: Response) -> dict[str, str]:
+    """Whether this process lives and reaches its database. Needs no token, and tells nothing else."""
+    database = "reachable"
+    try:
+        request.app.state.store.ping()
+    except SearchError:
+        database, response.status_code = "unreachable", 503
+    status = "ok" if response.status_code != 503 else "failing"
+    return {"status": status, "database": database, "version": request.app.version}
+
+
+UNHEALTHY: dict[int | str, dict[str, Any]] = {
+    503: {
+        "model": HealthModel,
+        "description": "The database is away",
+        "content": {"application/json": {"example": FAILING}},
+    }
+}
+METRICS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/plain": {"schema": {"type": "string"}, "example": 'ztp_studies{state="running"} 1.0\n'}}},
+    **documented(401, 403, 429, 503),
+}
+
+
+def scrape(request: Request) -> Response:
+    """Metrics for Prometheus: studies, trials, hypervolumes, requests and their latencies."""
+    return Response(request.app.state.metrics.render(), media_type=CONTENT_TYPE)
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """FastAPI's document with the study's schema and the token added."""
+    if app.openapi_schema is None:
+        schema = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=app.routes, tags=app.openapi_tags
+        )
+        for model in (StudySpec, ErrorBody):
+            described = model.model_json_schema(ref_template="#/components/schemas/{model}")
+            schema["components"]["schemas"] |= described.pop("$defs") | {model.__name__: described}
+        _drop_unused(schema)
+        schema["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        schema["security"] = [{"token": []}]
+        schema["paths"]["/health"]["get"]["security"] = []
+        app.openapi_schema = schema
+    return app.openapi_schema
+
+
+def _drop_unused(schema: dict[str, Any]) -> None:
+    """FastAPI documents an error of its own for every parameter; here all errors have one shape."""
+    for methods in schema["paths"].values():
+        for operation in methods.values():
+            if "HTTPValidationError" in str(operation["responses"].get("422")):
+                del operation["responses"]["422"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        schema["components"]["schemas"].pop(name, None)

@@ -1,0 +1,207 @@
+"""A server in the place of a store: answers what `search.reporting.queries.Reader` asks, by HTTP, and creates studies.
+
+Knows the API's addresses and how its refusals become this project's errors. Ignores what is done with the answers.
+The token comes from ZTP_TOKEN alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+from urllib.parse import quote, urlsplit
+
+import httpx
+
+from pruning.errors import PruningError
+from search.config.spec import StudySpec
+from search.errors import InputError, SearchError, SpecConflictError, UnknownStudyError
+from search.server.access.token import VARIABLE, read_token
+from search.server.serialization import Document, to_evaluation, to_front, to_progress, to_study
+from search.storage.evaluations import MAX_TRIAL_NUMBER
+from search.types import HELD_STATES, Evaluation, Front, Progress, StudyRecord
+
+TIMEOUT_S = 30.0
+LOOK_EVERY_S = 1.0
+ONE_EACH = httpx.Limits(max_keepalive_connections=0)  # a connection a request: nothing is left open by a command
+AWAY_S = 60.0  # a server that is started anew answers again within this
+PAGE = 1000  # evaluations a request
+# what a worker notes with a study that it refused, and the command line ends with 2 for
+REFUSALS = ("InputError: ", "ScheduleError: ", "UnsupportedBackbone: ", "WeightsError: ", "ConfigError: ")
+
+
+Made = TypeVar("Made")
+
+
+class ServerUnavailableError(InputError):
+    """Nobody answers at this address."""
+
+
+class Client:
+    """Studies of a server. Use as a context manager."""
+
+    def __init__(self, url: str) -> None:
+        """Raises InputError for an address that is none."""
+        self.url = check_server(url)
+        token = read_token(None)
+        headers = {"Authorization": f"Bearer {token.secret}"} if token else {}
+        self._http = httpx.Client(base_url=f"{self.url}/api/v1", headers=headers, timeout=TIMEOUT_S, limits=ONE_EACH)
+        self._names: dict[int, str] = {}
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._http.close()
+
+    # Reading, as a store does
+
+    def studies(self) -> list[StudyRecord]:
+        return self._get("/studies", lambda answer: [self._noted(each) for each in answer["studies"]])
+
+    def study(self, name: str) -> StudyRecord:
+        return self._get(f"/studies/{quote(name, safe='')}", self._noted)
+
+    def progress(self, study_id: int) -> Progress:
+        return self._get(self._path(study_id), lambda answer: to_progress(answer["progress"]))
+
+    def front(self, study_id: int, version: int | None = None) -> Front | None:
+        chosen = {} if version is None else {"version": version}
+        response = self._request("GET", f"{self._path(study_id)}/front/records", params=chosen)
+        if response.status_code == 404 and _error(response).get("place") == "front":
+            return None
+        return self._read(response, to_front)
+
+    def evaluations(self, study_id: int) -> list[Evaluation]:
+        found: list[Evaluation] = []
+        while True:
+            path = f"{self._path(study_id)}/evaluations"
+            some = self._get(path, _to_evaluations, skip=len(found), limit=PAGE)
+            found += some
+            if len(some) < PAGE:
+                return found
+
+    def evaluation_of_trial(self, study_id: int, trial: int) -> Evaluation | None:
+        if not 0 <= trial <= MAX_TRIAL_NUMBER:
+            return None
+        response = self._request("GET", f"{self._path(study_id)}/evaluations/{trial}")
+        if response.status_code == 404 and _error(response).get("place") == "trial":
+            return None
+        return self._read(response, to_evaluation)
+
+    # Launching
+
+    def launch(self, spec: StudySpec) -> StudyRecord:
+        """Create the study, or continue it. Raises SpecConflictError if the name is another study's."""
+        study = self._read(self._request("POST", "/studies", json=spec.given()), self._noted)
+        if study.state in HELD_STATES:
+            study = self._read(self._request("POST", f"{self._path(study.id)}/resume"), self._noted)
+        return study
+
+    def follow(self, study_id: int, observe: Callable[[Progress], None]) -> Progress:
+        """Call `observe` once a second until the study is done, paused or stopped; the last progress."""
+        answered = time.monotonic()
+        while True:
+            try:
+                progress = self.progress(study_id)
+                answered = time.monotonic()
+                observe(progress)
+                if progress.state in ("done", *HELD_STATES):
+                    return progress
+            except ServerUnavailableError:
+                if time.monotonic() - answered > AWAY_S:
+                    raise
+            time.sleep(LOOK_EVERY_S)
+
+    def _noted(self, document: Document) -> StudyRecord:
+        study = to_study(document)
+        self._names[study.id] = study.name
+        return study
+
+    def _path(self, study_id: int) -> str:
+        return f"/studies/{quote(self._names[study_id], safe='')}"
+
+    def _get(self, path: str, make: Callable[[Document], Made], **params: Any) -> Made:
+        return self._read(self._request("GET", path, params=params), make)
+
+    def _read(self, response: httpx.Response, make: Callable[[Document], Made]) -> Made:
+        """What `make` makes of an answer. Raises what the same request would raise on a store.
+
+        InputError for an answer of another program, or of a release that answers in other fields.
+        """
+        if not response.is_success:
+            raise _refused(response)
+        try:
+            return make(response.json())
+        except KeyError as error:
+            reason = f"its answer lacks {error}"
+        except (TypeError, AttributeError, PruningError):
+            reason = "its answer has another form"
+        except ValueError:
+            reason = f"its answer is no JSON but {response.headers.get('content-type', 'of no type')}"
+        raise InputError(
+            f"--server {self.url}: must be a ztp serve of this release, got {response.url}: {reason}; check the "
+            "address, what stands before the server, and that both ends have the same zero-tprune-search"
+        )
+
+    def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        try:
+            return self._http.request(method, path, **options)
+        except httpx.TransportError as error:
+            reason = str(error) or type(error).__name__
+            raise ServerUnavailableError(
+                f"--server {self.url}: cannot be reached: {reason}; check that ztp serve runs there"
+            ) from None
+
+
+def check_server(url: str) -> str:
+    """The address without a slash at its end. Raises InputError; a password in it is not shown."""
+    try:
+        parts = urlsplit(url)
+        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.query and parts.port != 0
+    except ValueError:
+        fits = False
+    if "@" in url:
+        raise InputError(f"--server must hold no user and no password, got an address with @; set {VARIABLE} instead")
+    if not fits:
+        raise InputError(f"--server must be an address such as http://127.0.0.1:8000, got {url!r}; check it")
+    return url.rstrip("/")
+
+
+def refusal(progress: Progress) -> SearchError | None:
+    """What ended a study without a result, as the same launch would have raised it here."""
+    if progress.state not in HELD_STATES:
+        return None
+    for kind in REFUSALS:
+        if progress.note.startswith(kind):
+            return InputError(progress.note.removeprefix(kind))
+    return None
+
+
+def _to_evaluations(answer: Document) -> list[Evaluation]:
+    return [to_evaluation(each) for each in answer["evaluations"]]
+
+
+def _error(response: httpx.Response) -> Document:
+    try:
+        document = response.json()["error"]
+        return {**document, "message": str(document["message"])}
+    except (ValueError, KeyError, TypeError):  # not a server of ours: a proxy, say
+        return {"message": f"{response.url} answered {response.status_code} {response.reason_phrase}"}
+
+
+def _refused(response: httpx.Response) -> SearchError:
+    """What the same request would raise on a store."""
+    error = _error(response)
+    message = error["message"]
+    if response.status_code in (401, 403):
+        return InputError(f"--server: {message}; set {VARIABLE} to the server's token")
+    if response.status_code == 404 and error.get("place") == "name":
+        return UnknownStudyError(message)
+    if response.status_code == 409:
+        return SpecConflictError(message, error.get("differences") or ())
+    return InputError(message) if response.status_code < 500 else SearchError(message)

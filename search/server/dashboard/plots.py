@@ -1,0 +1,93 @@
+"""The dashboard's artifact store: pictures of fronts and of surviving patches, drawn when somebody looks at them.
+
+Knows the store and which picture an id names. Ignores Optuna. Nothing is stored: a study that runs is drawn as it is
+now. Patches need the backbone and the images; where this machine does not have them, the picture says so.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+from pathlib import Path
+from typing import BinaryIO, NoReturn
+
+from pruning.errors import PruningError
+from search.errors import InputError
+from search.reporting import export, formatting
+from search.reporting.plots import front_plot
+from search.storage.store import Store
+from search.types import Evaluation, Front, StudyRecord
+
+PATCH_IMAGES = 4
+KEPT = 64  # sheets in memory, of 30 to 300 kB each
+
+
+class ReadOnlyError(RuntimeError):
+    """Somebody tried to write through the dashboard."""
+
+
+def front_id(study: StudyRecord, front: Front) -> str:
+    """Of a front's plot: a new picture has a new name, for browsers keep pictures by name."""
+    confirmed = sum(point.confirm is not None for point in front.points)
+    return f"{study.id:08x}-{front.version:08x}-{confirmed:04x}"
+
+
+def patches_id(study: StudyRecord, trial: int) -> str:
+    """Of the sheet of surviving patches under a trial's schedule."""
+    return f"{study.id:08x}-{trial:08x}"
+
+
+class FrontPictures:
+    """Implements Optuna's artifact protocol over a store. Writing raises ReadOnlyError."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._sheets: dict[str, bytes] = {}
+        self._drawing = threading.Lock()  # one model at a time: a page may ask for several sheets at once
+
+    def open_reader(self, artifact_id: str) -> BinaryIO:
+        """PNG of an id of `front_id` or `patches_id`. Raises KeyError for another."""
+        study_id, number, *more = (int(part, 16) for part in artifact_id.split("-"))
+        study = next((study for study in self._store.studies() if study.id == study_id), None)
+        if study is None:
+            raise KeyError(artifact_id)
+        return io.BytesIO(self._front(study, number) if more else self._patches(study, number, artifact_id))
+
+    def _front(self, study: StudyRecord, version: int) -> bytes:
+        front = self._store.front(study.id, version)
+        assert front is not None  # the id was made from a version, and versions are never removed
+        return front_plot.png(front_plot.picture(study, front, self._store.evaluations(study.id)))
+
+    def _patches(self, study: StudyRecord, trial: int, artifact_id: str) -> bytes:
+        with self._drawing:
+            if artifact_id not in self._sheets:
+                found = self._store.evaluation_of_trial(study.id, trial)
+                if found is None:
+                    raise KeyError(artifact_id)
+                if len(self._sheets) >= KEPT:
+                    self._sheets.pop(next(iter(self._sheets)))  # the oldest
+                self._sheets[artifact_id] = _draw(study, found)
+        return self._sheets[artifact_id]
+
+    def write(self, artifact_id: str, content_body: BinaryIO) -> NoReturn:
+        refuse()
+
+    def remove(self, artifact_id: str) -> NoReturn:
+        refuse()
+
+
+def refuse() -> NoReturn:
+    raise ReadOnlyError("the dashboard shows studies and never changes them; use ztp launch")
+
+
+def _draw(study: StudyRecord, found: Evaluation) -> bytes:
+    from search.evaluation.token_trace import anatomies  # late: torch, for seconds, and only if somebody looks
+    from search.reporting.plots import patches_plot
+
+    schedule = found.search.schedule
+    title = f"{study.name}, trial {found.trial}: {formatting.stages(schedule, named=True)}"
+    try:
+        count = min(PATCH_IMAGES, int(study.spec["data"]["search_images"]))
+        return patches_plot.png(anatomies(export.to_config(study, found), Path(study.name), count=count), title)
+    except (InputError, PruningError) as error:
+        return patches_plot.message_png(title, f"The patches cannot be drawn on this machine. {error}")

@@ -1,0 +1,145 @@
+"""Optuna's storage as the dashboard should see it: with our constraints, our notes and our pictures, and read-only.
+
+Knows Optuna's storage interface and the store. Ignores the web. Optuna Dashboard overlooks `trial.set_constraint`
+(it reads an attribute of older versions), and its notes and plots are attributes that somebody has to write. This
+adapter adds all of it while reading: nothing is written, and a running study is shown as it is now.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Container, Sequence
+from typing import Any, NoReturn
+
+from optuna.distributions import BaseDistribution
+from optuna.storages import BaseStorage, get_storage
+from optuna.study import StudyDirection
+from optuna.study._frozen import FrozenStudy  # not public, but named by the public interface of BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from search.errors import InputError
+from search.server.dashboard import trial_annotations
+from search.server.dashboard.plots import front_id, patches_id, refuse
+from search.storage.store import Store
+
+ATTRIBUTES_TTL_S = 2.0  # as long as the dashboard itself caches the trials of a small study
+OLD_CONSTRAINTS = "constraints"  # a list; newer Optuna has "constraints:NAME", one attribute each
+
+
+class FrontReader(BaseStorage):
+    """A read-only view of a store's Optuna storage. Writing raises `pictures.ReadOnlyError`."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._optuna = get_storage(store.optuna_storage())  # caches finished trials
+        self._attributes: dict[int, tuple[float, dict[str, Any]]] = {}
+
+    def front_trials(self, optuna_study_id: int) -> set[int]:
+        """The trial numbers of the latest front; empty if it has none, is not ours, or is not there."""
+        try:
+            study = self._store.study(self._optuna.get_study_name_from_id(optuna_study_id))
+        except (InputError, KeyError):  # somebody else's, or nobody's
+            return set()
+        front = self._store.front(study.id)
+        return {point.trial for point in front.points} if front else set()
+
+    def get_all_studies(self) -> list[FrozenStudy]:
+        studies = sorted(self._optuna.get_all_studies(), key=lambda study: study._study_id)
+        for study in studies:
+            study.system_attrs = self._with_front(study._study_id, study.study_name, study.system_attrs)
+        return studies
+
+    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
+        name = self._optuna.get_study_name_from_id(study_id)
+        return self._with_front(study_id, name, self._optuna.get_study_system_attrs(study_id))
+
+    def _with_front(self, study_id: int, name: str, stored: dict[str, Any]) -> dict[str, Any]:
+        computed_at, ours = self._attributes.get(study_id, (float("-inf"), {}))
+        if time.monotonic() - computed_at > ATTRIBUTES_TTL_S:
+            ours = self._front_attributes(study_id, name)
+            self._attributes[study_id] = (time.monotonic(), ours)
+        replaced = trial_annotations.prefixes(ours)
+        return {key: value for key, value in stored.items() if not key.startswith(replaced)} | ours
+
+    def _front_attributes(self, study_id: int, name: str) -> dict[str, Any]:
+        try:
+            study = self._store.study(name)
+        except InputError:  # somebody else's study in the same database
+            return {}
+        front = self._store.front(study.id)
+        if front is None:
+            return {}
+        trial_ids = {t.number: t._trial_id for t in self._optuna.get_all_trials(study_id, deepcopy=False)}
+        artifact_id = front_id(study, front)
+        found = trial_annotations.attributes(
+            study, front, self._store.evaluations(study.id), trial_ids, f"/artifacts/{study_id}/{artifact_id}"
+        )
+        found |= trial_annotations.picture_attribute(artifact_id)
+        for point in front.points:
+            if point.search.schedule.stages and point.trial in trial_ids:
+                found |= trial_annotations.patches_attribute(trial_ids[point.trial], patches_id(study, point.trial))
+        return found
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        return [_with_constraints(trial) for trial in self._optuna.get_all_trials(study_id, deepcopy, states)]
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        return _with_constraints(self._optuna.get_trial(trial_id))
+
+    def get_study_id_from_name(self, study_name: str) -> int:
+        return self._optuna.get_study_id_from_name(study_name)
+
+    def get_study_name_from_id(self, study_id: int) -> str:
+        return self._optuna.get_study_name_from_id(study_id)
+
+    def get_study_directions(self, study_id: int) -> list[StudyDirection]:
+        return self._optuna.get_study_directions(study_id)
+
+    def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
+        return self._optuna.get_study_user_attrs(study_id)
+
+    def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> NoReturn:
+        refuse()
+
+    def delete_study(self, study_id: int) -> NoReturn:
+        refuse()
+
+    def set_study_user_attr(self, study_id: int, key: str, value: Any) -> NoReturn:
+        refuse()
+
+    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> NoReturn:
+        refuse()
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> NoReturn:
+        refuse()
+
+    def set_trial_param(
+        self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
+    ) -> NoReturn:
+        refuse()
+
+    def set_trial_state_values(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> NoReturn:
+        refuse()
+
+    def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> NoReturn:
+        refuse()
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> NoReturn:
+        refuse()
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> NoReturn:
+        refuse()
+
+
+def _with_constraints(trial: FrozenTrial) -> FrozenTrial:
+    """The trial with its constraints where the dashboard looks for them; the cached original stays as it is."""
+    if not trial.constraints:
+        return trial
+    shown = copy.copy(trial)
+    shown._system_attrs = {**trial._system_attrs, OLD_CONSTRAINTS: list(trial.constraints.values())}
+    return shown

@@ -1,0 +1,126 @@
+"""What Optuna Dashboard shows of a front: notes in Markdown and a plot, as the study attributes that it reads.
+
+Knows the dashboard's attribute names, none of which it documents, so a test reads them back through its own functions.
+Ignores the storage and the web.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from search.reporting import formatting
+from search.reporting.plots import front_plot
+from search.types import Evaluation, Front, StudyRecord
+
+PIECE = 2045  # characters of one attribute; Optuna's column holds 2048
+STUDY_NOTE = "dashboard:note_"
+PLOT = "dashboard:plot_data:front:"
+GAP = "\u2003"  # an em space on either side of a cell: the dashboard's tables have no padding, and trim common spaces
+PICTURE_NAME, PATCHES_NAME = "front.png", "patches.png"
+TRIAL_PICTURE = "dashboard:artifacts:"  # of a trial, among the attributes of its study
+
+
+def trial_note_prefix(trial_id: int) -> str:
+    """Where the note of the trial with this storage id (not its number) stands."""
+    return f"dashboard:{trial_id}:note_"
+
+
+def study_note(study: StudyRecord, front: Front, picture: str | None = None) -> str:
+    """The front as a Markdown table. picture: the path under which the dashboard serves the plot."""
+    lines = [f"## {study.name}", ""]
+    if picture:
+        lines += [f"![front of {study.name}]({picture})", ""]
+    lines += [
+        f"Front of {len(front.points)}, version {front.version} (after {formatting.count(front.trials, 'trial')}), "
+        f"hypervolume {front.hypervolume:.4g}.",
+        "",
+        _line(["trial", "accuracy %", "confirm %", "images/s", "speed-up", "GFLOPs", "schedule"]),
+        "|---:|---:|---:|---:|---:|---:|:---|",
+        *(_row(front, point) for point in front.points),
+        "",
+        *(f"- {line}" for line in formatting.footnotes(front)),
+        *(f"- {line}" for line in formatting.limit_notes(front, study.spec["budget"].get("min_speedup"))),
+        "",
+        f"Export one: `ztp export {study.name} --trial N -o best.yaml`",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _row(front: Front, point: Evaluation) -> str:
+    search, known = point.search, point.best_known
+    ends = formatting.lopsided(formatting.accuracies(front))
+    mark = "\\" + formatting.BEHIND if point.trial in formatting.behind(front) else ""  # a bare * may open an emphasis
+    cells = [
+        mark + str(point.trial),
+        formatting.percent(search.accuracy, ends),
+        formatting.percent(point.confirm.accuracy, ends) if point.confirm else "-",
+        formatting.rate(known.throughput.images_per_s),
+        formatting.speedup(known.throughput),
+        formatting.gflops(search),
+        formatting.stages(search.schedule, named=True),
+    ]
+    return _line(cells)
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "|" + "|".join(f"{GAP}{cell}{GAP}" for cell in cells) + "|"
+
+
+def trial_note(study: StudyRecord, point: Evaluation) -> str:
+    """The schedule of one point, to read and to copy."""
+    return (
+        f"On the front of **{study.name}**: {formatting.point(point)}\n\n"
+        f"```yaml\n{point.search.schedule.to_yaml()}```\n\n"
+        f"Export it: `ztp export {study.name} --trial {point.trial} -o best.yaml`\n"
+    )
+
+
+def attributes(
+    study: StudyRecord,
+    front: Front,
+    evaluations: Iterable[Evaluation],
+    trial_ids: Mapping[int, int],
+    picture: str | None = None,
+) -> dict[str, Any]:
+    """Every study attribute by which the dashboard shows the front.
+
+    trial_ids: storage id of each trial number. evaluations: all that the plot shows faintly.
+    """
+    figure = front_plot.plotly_figure(front_plot.picture(study, front, evaluations)).to_json()
+    found = dict(_note(STUDY_NOTE, front.version, study_note(study, front, picture)))
+    found |= {f"{PLOT}{i}": piece for i, piece in enumerate(_pieces(figure))}
+    for point in front.points:
+        if point.trial in trial_ids:
+            found |= _note(trial_note_prefix(trial_ids[point.trial]), front.version, trial_note(study, point))
+    return found
+
+
+def _note(prefix: str, version: int, text: str) -> dict[str, Any]:
+    return {f"{prefix}ver": version, **{f"{prefix}str:{i}": piece for i, piece in enumerate(_pieces(text))}}
+
+
+def _pieces(text: str) -> Iterator[str]:
+    return (text[i : i + PIECE] for i in range(0, len(text), PIECE))
+
+
+def prefixes(attributes: Iterable[str]) -> tuple[str, ...]:
+    """What the given notes and plots replace: an older, longer one must not shine through. Pictures replace none."""
+    ours = [name for name in attributes if name.startswith("dashboard:") and not name.startswith(TRIAL_PICTURE)]
+    return tuple({PLOT if name.startswith(PLOT) else name[: name.index("note_") + len("note_")] for name in ours})
+
+
+def picture_attribute(artifact_id: str) -> dict[str, str]:
+    """The attribute that announces the plot as an image artifact of the study."""
+    return {f"artifacts:{artifact_id}": _artifact(artifact_id, PICTURE_NAME)}
+
+
+def patches_attribute(trial_id: int, artifact_id: str) -> dict[str, str]:
+    """The attribute of the study that announces a sheet of patches as an image artifact of the trial with this
+    storage id."""
+    return {f"{TRIAL_PICTURE}{trial_id}:{artifact_id}": _artifact(artifact_id, PATCHES_NAME)}
+
+
+def _artifact(artifact_id: str, name: str) -> str:
+    return json.dumps({"artifact_id": artifact_id, "filename": name, "mimetype": "image/png", "encoding": None})

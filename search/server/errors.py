@@ -1,0 +1,161 @@
+"""One shape for everything that goes wrong: {"error": {"place": ..., "message": ...}}.
+
+Knows this project's errors and their HTTP codes. Ignores what was asked.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
+from pydantic.config import JsonDict
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from pruning.errors import PruningError
+from search.errors import InputError, SearchError, SpecConflictError, UnknownStudyError
+from search.server.examples import CONFLICT, ERRORS
+
+LOG = logging.getLogger(__name__)
+# the field, flag or line that a message starts with, after the document's own name
+PLACE = re.compile(
+    r"^(?:\S+?: )?(?P<place>--[a-z-]+|[a-z_]+(?:\.[a-z_]+)+|(?:name|backbone|data|budget|space) )(?=[ :]|must|is)"
+)
+
+FLAG = re.compile(r"--(trial|max-gflops|min-speedup|min-accuracy)(?![a-z-])")  # what is a parameter of the API here
+
+
+class ErrorDetail(BaseModel):
+    """place: the field or parameter that is wrong, where there is one. message: place, rule, value, remedy."""
+
+    place: str | None = None
+    message: str
+    differences: list[str] | None = Field(
+        default=None, description="only for 409: what differs from the study of this name"
+    )
+
+
+class ErrorBody(BaseModel):
+    error: ErrorDetail
+
+
+class ServiceError(Exception):
+    """An answer that is not this project's error: a code and a message of its own."""
+
+    def __init__(self, status: int, message: str, place: str | None = None) -> None:
+        super().__init__(message)
+        self.status, self.place = status, place
+
+
+def error_response(
+    status: int, message: str, place: str | None = None, headers: Mapping[str, str] | None = None, **more: Any
+) -> Response:
+    """ASCII: a message may quote half a surrogate pair, which UTF-8 cannot hold."""
+    detail = {"place": place, "message": message, **more}
+    body = json.dumps({"error": {key: value for key, value in detail.items() if value is not None}})
+    challenge = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+    return Response(body + "\n", status, {**challenge, **(headers or {})}, "application/json")
+
+
+def place_of(message: str) -> str | None:
+    """The field or flag that a message is about: `study: budget.trials must be ...` is about budget.trials."""
+    found = PLACE.match(message)
+    return found["place"].strip().removeprefix("--").replace("-", "_") if found else None
+
+
+def documented(*codes: int) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI's `responses` of an operation, by code."""
+    return {code: _described(code, ERRORS[code]) for code in codes}
+
+
+def _described(code: int, example: JsonDict) -> dict[str, Any]:
+    content = {"schema": {"$ref": "#/components/schemas/ErrorBody"}, "example": example}
+    return {"content": {"application/json": content}, "description": DESCRIPTIONS[code]}
+
+
+HINTS = {"confirm": ": the study's name again, as in ?confirm=NAME, for nothing brings it back"}
+DESCRIPTIONS = {
+    400: "The body cannot be read",
+    401: "The token is missing or wrong",
+    403: "Another origin's page asked",
+    404: "No such study, version, trial or front",
+    409: "It contradicts what is there",
+    413: "The body is too large",
+    415: "The body's type is not taken",
+    422: "A field or parameter breaks a rule",
+    429: "Too many wrong tokens were shown; Retry-After says for how long none is looked at",
+    503: "The database cannot be reached",
+}
+
+ANOTHER_SPEC: dict[int | str, dict[str, Any]] = {409: _described(409, CONFLICT)}
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error in the one shape."""
+    app.add_exception_handler(SpecConflictError, _conflict)
+    app.add_exception_handler(UnknownStudyError, _unknown)
+    app.add_exception_handler(InputError, _invalid)
+    app.add_exception_handler(PruningError, _invalid)
+    app.add_exception_handler(SearchError, _unavailable)
+    app.add_exception_handler(ServiceError, _own)
+    app.add_exception_handler(RequestValidationError, _parameters)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _defect)
+
+
+def _conflict(request: Request, error: Exception) -> Response:
+    assert isinstance(error, SpecConflictError)
+    return error_response(409, _here(request, error), "name", differences=list(error.differences) or None)
+
+
+def _unknown(request: Request, error: Exception) -> Response:
+    return error_response(404, _here(request, error), "name")
+
+
+def _here(request: Request, error: Exception) -> str:
+    """Who asks from elsewhere knows the server, not its database."""
+    return str(error).replace(f" at {request.app.state.store.shown_url}", " on this server")
+
+
+def _invalid(request: Request, error: Exception) -> Response:
+    said = FLAG.sub(lambda flag: flag[1].replace("-", "_"), str(error))
+    return error_response(422, said, place_of(str(error)))
+
+
+def _unavailable(request: Request, error: Exception) -> Response:
+    LOG.error("%s", error)
+    return error_response(503, str(error))
+
+
+def _own(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ServiceError)
+    return error_response(error.status, str(error), error.place)
+
+
+def _parameters(request: Request, error: Exception) -> Response:
+    """The first wrong parameter, in this project's words."""
+    assert isinstance(error, RequestValidationError)
+    detail = error.errors()[0]
+    place = str(detail["loc"][-1])
+    if detail["type"] == "missing":
+        return error_response(422, f"{place} is required{HINTS.get(place, '')}", place)
+    rule = detail["msg"].replace("Input should be", "must be").replace("Input should", "must")
+    return error_response(422, f"{place} {rule}, got {detail['input']!r}", place)
+
+
+def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    response = error_response(error.status_code, f"{error.detail}: {request.method} {request.url.path}")
+    response.headers.update(error.headers or {})
+    return response
+
+
+def _defect(request: Request, error: Exception) -> Response:
+    LOG.error("defect in %s %s", request.method, request.url.path, exc_info=error)
+    return error_response(500, "this is a defect of the server; its log tells more")

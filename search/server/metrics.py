@@ -1,0 +1,84 @@
+"""Metrics for Prometheus: requests as they are answered, studies as they stand when somebody asks.
+
+Knows Prometheus' client and the store. Ignores routes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Iterator
+
+import prometheus_client
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from search.reporting.queries import with_progress
+from search.storage.store import Store
+from search.types import STUDY_STATES
+
+CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+LATENCIES_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+
+
+class StudyMetrics(Collector):
+    """Read from the store at every scrape, so that several services on one database agree."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def describe(self) -> list[GaugeMetricFamily]:
+        """Nothing: else the registry would read the store when it is made."""
+        return []
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        studies = GaugeMetricFamily("ztp_studies", "Studies by state.", labels=["state"])
+        trials = GaugeMetricFamily("ztp_trials", "Trials of the budget by state.", labels=["study", "state"])
+        volume = GaugeMetricFamily("ztp_front_hypervolume", "Area covered by the front.", labels=["study"])
+        points = GaugeMetricFamily("ztp_front_points", "Points on the front.", labels=["study"])
+        seconds = GaugeMetricFamily("ztp_evaluation_seconds", "Evaluation time used so far.", labels=["study"])
+        states: Tally[str] = Tally()
+        for study, progress in with_progress(self._store):
+            running = len(self._store.slots(study.id, "reserved"))
+            states[study.state] += 1
+            left = max(0, progress.total - progress.done - running)
+            for state, count in (
+                ("done", progress.done - progress.failed),
+                ("failed", progress.failed),
+                ("running", running),
+                ("waiting", left),
+            ):
+                trials.add_metric([study.name, state], count)
+            volume.add_metric([study.name], progress.hypervolume)
+            points.add_metric([study.name], progress.front_size)
+            seconds.add_metric([study.name], progress.seconds)
+        for state in STUDY_STATES:
+            studies.add_metric([state], states[state])
+        yield from (studies, trials, volume, points, seconds)
+
+
+class RequestMetrics:
+    """Counts what one service answers, and renders all metrics."""
+
+    def __init__(self, store: Store) -> None:
+        self._registry = CollectorRegistry()
+        labels = ("method", "route", "status")
+        self._requests = Counter("ztp_http_requests", "Answers given.", labels, registry=self._registry)
+        self._seconds = Histogram(
+            "ztp_http_request_seconds",
+            "Seconds until an answer began.",
+            ("method", "route"),
+            buckets=LATENCIES_S,
+            registry=self._registry,
+        )
+        self._registry.register(StudyMetrics(store))
+
+    def count(self, method: str, route: str, status: int, seconds: float) -> None:
+        known = method if method in METHODS else "other"  # anybody may make up methods
+        self._requests.labels(known, route, str(status)).inc()
+        self._seconds.labels(known, route).observe(seconds)
+
+    def render(self) -> bytes:
+        """The text format that Prometheus scrapes."""
+        return prometheus_client.generate_latest(self._registry)

@@ -1,0 +1,65 @@
+"""A study that came as the body of a request: YAML or JSON, parsed strictly, its paths below the data roots.
+
+Knows media types. Ignores how large a body may be (`search.server.middleware`) and what happens to the study.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pruning.errors import ConfigError
+from pruning.yaml_io import parse_yaml
+from search.config.spec import StudySpec, check_files, make_spec
+from search.server.allowed_roots import check_tables, within_roots
+from search.server.errors import ServiceError
+
+YAML_TYPES = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")
+JSON_TYPE = "application/json"
+BODY = "study"  # what messages call the document
+
+
+def parse_study(body: bytes, content_type: str, roots: Sequence[Path]) -> StudySpec:
+    """Raises ServiceError (400, 415) for what cannot be read, InputError for what breaks a rule."""
+    spec = make_spec(_parse(body, content_type.partition(";")[0].strip().lower()), BODY)
+    resolved = within_roots(spec, roots)
+    check_tables(resolved)  # first: of what lies outside, nobody learns whether it is there
+    check_files(resolved)
+    return resolved
+
+
+def _parse(body: bytes, media_type: str) -> Any:
+    if media_type not in (*YAML_TYPES, JSON_TYPE):
+        taken = ", ".join((JSON_TYPE, *YAML_TYPES))
+        raise ServiceError(415, f"Content-Type must be one of {taken}, got {media_type!r}", "Content-Type")
+    try:
+        text = body.decode("utf-8")
+        return parse_json(text) if media_type == JSON_TYPE else parse_yaml(text, BODY)
+    except UnicodeDecodeError:
+        raise ServiceError(400, f"{BODY}: must be UTF-8 text") from None
+    except ConfigError as error:
+        raise ServiceError(400, str(error)) from None
+
+
+def parse_json(text: str) -> Any:
+    """Strict: no key twice, no NaN. Raises ConfigError with line and column."""
+    try:
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{BODY}:{error.lineno}:{error.colno}: must be valid JSON: {error.msg}") from None
+    except (RecursionError, ValueError) as error:  # nested too deep, a number with thousands of digits
+        raise ConfigError(f"{BODY}: must be valid JSON: {error}") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    seen = dict(pairs)
+    if len(seen) < len(pairs):
+        twice = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
+        raise ConfigError(f"{BODY}: must be valid JSON: key {twice!r} stands twice; remove one")
+    return seen
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ConfigError(f"{BODY}: must be valid JSON: {name} is not a number; write null for no limit")

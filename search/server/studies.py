@@ -1,0 +1,158 @@
+"""Studies over HTTP: create, list, look at, pause, resume, stop, delete.
+
+Knows routes and states. Ignores fronts, and who does the work: workers read the states between trials.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import yaml
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from search.config.spec import StudySpec
+from search.errors import UnknownStudyError
+from search.reporting.queries import with_progress
+from search.server.errors import ANOTHER_SPEC, ServiceError, documented
+from search.server.models import StudyListModel, StudyModel
+from search.server.parsing import JSON_TYPE, YAML_TYPES, parse_study
+from search.server.query_params import check_parameters
+from search.server.serialization import Document, study_document
+from search.storage.store import Store
+from search.types import HELD_STATES, OPEN_STATES, StudyRecord
+
+API = "/api/v1"
+DENIED = documented(401, 403, 422, 429)  # what any request may be answered
+EXAMPLE = """name: shirts
+backbone: {name: demo}
+budget: {trials: 40, max_gflops: 0.2}
+"""
+PLAIN: dict[str, Any] = yaml.safe_load(EXAMPLE)
+BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            JSON_TYPE: {"schema": {"$ref": "#/components/schemas/StudySpec"}, "example": PLAIN},
+            **{kind: {"schema": {"type": "string"}, "example": EXAMPLE} for kind in YAML_TYPES},
+        },
+    }
+}
+
+router = APIRouter(prefix=f"{API}/studies", tags=["studies"], dependencies=[Depends(check_parameters)])
+
+
+def get_store(request: Request) -> Store:
+    store: Store = request.app.state.store
+    return store
+
+
+def get_study(
+    name: Annotated[str, Path(description="name of a study", examples=["shirts"])],
+    store: Annotated[Store, Depends(get_store)],
+) -> StudyRecord:
+    """The study of the path. Raises UnknownStudyError; a text with a NUL in it would be an error of the database."""
+    if "\x00" in name:
+        raise UnknownStudyError(f"study must be a known name, got {name!r}")
+    return store.study(name)
+
+
+Reading = Annotated[Store, Depends(get_store)]
+Study = Annotated[StudyRecord, Depends(get_study)]
+
+
+@router.get("", response_model=StudyListModel, responses=DENIED | documented(503))
+def list_studies(store: Reading) -> Document:
+    """Every study with its progress, oldest first."""
+    return {"studies": [study_document(study, progress) for study, progress in with_progress(store)]}
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=StudyModel,
+    responses={200: {"model": StudyModel, "description": "It was there already, by the same spec"}}
+    | DENIED
+    | documented(400, 413, 415, 503)
+    | ANOTHER_SPEC,
+    openapi_extra=BODY,
+)
+async def create_study(request: Request, response: Response, store: Reading) -> Document:
+    """Create a study from the YAML that `ztp launch` takes, or the same as JSON. It waits for a worker then.
+
+    Posting the same study again changes nothing and answers 200.
+    """
+    body = await request.body()
+    kind, roots = request.headers.get("content-type", ""), request.app.state.roots
+    spec = await run_in_threadpool(parse_study, body, kind, roots)  # a table of a million rows takes a second
+    study, is_new = await run_in_threadpool(_add, store, spec)
+    response.status_code = 201 if is_new else 200
+    response.headers["Location"] = f"{API}/studies/{study.name}"
+    return await run_in_threadpool(lambda: study_document(study, store.progress(study.id)))
+
+
+def _add(store: Store, spec: StudySpec) -> tuple[StudyRecord, bool]:
+    known = {study.name for study in store.studies()}
+    return store.add_study(spec), spec.name not in known
+
+
+@router.get("/{name}", response_model=StudyModel, responses=DENIED | documented(404, 503))
+def show_study(study: Study, store: Reading) -> Document:
+    """All that is known of one study, and how far it is."""
+    return study_document(study, store.progress(study.id))
+
+
+@router.get(
+    "/{name}/spec",
+    response_class=Response,
+    responses={200: {"content": {"application/yaml": {"schema": {"type": "object"}, "example": EXAMPLE}}}}
+    | DENIED
+    | documented(404, 503),
+)
+def show_spec(study: Study) -> Response:
+    """The study as YAML, every default written out: `ztp launch` takes it, and so does this API."""
+    return Response(yaml.safe_dump(dict(study.spec), sort_keys=False), media_type="application/yaml")
+
+
+@router.post("/{name}/pause", response_model=StudyModel, responses=DENIED | documented(404, 409, 503))
+def pause_study(study: Study, store: Reading) -> Document:
+    """Let no worker begin another trial until the study is resumed. Trials under way are finished."""
+    return _move(store, study, OPEN_STATES, "paused", "by request")
+
+
+@router.post("/{name}/resume", response_model=StudyModel, responses=DENIED | documented(404, 409, 503))
+def resume_study(study: Study, store: Reading) -> Document:
+    """Open a paused or stopped study again; who leads it goes on, else the next free worker continues it."""
+    if study.state in OPEN_STATES:
+        return study_document(study, store.progress(study.id))
+    if store.leader(study.id) is not None:  # it has not noticed yet, or waits for its last trial
+        return _move(store, study, HELD_STATES, "running", "")
+    return _move(store, study, HELD_STATES, "created", "resumed, waiting for a worker")
+
+
+@router.post("/{name}/stop", response_model=StudyModel, responses=DENIED | documented(404, 409, 503))
+def stop_study(study: Study, store: Reading) -> Document:
+    """End the search here. What was found stays, and the study may be resumed or deleted."""
+    return _move(store, study, (*OPEN_STATES, "paused"), "stopped", "by request")
+
+
+def _move(store: Store, study: StudyRecord, sources: tuple[str, ...], state: str, note: str) -> Document:
+    """Change the state, or find it changed already. Raises ServiceError if it cannot be."""
+    if not store.advance(study.id, sources, state, note) and (now := store.state(study.id)) != state:
+        raise ServiceError(409, f"{study.name}: state must be {' or '.join(sources)} to become {state}, got {now}")
+    record = store.study(study.name)
+    return study_document(record, store.progress(record.id))
+
+
+@router.delete("/{name}", status_code=204, responses=DENIED | documented(404, 409, 422, 503))
+def delete_study(
+    study: Study,
+    store: Reading,
+    confirm: Annotated[str, Query(description="the study's name again: nothing brings it back", examples=["shirts"])],
+) -> None:
+    """Remove a study with its trials, evaluations and fronts, for good. It must not be running."""
+    if confirm != study.name:
+        raise ServiceError(422, f"confirm must be the study's name {study.name}, got {confirm!r}", "confirm")
+    if study.state in ("running", "confirming") or store.slots(study.id, "reserved"):
+        raise ServiceError(409, f"{study.name}: must not be at work, got {study.state}; stop it, then delete it")
+    store.delete_study(study.name)

@@ -1,0 +1,145 @@
+"""A copy of a whole database while workers write to it, checked before it gets its name.
+
+Knows SQLite's online backup and PostgreSQL's pg_dump. Ignores what the tables mean, but for whether they are ours.
+Invariants: the copy is of one moment; a copy that fails its check is never left under the name that was asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import tempfile
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy.engine import URL
+
+from search.errors import InputError, SearchError
+from search.storage.database import explained, open_engine, parse_url, schema_version
+from search.storage.urls import password_of, shown, without_passwords
+
+PAGES_A_STEP = -1  # all: one read transaction, which writers do not wait for in WAL mode
+
+
+@dataclass(frozen=True)
+class Backup:
+    """path: the copy. size: bytes. checked: how it was verified. restore: the command that makes it the store again."""
+
+    path: Path
+    size: int
+    checked: str
+    restore: str
+
+
+def backup(url: str, path: Path, force: bool = False) -> Backup:
+    """Copy the database to `path`. Raises InputError for user errors, SearchError if the copy fails.
+
+    force: whether an existing file may be replaced; the old one stays until the new one is whole.
+    """
+    parsed = parse_url(url)
+    _check_target(parsed, path, force)
+    kind = parsed.get_backend_name()
+    if kind not in ("sqlite", "postgresql"):
+        raise InputError(f"storage {shown(parsed)}: backup knows sqlite and postgresql, got {kind}; use its own tool")
+    _check_store(parsed)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    os.close(descriptor)
+    copy = Path(temporary)
+    try:
+        checked = _copy_sqlite(parsed, copy) if kind == "sqlite" else _dump_postgresql(parsed, copy)
+        _flush(copy)
+        os.replace(copy, path)
+    finally:
+        for left in (copy, Path(f"{copy}-wal"), Path(f"{copy}-shm")):
+            left.unlink(missing_ok=True)
+    return Backup(path, path.stat().st_size, checked, _restore(parsed, path))
+
+
+def _check_target(url: URL, path: Path, force: bool) -> None:
+    if not path.parent.is_dir():
+        raise InputError(f"backup {path}: folder {path.parent} must exist; create it first")
+    if path.is_dir():
+        raise InputError(f"backup {path}: must be a file, got a folder; add a file name")
+    if url.get_backend_name() == "sqlite" and path.resolve() == Path(url.database or "").resolve():
+        raise InputError(f"backup {path}: must be another file than the store itself; choose another name")
+    if path.exists() and not force:
+        raise InputError(f"backup {path}: file exists; choose another name, or use --force to overwrite it")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"backup {path}: folder {path.parent} must be writable; choose another")
+
+
+def _check_store(url: URL) -> None:
+    """Raises InputError if there is no store to copy."""
+    if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
+        raise InputError(f"no studies at {shown(url)}; name another --storage")
+    engine = open_engine(url)
+    try:
+        with explained(url):
+            found = schema_version(engine)
+    finally:
+        engine.dispose()
+    if found is None:
+        raise InputError(f"no studies at {shown(url)}; name another --storage")
+
+
+def _copy_sqlite(url: URL, copy: Path) -> str:
+    try:
+        with closing(sqlite3.connect(url.database or "")) as source, closing(sqlite3.connect(copy)) as target:
+            source.backup(target, pages=PAGES_A_STEP)
+            target.execute("PRAGMA journal_mode = DELETE")  # one file: the copy would ask for a -wal beside it
+            problems = [row[0] for row in target.execute("PRAGMA integrity_check")]
+            studies = target.execute("SELECT count(*) FROM ztp_study").fetchone()[0]
+    except sqlite3.Error as error:
+        raise SearchError(f"backup of {shown(url)}: {error}; nothing was written") from error
+    if problems != ["ok"]:
+        raise SearchError(f"backup of {shown(url)}: the copy is damaged ({problems[0]}); check the store's disk")
+    return f"integrity check passed, {studies} studies read"
+
+
+def _dump_postgresql(url: URL, copy: Path) -> str:
+    """By pg_dump, which reads one snapshot. The password goes by the environment: others can read arguments."""
+    tool = shutil.which("pg_dump")
+    if tool is None:
+        raise InputError(
+            f"backup of {shown(url)}: pg_dump must be on PATH, got none; install the server's client tools "
+            "(Debian: postgresql-client), or run it where the server is"
+        )
+    command = [tool, "--format=custom", "--no-owner", "--no-privileges", "--file", str(copy)]
+    _run([*command, "--dbname", _plain(url)], url)
+    listing = _run([shutil.which("pg_restore") or "pg_restore", "--list", str(copy)], url)
+    tables = sum(" TABLE DATA " in line for line in listing.splitlines())
+    if " ztp_study " not in listing:
+        raise SearchError(f"backup of {shown(url)}: the archive holds no ztp_study; check the user's rights")
+    return f"archive read back, {tables} tables"
+
+
+def _plain(url: URL) -> str:
+    """The URL as libpq reads it, without a password."""
+    return without_passwords(url).set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+def _run(command: list[str], url: URL) -> str:
+    password = password_of(url)
+    environment = {**os.environ, **({"PGPASSWORD": password} if password else {})}
+    try:
+        ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    except FileNotFoundError:
+        raise InputError(f"backup of {shown(url)}: {command[0]} must be on PATH beside pg_dump") from None
+    except subprocess.CalledProcessError as error:
+        words = error.stderr.strip().partition("\n")[0]
+        raise SearchError(f"backup of {shown(url)}: {words}; nothing was written") from None
+    return ran.stdout
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _restore(url: URL, path: Path) -> str:
+    if url.get_backend_name() == "sqlite":
+        return f"cp {path} {url.database}  (with every process ended, and {url.database}-wal and -shm removed)"
+    return f"pg_restore --no-owner --dbname {_plain(url.set(database='NEW'))} {path}  (into an empty database)"

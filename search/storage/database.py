@@ -1,0 +1,277 @@
+"""A database by its URL: connected with the settings that many processes need, checked, migrated.
+
+Knows SQLAlchemy engines, SQLite's pragmas and Alembic. Ignores what the tables hold.
+Every error that the URL or the database's state causes is an InputError; passwords are never shown.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import (
+    ArgumentError,
+    DatabaseError,
+    IntegrityError,
+    InterfaceError,
+    NoSuchModuleError,
+    OperationalError,
+    SQLAlchemyError,
+)
+
+from search.errors import InputError, SearchError, StorageUnavailableError
+from search.storage.migrations import HEAD, VERSION_TABLE
+from search.storage.pool_ping import try_idle
+from search.storage.tables import PREFIX
+from search.storage.urls import shown, with_password
+
+BUSY_TIMEOUT_S = 30.0  # a writer holds SQLite's lock for milliseconds; half a minute means something is wrong
+MIGRATION_LOCK = 0x7A7470  # "ztp": an advisory lock of the server while tables are made
+MIGRATION_WAIT_S = 60
+OPTUNA_TABLES = frozenset({"studies", "trials", "version_info", "alembic_version"})
+DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql"}  # those of our extras
+CONNECT_S = 10
+ANSWER_S = 120  # longer than any statement of ours: one may wait MIGRATION_WAIT_S for a lock before it does anything
+LIMITS: dict[str, dict[str, int]] = {
+    # of a network that drops packets; a server that hangs still acknowledges them: see `search.runtime.watchdog`
+    DRIVERS["postgresql"]: {
+        "connect_timeout": CONNECT_S,
+        "keepalives": 1,
+        "keepalives_idle": 30,
+        "keepalives_interval": 10,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 60_000,  # ms
+    },
+    DRIVERS["mysql"]: {"connect_timeout": CONNECT_S, "read_timeout": ANSWER_S, "write_timeout": ANSWER_S},
+}
+EXTRAS = {"psycopg": "postgresql", "pymysql": "mysql"}
+
+
+class SqliteConnection(sqlite3.Connection):
+    """WAL, so that readers never wait; synchronous=NORMAL, 10 times faster and safe against a killed process."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.execute(f"PRAGMA busy_timeout = {int(BUSY_TIMEOUT_S * 1000)}").close()
+        self._use_wal()
+        self.execute("PRAGMA synchronous = NORMAL").close()
+        self.execute("PRAGMA foreign_keys = ON").close()
+
+    def _use_wal(self) -> None:
+        """The first connection of all switches the file to WAL. SQLite does not wait for that lock, so we do."""
+        deadline = time.monotonic() + BUSY_TIMEOUT_S
+        while True:
+            try:
+                return self.execute("PRAGMA journal_mode = WAL").close()
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.01)
+
+
+def parse_url(url: str) -> URL:
+    """Check a storage URL as far as that goes without connecting. Raises InputError."""
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        scheme = url.partition("://")[0] if "://" in url else ""
+        shown = f"{scheme}://..." if scheme else repr(url) if "@" not in url else "a text without ://"
+        raise InputError(
+            f"storage must be an SQLAlchemy URL such as sqlite:///ztp.db, got {shown}; check the URL"
+        ) from None
+    if parsed.get_backend_name() != "sqlite":
+        parsed = with_password(parsed)
+    if parsed.drivername in DRIVERS:
+        parsed = parsed.set(drivername=DRIVERS[parsed.drivername])
+    if parsed.get_backend_name() == "sqlite":
+        _check_sqlite_url(parsed)
+    return parsed
+
+
+def _check_sqlite_url(url: URL) -> None:
+    name = url.database
+    if not name or name == ":memory:" or name.startswith("file:"):
+        raise InputError(
+            f"storage must be a file that several processes can share, got {shown(url)}; use sqlite:///ztp.db"
+        )
+    path = Path(name)
+    try:
+        if not path.parent.is_dir():
+            raise InputError(f"storage {shown(url)}: folder {path.parent} must exist; create it first")
+        if path.is_dir():
+            raise InputError(f"storage {shown(url)}: must be a file, got a folder; add a file name")
+        holds_something = path.exists() and path.stat().st_size > 0
+    except OSError as error:
+        raise InputError(f"storage {shown(url)}: cannot be read: {error.strerror}") from None
+    if holds_something:
+        _refuse_foreign(_tables_of_file(url, path), url)
+
+
+def _tables_of_file(url: URL, path: Path) -> set[str]:
+    """Read-only, because the first connection of an engine would switch somebody else's file to WAL.
+
+    By SQLite, never by `open`: closing a file drops all POSIX locks that this process has on it, those of its open
+    connections too, and another process would then take the write-ahead log away from under them
+    (sqlite.org/howtocorrupt.html, section 2.2).
+    """
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    except sqlite3.Error as error:
+        if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_NOTADB:
+            raise InputError(
+                f"storage {shown(url)}: file is not a whole SQLite database; choose another file"
+            ) from None
+        raise InputError(f"storage {shown(url)}: cannot be opened: {error}; check that it is whole") from None
+
+
+def _refuse_foreign(tables: set[str], url: URL) -> None:
+    if tables and VERSION_TABLE not in tables and not tables & OPTUNA_TABLES:
+        strange = sorted(name for name in tables if not name.startswith(PREFIX))
+        raise InputError(
+            f"storage {shown(url)}: must be empty or hold studies, got other tables ({', '.join(strange[:3])}); "
+            "choose another database"
+        )
+
+
+def exists(url: URL) -> bool:
+    """Whether a SQLite file is there and not empty; other databases are asked when connected."""
+    path = Path(url.database or "")
+    return url.get_backend_name() != "sqlite" or (path.exists() and path.stat().st_size > 0)
+
+
+def engine_options(url: URL, *, begin: str | None) -> dict[str, Any]:
+    """Keyword arguments of `create_engine`. begin: sqlite3's `isolation_level`; None leaves BEGIN to the caller."""
+    if url.get_backend_name() != "sqlite":
+        # READ COMMITTED is PostgreSQL's default: MySQL's would not let one who waited for a lock see what the holder
+        # wrote. No ping before every use, which is what Optuna asks of MySQL: see `search.storage.pool_ping`
+        limits = {name: value for name, value in LIMITS.get(url.drivername, {}).items() if name not in url.query}
+        return {"pool_pre_ping": False, "isolation_level": "READ COMMITTED", "connect_args": limits}
+    return {
+        "connect_args": {"factory": SqliteConnection, "timeout": BUSY_TIMEOUT_S, "isolation_level": begin},
+    }
+
+
+def open_engine(url: URL) -> Engine:
+    """An engine whose transactions, on SQLite, begin as the caller asks (see `writing`). Raises InputError."""
+    try:
+        engine = create_engine(url, **engine_options(url, begin=None))
+    except NoSuchModuleError:
+        raise InputError(
+            f"storage {shown(url)}: must be sqlite, postgresql or mysql, got {url.drivername}; check the URL"
+        ) from None
+    except ImportError as error:
+        extra = EXTRAS.get(error.name or "", "")
+        remedy = f"pip install 'zero-tprune-search[{extra}]'" if extra else f"install {error.name}"
+        raise InputError(f"storage {shown(url)}: driver {error.name} is not installed; {remedy}") from None
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "begin", _begin)
+    try_idle(engine)
+    return engine
+
+
+def _begin(connection: Connection) -> None:
+    # A transaction that reads and then writes fails at once in WAL if another wrote in between; IMMEDIATE waits.
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """Rows as they are committed: on SQLite one view, on a server each statement's own, as READ COMMITTED is anyway.
+
+    So PostgreSQL is spared a transaction around statements that write nothing. Raises SearchError if the database
+    fails.
+    """
+    options: dict[str, Any] = {"isolation_level": "AUTOCOMMIT"} if engine.dialect.name == "postgresql" else {}
+    with _told(engine), engine.connect().execution_options(**options) as connection, connection.begin():
+        yield connection
+
+
+@contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """One transaction that is committed as a whole or not at all. Raises SearchError if the database fails."""
+    with _told(engine), engine.connect().execution_options(writes=True) as connection, connection.begin():
+        yield connection
+
+
+@contextmanager
+def _told(engine: Engine) -> Iterator[None]:
+    try:
+        yield
+    except IntegrityError:
+        raise  # not a failure of the database: another process was faster
+    except (OperationalError, InterfaceError) as error:  # not there, locked, full: it may be better later
+        raise StorageUnavailableError(f"storage {shown(engine.url)}: {_reason(error)}") from error
+    except DatabaseError as error:
+        raise SearchError(f"storage {shown(engine.url)}: {_reason(error)}") from error
+
+
+def _reason(error: SQLAlchemyError) -> str:
+    origin = getattr(error, "orig", None) or error
+    return str(origin).strip().partition("\n")[0]
+
+
+@contextmanager
+def explained(url: URL) -> Iterator[None]:
+    """Turn what goes wrong while a database is opened into an InputError."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        raise InputError(
+            f"storage {shown(url)}: cannot be opened: {_reason(error)}; check that it exists and may be written"
+        ) from None
+
+
+def schema_version(engine: Engine) -> str | None:
+    """Our schema's version in this database; None if we have no tables here. Raises InputError.
+
+    Refused: a newer schema than this code's, and a database that holds other people's tables.
+    """
+    with engine.connect() as connection:
+        tables = set(inspect(connection).get_table_names())
+        if VERSION_TABLE not in tables:
+            _refuse_foreign(tables, engine.url)
+            return None
+        version: str | None = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))
+    if version is not None and version > HEAD:
+        raise InputError(
+            f"storage {shown(engine.url)}: schema version must be at most {HEAD}, got {version} (written by a newer "
+            "release); upgrade zero-tprune-search"
+        )
+    return version
+
+
+def migrate(engine: Engine) -> None:
+    """Bring our tables to this code's version; other processes wait."""
+    # Alembic is only needed when the schema is behind, and takes 0.2 s to load
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    with _alone(engine), engine.connect().execution_options(writes=True) as connection, connection.begin():
+        if engine.dialect.name == "postgresql":
+            connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")  # does nothing if another process was faster
+
+
+@contextmanager
+def _alone(engine: Engine) -> Iterator[None]:
+    """On MySQL, where every statement about a table ends the transaction: a lock that outlives the last commit."""
+    if engine.dialect.name != "mysql":
+        yield
+        return
+    with engine.connect() as guard:
+        guard.execute(text(f"SELECT GET_LOCK('{MIGRATION_LOCK}', {MIGRATION_WAIT_S})"))
+        try:
+            yield
+        finally:
+            guard.execute(text(f"SELECT RELEASE_LOCK('{MIGRATION_LOCK}')"))

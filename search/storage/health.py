@@ -1,0 +1,189 @@
+"""Whether a database is fit for studies: reached, its schemas, how fast it writes, its clock, who wrote to it.
+
+Knows SQL and what good numbers are. Ignores this machine's cores and memory, and how findings are shown.
+Invariant: looking leaves nothing behind, also when it is killed half-way.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import Engine, select, text
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import SQLAlchemyError
+
+from search.errors import InputError, SearchError
+from search.storage import leases
+from search.storage.compatibility import PACKAGE, installed, newer_writer, optuna_writer
+from search.storage.database import exists, explained, open_engine, parse_url, reading, schema_version, writing
+from search.storage.migrations import HEAD, VERSION_TABLE
+from search.storage.tables import STUDY
+from search.storage.urls import shown
+
+OK, WARN, FAIL = "ok", "warn", "fail"
+CONNECT_TIMEOUT_S = 5  # a host that swallows packets would otherwise hold us for minutes
+ROUND_TRIPS = 5
+WRITES = 20
+SLOW_WRITE_MS = 50.0  # a trial takes some twenty transactions: a second of waiting
+MAX_SKEW_S = 2.0  # heartbeats go by the database's clock alone; log lines and front versions by this machine's
+NETWORK_FILESYSTEMS = ("nfs", "cifs", "smb", "fuse.sshfs", "ceph", "lustre", "glusterfs", "9p", "afs", "gpfs", "beegfs")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding. state: "ok", "warn" or "fail". remedy: what to do about it; empty if nothing."""
+
+    name: str
+    state: str
+    found: str
+    remedy: str = ""
+
+
+def inspect_database(url: str) -> list[Check]:
+    """Everything about the database at a URL, most basic first; what cannot be reached ends the list."""
+    try:
+        parsed = parse_url(url)
+    except InputError as error:
+        return [Check("database", FAIL, str(error))]
+    if not exists(parsed):
+        found = f"{shown(parsed)}: no file yet"
+        return [Check("database", WARN, found, "ztp launch or ztp db upgrade makes it"), *_place(parsed)]
+    try:
+        engine = open_engine(_impatient(parsed))
+    except InputError as error:
+        return [Check("database", FAIL, str(error))]
+    try:
+        with explained(parsed):
+            return [_reach(engine, parsed), *_place(parsed), *_schemas(engine, parsed)]
+    except SearchError as error:
+        return [Check("database", FAIL, str(error))]
+    finally:
+        engine.dispose()
+
+
+def _impatient(url: URL) -> URL:
+    if url.get_backend_name() == "sqlite":
+        return url
+    return url.update_query_dict({"connect_timeout": str(CONNECT_TIMEOUT_S)})
+
+
+def _reach(engine: Engine, url: URL) -> Check:
+    with engine.connect() as connection:
+        name = "sqlite_version()" if engine.dialect.name == "sqlite" else "version()"
+        release = str(connection.scalar(text(f"SELECT {name}")))
+        trip_ms = _median_ms(lambda: connection.scalar(text("SELECT 1")), ROUND_TRIPS)
+    release = f"SQLite {release}" if engine.dialect.name == "sqlite" else " ".join(release.split()[:2])
+    return Check("database", OK, f"{shown(url)}: {release}, a round trip takes {trip_ms:.2g} ms")
+
+
+def _place(url: URL) -> Iterator[Check]:
+    """A SQLite file must be on a disk of this machine: its write-ahead log is shared memory."""
+    if url.get_backend_name() != "sqlite":
+        return
+    kind = filesystem(Path(url.database or "").resolve().parent)
+    if kind.startswith(NETWORK_FILESYSTEMS):
+        remedy = "put the file on a disk of this machine, or use PostgreSQL"
+        yield Check("file system", FAIL, f"the file is on {kind}, where SQLite's locks do not hold", remedy)
+
+
+def filesystem(folder: Path, mounts: Path = Path("/proc/mounts")) -> str:
+    """The type of the file system that holds a folder; empty where that is not known."""
+    if not mounts.exists():
+        return ""
+    best = ("", "")
+    for line in mounts.read_text().splitlines():
+        _, point, kind, *_ = line.split()
+        point = point.replace("\\040", " ")
+        if folder.is_relative_to(point) and len(point) >= len(best[0]):
+            best = (point, kind)
+    return best[1]
+
+
+def _schemas(engine: Engine, url: URL) -> Iterator[Check]:
+    version = schema_version(engine)  # InputError for a newer one
+    if version is None:
+        yield Check("schema", WARN, "no tables yet", "ztp launch or ztp db upgrade makes them")
+        return
+    if version == HEAD:
+        yield Check("schema", OK, f"{HEAD}, this release's")
+    else:
+        yield Check("schema", WARN, f"{version}, this release has {HEAD}", "ztp db backup FILE, then ztp db upgrade")
+    yield _optuna_schema(engine, url)
+    yield _write_speed(engine)
+    yield _clock(engine)
+    yield _writers(engine)
+
+
+def _optuna_schema(engine: Engine, url: URL) -> Check:
+    with engine.connect() as connection:
+        if optuna_writer(connection) is None:
+            return Check("optuna's schema", FAIL, "its tables are missing", "run ztp db upgrade, or restore a backup")
+    from search.storage.optuna_storage import open_optuna  # loads Optuna
+
+    try:
+        storage = open_optuna(url)
+    except InputError as error:
+        return Check("optuna's schema", FAIL, str(error))
+    found = storage.get_current_version()
+    storage.remove_session()
+    storage.engine.dispose()
+    return Check("optuna's schema", OK, found)
+
+
+def _write_speed(engine: Engine) -> Check:
+    """Whole transactions, commit included, on the one row that every store has; it is as it was after each."""
+
+    def write() -> None:
+        with writing(engine) as connection:
+            version = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))
+            change = text(f"UPDATE {VERSION_TABLE} SET version_num = :version")
+            for value in (f"{version}?", version):  # MySQL skips an UPDATE that changes nothing
+                connection.execute(change, {"version": value})
+
+    try:
+        median_ms = _median_ms(write, WRITES)
+    except (SearchError, SQLAlchemyError) as error:
+        return Check("write speed", FAIL, str(error), "give the user the right to write, and the disk some space")
+    found = f"{median_ms:.2g} ms a transaction (median of {WRITES})"
+    if median_ms > SLOW_WRITE_MS:
+        return Check("write speed", WARN, found, "workers will wait: use a disk nearer to the database, or PostgreSQL")
+    return Check("write speed", OK, found)
+
+
+def _median_ms(act: Callable[[], object], times: int) -> float:
+    taken = []
+    for _ in range(times):
+        began = time.perf_counter()
+        act()
+        taken.append(1000 * (time.perf_counter() - began))
+    return statistics.median(taken)
+
+
+def _clock(engine: Engine) -> Check:
+    with reading(engine) as connection:
+        before = time.time()
+        there = leases.now(connection)
+        after = time.time()
+    return clock_check(there - (before + after) / 2, (after - before) / 2)
+
+
+def clock_check(skew_s: float, unsure_s: float) -> Check:
+    """What a difference between the database's clock and ours means; unsure_s: half the round trip."""
+    found = f"the database's is {skew_s:+.3f} s from this machine's (known to {unsure_s:.2g} s)"
+    if abs(skew_s) > MAX_SKEW_S + unsure_s:
+        return Check("clock", WARN, found, "synchronise both by NTP: times in logs and fronts would mislead")
+    return Check("clock", OK, found)
+
+
+def _writers(engine: Engine) -> Check:
+    with reading(engine) as connection:
+        rows = list(connection.execute(select(STUDY.c.name, STUDY.c.provenance)))
+    newer = {row.name: wrote for row in rows if (wrote := newer_writer(row.provenance or {}))}
+    if not newer:
+        return Check("studies", OK, f"{len(rows)}, none written by a newer {PACKAGE} than {installed()}")
+    listed = ", ".join(f"{name} ({wrote})" for name, wrote in list(newer.items())[:3])
+    return Check("studies", WARN, f"written by a newer release than {installed()}: {listed}", "upgrade this machine")

@@ -1,0 +1,90 @@
+"""Which point of a front to name where nothing else is asked: the fastest that is worth its loss, within the budget.
+
+Knows the numbers of points and the limits of a budget. Ignores where both come from: rows or records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from search.types import Evaluation
+
+Name = TypeVar("Name")
+
+ROUNDING = 1e-9  # shares of images are exact to this
+WORTHWHILE_DROP = 0.01  # of accuracy: a percentage point, what the field calls a negligible loss
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What a point is judged by, as it is best known: with its confirm measurement if it has one.
+
+    estimate: the accuracy that it is ranked by beside others of its front, all estimated alike; None ranks by
+        `accuracy`. Limits are kept by `accuracy`, which is what tables show.
+    """
+
+    accuracy: float
+    speedup: float
+    gflops: float
+    estimate: float | None = None
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """The more accurate, then the faster."""
+        return self.accuracy if self.estimate is None else self.estimate, self.speedup
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a point must keep to, each including its value; None means no limit.
+
+    max_gflops: fvcore convention, one image. min_speedup: over the dense model. min_accuracy: a fraction.
+    """
+
+    max_gflops: float | None = None
+    min_speedup: float | None = None
+    min_accuracy: float | None = None
+
+    def misses(self, point: Numbers) -> dict[str, float]:
+        """By how much of each limit the point misses it, in shares of the limit; empty if it keeps to all."""
+        return {name: miss for name, miss in self._distances(point) if miss > 0}
+
+    def _distances(self, point: Numbers) -> Iterator[tuple[str, float]]:
+        """Above zero is a miss."""
+        if self.max_gflops is not None:
+            yield "max_gflops", point.gflops / self.max_gflops - 1
+        if self.min_speedup is not None:
+            yield "min_speedup", 1 - point.speedup / self.min_speedup
+        if self.min_accuracy:  # 0 limits nothing, and nothing can be divided by it
+            yield "min_accuracy", 1 - point.accuracy / self.min_accuracy
+
+
+NO_BOUNDS = Bounds()
+
+
+def front_numbers(points: Sequence[Evaluation]) -> list[Numbers]:
+    """Of each point of a front, in its order."""
+    are_estimated = any(point.confirm_estimate is not None for point in points)
+    made = []
+    for point in points:
+        known = point.best_known
+        estimate = point.ranked_by if are_estimated else None
+        made.append(Numbers(known.accuracy.value, known.throughput.speedup, known.gflops, estimate))
+    return made
+
+
+def budget_bounds(budget: Mapping[str, Any], dense: Numbers | None) -> Bounds:
+    """What a study's budget asks of a point, also by numbers that the search had not seen yet."""
+    drop = budget["max_accuracy_drop"]
+    floor = None if drop is None or dense is None else max(0.0, dense.accuracy - drop)
+    return Bounds(budget["max_gflops"], budget["min_speedup"], floor)
+
+
+def fastest_worthwhile(points: Mapping[Name, Numbers], bounds: Bounds = NO_BOUNDS) -> Name | None:
+    """Of those within the bounds, the fastest that is at most WORTHWHILE_DROP below the most accurate; None of none."""
+    within = {name: point for name, point in points.items() if not bounds.misses(point)}
+    least = max((point.rank[0] for point in within.values()), default=0.0) - WORTHWHILE_DROP - ROUNDING
+    ranks = {name: (point.speedup, point.rank[0]) for name, point in within.items() if point.rank[0] >= least}
+    return max(ranks, key=ranks.__getitem__, default=None)

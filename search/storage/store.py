@@ -1,0 +1,213 @@
+"""The store: studies, their trial budget, what was evaluated and the versions of the front.
+
+Knows our tables through `studies`, `evaluations` and `versions`, and Optuna's through `trials`. What leaders do is in
+`leaders`, what workers do with them all the time in `queue`. Ignores how anything is measured.
+
+Invariants, on every database:
+- a method that writes is one transaction: all of it happened or nothing did, also after a kill;
+- a study never has more slots than its budget, nor two evaluations of one schedule;
+- an evaluation never changes but once: a complete one takes the place of one that was stopped early;
+- a front version, once written, never changes, and every evaluation on it is complete.
+A failing database raises SearchError; what the caller got wrong raises InputError. A store may be used by many
+threads; another process opens its own.
+"""
+
+from __future__ import annotations
+
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Engine
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import IntegrityError
+
+from search.config.spec import StudySpec, differences, read_stored_spec
+from search.errors import InputError, SearchError, SpecConflictError
+from search.storage import evaluations, fronts, leases, studies
+from search.storage.database import exists, explained, migrate, open_engine, parse_url, reading, schema_version, writing
+from search.storage.leaders import LeaderStore
+from search.storage.migrations import HEAD
+from search.storage.trial_queue import Queue
+from search.storage.urls import shown
+from search.types import Evaluation, Front, Measurement, Progress, StudyRecord
+
+if TYPE_CHECKING:
+    from optuna.storages import RDBStorage
+
+
+class Store(LeaderStore, Queue):
+    """All studies in one database. Make one by `Store.open`."""
+
+    def __init__(self, url: URL, engine: Engine) -> None:
+        self._url = url
+        self._engine = engine
+        self._optuna: RDBStorage | None = None
+        self._lock = Lock()
+
+    @classmethod
+    def open(cls, url: str, create: bool = True) -> Store:
+        """Connect, and create or migrate the tables; not `create`: only if there are any, for commands that only read.
+        Raises InputError: see `search.storage.database`."""
+        parsed = parse_url(url)
+        missing = InputError(f"no studies at {shown(parsed)}; launch one first, or name another --storage")
+        if not create and not exists(parsed):
+            raise missing
+        store = cls(parsed, open_engine(parsed))
+        try:
+            with explained(parsed):
+                store._prepare(missing if not create else None)
+        except SearchError:
+            store.close()
+            raise
+        return store
+
+    def _prepare(self, missing: InputError | None) -> None:
+        """Bring the tables to this code's version; where there are none, raise `missing` if given."""
+        version = schema_version(self._engine)
+        if version is None and missing:
+            raise missing
+        if version is None:
+            from search.storage import optuna_storage  # loads Optuna
+
+            optuna_storage.create_optuna_tables(
+                self._url
+            )  # first: a database that Optuna refuses stays untouched by us
+        if version != HEAD:
+            migrate(self._engine)
+
+    @property
+    def url(self) -> str:
+        """As SQLAlchemy reads it, password included."""
+        return self._url.render_as_string(hide_password=False)
+
+    @property
+    def shown_url(self) -> str:
+        """As people may see it."""
+        return shown(self._url)
+
+    def optuna_storage(self) -> RDBStorage:
+        """Optuna's storage in the same database, the same object every time."""
+        with self._lock:
+            if self._optuna is None:
+                from search.storage import optuna_storage  # loads Optuna
+
+                self._optuna = optuna_storage.open_optuna(self._url)
+            return self._optuna
+
+    def ping(self) -> None:
+        """Raises SearchError if the database cannot be reached."""
+        with reading(self._engine) as connection:
+            connection.exec_driver_sql("SELECT 1")
+
+    def close(self) -> None:
+        """Give all connections back."""
+        self._engine.dispose()
+        if self._optuna is not None:
+            self._optuna.remove_session()
+            self._optuna.engine.dispose()
+
+    # Studies
+
+    def add_study(self, spec: StudySpec) -> StudyRecord:
+        """Create the study, or find it again if it was created by the same spec.
+
+        Raises SpecConflictError with the differences if the name is taken by another spec, or by a foreign Optuna
+        study.
+        """
+        storage = self.optuna_storage()
+        try:
+            record = self._find_or_add(spec)
+        except IntegrityError:  # another process was faster
+            record = self._find_or_add(spec)
+        stored = read_stored_spec(record.spec, f"study {spec.name} at {shown(self._url)}")
+        changed = differences(stored, spec)
+        if changed:
+            raise SpecConflictError(
+                f"study {spec.name} at {shown(self._url)} exists with another spec ({'; '.join(changed)}); "
+                "restore the spec to continue it, or choose another name",
+                changed,
+            )
+        from search.storage import optuna_storage  # loads Optuna
+
+        optuna_storage.create_optuna_study(storage, spec.name)
+        return record
+
+    def _find_or_add(self, spec: StudySpec) -> StudyRecord:
+        with writing(self._engine) as connection:
+            return studies.find_or_add(connection, spec, shown(self._url))
+
+    def study(self, name: str) -> StudyRecord:
+        """Look a study up by name. Raises UnknownStudyError listing near or known names."""
+        with reading(self._engine) as connection:
+            return studies.get(connection, name, shown(self._url))
+
+    def studies(self) -> list[StudyRecord]:
+        """All studies, oldest first."""
+        with reading(self._engine) as connection:
+            return studies.find_all(connection)
+
+    def state(self, study_id: int) -> str:
+        """What a worker asks before every trial. "stopped" if the study was deleted."""
+        with reading(self._engine) as connection:
+            return studies.get_state(connection, study_id) or "stopped"
+
+    def delete_study(self, name: str) -> None:
+        """Remove a study with its trials, evaluations and fronts, for good. Raises UnknownStudyError.
+
+        Optuna's part goes first: a kill in between leaves a study that can be deleted again.
+        """
+        record = self.study(name)
+        from search.storage import optuna_storage  # loads Optuna
+
+        optuna_storage.delete_optuna_study(self.optuna_storage(), name)
+        with writing(self._engine) as connection:
+            leases.lock_study(connection, record.id, whole=True)
+            studies.remove(connection, record.id)
+
+    def add_seconds(self, study_id: int, seconds: float) -> None:
+        """Count evaluation time against the time budget."""
+        with writing(self._engine) as connection:
+            studies.add_seconds(connection, study_id, seconds)
+
+    # Evaluations
+
+    def evaluation(self, study_id: int, key: str) -> Evaluation | None:
+        """What was measured of a schedule in this study, also if it was stopped before the last image."""
+        with reading(self._engine) as connection:
+            return evaluations.find(connection, study_id, key)
+
+    def evaluations(self, study_id: int, skip: int = 0, limit: int | None = None) -> list[Evaluation]:
+        """Evaluations in the order in which their schedules were first evaluated: all, or a part of them."""
+        with reading(self._engine) as connection:
+            return evaluations.find_all(connection, study_id, skip, limit)
+
+    def evaluation_of_trial(self, study_id: int, trial: int) -> Evaluation | None:
+        """The evaluation of a trial's schedule, also if an earlier trial had the same schedule."""
+        with reading(self._engine) as connection:
+            return evaluations.find_of_trial(connection, study_id, trial)
+
+    def reusable(self, identity: str) -> Measurement | None:
+        """The oldest complete search measurement of this identity in any study; "" never matches.
+
+        What the identity covers is the caller's to know; whatever it leaves out (throughput, setting, key) is
+        that of the study it was measured in.
+        """
+        with reading(self._engine) as connection:
+            return evaluations.find_reusable(connection, identity)
+
+    # Fronts
+
+    def front(self, study_id: int, version: int | None = None) -> Front | None:
+        """A version of the front, the latest by default; None before there is one. Raises InputError."""
+        with reading(self._engine) as connection:
+            return fronts.read_front(connection, study_id, version)
+
+    def front_history(self, study_id: int) -> list[tuple[int, int, str, float]]:
+        """(version, trials, created_at, hypervolume) of every version, oldest first."""
+        with reading(self._engine) as connection:
+            return fronts.read_history(connection, study_id)
+
+    def progress(self, study_id: int) -> Progress:
+        """How far a study is; cheap enough to be asked every second."""
+        with reading(self._engine) as connection:
+            return fronts.read_progress(connection, study_id)

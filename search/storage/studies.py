@@ -1,0 +1,120 @@
+"""Studies as rows: their spec, state, origin, and the evaluation time they used.
+
+Knows the study table, and that Optuna has studies of its own in the same database. Ignores slots, evaluations and
+when a transaction ends.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, insert, select, text, update
+
+from search.config.spec import StudySpec
+from search.errors import SpecConflictError, UnknownStudyError
+from search.storage import leases
+from search.storage.compatibility import newer_writer, warn_of_newer_writer
+from search.storage.evaluations import utc_now
+from search.storage.tables import ATTEMPT, EVALUATION, FRONT, FRONT_POINT, LEADER, SLOT, STUDY
+from search.types import STUDY_STATES, StudyRecord
+
+
+def find_or_add(connection: Connection, spec: StudySpec, place: str) -> StudyRecord:
+    """The study of this name, made if there is none. Raises SpecConflictError if Optuna has one that is not ours.
+
+    place: the database, as error messages name it.
+    """
+    row = _find(connection, spec.name)
+    if row is None:
+        taken = text("SELECT study_id FROM studies WHERE study_name = :name")
+        if connection.execute(taken, {"name": spec.name}).first() is not None:
+            raise SpecConflictError(
+                f"study {spec.name}: an Optuna study of this name exists at {place} that was not launched by ztp; "
+                "choose another name"
+            )
+        values = {"state": "created", "note": "", "provenance": {}, "seconds": 0.0}
+        values |= {"name": spec.name, "spec": spec.to_dict(), "created_at": utc_now()}
+        connection.execute(insert(STUDY).values(values))
+        row = _find(connection, spec.name)
+    assert row is not None
+    return _to_study(row)
+
+
+def get(connection: Connection, name: str, place: str) -> StudyRecord:
+    """Look a study up by name. Raises UnknownStudyError listing near or known names."""
+    row = _find(connection, name)
+    if row is not None:
+        return _to_study(row)
+    known = list(connection.scalars(select(STUDY.c.name).order_by(STUDY.c.id)))
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known[-10:]) or 'none; launch one first'}"
+    raise UnknownStudyError(f"study must be one at {place}, got {name!r}; {hint}")
+
+
+def find_all(connection: Connection) -> list[StudyRecord]:
+    """All studies, oldest first."""
+    return [_to_study(row) for row in connection.execute(select(STUDY).order_by(STUDY.c.id))]
+
+
+def set_state(connection: Connection, study_id: int, state: str, note: str, sources: Collection[str]) -> bool:
+    """Change the state if it is one of `sources`; whether it was."""
+    if state not in STUDY_STATES:
+        raise ValueError(f"state must be one of {', '.join(STUDY_STATES)}, got {state!r}")
+    known = (STUDY.c.id == study_id) & STUDY.c.state.in_(sources)
+    return connection.execute(update(STUDY).where(known).values(state=state, note=note)).rowcount > 0
+
+
+def get_state(connection: Connection, study_id: int) -> str | None:
+    """None if the study is gone."""
+    return connection.scalar(select(STUDY.c.state).where(STUDY.c.id == study_id))
+
+
+def remove(connection: Connection, study_id: int) -> None:
+    """Every row of a study, those that point to others first."""
+    for table in (FRONT_POINT, FRONT, ATTEMPT, SLOT, EVALUATION, LEADER):
+        connection.execute(delete(table).where(table.c.study_id == study_id))
+    connection.execute(delete(STUDY).where(STUDY.c.id == study_id))
+
+
+def merge_provenance(connection: Connection, study_id: int, provenance: Mapping[str, Any]) -> None:
+    query = select(STUDY.c.provenance).where(STUDY.c.id == study_id).with_for_update()
+    merged = {**(connection.scalar(query) or {}), **provenance}
+    connection.execute(update(STUDY).where(STUDY.c.id == study_id).values(provenance=merged))
+
+
+def add_seconds(connection: Connection, study_id: int, seconds: float) -> None:
+    connection.execute(update(STUDY).where(STUDY.c.id == study_id).values(seconds=STUDY.c.seconds + seconds))
+
+
+def claim_mending(connection: Connection, study_id: int, every_s: float) -> bool:
+    """True for one caller in `every_s` seconds, by the database's clock; False for all others.
+
+    On PostgreSQL also where another changes the study's row at this moment: many workers look, and one of them will
+    find it free, while to wait would keep those waiting who take a trial.
+    """
+    now = leases.clock(connection)
+    due = (STUDY.c.id == study_id) & (STUDY.c.mended_at <= now - every_s)
+    if connection.dialect.name == "postgresql":
+        free = select(STUDY.c.id).where(due).with_for_update(key_share=True, skip_locked=True)
+        if connection.scalar(free) is None:
+            return False
+    return connection.execute(update(STUDY).where(due).values(mended_at=now)).rowcount > 0
+
+
+def mending_is_due(connection: Connection, study_id: int, every_s: float) -> bool:
+    """Whether `claim_mending` may succeed: what most callers learn, without a write."""
+    since = leases.clock(connection) - STUDY.c.mended_at
+    return connection.scalar(select(STUDY.c.id).where(STUDY.c.id == study_id, since >= every_s)) is not None
+
+
+def _find(connection: Connection, name: str) -> Row[Any] | None:
+    return connection.execute(select(STUDY).where(STUDY.c.name == name)).one_or_none()
+
+
+def _to_study(row: Row[Any]) -> StudyRecord:
+    wrote = newer_writer(row.provenance)
+    if wrote:
+        warn_of_newer_writer(row.name, wrote)
+    return StudyRecord(row.id, row.name, row.state, row.spec, row.provenance, row.created_at)

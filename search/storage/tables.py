@@ -1,0 +1,143 @@
+"""Our tables, next to Optuna's in the same database. What Optuna has no column for lives here.
+
+Knows columns and keys. Ignores queries. A change here needs a migration in `search/storage/migrations/versions`.
+
+Numbers that people query by SQL have their own columns; a whole measurement is one JSON document beside them.
+Times are UTC, ISO 8601 text, but for heartbeats: seconds since 1970 by the database's clock.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    Double,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    true,
+)
+
+METADATA = MetaData()
+PREFIX = "ztp_"
+
+STUDY = Table(
+    "ztp_study",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(100), nullable=False, unique=True),
+    Column("state", String(20), nullable=False),
+    Column("note", Text, nullable=False),
+    Column("spec", JSON, nullable=False),
+    Column("provenance", JSON, nullable=False),
+    Column("seconds", Double, nullable=False),  # evaluation time used so far, over all launches
+    Column("created_at", String(32), nullable=False),
+    Column("mended_at", Double, nullable=False, server_default="0"),  # seconds since 1970, the database's clock
+)
+
+EVALUATION = Table(
+    "ztp_evaluation",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("study_id", Integer, ForeignKey("ztp_study.id"), nullable=False),
+    Column("schedule_key", String(64), nullable=False),
+    Column("trial", Integer, nullable=False),  # Optuna's number of the first trial with this schedule
+    Column("feasible", Boolean, nullable=False),
+    Column("accuracy", Double, nullable=False),
+    Column("images", Integer, nullable=False),
+    Column("throughput", Double, nullable=False),  # images/s
+    Column("speedup", Double, nullable=False),
+    Column("gflops", Double, nullable=False),
+    Column("schedule", JSON, nullable=False),
+    Column("measurement", JSON, nullable=False),
+    Column("correct", LargeBinary, nullable=False),  # a bit per image
+    Column("confirm", JSON),  # the measurement on the confirm split, of finalists
+    Column("confirm_correct", LargeBinary),
+    Column("created_at", String(32), nullable=False),
+    Column("complete", Boolean, nullable=False, server_default=true()),  # every image of the split was seen
+    Column("identity", String(64)),  # what was measured, the same in every study; NULL: not known
+    Column("estimate", Double),  # the accuracy that fronts are chosen by; NULL: the one that was counted
+    Column("confirm_estimate", Double),  # from search and confirm images together, of confirmed points of a front
+    UniqueConstraint("study_id", "schedule_key", name="ztp_evaluation_once"),
+    Index("ztp_evaluation_by_trial", "study_id", "trial"),
+    Index("ztp_evaluation_by_complete", "study_id", "complete", "images"),  # progress without reading the rows
+    Index("ztp_evaluation_by_identity", "identity"),
+)
+
+FRONT = Table(
+    "ztp_front",
+    METADATA,
+    Column("study_id", Integer, ForeignKey("ztp_study.id"), primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("trials", Integer, nullable=False),  # completed when this version was written
+    Column("hypervolume", Double, nullable=False),
+    Column("reference_accuracy", Double, nullable=False),
+    Column("reference_speedup", Double, nullable=False),
+    Column("created_at", String(32), nullable=False),
+)
+
+FRONT_POINT = Table(
+    "ztp_front_point",
+    METADATA,
+    Column("study_id", Integer, primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("evaluation_id", Integer, ForeignKey("ztp_evaluation.id"), primary_key=True),
+    Column("trial", Integer, nullable=False),
+    Column("accuracy", Double, nullable=False),
+    Column("throughput", Double, nullable=False),
+    Column("gflops", Double, nullable=False),
+    Column("schedule", JSON, nullable=False),
+    ForeignKeyConstraint(["study_id", "version"], ["ztp_front.study_id", "ztp_front.version"]),
+)
+
+SLOT = Table(
+    "ztp_slot",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("study_id", Integer, ForeignKey("ztp_study.id"), nullable=False),
+    Column("worker", String(200), nullable=False),
+    Column("state", String(20), nullable=False),
+    Column("trial", Integer),
+    Column("schedule_key", String(64)),
+    Column("host", String(255), nullable=False),
+    Column("process", String(64), nullable=False),
+    Column("heartbeat_at", Double, nullable=False),  # seconds since 1970, the database's clock
+    Column("lease", String(32), nullable=False, server_default=""),  # drawn anew each time a slot is taken
+    Column("lease_s", Double, nullable=False, server_default="60"),  # after so long without a beat it is over
+    Index("ztp_slot_by_state", "study_id", "state"),
+    Index("ztp_slot_by_worker", "worker"),
+    Index("ztp_slot_by_lease", "lease"),
+)
+
+ATTEMPT = Table(  # failed attempts at a trial
+    "ztp_attempt",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("study_id", Integer, ForeignKey("ztp_study.id"), nullable=False),
+    Column("trial", Integer, nullable=False),
+    Column("kind", String(20), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("worker", String(200), nullable=False),
+    Column("created_at", String(32), nullable=False),
+    Index("ztp_attempt_by_trial", "study_id", "trial"),
+)
+
+LEADER = Table(  # of a study that one process over all machines prepares and confirms
+    "ztp_leader",
+    METADATA,
+    Column("study_id", Integer, ForeignKey("ztp_study.id"), primary_key=True, autoincrement=False),
+    Column("worker", String(200), nullable=False),
+    Column("host", String(255), nullable=False),
+    Column("process", String(64), nullable=False),
+    Column("heartbeat_at", Double, nullable=False),  # seconds since 1970, the database's clock
+    Column("lease", String(32), nullable=False),  # drawn by who leads
+    Column("lease_s", Double, nullable=False),  # after so long without a beat it is over
+)

@@ -1,0 +1,297 @@
+"""The part of a store that workers live on: slots of the trial budget, and the trials they are used for.
+
+Knows slots, evaluations and Optuna's trials, and that a step of a trial is one transaction over all of them: a trial
+runs from the moment a slot is its, and has ended the moment its result is kept. Ignores what a trial measures.
+
+A trial takes three: `reserve`, `start`, `complete`; one that waited takes one more, `take`. After a kill between any
+two of them the slot says what is to be undone, and `lose` or `free` undoes it, again at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import IntegrityError
+
+from search.storage import evaluations, failed_attempts, fronts, leases, studies
+from search.storage.database import reading, writing
+from search.storage.leases import LEASE_S
+from search.types import Attempt, Ending, Front, Known, Measurement, Slot
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+MAX_REASON = 500  # characters
+REFUSED = "refused"  # the attribute of a trial that says why it was over a limit
+FAILED = "failed"  # the attribute that says why a trial was given up on
+
+
+class Queue:
+    """What a `Store` does for workers. Methods that need the caller's slot raise TrialStoppedError if it is
+    another's."""
+
+    _engine: Engine
+
+    # Slots: the trial budget
+
+    def reserve(
+        self,
+        study_id: int,
+        worker: str,
+        total: int,
+        lease: str | None = None,
+        lease_s: float = LEASE_S,
+        within_s: float | None = None,
+    ) -> Slot | None:
+        """Take one of `total` trials; None if all are taken, or if the study is paused or stopped.
+
+        worker: a name that no other process uses. lease: a name of this slot alone, 32 characters at most; a second
+        call with it finds the same slot. lease_s: after so many seconds without a beat another may have the slot.
+        within_s: None is returned as well once the study used so much evaluation time.
+        """
+        with writing(self._engine) as connection:
+            return leases.reserve(connection, study_id, worker, total, lease or uuid4().hex, lease_s, within_s)
+
+    def assign(self, slot: Slot, trial_number: int) -> int:
+        """Note the Optuna trial of a slot; returns how many attempts at this trial failed before.
+
+        Raises TrialStoppedError if the slot was freed meanwhile.
+        """
+        with writing(self._engine) as connection:
+            return leases.assign(connection, slot, trial_number)
+
+    def beat(self, worker: str) -> int:
+        """Say that `worker` lives; returns how many slots it holds. To be called every few seconds."""
+        with writing(self._engine) as connection:
+            return leases.beat(connection, worker)
+
+    def free(self, slot: Slot) -> bool:
+        """Give a reserved slot back, for another worker to take, and queue its trial. False if it is done or gone."""
+        with writing(self._engine) as connection:
+            held = leases.hold(connection, slot)
+            if held is None:
+                return False
+            self._requeue(connection, held)
+            return leases.free(connection, held)
+
+    def lose(self, slot: Slot, kind: str, reason: str) -> str:
+        """End an attempt at the slot's trial that came to nothing, and keep why. kind: one of ATTEMPT_KINDS.
+
+        Returns "again" (the slot is free, the trial queued), "failed" (the trial is given up on, in Optuna too; its
+        slot is spent) or "lost" (the slot is another's; nothing was written). See `search.storage.failed_attempts` for
+        when.
+        """
+        with writing(self._engine) as connection:
+            held = leases.hold(connection, slot)
+            if held is None:
+                return "lost"
+            held = held if held.trial is not None else replace(held, trial=slot.trial)
+            verdict = leases.lose(connection, held, kind, reason)
+            if verdict == "again":
+                self._requeue(connection, held)
+            elif held.trial is not None:
+                _fail(connection, held.study_id, held.trial, reason)
+            return verdict
+
+    def _requeue(self, connection: Connection, slot: Slot) -> None:
+        """Whoever asks next gets the same parameters, under the same number: the dense model goes first again."""
+        if slot.trial is None:
+            return
+        from search.storage import trial_rows  # loads Optuna
+
+        trial_id = trial_rows.find(connection, slot.study_id, slot.trial)
+        if trial_id is not None:
+            trial_rows.requeue(connection, trial_id)
+
+    def attempts(self, study_id: int) -> list[Attempt]:
+        """Failed attempts, in the order in which they ended."""
+        with reading(self._engine) as connection:
+            return failed_attempts.find_all(connection, study_id)
+
+    def claim_mending(self, study_id: int, every_s: float) -> bool:
+        """True for one caller in `every_s` seconds: it should look after the study's dead workers."""
+        with reading(self._engine) as connection:
+            if not studies.mending_is_due(connection, study_id, every_s):
+                return False
+        with writing(self._engine) as connection:
+            return studies.claim_mending(connection, study_id, every_s)
+
+    def slot_of_trial(self, study_id: int, trial: int) -> Slot | None:
+        """The slot that is, or was, used for a trial; None if there is none."""
+        with reading(self._engine) as connection:
+            return leases.find_of_trial(connection, study_id, trial)
+
+    def slots(self, study_id: int, state: str | None = None) -> list[Slot]:
+        """Slots in the order they were taken; state: "reserved", "done", "failed", or None for all."""
+        with reading(self._engine) as connection:
+            return leases.list_slots(connection, study_id, state)
+
+    def stale_slots(self, study_id: int, older_than_s: float | None = None) -> list[Slot]:
+        """Reserved slots whose lease is over, or whose worker was a process of this machine that ended.
+
+        older_than_s: seconds without a beat, instead of the lease's.
+        """
+        with reading(self._engine) as connection:
+            return leases.list_stale(connection, study_id, older_than_s)
+
+    # Trials
+
+    def count_trials(self, study_id: int) -> int:
+        """How many trials Optuna has of the study, refused ones included."""
+        from search.storage import trial_rows  # loads Optuna
+
+        with reading(self._engine) as connection:
+            return trial_rows.count(connection, study_id)
+
+    def take(self, slot: Slot) -> tuple[FrozenTrial, int] | None:
+        """The trial that waits longest, the slot's from now on, and how many attempts at it failed before.
+
+        None if no trial waits. The trial that the slot has already, if it has one: a second call finds it.
+        """
+        from search.storage import trial_rows  # loads Optuna
+
+        with reading(self._engine) as connection:
+            if not trial_rows.is_there(connection, slot):
+                return None
+        with writing(self._engine) as connection:
+            held = leases.hold(connection, slot)
+            if held is None:
+                raise leases.lost(slot)
+            if held.trial is not None:
+                trial_id = trial_rows.find(connection, slot.study_id, held.trial)
+            else:
+                trial_id = trial_rows.find_waiting(connection, slot.study_id)
+                if trial_id is None or not trial_rows.take(connection, trial_id):
+                    return None
+            (trial,) = trial_rows.read(connection, trial_rows.TRIALS.c.trial_id == trial_id)
+            return trial, leases.assign(connection, slot, trial.number)
+
+    def start(self, slot: Slot, trial: FrozenTrial, stored: FrozenTrial | None) -> None:
+        """Let a trial run in the slot, with all its parameters. Without `stored` it is a new one, and gets its number.
+
+        stored: the trial as `take` found it; what it has not is added.
+        """
+        from search.storage import (
+            trial_rows,  # loads Optuna
+            trial_starts,
+        )
+
+        with writing(self._engine) as connection:
+            if stored is None:
+                trial_starts.start(connection, slot, trial)
+            else:
+                trial_rows.complete(connection, trial, stored)
+
+    def refuse(self, slot: Slot, trial: FrozenTrial, stored: FrozenTrial | None, ending: Ending) -> None:
+        """Keep a trial that is not to be measured: it ends as it begins, and the slot is free for another."""
+        from search.storage import trial_rows  # loads Optuna
+
+        with writing(self._engine) as connection:
+            if stored is None:
+                trial_rows.add(connection, slot.study_id, trial)
+            else:
+                leases.note(connection, slot, None)
+                trial_rows.complete(connection, trial, stored)
+            trial_rows.end(connection, trial._trial_id, ending)
+
+    def known(self, study_id: int, key: str, identity: str) -> Known:
+        """What the store holds of a schedule, by its key and by its identity (see `reusable`)."""
+        with reading(self._engine) as connection:
+            own, elsewhere, front = evaluations.find_known(connection, study_id, key, identity)
+            return Known(
+                own=None if own is None else evaluations.find(connection, study_id, key),
+                elsewhere=None if elsewhere is None else evaluations.find_reusable(connection, identity),
+                front=front,
+            )
+
+    def complete(
+        self,
+        slot: Slot,
+        measurement: Measurement,
+        feasible: bool,
+        trial: int,
+        ending: Ending | None = None,
+        trial_id: int | None = None,
+        seconds: float = 0.0,
+    ) -> Front | None:
+        """Keep a trial's result: evaluation, slot, front version and Optuna's trial, in one transaction.
+
+        ending, trial_id: what Optuna is told, and its id of the trial; without them `tell` is left to do. seconds: to
+        be counted against the time budget.
+
+        Returns the new front version, or None if the front stayed as it was. If the schedule was evaluated
+        before, the first evaluation stays; only if that one was stopped and this one is complete, this one takes
+        its place, under the first one's trial. Raises TrialStoppedError, writing nothing, if the slot was freed
+        meanwhile; a second call for the same slot and result does nothing.
+        """
+
+        def keep(again: bool) -> Front | None:
+            """Under the study's lock, for which all its workers wait, only where need be: most results change no front.
+
+            Where it is taken it is the first (see `slots.hold`): what counts time changes the study's row, and on
+            MySQL whoever adds a row that points to the study shares a lock of it.
+            """
+            with writing(self._engine) as connection:
+                alone = again or seconds > 0 or connection.dialect.name == "mysql"
+                alone = alone or fronts.may_change(connection, study_id, measurement, feasible)
+                if alone:
+                    leases.lock_study(connection, study_id)
+                if not leases.finish(connection, slot, trial, measurement.key):
+                    return None
+                if ending is not None and trial_id is not None:
+                    from search.storage import trial_rows  # loads Optuna
+
+                    trial_rows.end(connection, trial_id, ending, replace=again)
+                evaluations.add(connection, study_id, trial, measurement, feasible)
+                if seconds:
+                    studies.add_seconds(connection, study_id, seconds)
+                version = fronts.update_front(connection, study_id, measurement.key) if alone else None
+                return None if version is None else fronts.read_front(connection, study_id, version)
+
+        study_id = slot.study_id
+        try:
+            return keep(again=False)
+        except IntegrityError:
+            # another worker kept the schedule's first evaluation at this very moment, or Optuna's trial was told a part
+            return keep(again=True)
+
+    # Trials that no slot knows any more
+
+    def running_trials(self, study_id: int) -> list[tuple[int, int]]:
+        """(number, Optuna's id) of every trial that Optuna has for running."""
+        from search.storage import trial_rows  # loads Optuna
+
+        with reading(self._engine) as connection:
+            return trial_rows.list_running(connection, study_id)
+
+    def tell(self, trial_id: int, ending: Ending) -> bool:
+        """How a trial ended, by Optuna's id, to Optuna alone. False if it does not run."""
+        from search.storage import trial_rows  # loads Optuna
+
+        with writing(self._engine) as connection:
+            return trial_rows.end(connection, trial_id, ending)
+
+    def adopt(self, study_id: int, number: int, trial_id: int) -> bool:
+        """Queue a running trial that no slot holds. False if one does, or if it does not run."""
+        from search.storage import trial_rows  # loads Optuna
+
+        with writing(self._engine) as connection:
+            leases.lock_study(connection, study_id)  # so that nobody takes a trial meanwhile
+            slot = leases.find_of_trial(connection, study_id, number)
+            return slot is None and trial_rows.requeue(connection, trial_id)
+
+
+def _fail(connection: Connection, study_id: int, number: int, reason: str) -> None:
+    from search.storage import trial_rows  # loads Optuna
+
+    trial_id = trial_rows.find(connection, study_id, number)
+    if trial_id is not None:
+        trial_rows.end(connection, trial_id, failed(reason))
+
+
+def failed(reason: str) -> Ending:
+    """How a trial that was given up on ends."""
+    return Ending("FAIL", attributes={FAILED: reason[:MAX_REASON]})

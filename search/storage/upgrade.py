@@ -1,0 +1,84 @@
+"""Bring a database to this release: our tables by our migrations, Optuna's by its own.
+
+Knows both version tables. Ignores rows. Opening a store does the same for our tables alone; for Optuna's somebody
+has to ask, as every process of the older release must have ended before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import optuna
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
+from sqlalchemy import Engine
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import SQLAlchemyError
+
+from search.errors import InputError, SearchError
+from search.storage.compatibility import optuna_writer
+from search.storage.database import explained, migrate, open_engine, parse_url, schema_version
+from search.storage.migrations import HEAD
+from search.storage.optuna_storage import connect, create_optuna_tables
+from search.storage.urls import shown
+
+
+@dataclass(frozen=True)
+class Upgrade:
+    """What was found and what is there now; None: no tables. Optuna's: (schema, release that wrote it last)."""
+
+    url: str  # without the password
+    ours: tuple[str | None, str]
+    optuna: tuple[str | None, str]
+
+
+def upgrade(url: str) -> Upgrade:
+    """Bring our tables and Optuna's to this release's; an empty database becomes a store.
+
+    Raises InputError, changing nothing, if either schema is newer than this release knows.
+    """
+    parsed = parse_url(url)
+    engine = open_engine(parsed)
+    try:
+        with explained(parsed):
+            before = schema_version(engine)
+            optuna_before, optuna_after = _upgrade_optuna(parsed, engine)
+            if before != HEAD:
+                migrate(engine)
+    finally:
+        engine.dispose()
+    return Upgrade(shown(parsed), (before, HEAD), (optuna_before, optuna_after))
+
+
+def _upgrade_optuna(url: URL, engine: Engine) -> tuple[str | None, str]:
+    """Raises InputError for a newer schema, SearchError if Optuna's migration fails."""
+    with engine.connect() as connection:
+        wrote = optuna_writer(connection)
+    if wrote is None:
+        create_optuna_tables(url)
+    storage = connect(url)
+    try:
+        found, head = storage.get_current_version(), storage.get_head_version()
+        _refuse_newer(storage, url, wrote or optuna.__version__)
+        if wrote is not None and (found != head or wrote != optuna.__version__):
+            storage.upgrade()
+        before = None if wrote is None else f"{found}, optuna {wrote}"
+        return before, f"{head}, optuna {optuna.__version__}"
+    except (StorageInternalError, SQLAlchemyError) as error:
+        raise SearchError(
+            f"storage {shown(url)}: optuna's tables could not be upgraded: {error}; restore the backup, and check "
+            "that no other process uses them"
+        ) from error
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def _refuse_newer(storage: RDBStorage, url: URL, wrote: str) -> None:
+    found = storage.get_current_version()
+    newer = int(wrote.partition(".")[0]) > int(optuna.__version__.partition(".")[0])
+    if newer or found not in storage.get_all_versions():
+        raise InputError(
+            f"storage {shown(url)}: Optuna's schema version must be at most {storage.get_head_version()}, got {found} "
+            f"(written by optuna {wrote}); pip install --upgrade optuna"
+        )

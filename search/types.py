@@ -1,0 +1,339 @@
+"""What a trial measured and what a front holds: frozen records that the store keeps and the views show.
+
+Knows numbers and their uncertainty. Ignores SQL, Optuna and torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from pruning.schedule import Schedule
+
+FLOP_CONVENTION = (
+    "fvcore: one multiply-add = one FLOP, LayerNorm counted, patch embedding, head, page rank and matching included"
+)
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """A share of images, with its 95% interval.
+
+    kind: "top1" (against labels) or "agreement" (with the dense model's own predictions).
+    """
+
+    value: float
+    low: float
+    high: float
+    images: int
+    kind: str = "top1"
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """How close answers are to the dense model's, on the images of an accuracy.
+
+    agreement: share of images with the same most likely class. divergence: mean Kullback-Leibler divergence of the
+    class probabilities from the dense model's, nats; divergence_error: its standard error. loss_error: standard error
+    of the difference in accuracy to the dense model, paired by image. All are of the whole split, estimated where not
+    all of its images were seen.
+    """
+
+    agreement: float
+    divergence: float
+    divergence_error: float
+    loss_error: float
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """What an ended trial measured. error: standard deviation of the accuracy beyond what whole trials share.
+
+    complete: on every image of the split, so that it may stand on the front. feasible: within every limit.
+    divergence, divergence_error, loss_error: of the answers from the dense model's (see `Fidelity`); None if unknown.
+    """
+
+    accuracy: float
+    error: float = 0.0
+    complete: bool = True
+    feasible: bool = True
+    divergence: float | None = None
+    divergence_error: float = 0.0
+    loss_error: float = 0.0
+
+
+@dataclass(frozen=True)
+class PartialEvaluation:
+    """What few images say of a schedule before it is a trial. error: standard deviation of the accuracy.
+
+    images: how many; the first ones of the order in which all schedules see them. looks: of equally many images, that
+    saw them. divergence, divergence_error: as of `TrialResult`.
+    """
+
+    schedule: Schedule
+    accuracy: float
+    error: float
+    images: int
+    looks: int = 1
+    divergence: float | None = None
+    divergence_error: float = 0.0
+
+    @property
+    def result(self) -> TrialResult:
+        return TrialResult(
+            self.accuracy,
+            self.error,
+            complete=False,
+            divergence=self.divergence,
+            divergence_error=self.divergence_error,
+            loss_error=self.error,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the attributes of the trial that it was taken for."""
+        return {**vars(self), "schedule": self.schedule.to_dict()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> PartialEvaluation:
+        return cls(**{**data, "schedule": Schedule.from_dict(data["schedule"])})
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Images per second, and the ratio to the dense model that the number rests on.
+
+    images_per_s: speedup times the study's dense reference, so that points measured hours apart compare.
+    spread: half the interquartile range of the repeats' speedups, over their median; None if not repeated.
+    how: "profiled" (predicted from the latency profile) or "measured" (interleaved with the dense model).
+    """
+
+    images_per_s: float
+    speedup: float
+    how: str
+    spread: float | None = None
+    repeats: int = 0
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where and how it was measured; a number without it means nothing."""
+
+    device: str  # "cpu: AMD EPYC, 2 threads", say
+    dtype: str
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One schedule, measured on one split.
+
+    flops: fvcore convention, of one image. correct: one bit per image in split order, by numpy.packbits.
+    complete: whether every image of the split was seen; if not, accuracy and correctness are of those that were.
+    identity: what was measured, the same in every study (sha256, hex); "" if that is not known. It is no part of
+        the document: a search measurement has it in a column of the store, a confirm measurement keeps none.
+    fidelity: None where it was not measured.
+    """
+
+    schedule: Schedule
+    key: str
+    accuracy: Accuracy
+    throughput: Throughput
+    flops: int
+    setting: Setting
+    correct: bytes = b""
+    complete: bool = True
+    identity: str = ""
+    fidelity: Fidelity | None = None
+
+    @property
+    def gflops(self) -> float:
+        return self.flops / 1e9
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data without the correctness bits and the identity, for JSON columns, YAML and trial attributes."""
+        data = {name: asdict(getattr(self, name)) for name in ("accuracy", "throughput", "setting")}
+        head = {"schedule": self.schedule.to_dict(), "key": self.key, "flops": self.flops, "complete": self.complete}
+        return {**head, **data, "fidelity": asdict(self.fidelity) if self.fidelity else None}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], correct: bytes = b"", identity: str = "") -> Measurement:
+        """Inverse of `to_dict`. Documents from before evaluations could be stopped are complete."""
+        return cls(
+            schedule=Schedule.from_dict(data["schedule"]),
+            key=data["key"],
+            accuracy=Accuracy(**data["accuracy"]),
+            throughput=Throughput(**data["throughput"]),
+            flops=data["flops"],
+            setting=Setting(**data["setting"]),
+            correct=correct,
+            complete=data.get("complete", True),
+            identity=identity,
+            fidelity=Fidelity(**data["fidelity"]) if data.get("fidelity") else None,
+        )
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A row of `ztp_evaluation`: the search measurement, and the confirm one once there is one.
+
+    trial: number of the first Optuna trial that had this schedule. feasible: within every limit of the budget;
+    only feasible evaluations whose search measurement is complete can stand on a front.
+    estimate: the accuracy on the search images that the front is chosen by, from what was counted and from the
+        divergence of the answers from the dense model's; None while that is what was counted. confirm_estimate: the
+        same from search and confirm images together, by which confirmed points are ranked; still on the scale of the
+        search images.
+    """
+
+    trial: int
+    search: Measurement
+    feasible: bool
+    confirm: Measurement | None = None
+    estimate: float | None = None
+    confirm_estimate: float | None = None
+
+    @property
+    def chosen_by(self) -> float:
+        """The accuracy that the front is chosen by."""
+        return self.search.accuracy.value if self.estimate is None else self.estimate
+
+    @property
+    def ranked_by(self) -> float:
+        """The accuracy that all points of a front are compared by."""
+        return self.chosen_by if self.confirm_estimate is None else self.confirm_estimate
+
+    @property
+    def best_known(self) -> Measurement:
+        """The confirm measurement if there is one, for the search picked its winners by luck too."""
+        return self.confirm or self.search
+
+
+@dataclass(frozen=True)
+class Front:
+    """One version of a study's front; points sorted by throughput, slowest first.
+
+    hypervolume: area between the front and `reference` in (accuracy, speedup) units, of the accuracies that it was
+        chosen by. dense: the untouched model.
+    """
+
+    version: int
+    trials: int  # completed when this version was written
+    created_at: str  # UTC, ISO 8601
+    hypervolume: float
+    reference: tuple[float, float]  # (accuracy, speedup)
+    points: tuple[Evaluation, ...]
+    dense: Evaluation | None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a study is; what the live display shows.
+
+    seconds: evaluation time used so far, over all launches (the time budget counts it).
+    best: the front's `fastest_worthwhile` within the budget, None if none is. (The most accurate one is, without a
+        limit on cost, the dense model.)
+    stopped: evaluations that are not complete; one that was completed later counts no more.
+    images: images that the study's evaluations rest on, each as it now stands in the store; those of results taken
+        over from another study count as well.
+    failed: trials given up on after several attempts; they are among those done.
+    images_whole: what `images` would be if no evaluation had been stopped.
+    """
+
+    state: str
+    done: int
+    total: int
+    seconds: float
+    front_size: int
+    hypervolume: float
+    best: Evaluation | None
+    confirmed: int = 0  # finalists measured on the confirm split
+    note: str = ""
+    stopped: int = 0
+    images: int = 0
+    images_whole: int = 0
+    failed: int = 0
+
+    def is_spent(self, limit_s: float | None) -> bool:
+        """Whether every trial is done, or the time is used up. limit_s: the time budget; None for none."""
+        return self.done >= self.total or (limit_s is not None and self.seconds >= limit_s)
+
+
+OPEN_STATES = ("created", "running", "confirming")  # workers may take the study
+HELD_STATES = ("paused", "stopped")  # somebody's word, or a failure: workers leave it until it is resumed
+STUDY_STATES = (*OPEN_STATES, *HELD_STATES, "done")
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """A row of `ztp_study`.
+
+    state: "created" (waits for a worker), "running", "confirming", "done", "paused" (by somebody, until resumed), or
+        "stopped" (by somebody, interrupted, or failed; the note says which).
+    spec: the StudySpec as plain data. provenance: versions, hardware, dtype choice, prediction error, fingerprints.
+    """
+
+    id: int
+    name: str
+    state: str
+    spec: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    created_at: str
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One reserved unit of the trial budget. A study of N trials never has more than N slots.
+
+    state: "reserved" (a worker holds it), "done", or "failed" (given up on). trial: Optuna's number, once asked.
+    lease: drawn when the slot was taken; who holds another lease of the same slot has lost it.
+    """
+
+    id: int
+    study_id: int
+    worker: str
+    state: str
+    trial: int | None = None
+    key: str | None = None
+    lease: str = ""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A failed attempt at a trial. kind: one of ATTEMPT_KINDS."""
+
+    trial: int
+    kind: str
+    reason: str
+    worker: str
+    created_at: str  # UTC, ISO 8601
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What Optuna is told of a trial that ends, beside the state: "COMPLETE" (with both values), "PRUNED" or "FAIL".
+
+    attributes: the user attributes that are added. constraints: by limit of the budget, kept where <= 0.
+    """
+
+    state: str
+    values: tuple[float, float] | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    constraints: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a schedule before it is measured.
+
+    own: its evaluation in this study. elsewhere: a complete measurement of the same identity in any study, as it stands
+    there. front: the latest version of this study's front, 0 if there is none.
+    """
+
+    own: Evaluation | None
+    elsewhere: Measurement | None
+    front: int
+
+
+ATTEMPT_KINDS = ("dead", "crashed", "memory", "timeout")
+MAX_DEATHS = 4  # a dead worker's trial is taken over three times
+MAX_ERRORS = 2  # a trial that failed on its own is tried once more

@@ -1,5 +1,0 @@
-"""Optuna Dashboard over the store: `reader` is what it reads, `notes` what it shows of a front, `server` the web."""
-
-from search.view.dashboard.server import make_app, make_dashboard, publish, serve
-
-__all__ = ["make_app", "make_dashboard", "publish", "serve"]

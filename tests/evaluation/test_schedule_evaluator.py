@@ -1,0 +1,93 @@
+"""The bench: number format, fixed facts, and what a measurement holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pruning.backbones import Backbone
+from pruning.flops import count_flops
+from pruning.schedule import UNTOUCHED, Schedule
+from search.errors import InputError, SearchError
+from search.evaluation import evaluation_context
+from search.evaluation.calibration import Calibration
+from search.evaluation.device import choose_device, describe_device
+from search.evaluation.schedule_evaluator import ScheduleEvaluator
+
+Maker = Callable[..., Any]
+
+
+class TestFacts:
+    @pytest.fixture
+    def bench(self, make_bench: Maker, backbone: Backbone, small_spec: Maker) -> ScheduleEvaluator:
+        made: ScheduleEvaluator = make_bench(backbone, small_spec())
+        return made
+
+    @pytest.mark.parametrize("what", ["weights", "images"])
+    def test_changed_since_are_refused(self, bench: ScheduleEvaluator, facts_of: Maker, what: str) -> None:
+        with pytest.raises(SearchError, match=rf"small: {what} must be those .* \(fingerprint 0123\), got .*restore"):
+            bench.use(facts_of(bench, **{what: "0123"}))
+
+    def test_are_taken_over_and_plain_data(self, bench: ScheduleEvaluator, facts_of: Maker) -> None:
+        facts = facts_of(bench, dtype="bfloat16")
+        bench.use(Calibration.from_dict(facts.to_dict()))
+        assert bench.facts == facts
+        assert next(bench.model.parameters()).dtype == torch.bfloat16
+
+    def test_are_found_for_measured_throughput(self, make_bench: Maker, backbone: Backbone, small_spec: Maker) -> None:
+        bench = make_bench(backbone, small_spec(objectives={"throughput": "measured"}))
+        facts = bench.find_facts()
+        assert facts.profile is None
+        assert facts.dense_images_per_s > 0
+        timed = bench.throughput(UNTOUCHED)
+        assert timed.images_per_s == pytest.approx(timed.speedup * facts.dense_images_per_s)
+
+    def test_closed_form_that_is_not_the_trace_is_refused(
+        self, bench: ScheduleEvaluator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(evaluation_context, "trace_flops", lambda model, schedule: 7)
+        with pytest.raises(SearchError, match=r"closed form .* fvcore 7; report this"):
+            bench.find_facts()
+
+    def test_timing_takes_full_batches_of_a_small_split(
+        self, make_bench: Maker, backbone: Backbone, small_spec: Maker
+    ) -> None:
+        bench = make_bench(backbone, small_spec(data={"search_images": 3}, runtime={"batch_size": 8}))
+        images = bench.timing_images()
+        assert len(images) == 8
+        assert torch.equal(images[3:6], images[:3])
+
+
+def test_measurement_holds_what_was_seen(
+    make_bench: Maker, backbone: Backbone, small_spec: Maker, facts_of: Maker, pruning_schedule: Schedule
+) -> None:
+    bench = make_bench(backbone, small_spec())
+    bench.use(facts_of(bench))
+    timed = bench.time(pruning_schedule)
+    found = bench.measure(pruning_schedule, timed)
+    bits = np.unpackbits(np.frombuffer(found.correct, np.uint8))[:13]
+    assert bits.mean() == found.accuracy.value
+    assert found.accuracy.images == 13
+    assert found.flops == count_flops(backbone.model, pruning_schedule)
+    assert (found.key, found.throughput) == (pruning_schedule.key_for(196), timed)
+    assert (found.setting.dtype, found.setting.batch_size) == ("float32", 4)
+    assert bench.measure(pruning_schedule, timed) == found
+    confirmed = bench.confirm(pruning_schedule)
+    assert confirmed.accuracy.images == 5
+    assert found.fidelity is not None
+    assert confirmed.fidelity is not None
+    assert confirmed.fidelity != found.fidelity  # of other images
+    same = {"accuracy": found.accuracy, "throughput": timed, "correct": found.correct, "fidelity": found.fidelity}
+    assert replace(confirmed, **same) == found
+
+
+def test_device_that_is_not_there_is_refused() -> None:
+    with pytest.raises(InputError, match=r"runtime\.device must be a device of this machine, got 'cuda:99'; use auto"):
+        choose_device("cuda:99")
+    assert describe_device(torch.device("cpu")).startswith("cpu: ")
+    assert describe_device(torch.device("cpu")).endswith("1 threads")

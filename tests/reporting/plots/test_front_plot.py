@@ -1,0 +1,134 @@
+"""The pictures: both renderers draw the same points, and the files are what their names say."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from search.errors import InputError
+from search.reporting.plots import front_plot
+from search.types import FLOP_CONVENTION, Evaluation, Front, StudyRecord
+
+
+@pytest.fixture
+def shown(study: StudyRecord, front: Front, evaluations: list[Evaluation]) -> front_plot.Picture:
+    return front_plot.picture(study, front, evaluations)
+
+
+def test_picture_sorts_points_into_kinds(shown: front_plot.Picture) -> None:
+    assert shown.front.x == [1.0, 1.14, 1.31, 1.62, 2.05]
+    assert shown.others.x == [1.08, 1.4]
+    assert shown.over.x == [1.7]
+    assert shown.dense.y == [pytest.approx(90.2)]
+    assert len(shown.confirm.x) == 5
+
+
+def test_arms_span_the_interval(shown: front_plot.Picture, front: Front) -> None:
+    accuracy = front.points[1].search.accuracy
+    assert shown.front.y[1] - shown.front.below[1] == pytest.approx(100 * accuracy.low)
+    assert shown.front.y[1] + shown.front.above[1] == pytest.approx(100 * accuracy.high)
+
+
+def test_dense_is_drawn_once_when_it_is_over_the_budget(
+    study: StudyRecord, front: Front, evaluations: list[Evaluation]
+) -> None:
+    shown = front_plot.picture(study, replace(front, points=front.points[1:]), evaluations)
+    assert shown.dense.x == [1.0]
+    assert 1.0 not in shown.others.x + shown.over.x + shown.front.x
+
+
+def test_png_is_a_picture_of_the_promised_size(shown: front_plot.Picture) -> None:
+    image = Image.open(io.BytesIO(front_plot.png(shown)))
+    assert (image.format, image.size) == ("PNG", (1600, 1000))
+
+
+def test_png_holds_the_colours_of_what_it_draws(shown: front_plot.Picture) -> None:
+    pixels = np.asarray(Image.open(io.BytesIO(front_plot.png(shown))).convert("RGB")).reshape(-1, 3)
+    for color in (front_plot.FRONT, front_plot.CONFIRM, front_plot.DENSE):
+        wanted = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)])
+        assert (pixels == wanted).all(axis=1).sum() > 50  # a marker is about 100 pixels
+    assert (pixels == 255).all(axis=1).mean() > 0.5  # and it is mostly white
+
+
+def test_both_renderers_draw_the_same_points(shown: front_plot.Picture) -> None:
+    axes = front_plot.matplotlib_figure(shown).axes[0]
+    drawn = axes.get_legend_handles_labels()[1]
+    traces = {trace.name: trace for trace in front_plot.plotly_figure(shown).data}
+    assert sorted(drawn) == sorted(traces)
+    assert len(traces) == 5
+    assert list(traces["front, search images"].x) == shown.front.x
+    assert list(traces["front, search images"].error_y.array) == shown.front.above
+    assert list(traces["over the budget"].y) == shown.over.y
+
+
+def test_a_ruined_schedule_does_not_flatten_the_front(
+    study: StudyRecord, front: Front, make_evaluation: Callable[..., Evaluation]
+) -> None:
+    ruined = make_evaluation(20, 0.1, 1.9)
+    shown = front_plot.picture(study, front, [ruined])
+    low, high = front_plot.matplotlib_figure(shown).axes[0].get_ylim()
+    assert 10.0 in shown.others.y
+    assert 70 < low < 78.5 < 91.5 < high < 95
+
+
+def test_html_needs_no_network_and_tells_machine_and_flops(shown: front_plot.Picture) -> None:
+    page = front_plot.html(shown).decode()
+    assert not re.search(r"<(script|link)[^>]+(src|href)=", page)
+    assert "Plotly.newPlot" in page
+    assert FLOP_CONVENTION in page
+    assert "EPYC" in page
+    assert "trial 5" in page
+
+
+@pytest.mark.parametrize("name", ["front.png", "front.html", "FRONT.PNG"])
+def test_save_plot_by_ending(tmp_path: Path, study: StudyRecord, front: Front, name: str) -> None:
+    front_plot.save_plot(tmp_path / name, study, front)
+    start = (tmp_path / name).read_bytes()[:6]
+    assert start.startswith(b"\x89PNG" if name.lower().endswith("png") else b"<!doct")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_save_plot_replaces_an_older_picture(tmp_path: Path, study: StudyRecord, front: Front) -> None:
+    path = tmp_path / "front.png"
+    path.write_text("old")
+    front_plot.save_plot(path, study, front)
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", ["front.pdf", "front", "front.png.txt"])
+def test_another_ending_is_refused(tmp_path: Path, study: StudyRecord, front: Front, name: str) -> None:
+    with pytest.raises(InputError, match=rf"must end in \.png or \.html, got .*{re.escape(name)}"):
+        front_plot.save_plot(tmp_path / name, study, front)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_folder_is_refused(tmp_path: Path, study: StudyRecord, front: Front) -> None:
+    with pytest.raises(InputError, match=r"nowhere/front\.png: cannot be written: folder .*nowhere must exist; create"):
+        front_plot.save_plot(tmp_path / "nowhere" / "front.png", study, front)
+
+
+@pytest.mark.parametrize("render", [front_plot.png, front_plot.html])
+def test_a_front_without_points_or_dense_model_is_drawn_too(
+    study: StudyRecord, front: Front, render: Callable[[front_plot.Picture], bytes]
+) -> None:
+    assert render(front_plot.picture(study, replace(front, points=(), dense=None)))
+
+
+def test_stopped_trials_are_drawn_apart(study: StudyRecord, front: Front, evaluations: list[Evaluation]) -> None:
+    moved = next(e for e in evaluations if e.search.throughput.speedup == 1.4)
+    stopped = replace(moved, search=replace(moved.search, complete=False))
+    shown = front_plot.picture(study, front, [stopped if e is moved else e for e in evaluations])
+    assert shown.stopped.x == [1.4]
+    assert 1.4 not in shown.others.x
+    assert "then stopped" in shown.stopped.words[0]
+    traces = {trace.name: trace for trace in front_plot.plotly_figure(shown).data}
+    assert list(traces["stopped early"].x) == [1.4]
+    names = [text.get_text() for text in front_plot.matplotlib_figure(shown).axes[0].get_legend().get_texts()]
+    assert "stopped early" in names

@@ -1,0 +1,125 @@
+"""Several fronts in one picture: which axes they share, and that both renderers draw the same."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from search.errors import InputError
+from search.reporting.plots import canvas, fronts_plot
+from search.types import Accuracy, Evaluation, Front, Measurement, StudyRecord
+
+Found = list[tuple[StudyRecord, Front]]
+
+
+def with_measured(front: Front, change: Callable[[Measurement], Measurement]) -> Front:
+    def changed(each: Evaluation) -> Evaluation:
+        return replace(each, search=change(each.search), confirm=each.confirm and change(each.confirm))
+
+    dense = front.dense and changed(front.dense)
+    return replace(front, points=tuple(map(changed, front.points)), dense=dense)
+
+
+def twin(study: StudyRecord, name: str, backbone: str = "demo", images: str | None = None) -> StudyRecord:
+    spec = {**study.spec, "backbone": {"name": backbone, "weights": "bundled"}}
+    provenance = {**study.provenance, **({} if images is None else {"images": images})}
+    return replace(study, name=name, spec=spec, provenance=provenance)
+
+
+def on_another_machine(front: Front) -> Front:
+    return with_measured(front, lambda m: replace(m, setting=replace(m.setting, device="cuda: NVIDIA H100")))
+
+
+@pytest.fixture
+def two(study: StudyRecord, front: Front) -> Found:
+    faster = with_measured(
+        front, lambda m: replace(m, throughput=replace(m.throughput, speedup=m.throughput.speedup * 1.1))
+    )
+    return [(study, front), (twin(study, "hats"), faster)]
+
+
+def test_one_backbone_and_the_same_images_share_speed_up_and_accuracy(two: Found) -> None:
+    shown = fronts_plot.gather(two)
+    assert shown.x_label == "speed-up over each study's own dense model"
+    assert shown.y_label == "top-1 accuracy (%)"
+    assert shown.title == "fronts of 2 studies"
+    first = shown.curves[0]
+    assert first.name == "shirts (demo)"
+    assert first.x == pytest.approx([1.0, 1.14 * 0.98, 1.31 * 0.98, 1.62 * 0.98, 2.05 * 0.98])  # confirmed
+    assert first.y == pytest.approx([89.9, 89.7, 89.1, 86.1, 79.9])
+    assert first.dense == (1.0, pytest.approx(89.9))
+
+
+def test_other_backbones_on_one_machine_share_images_per_second(study: StudyRecord, front: Front) -> None:
+    shown = fronts_plot.gather([(study, front), (twin(study, "small", backbone="deit_small_patch16_224"), front)])
+    assert shown.x_label == "images per second"
+    assert shown.curves[1].x[0] == pytest.approx(180.0)
+    assert shown.curves[1].name == "small (deit_small_patch16_224)"
+
+
+def test_other_backbones_on_other_machines_share_speed_up(study: StudyRecord, front: Front) -> None:
+    other = (twin(study, "small", backbone="deit_small_patch16_224"), on_another_machine(front))
+    shown = fronts_plot.gather([(study, front), other])
+    assert shown.x_label.startswith("speed-up")
+    assert "EPYC" in shown.footnote
+    assert "H100" in shown.footnote
+
+
+def test_other_images_share_points_over_the_dense_model(study: StudyRecord, front: Front) -> None:
+    shown = fronts_plot.gather([(study, front), (twin(study, "hats", images="other"), front)])
+    assert shown.y_label == "top-1 accuracy, points over each study's own dense model"
+    assert shown.curves[0].y == pytest.approx([0.0, -0.2, -0.8, -3.8, -10.0])
+    assert shown.curves[0].dense == (1.0, 0.0)
+
+
+def test_fronts_of_two_questions_share_no_axis(study: StudyRecord, front: Front) -> None:
+    def asked_otherwise(measured: Measurement) -> Measurement:
+        plain = {name: getattr(measured.accuracy, name) for name in ("value", "low", "high", "images")}
+        return replace(measured, accuracy=Accuracy(**plain, kind="agreement"))
+
+    with pytest.raises(InputError, match=r"one objectives\.accuracy .* shirts: top1, hats: agreement; plot them apart"):
+        fronts_plot.gather([(study, front), (twin(study, "hats"), with_measured(front, asked_otherwise))])
+
+
+def test_without_a_dense_model_nothing_is_relative_to_it(study: StudyRecord, front: Front) -> None:
+    bare = replace(front, dense=None)
+    assert fronts_plot.gather([(study, bare), (study, front)]).curves[0].dense is None
+    with pytest.raises(InputError, match="study hats must have its dense model measured"):
+        fronts_plot.gather([(study, front), (twin(study, "hats", images="other"), bare)])
+
+
+def test_both_renderers_draw_the_same_points(two: Found) -> None:
+    shown = fronts_plot.gather(two)
+    axes = fronts_plot.matplotlib_figure(shown).axes[0]
+    traces = fronts_plot.plotly_figure(shown).data
+    assert sorted(axes.get_legend_handles_labels()[1]) == ["hats (demo)", "shirts (demo)"]
+    lines: dict[str, Any] = {trace.name: trace for trace in traces}
+    for curve, drawn in zip(shown.curves, axes.containers, strict=True):
+        assert list(drawn[0].get_xdata()) == list(lines[curve.name].x) == curve.x
+        assert list(lines[curve.name].y) == curve.y
+    assert len(traces) == 4  # each with the star of its dense model
+    assert len({trace.line.color for trace in traces if trace.showlegend is None}) == 2
+
+
+def test_files(two: Found) -> None:
+    shown = fronts_plot.gather(two)
+    image = Image.open(io.BytesIO(canvas.png(fronts_plot.matplotlib_figure(shown))))
+    assert image.size == (1600, 1000)
+    pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
+    for color in canvas.COLORS[:2]:
+        wanted = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
+        assert (pixels == wanted).all(axis=1).sum() > 200
+    page = canvas.html(fronts_plot.plotly_figure(shown)).decode()
+    assert "hats (demo)" in page
+    assert not re.search(r"<(script|link)[^>]+(src|href)=", page)
+
+
+def test_looks_differ_before_they_repeat() -> None:
+    assert len({canvas.look(place) for place in range(63)}) == 63

@@ -1,0 +1,70 @@
+"""What must hold of a finished study, however it came to its end: nothing lost, nothing twice, the front as it is."""
+
+from __future__ import annotations
+
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import FrozenTrial, TrialState
+
+from search.storage import pareto
+from search.storage.store import Store
+from search.types import StudyRecord
+
+
+def optuna_trials(store: Store, name: str, state: TrialState | None = None) -> list[FrozenTrial]:
+    study = optuna.load_study(study_name=name, storage=store.optuna_storage(), sampler=optuna.samplers.RandomSampler())
+    return study.get_trials(states=None if state is None else (state,))
+
+
+def check_sound(store: Store, name: str, total: int) -> None:
+    """What must hold of a finished study, however it came to its end."""
+    record = store.study(name)
+    slots = store.slots(record.id)
+    trials = {trial.number: trial for trial in optuna_trials(store, name)}
+    measured = {number: trial for number, trial in trials.items() if "refused" not in trial.user_attrs}
+    measured = {number: trial for number, trial in measured.items() if trial.state.is_finished()}
+    evaluations = store.evaluations(record.id)
+    assert [slot.state for slot in slots] == ["done"] * total
+    assert sorted(slot.trial for slot in slots if slot.trial is not None) == sorted(measured)
+    assert len(measured) == total
+    assert not optuna_trials(store, name, TrialState.RUNNING)
+    # one evaluation a schedule, and each trial tells what its schedule measured
+    by_key = {evaluation.search.key: evaluation.search for evaluation in evaluations}
+    assert len(by_key) == len(evaluations)
+    assert set(by_key) == {slot.key for slot in slots}
+    for slot in slots:
+        trial, kept = measured[slot.trial or 0], by_key[str(slot.key)]
+        assert trial.user_attrs["measurement"] == kept.to_dict()
+        assert trial.intermediate_values == {}
+        told = [kept.accuracy.value, kept.throughput.images_per_s] if kept.complete else None
+        assert (trial.values, trial.state) == (told, TrialState.COMPLETE if kept.complete else TrialState.PRUNED)
+        assert kept.complete == (kept.accuracy.images == record.spec["data"]["search_images"])
+    check_front(store, record)
+
+
+def check_front(store: Store, record: StudyRecord) -> None:
+    """The latest front is what a naive loop over all feasible, complete rows finds, and covers the area it says."""
+    rows = [e for e in store.evaluations(record.id) if e.feasible and e.search.complete]
+    numbers = [(e.chosen_by, e.search.throughput.images_per_s) for e in rows]
+    unbeaten = [
+        evaluation.search.key
+        for i, (evaluation, (a, t)) in enumerate(zip(rows, numbers, strict=True))
+        if not any(
+            (b >= a and u >= t and (b, u) != (a, t)) or ((b, u) == (a, t) and j < i) for j, (b, u) in enumerate(numbers)
+        )
+    ]
+    front = store.front(record.id)
+    assert front is not None
+    assert front.dense is not None
+    assert [point.search.key for point in front.points] == sorted(
+        unbeaten, key=lambda key: next(e.search.throughput.images_per_s for e in rows if e.search.key == key)
+    )
+    for version, *_ in store.front_history(record.id):
+        one = store.front(record.id, version)
+        assert one is not None
+        assert all(point.search.complete and point.feasible for point in one.points)
+    area = np.array([(e.chosen_by, e.search.throughput.speedup) for e in front.points]).reshape(-1, 2)
+    reference = (front.dense.search.accuracy.value - 0.10, 1.0)
+    assert front.reference == pytest.approx(reference)
+    assert front.hypervolume == pytest.approx(pareto.hypervolume(area, reference))

@@ -1,0 +1,345 @@
+"""Whole studies, real to the last number: launched, killed, resumed, helped by other processes, refused."""
+
+from __future__ import annotations
+
+import functools
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from pruning.errors import ScheduleError
+from search.errors import InputError, SearchError
+from search.evaluation import evaluation_context
+from search.evaluation.latency_profile import LatencyProfile
+from search.evaluation.throughput import time_pairs
+from search.runtime import restart_policy, worker_pools
+from search.runtime.launch import launch
+from search.storage.store import Store
+from search.types import Progress
+
+Start = Callable[..., Any]
+Spec = Callable[..., Any]
+
+
+def ignore(progress: Progress) -> None:
+    pass
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/launch.db"
+
+
+@pytest.fixture(autouse=True)
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Finalists are timed three times instead of seven: the numbers are of no interest here."""
+    monkeypatch.setattr(evaluation_context, "time_pairs", functools.partial(time_pairs, repeats=3))
+
+
+@pytest.mark.slow
+def test_from_spec_to_confirmed_front(url: str, tiny_spec: Spec, check_sound: Callable[..., None]) -> None:
+    seen: list[Progress] = []
+    record = launch(tiny_spec(runtime={"batch_size": 8}), url, seen.append)
+    assert (record.state, record.name) == ("done", "tiny")
+    assert [p.done for p in seen if p.state == "running"] == [0, 1, 2, 3, 4]
+    store = Store.open(url, create=False)
+    check_sound(store, "tiny", 4)
+    front = store.front(record.id)
+    assert front is not None
+    assert front.dense is not None
+    assert store.slots(record.id)[0].key == front.dense.search.key  # dense goes first
+    for evaluation in {*front.points, front.dense}:
+        assert evaluation.confirm is not None
+        assert evaluation.confirm.throughput.how == "measured"
+        assert evaluation.confirm.key == evaluation.search.key
+    known = record.provenance
+    assert {"hardware", "dtype", "dtype_reason", "versions", "fingerprint", "images", "prediction_error"} <= set(known)
+    assert known["dtype"] == "float32"
+    assert known["versions"]["optuna"].startswith("5")
+    # a second launch finds it done and changes nothing
+    assert launch(tiny_spec(runtime={"batch_size": 8}), url, seen.append) == record
+    assert len(store.front_history(record.id)) == front.version
+    store.close()
+
+
+class TestEnded:
+    def test_by_the_keyboard_and_resumed(self, start: Start, tiny_spec: Spec, check_sound: Callable[..., None]) -> None:
+        started = start(tiny_spec(budget={"trials": 3}))
+
+        def interrupt(progress: Progress) -> None:
+            if progress.done == 1:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            launch(started.bench.spec, started.store.url, interrupt)
+        progress = started.store.progress(started.record.id)
+        assert (progress.state, progress.note, progress.done) == ("stopped", "interrupted", 1)
+        assert not started.store.slots(started.record.id, "reserved")
+        assert launch(started.bench.spec, started.store.url, ignore).state == "done"
+        check_sound(started.store, "tiny", 3)
+
+    def test_by_the_time_budget(self, start: Start, tiny_spec: Spec) -> None:
+        started = start(tiny_spec(budget={"trials": 500, "time": "1s"}))
+        assert launch(started.bench.spec, started.store.url, ignore).state == "done"
+        progress = started.store.progress(started.record.id)
+        assert 1 <= progress.done < 500
+        assert progress.note == f"time budget used up after {progress.done} of 500 trials"
+        assert progress.confirmed == progress.front_size > 0
+
+    def test_by_a_failure_which_is_noted(self, start: Start, tiny_spec: Spec, monkeypatch: Any) -> None:
+        from search.evaluation.schedule_evaluator import ScheduleEvaluator
+
+        def fail(self: ScheduleEvaluator, *arguments: Any) -> None:
+            raise RuntimeError("out of memory")
+
+        started = start(tiny_spec())
+        monkeypatch.setattr(ScheduleEvaluator, "measure", fail)
+        rule = (
+            "study tiny: the dense model, with which all is compared, cannot be measured: RuntimeError: out of memory"
+        )
+        with pytest.raises(SearchError, match=rule):
+            launch(started.bench.spec, started.store.url, ignore)
+        progress = started.store.progress(started.record.id)
+        assert (progress.state, progress.note) == ("stopped", f"SearchError: {rule}")
+
+    def test_waits_for_a_trial_of_a_worker_elsewhere(
+        self, start: Start, tiny_spec: Spec, check_sound: Callable[..., None]
+    ) -> None:
+        started = start(tiny_spec(budget={"trials": 2}))
+        slot = started.store.reserve(started.record.id, "elsewhere", 2)
+        waited: list[int] = []
+
+        def observe(progress: Progress) -> None:
+            waited.append(progress.done)
+            if waited.count(1) == 2:  # the second time it says so, it has nothing left to do but wait
+                started.store.free(slot)
+
+        launch(started.bench.spec, started.store.url, observe)
+        check_sound(started.store, "tiny", 2)
+
+
+class TestRefused:
+    def test_an_unreachable_speedup_before_anything_is_written(
+        self, url: str, tiny_spec: Spec, profile: LatencyProfile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(evaluation_context, "measure_profile", lambda *given: profile)
+        with pytest.raises(InputError, match=r"tiny: budget\.min_speedup must be at most \d\.\d+, .* got 50; lower it"):
+            launch(tiny_spec(budget={"min_speedup": 50.0}), url, ignore)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_no_speedup_of_a_study_that_has_its_profile(
+        self, start: Start, tiny_spec: Spec, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(evaluation_context, "measure_profile", lambda *given: pytest.fail("taken a second time"))
+        started = start(tiny_spec(budget={"trials": 1, "min_speedup": 1.2}))
+        assert launch(started.bench.spec, started.store.url, ignore).state == "done"
+
+    def test_another_spec_with_the_difference(self, start: Start, tiny_spec: Spec) -> None:
+        started = start(tiny_spec())
+        with pytest.raises(InputError, match=r"exists with another spec \(budget\.trials: 4 -> 5\)"):
+            launch(tiny_spec(budget={"trials": 5}), started.store.url, ignore)
+        assert not started.store.slots(started.record.id)
+
+    @pytest.mark.parametrize(
+        ("sections", "rule"),
+        [
+            ({"budget": {"max_gflops": 0.001}}, r"budget\.max_gflops must be at least .*, got 0\.001; raise it"),
+            ({"space": {"blocks": [0, 11], "max_stages": 3}}, r"space\.blocks must end at 10 or below .* 12 blocks"),
+            ({"backbone": {"name": "nonsense"}, "data": {"source": "demo"}}, r"backbone\.name must be a timm model"),
+        ],
+    )
+    def test_before_anything_is_written(
+        self, tmp_path: Path, url: str, tiny_spec: Spec, sections: dict[str, Any], rule: str
+    ) -> None:
+        with pytest.raises(Exception, match=rule):
+            launch(tiny_spec(**sections), url, ignore)
+        assert not list(tmp_path.iterdir())
+
+    def test_a_method_that_cannot_prune_the_backbone(
+        self, tmp_path: Path, url: str, tiny_spec: Spec, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from pruning.architectures.vit import PlainViT
+
+        described = PlainViT.describe
+        monkeypatch.setattr(PlainViT, "describe", lambda self: replace(described(self), class_token=False))
+        with pytest.raises(ScheduleError, match="must not need a class token"):
+            launch(tiny_spec(space={"methods": ["cls-attention"]}), url, ignore)
+        assert not list(tmp_path.iterdir())
+
+    def test_a_corrupt_image_of_the_confirm_split(
+        self, tmp_path: Path, tiny_spec: Spec, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from search.evaluation.data.splits import Images
+
+        def corrupt(self: Images) -> None:
+            raise InputError("data.path: image x cannot be decoded")
+
+        monkeypatch.setattr(Images, "confirm", corrupt)
+        with pytest.raises(InputError, match="image x cannot be decoded"):
+            launch(tiny_spec(), f"sqlite:///{tmp_path}/launch.db", ignore)
+        assert not list(tmp_path.iterdir())
+
+    def test_weights_that_changed_since(self, start: Start, tiny_spec: Spec) -> None:
+        started = start(tiny_spec())
+        facts = dict(started.record.provenance["facts"]) | {"weights": "0" * 16}
+        started.store.set_provenance(started.record.id, {"facts": facts})
+        with pytest.raises(SearchError, match="tiny: weights must be those it was launched with"):
+            launch(started.bench.spec, started.store.url, ignore)
+
+
+LAUNCH = """
+import sys, torch
+torch.set_num_threads(1)
+from search.runtime.launch import launch
+from search.config.spec import read_spec
+launch(read_spec(sys.argv[1], {}), sys.argv[2], lambda progress: print(progress.done, flush=True))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("delays", [(0.0, 0.05, 0.3, 0.15)])
+def test_kill_9_at_any_moment_loses_and_doubles_nothing(
+    start: Start, tiny_spec: Spec, tmp_path: Path, tiny_document: Any, check_sound: Any, delays: tuple[float, ...]
+) -> None:
+    """Each process is killed a moment after it finished a trial: asking, measuring, writing, whatever it is at."""
+    total = 8
+    changes = {"budget": {"trials": total}, "racing": {"tolerance": 0.5}}  # few images: luck may be large
+    started = start(tiny_spec(**changes))
+    study = tmp_path / "study.yaml"
+    study.write_text(yaml.safe_dump(tiny_document(**changes)))
+    done = 0
+    for delay in delays:
+        process = subprocess.Popen(
+            [sys.executable, "-c", LAUNCH, str(study), started.store.url], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        with process.stdout:
+            lines = [process.stdout.readline() for _ in range(2)]  # when it starts, and after its first trial
+            time.sleep(delay)
+            process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        assert int(lines[0]) >= done
+        done = started.store.progress(started.record.id).done
+        assert done >= int(lines[1])
+    assert launch(started.bench.spec, started.store.url, ignore).state == "done"
+    check_sound(started.store, "tiny", total)
+    assert started.store.slots(started.record.id)[0].trial == 0
+    assert started.store.progress(started.record.id).stopped > 0  # racing was on, and had something to stop
+
+
+@pytest.mark.slow
+def test_two_workers_spend_exactly_the_budget(start: Start, tiny_spec: Spec, check_sound: Any) -> None:
+    started = start(tiny_spec(budget={"trials": 5}))
+    seen: list[int] = []
+    record = launch(started.bench.spec, started.store.url, lambda progress: seen.append(progress.done), workers=2)
+    assert record.state == "done"
+    check_sound(started.store, "tiny", 5)
+    assert seen == sorted(seen)
+    assert started.store.slots(record.id)[0].trial == 0
+    assert started.store.progress(record.id).seconds > 0
+
+
+@pytest.mark.slow
+def test_workers_that_are_killed_are_started_again(start: Start, tiny_spec: Spec, check_sound: Any) -> None:
+    """Both at once: nobody but the engine is left to go on."""
+    started = start(tiny_spec(budget={"trials": 6}))
+    killed: list[int] = []
+
+    def kill_both(progress: Progress) -> None:
+        children = [each for each in psutil.Process().children() if "worker" in each.cmdline()]
+        if progress.done >= 1 and not killed and len(children) == 2:
+            for child in children:
+                child.kill()
+                killed.append(child.pid)
+
+    assert launch(started.bench.spec, started.store.url, kill_both, workers=2).state == "done"
+    assert len(killed) == 2
+    check_sound(started.store, "tiny", 6)
+    assert {slot.worker.split("-")[-2] for slot in started.store.slots(started.record.id)} - set(map(str, killed))
+
+
+class TestLocalEngine:
+    """Workers are real processes; what they run is short."""
+
+    def run(self, monkeypatch: pytest.MonkeyPatch, code: str, watch: Callable[[], None] = lambda: None) -> None:
+        popen = subprocess.Popen
+
+        def start(command: list[str], **options: Any) -> Any:
+            return popen([command[0], "-c", code, *command[1:]], **options)
+
+        monkeypatch.setattr(worker_pools, "POLL_S", 0.05)
+        monkeypatch.setattr(worker_pools.subprocess, "Popen", start)
+        worker_pools.run_local("tiny", "sqlite:///x.db", 2, watch)
+
+    def test_hands_each_its_number_and_the_storage(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        code = f"import os, sys; open(r'{tmp_path}/' + sys.argv[-1], 'w').write(os.environ['ZTP_STORAGE'])"
+        self.run(monkeypatch, code)
+        assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"1": "sqlite:///x.db", "2": "sqlite:///x.db"}
+
+    def test_one_failure_of_two_is_not_fatal(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.run(monkeypatch, "import sys; sys.exit(sys.argv[-1] == '1')")
+
+    def test_says_what_they_said_if_all_failed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with pytest.raises(SearchError, match=r"all 2 workers failed; the last words: (?s:.*)no such study"):
+            self.run(monkeypatch, "import sys; sys.exit('no such study')")
+
+    @pytest.mark.parametrize("ending", ["os.kill(os.getpid(), 9)", "os._exit(70)"])
+    def test_one_that_dies_is_started_again(self, ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        code = f"import os, sys; file = r'{tmp_path}/' + sys.argv[-1]\nif not os.path.exists(file):\n"
+        self.run(monkeypatch, code + f"    open(file, 'w').close()\n    {ending}\nopen(file + 'again', 'w').close()")
+        again = {path.name for path in tmp_path.iterdir()} - {"1", "2"}
+        assert {"1again", "2again"} >= again > set()  # once one is done, the other is not needed any more
+
+    @pytest.mark.parametrize("ending", ["sys.exit(1)", "os.kill(os.getpid(), 15)"])
+    def test_one_that_gave_up_or_was_asked_to_end_is_not(
+        self, ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with pytest.raises(SearchError, match="all 2 workers failed"):
+            self.run(monkeypatch, f"import os, sys; open(r'{tmp_path}/' + sys.argv[-1], 'a').write('x'); {ending}")
+        assert [path.read_text() for path in tmp_path.iterdir()] == ["x", "x"]
+
+    def test_one_that_dies_every_time_is_given_up(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(restart_policy, "MAX_DEATHS", 3)
+        code = f"import os, sys; open(r'{tmp_path}/' + sys.argv[-1], 'a').write('x'); os.kill(os.getpid(), 9)"
+        with pytest.raises(SearchError, match=r"words: worker 1 was killed by SIGKILL; worker 2 was killed by SIGKILL"):
+            self.run(monkeypatch, code)
+        assert [path.read_text() for path in tmp_path.iterdir()] == ["xxx", "xxx"]
+
+    def test_one_that_lived_long_before_it_died_begins_its_count_anew(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(restart_policy, "MAX_DEATHS", 2)
+        life = restart_policy.RestartPolicy()
+        life.since -= restart_policy.YOUNG_S
+        assert [life.may_begin_again() for _ in range(2)] == [True, False]
+
+    def test_much_output_does_not_stall_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        began = time.monotonic()
+        self.run(monkeypatch, "import sys; sys.stderr.write('x' * 1_000_000)")
+        assert time.monotonic() - began < 30
+
+    def test_interrupted_it_lets_workers_hand_back(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        code = (
+            "import sys, time\n"
+            "from search.runtime.shutdown import graceful_shutdown\n"
+            "try:\n"
+            "    with graceful_shutdown():\n"
+            f"        open(r'{tmp_path}/up' + sys.argv[-1], 'w').close(); time.sleep(60)\n"
+            "except KeyboardInterrupt:\n"
+            f"    open(r'{tmp_path}/back' + sys.argv[-1], 'w').close()\n"
+        )
+
+        def watch() -> None:
+            if len(list(tmp_path.glob("up*"))) == 2:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            self.run(monkeypatch, code, watch)
+        assert len(list(tmp_path.glob("back*"))) == 2

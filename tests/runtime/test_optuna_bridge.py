@@ -1,0 +1,299 @@
+"""The bridge to Optuna: what is suggested, refused and mended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from pruning.schedule import UNTOUCHED, Schedule
+from pruning.stage import Stage
+from search.config.sections import BudgetSpec
+from search.config.starting_schedules import baselines
+from search.errors import SearchError, TrialStoppedError
+from search.runtime import optuna_bridge as bridge
+from search.runtime.optuna_bridge import OptunaBridge, is_feasible, violations
+from search.samplers.registry import SAMPLERS
+from search.types import Throughput, TrialResult
+
+Start = Callable[..., Any]
+Spec = Callable[..., Any]
+Oracle = Callable[..., Any]
+
+
+@pytest.mark.parametrize(
+    ("limits", "numbers", "expected"),
+    [
+        ({}, (9.0, 0.1, 0.9), {}),
+        ({"max_gflops": 2.0}, (3.0, 1.0, 0.0), {"max_gflops": 0.5}),  # 3 / 2 - 1
+        ({"max_gflops": 4.0}, (3.0, 1.0, 0.0), {"max_gflops": -0.25}),
+        ({"min_speedup": 1.25}, (3.0, 1.0, 0.0), {"min_speedup": 0.2}),  # 1 - 1 / 1.25
+        ({"max_accuracy_drop": 0.02}, (3.0, 1.0, 0.05), {"max_accuracy_drop": 0.03}),
+        ({"max_accuracy_drop": 0.02}, (3.0, 1.0, None), {}),
+        ({"max_accuracy_drop": 0.01}, (3.0, 1.0, 0.90 - 0.89), {"max_accuracy_drop": 0.0}),  # 0.010000000000000009
+        ({"max_accuracy_drop": 0.0}, (3.0, 1.0, 0.0), {"max_accuracy_drop": 0.0}),  # at the limit is within it
+    ],
+)
+def test_violations(limits: dict[str, float], numbers: tuple[Any, ...], expected: dict[str, float]) -> None:
+    found = violations(BudgetSpec(**limits), *numbers)
+    assert found == pytest.approx(expected)
+    assert is_feasible(found) == all(excess <= 0 for excess in expected.values())
+
+
+class TestResultOf:
+    """What samplers learn of an ended trial."""
+
+    def test_a_whole_one(self, start: Start, tiny_spec: Spec, oracle: Oracle) -> None:
+        started = start(tiny_spec())
+        oracle(started.bench, lambda schedule: 0.75)
+        started.run(UNTOUCHED)
+        (trial,) = started.trials()
+        assert bridge.result_of(trial) == TrialResult(0.75, error=0.0, complete=True, feasible=True, divergence=0.0)
+
+    def test_a_stopped_one_is_uncertain(self, start: Start, tiny_spec: Spec, oracle: Oracle) -> None:
+        started = start(tiny_spec(budget={"max_accuracy_drop": 0.1}))
+        hopeless = Schedule([Stage(5, 0.5)])
+        oracle(started.bench, {UNTOUCHED: 1.0, hopeless: 0.1})
+        started.run(UNTOUCHED, hopeless)
+        (trial,) = started.trials(TrialState.PRUNED)
+        result = bridge.result_of(trial)
+        stored = started.store.evaluations(started.record.id)[1].search.accuracy
+        assert result is not None
+        assert (result.accuracy, result.complete, result.feasible) == (stored.value, False, False)
+        # the interval is a confidence sequence, which is half again as wide as one that holds at one moment
+        assert result.error == pytest.approx((stored.high - stored.low) / 6)
+        assert result.error > 0.01
+
+    def test_none_of_a_refused_one(self, start: Start, tiny_spec: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(bridge, "MAX_REFUSALS", 1)
+        started = start(tiny_spec(budget={"min_speedup": 1000.0}))
+        with pytest.raises(SearchError):
+            started.worker().run(lambda progress: None)
+        (trial,) = started.trials(TrialState.PRUNED)
+        assert bridge.result_of(trial) is None
+
+
+class TestBaselines:
+    def test_are_queued_once_dense_first(self, start: Start, tiny_spec: Spec) -> None:
+        started = start(tiny_spec())
+        for _ in range(2):
+            started.worker().trials.enqueue_baselines()
+        labels = [trial.user_attrs["baseline"] for trial in started.trials(TrialState.WAITING)]
+        assert labels == [label for label, _ in baselines(started.bench.spec.space, 12)]
+        assert labels[0] == "dense"
+        assert started.ask()[1].schedule == UNTOUCHED
+
+    def test_those_over_the_limits_stay_out(self, start: Start, tiny_spec: Spec) -> None:
+        started = start(tiny_spec(budget={"max_gflops": 0.2}))
+        trials = started.worker().trials
+        trials.enqueue_baselines()
+        queued = len(started.trials(TrialState.WAITING))
+        schedules = [started.ask(trials)[1].schedule for _ in range(queued)]
+        assert not started.trials(TrialState.PRUNED)
+        assert [started.bench.flops(s) / 1e9 <= 0.2 for s in schedules] == [False] + [True] * (queued - 1)
+        assert 1 < queued < len(baselines(started.bench.spec.space, 12))
+
+
+class TestRefusals:
+    def test_end_when_nothing_fits(self, start: Start, tiny_spec: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(bridge, "MAX_REFUSALS", 5)
+        started = start(tiny_spec(budget={"min_speedup": 1000.0}))
+        with pytest.raises(SearchError, match=r"5 suggestions in a row .*; loosen budget\.max_gflops"):
+            started.worker().run(lambda progress: None)
+        assert len(started.trials(TrialState.PRUNED)) == 5
+        assert not started.store.slots(started.record.id)
+
+    def test_of_a_schedule_without_tokens(self, start: Start, tiny_spec: Spec, oracle: Oracle) -> None:
+        # 196 * 0.06 = 11 * 0.06 = 0 tokens left at the second stage
+        started = start(tiny_spec(space={"keep": [0.05, 0.06], "max_stages": 2}, budget={"trials": 8}))
+        oracle(started.bench)
+        started.worker().run(lambda progress: None)
+        refused = [trial for trial in started.trials() if "refused" in trial.user_attrs]
+        assert refused
+        assert all("keep must leave at least one patch token" in trial.user_attrs["refused"] for trial in refused)
+        assert len(started.trials()) == len(refused) + 8
+
+
+class TestTiming:
+    def test_a_known_schedule_is_not_timed_again(self, start: Start, tiny_spec: Spec, oracle: Oracle) -> None:
+        started = start(tiny_spec(budget={"trials": 6}, space={"keep": [0.99, 1.0], "max_stages": 1, "blocks": [3, 3]}))
+        timed: list[str] = []
+        predict = started.bench.throughput
+
+        def throughput(schedule: Schedule) -> Throughput:
+            timed.append(started.bench.key(schedule))
+            return predict(schedule)
+
+        started.bench.throughput = throughput
+        oracle(started.bench)
+        started.worker().run(lambda progress: None)
+        keys = [slot.key for slot in started.store.slots(started.record.id)]
+        assert len(keys) == 6
+        assert len(set(keys)) < 6  # 196 * 0.99 = 194: three schedules in all, by tokens kept
+        sampled = [key for key in timed if key != started.bench.key(UNTOUCHED)]
+        assert len(sampled) == len(set(sampled))
+
+
+class TestAbandoned:
+    def test_trial_is_asked_again_with_its_number_and_parameters(self, start: Start, tiny_spec: Spec) -> None:
+        started = start(tiny_spec())
+        trials = started.worker().trials
+        trials.enqueue_baselines()
+        slot, first = started.ask(trials)
+        started.store.free(slot)
+        _, again = started.ask(trials)
+        assert (again.trial.number, again.trial.params, again.schedule) == (0, first.trial.params, UNTOUCHED)
+        assert again.trial.user_attrs == {"baseline": "dense"}
+
+    def test_half_suggested_baseline_is_still_itself(self, start: Start, tiny_spec: Spec) -> None:
+        """A kill of an earlier release's worker between two of Optuna's writes: the trial has its first parameter."""
+        started = start(tiny_spec())
+        trials = started.worker().trials
+        trials.enqueue_baselines()
+        storage = started.store.optuna_storage()
+        optuna.load_study(study_name="tiny", storage=storage).ask({"stages": trials._box["stages"]})
+        trials.mend()
+        _, proposal = started.ask(trials)
+        assert (proposal.trial.number, proposal.schedule) == (0, UNTOUCHED)
+        (running,) = started.trials(TrialState.RUNNING)
+        assert running.params == proposal.trial.params
+        assert set(running.params) == set(trials._box)
+
+    def test_finished_trial_stays_finished(self, start: Start, tiny_spec: Spec, oracle: Oracle) -> None:
+        started = start(tiny_spec())
+        oracle(started.bench)
+        worker = started.worker()
+        worker.run(lambda progress: None, at_most=1)
+        (slot,) = started.store.slots(started.record.id)
+        assert not started.store.free(slot)
+        assert [trial.state for trial in started.trials()] == [TrialState.COMPLETE]
+
+
+class TestMend:
+    @pytest.mark.parametrize("complete", [True, False], ids=["whole", "stopped"])
+    def test_tells_what_an_earlier_release_kept_and_did_not_tell(
+        self, start: Start, tiny_spec: Spec, oracle: Oracle, complete: bool
+    ) -> None:
+        started = start(tiny_spec(budget={"trials": 1}))
+        oracle(started.bench)
+        trials = started.worker().trials
+        slot, proposal = started.ask(trials)
+        measurement = replace(started.bench.measure(proposal.schedule, proposal.throughput), complete=complete)
+        started.store.complete(slot, measurement, True, proposal.trial.number)
+        for _ in range(2):
+            trials.mend()
+        (told,) = started.trials()
+        if complete:
+            assert told.state == TrialState.COMPLETE
+            assert told.values == [measurement.accuracy.value, measurement.throughput.images_per_s]
+        else:
+            assert (told.state, told.values, told.intermediate_values) == (TrialState.PRUNED, None, {})
+        assert told.user_attrs["measurement"] == measurement.to_dict()
+
+    def test_leaves_the_trials_of_living_workers_alone(self, start: Start, tiny_spec: Spec) -> None:
+        started = start(tiny_spec())
+        trials = started.worker().trials
+        started.store.reserve(started.record.id, "living", 4)
+        trials.mend()  # between taking the slot and asking
+        started.ask(trials)
+        trials.mend()  # while it is measured
+        assert [trial.state for trial in started.trials()] == [TrialState.RUNNING]
+        assert [slot.trial for slot in started.store.slots(started.record.id)] == [None, 0]
+
+    def test_puts_back_a_trial_that_no_slot_knows(self, start: Start, tiny_spec: Spec) -> None:
+        """An earlier release's worker asked first, and noted the trial with its slot then."""
+        started = start(tiny_spec())
+        trials = started.worker().trials
+        optuna.load_study(study_name="tiny", storage=started.store.optuna_storage()).ask(trials._box)
+        started.ask(trials)
+        slot = started.store.reserve(started.record.id, "asking", 4)
+        trials.mend()
+        assert [trial.state for trial in started.trials()] == [TrialState.RUNNING] * 2  # it may be the last slot's
+        started.store.free(slot)
+        trials.mend()
+        assert [trial.state for trial in started.trials()] == [TrialState.WAITING, TrialState.RUNNING]
+
+    def test_is_what_it_was_when_done_twice(self, start: Start, tiny_spec: Spec) -> None:
+        started = start(tiny_spec())
+        trials = started.worker().trials
+        trials.enqueue_baselines()
+        optuna.load_study(study_name="tiny", storage=started.store.optuna_storage()).ask()
+        for _ in range(2):
+            trials.mend()
+        assert {trial.state for trial in started.trials()} == {TrialState.WAITING}
+
+
+class TestAsked:
+    @pytest.mark.parametrize("queued", [True, False], ids=["queued", "new"])
+    def test_a_second_time_finds_the_trial_of_the_slot(self, start: Start, tiny_spec: Spec, queued: bool) -> None:
+        """The answer of a database that went away was lost: the call is repeated as a whole."""
+        started = start(tiny_spec())
+        if queued:
+            started.queue(Schedule([Stage(5, 0.5)]))
+        slot, first = started.ask()
+        again = started.worker(7).trials.ask(slot)
+        assert (again.trial.number, again.trial.params) == (first.trial.number, first.trial.params)
+        assert len(started.trials()) == 1
+
+    @pytest.mark.parametrize("queued", [True, False], ids=["queued", "new"])
+    def test_in_a_slot_that_was_freed_writes_nothing(self, start: Start, tiny_spec: Spec, queued: bool) -> None:
+        started = start(tiny_spec())
+        if queued:
+            started.queue(Schedule([Stage(5, 0.5)]))
+        slot = started.store.reserve(started.record.id, "slow", 4)
+        started.store.free(slot)
+        with pytest.raises(TrialStoppedError):
+            started.worker().trials.ask(slot)
+        assert [trial.state for trial in started.trials()] == [TrialState.WAITING] * queued
+
+    @pytest.mark.parametrize("sampler", SAMPLERS)
+    def test_all_that_is_known_of_a_running_trial_is_in_the_database(
+        self, start: Start, tiny_spec: Spec, sampler: str
+    ) -> None:
+        started = start(tiny_spec(sampler={"name": sampler}))
+        trials = started.worker().trials
+        for number in range(3):
+            _, proposal = started.ask(trials)
+            (stored,) = (trial for trial in started.trials() if trial.number == number)
+            proposed = proposal.trial
+            assert (stored.number, stored._trial_id) == (proposed.number, proposed._trial_id)
+            assert stored.params == proposed.params
+            assert stored.distributions == proposed.distributions == trials._box
+            assert stored.system_attrs == proposed.system_attrs
+            assert stored.datetime_start is not None
+
+
+def test_what_an_earlier_attempt_wrote_gives_way(start: Start, tiny_spec: Spec, oracle: Oracle) -> None:
+    """Optuna keeps the first constraint of a name; a trial that is measured again has its last."""
+    started = start(tiny_spec(budget={"max_gflops": 1.0}))
+    oracle(started.bench)
+    slot, proposal = started.ask()
+    storage = started.store.optuna_storage()
+    storage.set_trial_user_attr(proposal.trial._trial_id, "measurement", {"of": "a worker that was killed"})
+    storage.set_trial_system_attr(proposal.trial._trial_id, "constraints:max_gflops", 2.0)
+    started.store.free(slot)
+    started.worker().run(at_most=1)
+    (trial,) = started.trials()
+    (evaluation,) = started.store.evaluations(started.record.id)
+    assert trial.user_attrs == {"measurement": evaluation.search.to_dict()}
+    assert trial.constraints == pytest.approx({"max_gflops": evaluation.search.gflops - 1})
+
+
+@pytest.mark.parametrize(("workers", "same"), [((0, 0), True), ((0, 1), False)])
+def test_suggestions_follow_from_seed_and_worker(
+    start: Start, tiny_spec: Spec, tmp_path: Any, workers: tuple[int, int], same: bool
+) -> None:
+    from search.storage.store import Store
+
+    found = []
+    for place, number in enumerate(workers):
+        store = Store.open(f"sqlite:///{tmp_path}/{place}.db")
+        started = start(tiny_spec(), store)
+        trials = OptunaBridge(store, started.record, started.bench.spec, started.bench, number)
+        found.append([started.ask(trials)[1].schedule for _ in range(3)])
+        store.close()
+    assert (found[0] == found[1]) == same

@@ -1,0 +1,187 @@
+"""Workers of whatever is open: which studies they take and leave alone, and what one that ends leaves behind."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from optuna.trial import TrialState
+
+from pruning.schedule import UNTOUCHED
+from search.errors import SearchError
+from search.runtime.any_study_worker import join_any
+from search.runtime.shutdown import ShutdownRequested
+from search.runtime.worker_entrypoints import has_trials, join
+
+Start = Callable[..., Any]
+Spec = Callable[..., Any]
+
+
+@pytest.fixture
+def several(start: Start, tiny_spec: Spec) -> dict[str, Any]:
+    """A study in each state, of two trials each, oldest first; one that runs has no facts yet."""
+    states = ("running", "paused", "stopped", "confirming", "done", "running")
+    names = ("first", "paused", "stopped", "confirming", "done", "second")
+    found = {name: start(tiny_spec(name=name, budget={"trials": 2})) for name in names}
+    for started, state in zip(found.values(), states, strict=True):
+        started.store.set_state(started.record.id, state)
+    bare = found["first"].store.add_study(tiny_spec(name="bare"))
+    found["first"].store.set_state(bare.id, "running")
+    return found
+
+
+def test_open_are_those_that_run_and_have_budget_left(several: dict[str, Any]) -> None:
+    store = several["first"].store
+    assert [study.name for study in store.studies() if has_trials(store, study)] == ["first", "second"]
+    store.set_state(several["first"].record.id, "paused")
+    assert [study.name for study in store.studies() if has_trials(store, study)] == ["second"]
+
+
+def test_time_that_is_used_up_closes_a_study(start: Start, tiny_spec: Spec) -> None:
+    started = start(tiny_spec(budget={"trials": 2, "time": "5s"}))
+    started.store.set_state(started.record.id, "running")
+    record = started.store.study("tiny")
+    assert has_trials(started.store, record)
+    started.store.add_seconds(started.record.id, 5.0)
+    assert not has_trials(started.store, record)
+
+
+def test_joins_all_that_are_open_oldest_first(several: dict[str, Any], check_sound: Any) -> None:
+    store = several["first"].store
+    for name in ("first", "second"):
+        several[name].queue(UNTOUCHED)
+    assert join_any(store.url) == 2
+    for name in ("first", "second"):
+        check_sound(store, name, 2)
+    assert store.evaluations(several["first"].record.id)[0].search.complete
+    for name in ("paused", "stopped", "confirming", "done"):
+        assert store.slots(several[name].record.id) == []
+
+
+def test_leaves_what_it_cannot_do_to_others_and_says_so(
+    several: dict[str, Any], caplog: pytest.LogCaptureFixture, check_sound: Any
+) -> None:
+    first, second = several["first"], several["second"]
+    facts = {**first.record.provenance["facts"], "images": "0" * 16}
+    first.store.set_provenance(first.record.id, {"facts": facts})
+    second.queue(UNTOUCHED)
+    with caplog.at_level(logging.WARNING):
+        assert join_any(first.store.url) == 1
+    (said,) = [message for message in caplog.messages if "left to others" in message]
+    assert said.startswith("study first is left to others: study first: images must be those it was launched with")
+    assert first.store.slots(first.record.id) == []
+    check_sound(second.store, "second", 2)
+
+
+def test_pause_takes_effect_between_two_trials(start: Start, tiny_spec: Spec) -> None:
+    started = start(tiny_spec(budget={"trials": 3}))
+    started.queue(UNTOUCHED)
+    started.store.set_state(started.record.id, "running")
+
+    def pause(progress: Any) -> None:
+        started.store.set_state(started.record.id, "paused")
+
+    started.worker().finish(pause, wait_if_paused=False)
+    assert started.store.progress(started.record.id).done == 1
+    assert not started.store.slots(started.record.id, "reserved")
+    assert len(started.trials(TrialState.COMPLETE)) == 1
+    assert started.store.reserve(started.record.id, "another", 3) is None
+
+
+def test_worker_of_one_study_waits_while_it_is_paused(start: Start, tiny_spec: Spec) -> None:
+    started = start(tiny_spec(budget={"trials": 1}))
+    started.store.set_state(started.record.id, "paused")
+    timer = threading.Timer(1.0, lambda: started.store.set_state(started.record.id, "running"))
+    timer.start()
+    started.worker().finish()
+    timer.join()
+    assert started.store.progress(started.record.id).done == 1
+
+
+def test_stopped_study_is_not_joined(start: Start, tiny_spec: Spec) -> None:
+    started = start(tiny_spec())
+    started.store.set_state(started.record.id, "stopped")
+    with pytest.raises(SearchError, match="study tiny is stopped; continue it by its launch"):
+        join("tiny", started.store.url)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_worker_that_is_asked_to_end_hands_its_trial_to_the_next(
+    start: Start, tiny_spec: Spec, monkeypatch: pytest.MonkeyPatch, check_sound: Any, number: int
+) -> None:
+    started = start(tiny_spec(budget={"trials": 2}))
+    started.run(UNTOUCHED)
+    measure = started.bench.measure
+
+    def ask_to_end(*given: Any) -> Any:
+        os.kill(os.getpid(), number)
+        time.sleep(30)  # the signal ends it
+
+    began = time.monotonic()
+    with monkeypatch.context() as patch:
+        patch.setattr(started.bench, "measure", ask_to_end)
+        with pytest.raises(ShutdownRequested) as left:
+            started.worker().finish()
+    assert left.value.code == 128 + number
+    assert time.monotonic() - began < 10
+    assert not started.store.slots(started.record.id, "reserved")
+    assert [trial.number for trial in started.trials(TrialState.WAITING)] == [1]
+    assert started.store.attempts(started.record.id) == []  # nobody failed
+    assert started.bench.measure == measure
+    started.worker().finish()
+    check_sound(started.store, "tiny", 2)
+
+
+def test_slot_whose_answer_was_lost_is_not_taken_twice(
+    start: Start, tiny_spec: Spec, monkeypatch: pytest.MonkeyPatch, check_sound: Any
+) -> None:
+    """The database commits, and the connection breaks before it can say so."""
+    from search.errors import StorageUnavailableError
+
+    started = start(tiny_spec(budget={"trials": 2}))
+    reserve, calls = started.store.reserve, []
+
+    def lose_the_answer(*given: Any) -> Any:
+        calls.append(given)
+        slot = reserve(*given)
+        if len(calls) == 1:
+            raise StorageUnavailableError("storage: the connection broke")
+        return slot
+
+    monkeypatch.setattr(started.store, "reserve", lose_the_answer)
+    started.queue(UNTOUCHED)
+    started.worker().run()
+    assert len(calls) == 4  # lost, first, second, none left
+    check_sound(started.store, "tiny", 2)
+
+
+def test_result_is_written_when_the_database_is_back(
+    start: Start, tiny_spec: Spec, monkeypatch: pytest.MonkeyPatch, check_sound: Any
+) -> None:
+    from search.errors import StorageUnavailableError
+
+    started = start(tiny_spec(budget={"trials": 1}))
+    complete, failures, measured = started.store.complete, iter(range(4)), list[Any]()
+    measure = started.bench.measure
+
+    def gone(*given: Any) -> Any:
+        if next(failures, None) is not None:
+            raise StorageUnavailableError("storage: gone")
+        return complete(*given)
+
+    def counted(*given: Any) -> Any:
+        measured.append(given)
+        return measure(*given)
+
+    monkeypatch.setattr(started.store, "complete", gone)
+    monkeypatch.setattr(started.bench, "measure", counted)
+    started.queue(UNTOUCHED)
+    started.worker().run()
+    assert len(measured) == 1
+    check_sound(started.store, "tiny", 1)

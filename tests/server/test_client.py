@@ -1,0 +1,213 @@
+"""The client against a real server: it answers as the store does, and its refusals are this project's errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search.config.spec import make_spec
+from search.errors import InputError, SpecConflictError, UnknownStudyError
+from search.server.client import Client, ServerUnavailableError, check_server, refusal
+from search.server.serialization import evaluation_document, to_evaluation
+from search.storage.store import Store
+from search.types import MAX_ERRORS, Evaluation, Progress
+from tests.serving import TOKEN, Service, start_service
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, filled_file: Path) -> Iterator[Service]:
+    folder = tmp_path_factory.mktemp("served")
+    shutil.copy(filled_file, folder / "ztp.db")
+    add_failing_study(f"sqlite:///{folder}/ztp.db")
+    service = start_service(
+        folder, f"sqlite:///{folder}/ztp.db", "--workers", 0, "--data-root", folder, token=TOKEN, dashboard=False
+    )
+    yield service
+    assert service.end() == 0
+
+
+def add_failing_study(url: str) -> None:
+    """A paused study, "socks", whose only trial was given up on."""
+    store = Store.open(url)
+    study = store.add_study(make_spec({"name": "socks", "backbone": {"name": "demo"}}, "test"))
+    for verdict in ["again"] * (MAX_ERRORS - 1) + ["failed"]:
+        slot = store.reserve(study.id, "test", 1)
+        assert slot is not None
+        store.assign(slot, 0)
+        assert store.lose(slot, "crashed", "no such kernel") == verdict
+    store.set_state(study.id, "paused")
+    store.close()
+
+
+@pytest.fixture
+def client(served: Service, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
+    monkeypatch.setenv("ZTP_TOKEN", TOKEN)
+    with Client(served.address) as made:
+        yield made
+
+
+@pytest.fixture
+def there(served: Service) -> Iterator[Store]:
+    """The server's own store."""
+    store = Store.open(served.storage)
+    yield store
+    store.close()
+
+
+def without_bits(evaluation: Evaluation) -> Evaluation:
+    return to_evaluation(evaluation_document(evaluation))
+
+
+def test_it_answers_as_the_store_does(client: Client, there: Store) -> None:
+    study = client.study("shirts")
+    assert study == there.study("shirts")
+    assert study in client.studies()
+    assert client.evaluations(study.id) == [without_bits(each) for each in there.evaluations(study.id)]
+    assert client.evaluation_of_trial(study.id, 99) is None
+    assert client.evaluation_of_trial(study.id, 10**30) is None
+    for version in (None, 1, 7):
+        found, stored = client.front(study.id, version), there.front(study.id, version)
+        assert found is not None
+        assert stored is not None
+        assert found.points == tuple(without_bits(point) for point in stored.points)
+        assert (found.version, found.hypervolume, found.reference) == (
+            stored.version,
+            stored.hypervolume,
+            stored.reference,
+        )
+    failing = client.study("socks")
+    assert client.progress(failing.id) == there.progress(failing.id)
+    assert client.progress(failing.id).failed == 1
+    progress, stored_progress = client.progress(study.id), there.progress(study.id)
+    assert progress.best is not None
+    assert stored_progress.best is not None
+    assert progress.best == without_bits(stored_progress.best)
+    assert (progress.done, progress.state, progress.images) == (8, "done", stored_progress.images)
+
+
+COMMANDS = [
+    ["list"],
+    ["status", "shirts"],
+    ["status", "socks"],
+    ["front", "shirts"],
+    ["front", "shirts", "--json"],
+    ["front", "shirts", "--csv"],
+    ["export", "shirts", "--min-speedup", "1.3"],
+    ["export", "shirts", "--trial", "4"],
+    ["front", "shirt"],
+    ["status", "zzz"],
+    ["export", "shirts", "--min-speedup", "9"],
+    ["export", "shirts", "--trial", "99"],
+    ["export", "shirts", "--trial", "3", "--max-gflops", "1"],
+]
+
+
+@pytest.mark.parametrize("argv", COMMANDS, ids=" ".join)
+def test_commands_say_the_same_over_a_server(
+    served: Service, ztp: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, argv: list[str]
+) -> None:
+    monkeypatch.setenv("ZTP_TOKEN", TOKEN)
+    over = ztp(*argv, "--server", served.address)
+    here = ztp(*argv, "--storage", served.storage)
+    assert over == replace(here, err=here.err.replace(f" at {served.storage}", " on this server"))
+    assert over.code == (2 if "zzz" in argv or "shirt" in argv or {"9", "99", "3"} & set(argv) else 0)
+
+
+def test_a_launch_over_a_server_ends_with_the_front(
+    served: Service, ztp: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZTP_TOKEN", TOKEN)
+    monkeypatch.setenv("ZTP_SERVER", served.address)
+    Path("shirts.yaml").write_text("name: shirts\nbackbone: {name: demo}\nbudget: {trials: 8}\n")
+    ran = ztp("launch", "shirts.yaml")
+    assert ran.code == 0
+    assert "shirts: front of 5 points, version 7" in ran.out
+    assert "next: ztp export shirts --min-speedup" in ran.out
+    assert f"{served.address}/  (in a browser)" in ran.out
+    assert {path.name for path in Path().glob("*front*")} == {"shirts-front.png", "shirts-front.html"}
+    other = ztp("launch", "shirts.yaml", "--trials", "9")
+    assert (other.code, "budget.trials: 8 -> 9" in other.err) == (2, True)
+
+
+def test_a_launch_over_a_server_logs_nothing_but_json(served: Service, tmp_path: Path) -> None:
+    (tmp_path / "shirts.yaml").write_text("name: shirts\nbackbone: {name: demo}\nbudget: {trials: 8}\n")
+    ran = subprocess.run(
+        [sys.executable, "-m", "search.cli", "--log-json", "launch", "shirts.yaml", "--server", served.address],
+        cwd=tmp_path,
+        env={**os.environ, "ZTP_TOKEN": TOKEN},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = [json.loads(line) for line in ran.stderr.splitlines()]
+    loggers = {line["logger"] for line in lines}
+    assert "search.reporting.progress_display" in loggers
+    assert "httpx" not in loggers  # a line a request
+    assert ("done", 8) in [(line.get("state"), line.get("done")) for line in lines]
+
+
+def test_what_is_held_is_resumed_by_a_launch(client: Client, there: Store) -> None:
+    spec = make_spec({"name": "held", "backbone": {"name": "demo"}}, "test")
+    study = client.launch(spec)
+    assert study.state == "created"
+    there.set_state(study.id, "paused")
+    assert client.launch(spec).state == "created"
+    assert client.front(study.id) is None
+    there.set_state(study.id, "paused")
+    assert there.claim_lead(study.id, "leader", "lease", 60)  # its leader has not noticed: the study does not wait
+    assert client.launch(spec).state == "running"
+
+
+def test_following_tells_every_change_and_ends(client: Client, there: Store) -> None:
+    study = client.launch(make_spec({"name": "followed", "backbone": {"name": "demo"}}, "test"))
+    seen: list[str] = []
+
+    def observe(progress: Progress) -> None:
+        seen.append(progress.state)
+        there.set_state(study.id, "running" if len(seen) == 1 else "stopped", "InputError: followed: too much")
+
+    last = client.follow(study.id, observe)
+    assert seen == ["created", "running", "stopped"]
+    error = refusal(last)
+    assert isinstance(error, InputError)
+    assert str(error) == "followed: too much"
+
+
+def test_refusals_are_errors_of_this_project(client: Client, served: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UnknownStudyError, match=r"did you mean shirts\?"):
+        client.study("shirt")
+    with pytest.raises(SpecConflictError) as conflict:
+        client.launch(make_spec({"name": "shirts", "backbone": {"name": "demo"}, "budget": {"trials": 200}}, "test"))
+    assert conflict.value.differences == ("budget.trials: 8 -> 200",)
+    far = {"name": "far", "backbone": {"name": "vit_tiny_patch16_224"}, "data": {"path": "/etc"}}
+    with pytest.raises(InputError, match="data root of the server"):
+        client.launch(make_spec(far, "test"))
+    monkeypatch.setenv("ZTP_TOKEN", "another-token-0123456789")
+    with Client(served.address) as stranger, pytest.raises(InputError, match="set ZTP_TOKEN to the server's token"):
+        stranger.studies()
+    with Client("http://127.0.0.1:1") as nobody, pytest.raises(ServerUnavailableError, match="cannot be reached"):
+        nobody.studies()
+
+
+@pytest.mark.parametrize(
+    "url", ["", "host:8000", "ftp://host", "http://", "http://host:x", "http://h?a=b", "http://[::1"]
+)
+def test_addresses_that_are_none(url: str) -> None:
+    with pytest.raises(InputError, match="--server must be an address such as http"):
+        check_server(url)
+
+
+def test_a_password_in_an_address_is_not_shown() -> None:
+    with pytest.raises(InputError, match="must hold no user and no password") as error:
+        check_server("http://me:secret@host")
+    assert "secret" not in str(error.value)
+    assert check_server("https://host:8000/") == "https://host:8000"
