@@ -90,13 +90,13 @@ def estimate_accuracies(
 
 
 def in_steps(estimates: Mapping[str, Estimate]) -> dict[str, float]:
-    """The accuracies rounded down to what such estimates can tell apart, so that of equals the fastest is on the front.
+    """The accuracies rounded down to steps of two standard errors, so that of equals the fastest is on the front.
 
     Exact ones would put dozens of schedules there that differ by nothing but noise, each to be confirmed.
     """
     if not estimates:
         return {}
-    step = float(np.clip(np.median([each.error for each in estimates.values()]), *STEPS))
+    step = float(np.clip(2 * np.median([each.error for each in estimates.values()]), *STEPS))
     return {key: step * math.floor(each.accuracy / step) for key, each in estimates.items()}
 
 

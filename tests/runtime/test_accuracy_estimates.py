@@ -96,7 +96,7 @@ def test_a_finalist_that_could_not_be_confirmed_keeps_its_estimate() -> None:
 
 
 def test_a_front_is_chosen_in_steps_that_estimates_can_tell_apart() -> None:
-    estimates = {"a": Estimate(0.8449, 0.005), "b": Estimate(0.8401, 0.004), "c": Estimate(0.8399, 0.006)}
+    estimates = {"a": Estimate(0.8449, 0.0025), "b": Estimate(0.8401, 0.002), "c": Estimate(0.8399, 0.003)}
     assert in_steps(estimates) == pytest.approx({"a": 0.84, "b": 0.84, "c": 0.835})
     surer = {key: Estimate(each.accuracy, 1e-6) for key, each in estimates.items()}
     assert in_steps(surer) == pytest.approx({"a": 0.8425, "b": 0.84, "c": 0.8375})
