@@ -1,7 +1,8 @@
 # make demo   a real front in minutes, and a picture of it
 # make test   lint, format, types and all tests
+# make check  lint, format, types and the quick tests, in about a minute
 # make drills the long drills: kills, restarts, full disks, 64 workers; prints what was survived
-# make bench  the measured tables of the README
+# make bench  the measured tables of tests/benchmarks/RESULTS.md
 # Each sets up all it needs: Python 3.11 or newer and make are enough.
 
 PYTHON ?= python3
@@ -12,7 +13,10 @@ READY = $(VENV)/.ready
 # torch's and OpenMP's threads would otherwise fight over the cores that parallel tests use
 TEST_ENV = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: demo test drills bench lint types clean
+# layers that run no model
+QUICK = tests/test_architecture.py tests/test_logs.py tests/config tests/storage tests/reporting tests/server/access
+
+.PHONY: demo test check drills bench lint types clean
 
 demo: $(READY)
 	$(BIN)/ztp launch demo
@@ -20,8 +24,11 @@ demo: $(READY)
 test: lint types
 	$(TEST_ENV) $(BIN)/pytest -n 2 --dist worksteal
 
+check: lint types
+	$(TEST_ENV) $(BIN)/pytest -q -n 2 -m "not slow and not drill and not fault" $(QUICK)
+
 drills: $(READY)
-	$(TEST_ENV) $(BIN)/pytest -m "drill or fault"
+	$(TEST_ENV) $(BIN)/pytest -m "drill or fault" --timeout 7200
 
 bench: $(READY)
 	$(BIN)/python -m tests.benchmarks

@@ -1,7 +1,4 @@
-"""What a backbone can be called: timm's names and the bundled demo; near names for one that is none.
-
-Knows timm's registry. Ignores models.
-"""
+"""What a backbone can be called: timm's names and the bundled demo; near names for one that is none."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Load a backbone: a timm name with hub, local or random weights, or the bundled demo.
-
-Knows timm's factory and files of weights. Ignores schedules, images and accuracy.
-"""
+"""Load a backbone: a timm name with hub, local or random weights, or the bundled demo."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A pruned model as something that runs without this package: a torch.export program, an ONNX file.
 
 Both take a batch of any size. Token counts are fixed numbers in the graph, for a schedule knows them beforehand;
-iterations are unrolled. Knows torch's exporters. Ignores ONNX Runtime: whoever runs the file chooses that.
+iterations are unrolled.
 """
 
 from __future__ import annotations

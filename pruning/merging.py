@@ -1,7 +1,6 @@
 """What becomes of tokens that do not stay: merged into one that does, or all of them into one token.
 
-Pure functions on tensors, float32 inside whatever the tokens' dtype. Knows nothing of models or schedules.
-Notation (B N n P K D): see `pruning`.
+Pure functions on tensors, float32 inside whatever the tokens' dtype. Notation (B N n P K D): see `pruning`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Which of timm's models can be pruned, what they are like, and why the others cannot.
 
 Models are built without weights' values ("meta" tensors), which takes some 30 ms each, and asked like any other.
-Answers can be kept in a file; it holds for one version of timm and of the rules here. Knows timm's registry. Ignores
-weights and how anything is printed.
+Answers can be kept in a file; it holds for one version of timm and of the rules here.
 """
 
 from __future__ import annotations

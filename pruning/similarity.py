@@ -1,7 +1,7 @@
 """The similarity step's parts: split tokens into candidates and references, and find near copies.
 
-Pure functions on tensors. Knows nothing of models or schedules. Notation (B n D): see `pruning`.
-Source: Zero-TPrune, arXiv 2305.17328, section 3.3 (S-stage); partition "Sequential-U" is its best.
+Pure functions on tensors. Notation (B n D): see `pruning`. Source: Zero-TPrune, arXiv 2305.17328, section 3.3
+(S-stage); partition "Sequential-U" is its best.
 """
 
 from __future__ import annotations

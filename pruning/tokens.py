@@ -1,6 +1,6 @@
 """What flows through the blocks of a pruned model: token values, and what is known of each token.
 
-Knows tensors. Ignores models and methods. Notation (B N n P D): see `pruning`.
+Notation (B N n P D): see `pruning`.
 """
 
 from __future__ import annotations

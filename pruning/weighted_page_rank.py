@@ -1,10 +1,9 @@
 """Weighted page rank on the attention graph, and what turns its scores into one score a token.
 
-Pure functions on tensors, float32 throughout. Knows nothing of models or schedules.
-Source: Wang, Dedhia, Jha, "Zero-TPrune", CVPR 2024, arXiv 2305.17328, section 3. Where public accounts of the
-paper differ, this follows the reading under which its numbers make sense: a token hands out its score along
-its own attention row, scores keep the sum N (mean 1), there is no damping and no factor 1/N.
-Notation (B H N n P): see `pruning`.
+Pure functions on tensors, float32 throughout. Source: Wang, Dedhia, Jha, "Zero-TPrune", CVPR 2024, arXiv 2305.17328,
+section 3. Where public accounts of the paper differ, this follows the reading under which its numbers make sense: a
+token hands out its score along its own attention row, scores keep the sum N (mean 1), there is no damping and no factor
+1/N. Notation (B H N n P): see `pruning`.
 """
 
 from __future__ import annotations

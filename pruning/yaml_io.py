@@ -1,7 +1,4 @@
-"""YAML documents: read strictly, with the place in every message; written so that a crash leaves the old file.
-
-Knows files and YAML. Ignores what the documents mean.
-"""
+"""YAML documents: read strictly, with the place in every message; written so that a crash leaves the old file."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """Logs on stderr: `ztp: message` for people, or one JSON object a line for programs. Never a password.
 
-Knows Python's `logging`. Ignores who logs, and what. Every layer may import it; nothing happens until `set_up`.
-A program reads: time (UTC, ISO 8601), level, logger, message, what `fields` holds or a call adds by
-`extra={"fields": {...}}` (study, worker, trial), and exception.
+Every layer may import it; nothing happens until `set_up`. A program reads: time (UTC, ISO 8601), level, logger,
+message, what `fields` holds or a call adds by `extra={"fields": {...}}` (study, worker, trial), and exception.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What a trial measured and what a front holds: frozen records that the store keeps and the views show.
-
-Knows numbers and their uncertainty. Ignores SQL, Optuna and torch.
-"""
+"""What a trial measured and what a front holds: frozen records that the store keeps and the views show."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """How a kind of backbone is driven: what every family answers, and the attention that all share.
 
-Knows tensors. Ignores which models exist, schedules and methods. Notation (B H N n P D d): see `pruning`.
+Notation (B H N n P D d): see `pruning`.
 """
 
 from __future__ import annotations

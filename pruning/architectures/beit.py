@@ -1,7 +1,6 @@
 """timm's `Beit`: BEiT and BEiTv2, whose blocks add a learned bias to each pair's logit by how the two tokens lie.
 
-Source: Bao et al., "BEiT", ICLR 2022, arXiv 2106.08254; the bias is Swin's. Knows those classes of timm. Ignores
-schedules and methods.
+Source: Bao et al., "BEiT", ICLR 2022, arXiv 2106.08254; the bias is Swin's.
 """
 
 from __future__ import annotations

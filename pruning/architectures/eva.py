@@ -1,7 +1,7 @@
 """timm's `Eva`: EVA, EVA-02, DINOv3, Perception Encoder, RoPE-ViT, Sapiens2, LingBot-Vision.
 
 Its blocks turn queries and keys by where their token is (rotary position embedding): RoFormer, arXiv 2104.09864,
-section 3.2, over the two axes of the grid. Knows those classes of timm. Ignores schedules and methods.
+section 3.2, over the two axes of the grid.
 """
 
 from __future__ import annotations

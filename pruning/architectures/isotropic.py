@@ -1,8 +1,7 @@
 """What timm's isotropic transformers share: one patch embedding, blocks of one width, a pooled head.
 
 A block is two residual branches, attention then MLP, each with a norm before it or behind it and perhaps a scale. What
-differs is how a branch's queries, keys and values come about, and what is added to the logits. Knows timm's modules.
-Ignores schedules and methods.
+differs is how a branch's queries, keys and values come about, and what is added to the logits.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The heads that make one vector of all tokens, and how they weigh tokens that stand for several.
-
-Knows timm's pools. Ignores how blocks run, schedules and methods.
-"""
+"""The heads that make one vector of all tokens, and how they weigh tokens that stand for several."""
 
 from __future__ import annotations
 

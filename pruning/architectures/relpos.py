@@ -1,7 +1,6 @@
 """timm's `VisionTransformerRelPos`: no positions on tokens, but a bias on each pair's logit.
 
-The bias is a learned table (Swin, BEiT) or a small MLP of the logarithmic distance (Swin V2, arXiv 2111.09883). Knows
-those classes of timm. Ignores schedules and methods.
+The bias is a learned table (Swin, BEiT) or a small MLP of the logarithmic distance (Swin V2, arXiv 2111.09883).
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """timm's `VisionTransformer`, with and without a distillation token: positions are added once, before block 0.
 
-ViT, DeiT, DeiT-III, DINO, DINOv2 with registers, MAE, CLIP, SigLIP, AIMv2, FlexiViT, mean-pooled ViTs, BEiT-3. Knows
-those classes of timm. Ignores schedules and methods.
+ViT, DeiT, DeiT-III, DINO, DINOv2 with registers, MAE, CLIP, SigLIP, AIMv2, FlexiViT, mean-pooled ViTs, BEiT-3.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The interface between a pruned block and the method that thins its tokens.
-
-Knows tensors and counts. Ignores models, schedules and other methods.
-"""
+"""The interface between a pruned block and the method that thins its tokens."""
 
 from __future__ import annotations
 

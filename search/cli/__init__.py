@@ -1,6 +1,5 @@
 """The command line `ztp`: parse, call one function, print.
 
-Knows the commands and their exit codes: 0, 1 (failed), 2 (usage or invalid input). Ignores everything else.
 Results go to stdout, logs and progress to stderr. Each command imports what it needs when it runs, for torch, Optuna
 and the plotting libraries take seconds to load, and `ztp --help` or `ztp list` should not wait for them.
 """

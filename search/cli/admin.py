@@ -1,7 +1,4 @@
-"""The commands of `ztp` for those who keep it running: `doctor`, `db upgrade`, `db backup`.
-
-Knows their flags and exit codes. Ignores what is looked at, and how a database is changed or copied.
-"""
+"""The commands of `ztp` for those who keep it running: `doctor`, `db upgrade`, `db backup`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The command of `ztp` that shows which backbones there are.
-
-Knows which models are shown. Ignores how they are found out and drawn.
-"""
+"""The command of `ztp` that shows which backbones there are."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The command of `ztp` that tells how much the decoded images take, and gives it back.
-
-Knows the cache's folder. Ignores studies.
-"""
+"""The command of `ztp` that tells how much the decoded images take, and gives it back."""
 
 from __future__ import annotations
 

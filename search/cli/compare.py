@@ -1,7 +1,4 @@
-"""The command `ztp compare`: several methods on one backbone and the same images.
-
-Knows how flags become a comparison. Ignores how it is measured and drawn.
-"""
+"""The command `ztp compare`: several methods on one backbone and the same images."""
 
 from __future__ import annotations
 

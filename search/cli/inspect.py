@@ -1,7 +1,4 @@
-"""The commands of `ztp` that look at what was found: list, status, front, export, evaluate, dashboard.
-
-Knows which flags go together. Ignores how anything is drawn, chosen or measured.
-"""
+"""The commands of `ztp` that look at what was found: list, status, front, export, evaluate, dashboard."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The commands of `ztp` that search: `launch` and `worker`.
-
-Knows how flags become a study's spec, and how a launch ends. Ignores how the search goes.
-"""
+"""The commands of `ztp` that search: `launch` and `worker`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What several commands of `ztp` share: their flags, and how they open the store.
-
-Knows flags. Ignores what commands do with them.
-"""
+"""What several commands of `ztp` share: their flags, and how they open the store."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The command of `ztp` that stays: `serve`.
-
-Knows flags. Ignores what is served.
-"""
+"""The command of `ztp` that stays: `serve`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The command `ztp visualize`: which patches of an image survive under a configuration.
-
-Knows which flags go together. Ignores how survivors are found and drawn.
-"""
+"""The command `ztp visualize`: which patches of an image survive under a configuration."""
 
 from __future__ import annotations
 

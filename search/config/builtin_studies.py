@@ -1,7 +1,4 @@
-"""The studies that ship with the package, by name.
-
-Knows the folder `studies`. Ignores what stands in a study: the help of a command lists the names, and must not wait.
-"""
+"""The studies that ship with the package, by name."""
 
 from __future__ import annotations
 

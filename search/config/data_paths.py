@@ -1,7 +1,4 @@
-"""Paths of image collections as studies name them: a folder, a file, or many files by numbers in braces.
-
-Knows braces, as shells and webdataset have them, and which files are there. Ignores what is in them.
-"""
+"""Paths of image collections as studies name them: a folder, a file, or many files by numbers in braces."""
 
 from __future__ import annotations
 

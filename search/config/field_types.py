@@ -1,7 +1,4 @@
-"""Types of a study's fields that pydantic has not: durations with units, and pairs of a low and a high end.
-
-Knows their rules and how these are said. Ignores which fields there are.
-"""
+"""Types of a study's fields that pydantic has not: durations with units, and pairs of a low and a high end."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The rules of `space.options`: for each method, the values that a search tries of its options.
-
-Knows METHODS. Ignores the rest of a study.
-"""
+"""The rules of `space.options`: for each method, the values that a search tries of its options."""
 
 from __future__ import annotations
 

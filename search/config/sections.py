@@ -1,7 +1,6 @@
 """The sections of a study's YAML, one frozen model each, with the rules that need no model and no file.
 
-Knows fields, defaults and ranges. Ignores files, Optuna and backbones: a rule that needs the number of blocks
-stands in `search.config.space`. The section `sampler` stands with its table in `search.samplers.registry`.
+The section `sampler` stands with its table in `search.samplers.registry`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The study YAML as one frozen `StudySpec`: read, checked, compared.
 
-Knows YAML and the built-in studies. The rules of each field stand in `search.config.sections`, how to say that one is
-broken in `search.config.validation_messages`. Ignores models, images and SQL.
+The rules of each field stand in `search.config.sections`, how to say that one is broken in
+`search.config.validation_messages`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What is wrong with a study, in a sentence that names field, rule, value and remedy.
-
-Knows pydantic's errors. Ignores which fields there are, but for a few words about some.
-"""
+"""What is wrong with a study, in a sentence that names field, rule, value and remedy."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What is found out once a study and then fixed, and the first of these facts: the number format.
-
-Knows models, splits and clocks. Ignores schedules, studies' limits and SQL.
-"""
+"""What is found out once a study and then fixed, and the first of these facts: the number format."""
 
 from __future__ import annotations
 

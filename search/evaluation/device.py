@@ -1,7 +1,4 @@
-"""The device and number format that a study runs in: chosen once, recorded, the same for every trial.
-
-Knows torch's devices. Ignores images, schedules and SQL.
-"""
+"""The device and number format that a study runs in: chosen once, recorded, the same for every trial."""
 
 from __future__ import annotations
 

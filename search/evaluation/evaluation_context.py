@@ -1,7 +1,7 @@
 """What schedules of one study run on: backbone, images, device, number format; and the facts found out about them.
 
 The facts that must be the same for every trial (`Calibration`) are found out once, by whoever launches the study, and
-kept with it. Knows models, splits, profiles and clocks. Ignores trials, Optuna and SQL.
+kept with it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The zero-shot evaluator: which images of a split a schedule gets right.
-
-Knows PrunedViT and splits. Ignores studies, clocks and SQL.
-"""
+"""The zero-shot evaluator: which images of a split a schedule gets right."""
 
 from __future__ import annotations
 

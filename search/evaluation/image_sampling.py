@@ -3,8 +3,6 @@
 Three quarters of all answers that pruning changes are on the fifth of the images with the smallest dense margin
 (top-1 minus top-2 probability). Drawn more often, and weighted for it, they make the same estimate from fewer
 images. One order for all schedules of a study: differences are paired on the same images, and the prefix cache holds.
-
-Knows arrays. Ignores models and schedules.
 """
 
 from __future__ import annotations

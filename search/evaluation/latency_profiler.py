@@ -1,10 +1,9 @@
 """Taking a latency profile: one block at a grid of token counts, bare and with each method's stage.
 
 Done once a study. A block that runs again and again finds its weights and tokens in the cache, which it does not in the
-midst of a model; so both parts are then scaled to what whole models take: blocks by the dense one, stages by the
-median over kinds of one typical schedule each. (What one kind's stages take in a whole model is a small difference of
-two large times: scaled by itself alone, a kind came out as free as often as at twice its cost.) Knows PrunedViT and
-clocks. Ignores what the profile is used for.
+midst of a model; so both parts are then scaled to what whole models take: blocks by the dense one, stages by the median
+over kinds of one typical schedule each. (What one kind's stages take in a whole model is a small difference of two
+large times: scaled by itself alone, a kind came out as free as often as at twice its cost.)
 """
 
 from __future__ import annotations

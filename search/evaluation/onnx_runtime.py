@@ -1,7 +1,7 @@
 """Schedules in ONNX Runtime: exported, opened and run on this machine's CPU, in float32.
 
 Sessions take as many threads as torch, and do not spin while they wait: two of them take turns in a timing, and the one
-that waits must not keep a core from the one that runs. Knows onnxruntime, an optional package. Ignores studies and SQL.
+that waits must not keep a core from the one that runs.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The prefix cache: what the blocks before the first stage give, kept for the next schedule.
 
-Those blocks are the dense model's, whatever the schedule, and the batches are the same in every trial; so their
-output is computed once and a trial starts at its first stage. Knows tensors and bytes. Ignores models.
+Those blocks are the dense model's, whatever the schedule, and the batches are the same in every trial; so their output
+is computed once and a trial starts at its first stage.
 """
 
 from __future__ import annotations

@@ -22,8 +22,6 @@ on the order a little; complete trials do not.
 Sources: Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting", JRSS-B 86 (2024);
 Shekhar, Xu, Lipton, Liang and Ramdas, "Risk-limiting financial audits via weighted sampling without replacement",
 UAI 2023.
-
-Knows arrays. Ignores models, studies and SQL.
 """
 
 from __future__ import annotations
@@ -36,13 +34,13 @@ from numpy.typing import NDArray
 
 from search.evaluation.image_sampling import Floats, ImageOrder
 
-BETS = np.geomspace(1.0, 32.0, 4)  # times the gain that they suit best; most are capped by CAUTION anyway
+BETS = np.geomspace(1.0, 32.0, 4)  # times the gain that they suit best; most are capped by MAX_BET_SHARE anyway
 MAX_BET_SHARE = 0.75  # a bet risks at most this share of its wealth on one image
 LEVEL = 0.05  # of the intervals
 PRECISION = 1e-4  # of the intervals' ends
 ROUNDING = 1e-6  # images: 0.07 * 100 is more than 7 in floating point
 
-CHECK_GROWTH = 1.05  # each look is at this many times the images of the look before; looking costs time, not certainty
+CHECK_GROWTH = 1.05  # each check is at this many times the images of the one before; checking costs time, not certainty
 
 Bits = NDArray[np.bool_]
 
@@ -74,17 +72,17 @@ class SequentialTest:
         """start: images for which the schedule was chosen; they count, but are no evidence."""
         self._order, self._start = order, start
         requirements = race.requirements if race and race.alpha else ()
-        self._hurdles = [(requirement.rival[order.positions], requirement.gain) for requirement in requirements]
+        self._requirements = [(requirement.rival[order.positions], requirement.gain) for requirement in requirements]
         self._alpha = race.alpha / len(requirements) if race and requirements else 0.0
         self._next_look = 0.0
 
     def may_go_on(self, seen: Bits) -> bool:
-        """Whether all hurdles may still be taken. seen: correctness of the images so far, in the race's order."""
+        """Whether all requirements may still be met. seen: correctness of the images so far, in the race's order."""
         if len(seen) < self._next_look:
             return True
         self._next_look = CHECK_GROWTH * len(seen)
         return not any(
-            is_futile(self._order, seen, rival, gain, self._alpha, self._start) for rival, gain in self._hurdles
+            is_futile(self._order, seen, rival, gain, self._alpha, self._start) for rival, gain in self._requirements
         )
 
 

@@ -7,8 +7,6 @@ variance that is left when the dense model alone predicts.
 
 Source: Sarndal, Swensson and Wretman, "Model Assisted Survey Sampling", 1992, chapter 6 (the regression estimator);
 Hoerl and Kennard, "Ridge regression", Technometrics 12 (1970), for the weights.
-
-Knows arrays. Ignores models and schedules.
 """
 
 from __future__ import annotations

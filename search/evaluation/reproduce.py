@@ -1,7 +1,4 @@
-"""Measure an exported configuration again, on the same images and in the same number format.
-
-Knows configurations and the bench's parts. Ignores studies and SQL.
-"""
+"""Measure an exported configuration again, on the same images and in the same number format."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Measuring schedules for one study: accuracy on its images, throughput on its device.
-
-Knows the rest of this layer. Ignores Optuna and SQL.
-"""
+"""Measuring schedules for one study: accuracy on its images, throughput on its device."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Measured throughput: a schedule against the dense model, interleaved in one run.
 
-A machine's speed drifts by tens of percent within minutes, so a speed alone says little. Here dense and pruned
-passes alternate, and what counts is the median of the pairs' ratios. Knows PrunedViT and clocks.
+A machine's speed drifts by tens of percent within minutes, so a speed alone says little. Here dense and pruned passes
+alternate, and what counts is the median of the pairs' ratios.
 """
 
 from __future__ import annotations

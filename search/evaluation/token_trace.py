@@ -1,7 +1,4 @@
-"""Which patches of an image survive each stage of a schedule, and what the model answers with and without pruning.
-
-Knows PrunedViT, images and configurations. Ignores how survivors are drawn.
-"""
+"""Which patches of an image survive each stage of a schedule, and what the model answers with and without pruning."""
 
 from __future__ import annotations
 

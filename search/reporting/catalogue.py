@@ -1,7 +1,4 @@
-"""timm's models as a table: those that can be pruned, and why others cannot.
-
-Knows the catalogue's rows. Ignores how they were found out.
-"""
+"""timm's models as a table: those that can be pruned, and why others cannot."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A comparison of methods as a table, as CSV, and as what one reads while it runs.
-
-Knows the record of a comparison and how a terminal shows it. Ignores how it was measured, and pictures.
-"""
+"""A comparison of methods as a table, as CSV, and as what one reads while it runs."""
 
 from __future__ import annotations
 

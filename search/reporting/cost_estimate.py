@@ -1,7 +1,4 @@
-"""A dry run for a terminal: what a study would take, a line per fact.
-
-Knows the forecast and how numbers are worded. Ignores how it is made.
-"""
+"""A dry run for a terminal: what a study would take, a line per fact."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""`ztp doctor`: is this machine fit to search, and its database to be searched on; what to do if not.
-
-Knows installed packages, cores, memory and disks, and how findings are shown. Ignores the database: `health` knows it.
-"""
+"""`ztp doctor`: is this machine fit to search, and its database to be searched on; what to do if not."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""From a front and the user's limits to one configuration.
-
-Knows which point the limits choose and what the exported YAML says of it. Ignores SQL and the running of models.
-"""
+"""From a front and the user's limits to one configuration."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""How numbers are worded wherever a person reads them: the terminal, the plots, the dashboard's notes.
-
-Knows records and their units. Ignores where the words end up.
-"""
+"""How numbers are worded wherever a person reads them: the terminal, the plots, the dashboard's notes."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """What one sees while a study runs: trials done, rate, time left, front size, best point within the budget.
 
-Knows `Progress` and stderr. Ignores who sends the progress. On a terminal it is one display that is redrawn, else
-plain lines, for logs.
+On a terminal it is one display that is redrawn, else plain lines, for logs.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What the terminal, the API and a client all look up: the front that must be there, the point that limits choose.
-
-Knows the questions and their refusals. Ignores who answers: a store, or a server that stands in for one.
-"""
+"""What the terminal, the API and a client all look up: the front that must be there, the point that limits choose."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A front as a table, as JSON and as CSV; a configuration measured again beside what it promised.
-
-Knows the records and how a terminal shows them. Ignores where they come from, and pictures.
-"""
+"""A front as a table, as JSON and as CSV; a configuration measured again beside what it promised."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Studies as a list, and one by one: state, progress, what was asked for and where it ran.
-
-Knows the records. Ignores fronts beyond their best point.
-"""
+"""Studies as a list, and one by one: state, progress, what was asked for and where it ran."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What a study would take, without evaluating anything: its costs by arithmetic, its time by a short latency profile.
 
 Works where neither the weights nor the images are: speed does not depend on what they hold, so random weights and noise
-serve. Knows the bench. Ignores storages, Optuna's trials and how the forecast is shown.
+serve.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How many cores this process may use, and how workers share them. Ignores what they are used for."""
+"""How many cores this process may use, and how workers share them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Whether a study's limits can be kept at all on its backbone, found out before any trial.
-
-Knows the bench and the study's space. Ignores stores.
-"""
+"""Whether a study's limits can be kept at all on its backbone, found out before any trial."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The thread beside a worker: says that it lives, looks after others that died, ends one that hangs.
-
-Knows clocks. Ignores what a trial is: it calls the store to beat, and the worker's own functions for the rest.
-"""
+"""The thread beside a worker: says that it lives, looks after others that died, ends one that hangs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Whether this process leads a study: one over all machines does, by a lease that it renews.
-
-Knows the store's leases and clocks. Ignores what a leader does.
-"""
+"""Whether this process leads a study: one over all machines does, by a lease that it renews."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
 """Workers on a Ray cluster that runs already: started, watched, and started again where they die.
 
-Knows Ray's tasks and what becomes of them when a process or a node dies. Ignores trials: what a dead worker held goes
-to another by its lease, long before Ray notices that a node is gone.
-
 Every node needs this package, the study's images and weights at the same paths, and the database by the same URL.
 """
 

@@ -1,8 +1,4 @@
-"""When a worker whose process died is started again: one rule for all engines.
-
-Knows clocks. Ignores what a worker is, and why it died: chance ends some process now and then, and only what ends one
-worker again and again is no chance.
-"""
+"""When a worker whose process died is started again: one rule for all engines."""
 
 from __future__ import annotations
 

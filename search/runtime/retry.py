@@ -1,6 +1,5 @@
 """Waiting for a database that does not answer: exponential backoff with jitter, for a configured time.
 
-Knows which errors may pass, ours and those of Optuna's storage. Ignores what the calls do.
 Invariant: a call is repeated as a whole, so only calls may be given here that do nothing when they are made twice.
 """
 

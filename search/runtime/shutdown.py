@@ -1,7 +1,7 @@
 """SIGTERM and SIGINT: the trial is handed back, and the process is gone within ten seconds.
 
-Knows signals. Ignores what is handed back: both arrive as KeyboardInterrupt where the work is done. Python runs a
-handler only between two of its own instructions; a call into a library that takes longer is not waited for.
+Python runs a handler only between two of its own instructions; a call into a library that takes longer is not waited
+for.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Keeps a number of local worker processes going, each of which takes whatever study is open.
-
-Knows processes. Ignores studies and trials: the workers find them in the store.
-"""
+"""Keeps a number of local worker processes going, each of which takes whatever study is open."""
 
 from __future__ import annotations
 

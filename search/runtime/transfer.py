@@ -1,7 +1,6 @@
 """What other studies of the store found out, for a new study to take over what holds for it too.
 
 A latency profile is taken over only where its own study has shown it to be right, by the measured speed of finalists.
-Knows records. Ignores what facts depend on: see `search.evaluation.evaluation_context`.
 """
 
 from __future__ import annotations

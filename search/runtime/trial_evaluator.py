@@ -1,7 +1,4 @@
-"""How a worker measures a proposal: only what is not known yet, against the front as it is, and within a time limit.
-
-Knows the bench and what the store holds. Ignores slots, Optuna and what becomes of a measurement.
-"""
+"""How a worker measures a proposal: only what is not known yet, against the front as it is, and within a time limit."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Attempts at a trial that fail: what kind of failure it is, how long one may take, when to stop trying.
-
-Knows exceptions. Ignores what is done about them.
-"""
+"""Attempts at a trial that fail: what kind of failure it is, how long one may take, when to stop trying."""
 
 from __future__ import annotations
 

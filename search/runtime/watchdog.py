@@ -1,7 +1,4 @@
-"""Calls to a database that hangs: it neither answers nor refuses, and the drivers' own limits see nothing wrong.
-
-Knows threads and clocks. Ignores what the calls do.
-"""
+"""Calls to a database that hangs: it neither answers nor refuses, and the drivers' own limits see nothing wrong."""
 
 from __future__ import annotations
 

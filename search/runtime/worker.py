@@ -1,7 +1,6 @@
 """One worker: takes trials of a study until its budget is spent.
 
-Knows trials, slots and the store. Ignores how many other workers there are: the budget is exact because slots are
-reserved in the store. How a trial is measured: see `search.runtime.trial_evaluator`.
+How a trial is measured: see `search.runtime.trial_evaluator`.
 
 What can go wrong with a trial: its worker dies, its evaluation raises or takes too long, its database goes away, it
 is asked to stop. None of it loses or doubles a trial: see `_fill`.

@@ -1,7 +1,4 @@
-"""What a worker process of one study runs: trials, from any machine, until the budget is spent.
-
-Knows states of studies. Ignores how a trial is done.
-"""
+"""What a worker process of one study runs: trials, from any machine, until the budget is spent."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """How workers are started: one row in ENGINES per way.
 
 An engine gets the study's name, the store's URL and a count, keeps that many workers going until they have ended,
-starting those again that die, and calls `watch` about once a second meanwhile. Knows processes. Ignores trials.
+starting those again that die, and calls `watch` about once a second meanwhile.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What a worker's environment says: how often it beats, and how long it waits for a database that is gone.
-
-Knows two variables, their defaults and their ranges. Ignores who uses them.
-"""
+"""What a worker's environment says: how often it beats, and how long it waits for a database that is gone."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """How much area a candidate is expected to add to a front of accuracy and speed-up, its speed-up being known.
 
 Source: Emmerich, Giannakoglou and Naujoks, "Single- and multiobjective evolutionary optimization assisted by Gaussian
-random field metamodels", IEEE TEVC 10 (2006), with one objective certain. Knows arrays. Ignores schedules.
+random field metamodels", IEEE TEVC 10 (2006), with one objective certain.
 """
 
 from __future__ import annotations

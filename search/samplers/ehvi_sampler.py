@@ -13,8 +13,6 @@ for, so that other workers and a resumed study know them, too.
 
 Sources: Swersky, Snoek and Adams, "Freeze-thaw Bayesian optimization", arXiv 1406.3896, for going on with whatever is
 the most promising now.
-
-Knows Optuna's sampler interface, spaces and a cost function. Ignores models and images.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """The table of samplers: name -> Optuna sampler, always explicit, always seeded.
 
-Knows Optuna's samplers, which load on first use (0.3 s) so that reading a study stays quick. Ignores what is
-sampled. To add a sampler: write a factory, add a row and its name to `SAMPLER_NAMES`, and run `pytest
+To add a sampler: write a factory, add a row and its name to `SAMPLER_NAMES`, and run `pytest
 tests/samplers/test_registry.py`.
 
 A trial's constraints (`trial.set_constraint`, feasible when <= 0) are read by the samplers themselves.

@@ -1,7 +1,4 @@
-"""What a sampler has been told of schedules: by trials that ended, and by probes that were taken for them.
-
-Knows Optuna's trials and the problem. Ignores how proposals are made.
-"""
+"""What a sampler has been told of schedules: by trials that ended, and by probes that were taken for them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What a sampler may know of a study: its space, what a schedule costs, and how trials ended.
-
-Knows schedules. Ignores Optuna's samplers and how anything is measured.
-"""
+"""What a sampler may know of a study: its space, what a schedule costs, and how trials ended."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """A Gaussian process over schedules: what accuracy to expect of one that was not measured, and how sure that is.
 
 Source: Rasmussen and Williams, "Gaussian Processes for Machine Learning", 2006, chapters 2 and 5 (algorithm 2.1).
-Knows arrays. Ignores schedules and Optuna.
 """
 
 from __future__ import annotations

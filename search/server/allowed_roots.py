@@ -1,6 +1,5 @@
 """Which files of this machine a study that came over the network may name: those below the configured folders.
 
-Knows paths. Ignores what the files hold, but for tables that name further files.
 Invariants: links are resolved before anything is compared. A study's own paths and every file that its table names are
 held to the roots when it is created. What links in a folder lead to is found out when the folder is listed: the roots
 travel with the study, and whoever reads its images refuses one that lies outside.

@@ -1,7 +1,4 @@
-"""The web side of `ztp serve` as one ASGI application: routes, errors, access, metrics.
-
-Knows how its parts fit together. Ignores addresses, processes and signals: `server` runs it.
-"""
+"""The web side of `ztp serve` as one ASGI application: routes, errors, access, metrics."""
 
 from __future__ import annotations
 

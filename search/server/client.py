@@ -1,6 +1,5 @@
 """A server in the place of a store: answers what `search.reporting.queries.Reader` asks, by HTTP, and creates studies.
 
-Knows the API's addresses and how its refusals become this project's errors. Ignores what is done with the answers.
 The token comes from ZTP_TOKEN alone.
 """
 

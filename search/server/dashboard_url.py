@@ -1,7 +1,4 @@
-"""Where Optuna Dashboard is for a browser: behind TLS, a proxy or a mapped port, a server cannot know that itself.
-
-Knows the environment. Ignores what listens there.
-"""
+"""Where Optuna Dashboard is for a browser: behind TLS, a proxy or a mapped port, a server cannot know that itself."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""One shape for everything that goes wrong: {"error": {"place": ..., "message": ...}}.
-
-Knows this project's errors and their HTTP codes. Ignores what was asked.
-"""
+"""One shape for everything that goes wrong: {"error": {"place": ..., "message": ...}}."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""What happens to studies, as a stream of server-sent events.
-
-Knows the store and the events' form. Ignores who listens: each listener has its own loop, which looks once a second
-and tells what changed, so events of workers on other machines arrive as well.
-"""
+"""What happens to studies, as a stream of server-sent events."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
 """Examples of what the API answers, for its documentation: all of one study, "deit-small-3g".
 
-Knows plain data. Ignores models; tests hold each example to its own.
 No null stands in an example: FastAPI leaves it out of the document, and the example would lack a field.
 """
 

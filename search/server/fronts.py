@@ -1,7 +1,4 @@
-"""Fronts over HTTP: the contract's JSON, whole records, history, single evaluations, and the export.
-
-Knows routes. Ignores how a point is chosen: `search.reporting.export` does that for the command line as well.
-"""
+"""Fronts over HTTP: the contract's JSON, whole records, history, single evaluations, and the export."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The front page: studies, their state and progress, their fronts as plots; and the login form before it.
-
-Knows templates. Ignores how it stays up to date: `page/app.js` fetches a card again when an event tells of its study.
-"""
+"""The front page: studies, their state and progress, their fronts as plots; and the login form before it."""
 
 from __future__ import annotations
 

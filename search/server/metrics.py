@@ -1,7 +1,4 @@
-"""Metrics for Prometheus: requests as they are answered, studies as they stand when somebody asks.
-
-Knows Prometheus' client and the store. Ignores routes.
-"""
+"""Metrics for Prometheus: requests as they are answered, studies as they stand when somebody asks."""
 
 from __future__ import annotations
 

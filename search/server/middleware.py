@@ -1,7 +1,4 @@
-"""What every request passes before a route sees it: the gate, the bound on its body, and a stopwatch.
-
-Knows ASGI. Ignores routes, but for the name by which a metric counts them.
-"""
+"""What every request passes before a route sees it: the gate, the bound on its body, and a stopwatch."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What the API answers, as models: they are its documentation, and every answer is checked against them.
-
-Knows shapes and units. Ignores where the numbers come from.
-"""
+"""What the API answers, as models: they are its documentation, and every answer is checked against them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A study that came as the body of a request: YAML or JSON, parsed strictly, its paths below the data roots.
-
-Knows media types. Ignores how large a body may be (`search.server.middleware`) and what happens to the study.
-"""
+"""A study that came as the body of a request: YAML or JSON, parsed strictly, its paths below the data roots."""
 
 from __future__ import annotations
 

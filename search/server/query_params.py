@@ -1,7 +1,4 @@
-"""Refusing query parameters that an operation does not know: a typo would be answered as if nothing had been asked.
-
-Knows the OpenAPI document. Ignores what parameters mean.
-"""
+"""Refusing query parameters that an operation does not know: a typo would be answered as if nothing had been asked."""
 
 from __future__ import annotations
 

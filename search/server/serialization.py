@@ -1,8 +1,7 @@
 """Records as JSON documents and back: what the API answers, and what a client makes of it.
 
-Knows the records. Ignores the web. Correctness bits stay in the store: nobody outside it needs them.
-On the way back, fields that no record has are left out, for a newer server may have more; one that is missing is a
-KeyError.
+Correctness bits stay in the store: nobody outside it needs them. On the way back, fields that no record has are left
+out, for a newer server may have more; one that is missing is a KeyError.
 """
 
 from __future__ import annotations

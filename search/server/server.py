@@ -1,7 +1,4 @@
-"""`ztp serve` as a process: the API on one port, the dashboard on another, local workers beside them.
-
-Knows addresses, signals and threads. Ignores what is served.
-"""
+"""`ztp serve` as a process: the API on one port, the dashboard on another, local workers beside them."""
 
 from __future__ import annotations
 

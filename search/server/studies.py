@@ -1,7 +1,4 @@
-"""Studies over HTTP: create, list, look at, pause, resume, stop, delete.
-
-Knows routes and states. Ignores fronts, and who does the work: workers read the states between trials.
-"""
+"""Studies over HTTP: create, list, look at, pause, resume, stop, delete."""
 
 from __future__ import annotations
 

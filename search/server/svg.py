@@ -1,8 +1,4 @@
-"""A front as an inline SVG: drawn by the server, coloured by the page's style sheet, light or dark.
-
-Knows `search.reporting.plots.front_plot.Picture`, which the other plots draw as well. Ignores where the points come
-from.
-"""
+"""A front as an inline SVG: drawn by the server, coloured by the page's style sheet, light or dark."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""All SQL of our own, and the records that go through it. Knows nothing of torch."""
+"""All SQL of our own, and the records that go through it."""

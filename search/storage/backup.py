@@ -1,6 +1,5 @@
 """A copy of a whole database while workers write to it, checked before it gets its name.
 
-Knows SQLite's online backup and PostgreSQL's pg_dump. Ignores what the tables mean, but for whether they are ours.
 Invariants: the copy is of one moment; a copy that fails its check is never left under the name that was asked for.
 """
 

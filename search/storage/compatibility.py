@@ -1,10 +1,8 @@
 """Which releases may work on one database: ours by what a study was written with, Optuna by who made its tables.
 
-Knows version numbers. Ignores how tables are changed: `migrations` and Optuna do that.
-Invariants:
-- Optuna 4 and 5 never share a store: 4 writes local times where 5 writes UTC, and does not see 5's constraints;
-- a study that a newer series of ours has written is read, with a warning: it may hold what this one cannot mean.
-  A series is the major version, or 0.minor before 1.0.
+Invariants: - Optuna 4 and 5 never share a store: 4 writes local times where 5 writes UTC, and does not see 5's
+constraints; - a study that a newer series of ours has written is read, with a warning: it may hold what this one cannot
+mean. A series is the major version, or 0.minor before 1.0.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 """A database by its URL: connected with the settings that many processes need, checked, migrated.
 
-Knows SQLAlchemy engines, SQLite's pragmas and Alembic. Ignores what the tables hold.
 Every error that the URL or the database's state causes is an InputError; passwords are never shown.
 """
 

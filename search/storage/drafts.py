@@ -1,8 +1,7 @@
 """Optuna's storage as a worker's sampler sees it: the trial that is being suggested is in memory alone.
 
-Knows the calls that `Study.ask` and samplers make. Ignores what is suggested. Optuna commits a trial, and then each of
-its parameters and of its sampler's attributes; here they are gathered, and `search.storage.trial_queue` writes them at
-once.
+Optuna commits a trial, and then each of its parameters and of its sampler's attributes; here they are gathered, and
+`search.storage.trial_queue` writes them at once.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
 """Evaluations as rows: what was measured of each schedule, once per study.
 
-Knows the evaluation table, and which slot stands for which schedule. Ignores fronts, and when a transaction ends.
-Invariants:
-- a study has one evaluation per schedule key: the first, but for its completion;
-- an evaluation that was stopped before the last image is replaced by the first complete one of its schedule, in
-  place: id and trial stay those of the first. A complete evaluation is never replaced.
+Invariants: - a study has one evaluation per schedule key: the first, but for its completion; - an evaluation that was
+stopped before the last image is replaced by the first complete one of its schedule, in place: id and trial stay those
+of the first. A complete evaluation is never replaced.
 """
 
 from __future__ import annotations

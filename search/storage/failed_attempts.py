@@ -1,6 +1,5 @@
 """Failed attempts at a trial: how many, why, and when a trial is given up on.
 
-Knows the attempt table. Ignores slots, and when a transaction ends.
 Invariant: a trial whose workers died is taken over MOST_DEATHS - 1 times, one that failed by itself is tried
 MOST_ERRORS times; then it is given up on, whatever the order of its attempts.
 """

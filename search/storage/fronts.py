@@ -1,6 +1,5 @@
 """Versions of the front, and how far a study is: what follows from its evaluations.
 
-Knows the evaluation and front tables. Ignores who calls and when a transaction ends.
 Invariants: a front version is never changed once written; the latest version is the front of all feasible evaluations
 that are complete, by the accuracies they are chosen by (`Evaluation.chosen_by`). One that was stopped before the last
 image stands on no front: its accuracy is of the images seen, and those on a front are never replaced (see

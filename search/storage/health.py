@@ -1,6 +1,5 @@
 """Whether a database is fit for studies: reached, its schemas, how fast it writes, its clock, who wrote to it.
 
-Knows SQL and what good numbers are. Ignores this machine's cores and memory, and how findings are shown.
 Invariant: looking leaves nothing behind, also when it is killed half-way.
 """
 

@@ -1,6 +1,5 @@
 """Who leads a study: one process over all machines, which prepares it and confirms its front.
 
-Knows the leader table, and what of a study only its leader writes. Ignores what leading means.
 Invariants: a study has at most one leader; it leads by a lease that it renews, and once the lease is over, or its
 process has ended, another may have it; whoever holds another lease, or none any more, changes nothing.
 """

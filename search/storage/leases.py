@@ -1,6 +1,5 @@
 """The trial budget as rows: a study of N trials has at most N slots, each held by a worker, done, or failed.
 
-Knows the slot table, and which processes of this machine still live. Ignores what a slot's trial measures.
 Invariants: slots are counted and taken under the study's lock, so no number of workers, threads or restarts exceeds N;
 a slot is held by a lease, and whoever holds another lease of it, or none any more, changes nothing.
 """

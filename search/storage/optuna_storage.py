@@ -1,7 +1,6 @@
 """Optuna's side of the store: its storage on the same database, and a study's counterpart there.
 
-Knows Optuna's RDBStorage. Ignores our tables. Loading this module loads Optuna (0.3 s), which commands that only
-read our tables do without: `fronts` imports it late.
+Loading this module loads Optuna (0.3 s), which commands that only read our tables do without: `fronts` imports it late.
 """
 
 from __future__ import annotations

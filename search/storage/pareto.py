@@ -1,6 +1,6 @@
 """From numbers to a front: which points nobody beats, and how much area they cover.
 
-Knows arrays. Ignores what the points are. Both objectives are maximised.
+Both objectives are maximised.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Connections that lay idle are tried before they are used: a server may have dropped them meanwhile.
 
-Knows SQLAlchemy's pool. Ignores what connections are used for. SQLAlchemy's own `pool_pre_ping` asks the server before
-every transaction, which costs as much as a statement; within a trial's few transactions nothing has been idle.
+SQLAlchemy's own `pool_pre_ping` asks the server before every transaction, which costs as much as a statement; within a
+trial's few transactions nothing has been idle.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Which point of a front to name where nothing else is asked: the fastest that is worth its loss, within the budget.
-
-Knows the numbers of points and the limits of a budget. Ignores where both come from: rows or records.
-"""
+"""Which point of a front to name where nothing else is asked: the fastest that is worth its loss, within the budget."""
 
 from __future__ import annotations
 

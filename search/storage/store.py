@@ -1,7 +1,6 @@
 """The store: studies, their trial budget, what was evaluated and the versions of the front.
 
-Knows our tables through `studies`, `evaluations` and `versions`, and Optuna's through `trials`. What leaders do is in
-`leaders`, what workers do with them all the time in `queue`. Ignores how anything is measured.
+What leaders do is in `leaders`, what workers do with them all the time in `queue`.
 
 Invariants, on every database:
 - a method that writes is one transaction: all of it happened or nothing did, also after a kill;

@@ -1,8 +1,4 @@
-"""Studies as rows: their spec, state, origin, and the evaluation time they used.
-
-Knows the study table, and that Optuna has studies of its own in the same database. Ignores slots, evaluations and
-when a transaction ends.
-"""
+"""Studies as rows: their spec, state, origin, and the evaluation time they used."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Our tables, next to Optuna's in the same database. What Optuna has no column for lives here.
 
-Knows columns and keys. Ignores queries. A change here needs a migration in `search/storage/migrations/versions`.
+A change here needs a migration in `search/storage/migrations/versions`.
 
 Numbers that people query by SQL have their own columns; a whole measurement is one JSON document beside them.
 Times are UTC, ISO 8601 text, but for heartbeats: seconds since 1970 by the database's clock.

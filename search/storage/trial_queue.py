@@ -1,8 +1,5 @@
 """The part of a store that workers live on: slots of the trial budget, and the trials they are used for.
 
-Knows slots, evaluations and Optuna's trials, and that a step of a trial is one transaction over all of them: a trial
-runs from the moment a slot is its, and has ended the moment its result is kept. Ignores what a trial measures.
-
 A trial takes three: `reserve`, `start`, `complete`; one that waited takes one more, `take`. After a kill between any
 two of them the slot says what is to be undone, and `lose` or `free` undoes it, again at once.
 """

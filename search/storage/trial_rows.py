@@ -1,7 +1,6 @@
 """Optuna's trials as rows, read and written in the caller's transaction, next to our own.
 
-Knows Optuna's tables by its own models; that they are of this schema is checked when a store is opened. Ignores
-samplers, and when a transaction ends. Loading this module loads Optuna.
+Loading this module loads Optuna.
 
 Invariants, which are Optuna's too, so that both may write the same study at once:
 - a trial's number is the next of its study, given under the lock of the study's row;

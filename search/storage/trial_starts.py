@@ -1,6 +1,6 @@
 """A new trial takes its place: it gets its number, its parameters and its slot.
 
-Knows Optuna's tables and ours. Ignores when a transaction ends. Loading this module loads Optuna.
+Loading this module loads Optuna.
 
 The number is given under the lock of Optuna's study, for which all workers of a study wait, and the lock is held until
 the transaction ends. What a worker does meanwhile is mostly waiting for the next answer, so on PostgreSQL all that

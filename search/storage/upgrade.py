@@ -1,7 +1,7 @@
 """Bring a database to this release: our tables by our migrations, Optuna's by its own.
 
-Knows both version tables. Ignores rows. Opening a store does the same for our tables alone; for Optuna's somebody
-has to ask, as every process of the older release must have ended before.
+Opening a store does the same for our tables alone; for Optuna's somebody has to ask, as every process of the older
+release must have ended before.
 """
 
 from __future__ import annotations

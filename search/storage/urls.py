@@ -1,7 +1,4 @@
-"""Storage URLs and the passwords in them: read from a file, shown to nobody, handed on out of sight.
-
-Knows SQLAlchemy's URLs. Ignores databases.
-"""
+"""Storage URLs and the passwords in them: read from a file, shown to nobody, handed on out of sight."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What takes part in a comparison: which methods under which options, and the schedule that each has at a level.
 
 A level is a keep, the same at every stage, or a cost, which each method is brought as near to as its schedules allow
-without exceeding it. Knows schedules and their FLOPs. Ignores images and clocks.
+without exceeding it.
 """
 
 from __future__ import annotations

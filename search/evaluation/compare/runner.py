@@ -1,7 +1,4 @@
-"""Runs a comparison: every contender at every level answers the same images and is timed against the dense model.
-
-Knows the bench and contenders. Ignores flags and how results look.
-"""
+"""Runs a comparison: every contender at every level answers the same images and is timed against the dense model."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A comparison of pruning methods as a record, and the statistics that judge it.
 
-All rows answered the same images, so differences are paired: only images that one of two rows has right and the
-other wrong can tell them apart. Knows numbers. Ignores models, images and how a table looks.
+All rows answered the same images, so differences are paired: only images that one of two rows has right and the other
+wrong can tell them apart.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """What is wrong with a comparison, found before weights are loaded and images decoded: all of it, not the first.
 
-A backbone without values in its weights says all that costs, blocks and images need. Knows how a comparison is lined
-up. Ignores clocks.
+A backbone without values in its weights says all that costs, blocks and images need.
 """
 
 from __future__ import annotations

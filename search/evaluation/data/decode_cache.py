@@ -1,8 +1,7 @@
 """Decoded images on disk: a split is decoded once, whichever study asks and however often it is launched or killed.
 
-The pixels are one file mapped into memory, so that 50,000 images need no memory of their own. Two processes that ask
-at once decode once: the second waits. One that dies leaves what it decoded to the next. Knows the cache and processes
-that decode. Ignores labels and models.
+The pixels are one file mapped into memory, so that 50,000 images need no memory of their own. Two processes that ask at
+once decode once: the second waits. One that dies leaves what it decoded to the next.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Where decoded images are kept on disk, how much that is, and how it is given back.
 
 One split is an entry of three files: KEY.npy (pixels, uint8 [images, C, H, W]), KEY.state (a byte an image: what is
-known of it) and KEY.lock (held by the process that decodes). Entries that nobody used for UNUSED_DAYS are removed
-when another is begun; `ztp cache --clear` removes all. Knows files. Ignores images and splits.
+known of it) and KEY.lock (held by the process that decodes). Entries that nobody used for UNUSED_DAYS are removed when
+another is begun; `ztp cache --clear` removes all.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Processes that decode: each writes its images' pixels straight into the cache's file, and tells how it went.
 
 Processes are spawned, since torch's threads do not survive a fork. Starting one takes seconds (it imports torch and
-timm), so few images are decoded in the process that asks. Knows processes. Ignores what decodes, and the cache's state.
+timm), so few images are decoded in the process that asks.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Class names to the class indices of a backbone: ImageNet's own table where the backbone has its classes.
-
-Knows timm's table of WordNet ids and lemmas. Ignores where labels come from.
-"""
+"""Class names to the class indices of a backbone: ImageNet's own table where the backbone has its classes."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""timm's own evaluation transform of a backbone, up to uint8 pixels: normalisation comes after the cache.
-
-Knows timm and Pillow. Ignores files.
-"""
+"""timm's own evaluation transform of a backbone, up to uint8 pixels: normalisation comes after the cache."""
 
 from __future__ import annotations
 

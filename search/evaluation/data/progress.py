@@ -1,7 +1,4 @@
-"""What one sees while images are decoded: a bar on a terminal, plain lines in a log. Both on stderr.
-
-Knows rich and stderr. Ignores images.
-"""
+"""What one sees while images are decoded: a bar on a terminal, plain lines in a log. Both on stderr."""
 
 from __future__ import annotations
 

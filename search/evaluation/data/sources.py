@@ -1,7 +1,6 @@
 """Where labelled images come from, as the splits see it: a collection on disk, or the bundled demo.
 
-A source lists its images without decoding them. Knows readers, classes and preprocessing. Ignores splits, caches and
-accuracy.
+A source lists its images without decoding them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The two splits of a study's images: which image is in which, decoded once, served in batches.
 
-The search split is what trials see; the confirm split is kept for finalists. Knows sources. Ignores models.
+The search split is what trials see; the confirm split is kept for finalists.
 """
 
 from __future__ import annotations

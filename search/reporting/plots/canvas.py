@@ -1,7 +1,7 @@
 """What all pictures share: colours, axes, and files of two kinds, PNG by matplotlib and HTML by plotly.
 
-Knows how a picture looks and is written. Ignores what it shows. matplotlib and plotly load when a picture is asked
-for (a second, and most commands need none). No global state: matplotlib's object interface, no pyplot.
+matplotlib and plotly load when a picture is asked for (a second, and most commands need none). No global state:
+matplotlib's object interface, no pyplot.
 """
 
 from __future__ import annotations

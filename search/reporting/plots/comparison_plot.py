@@ -1,7 +1,4 @@
-"""The picture of a comparison: accuracy over cost and over measured speed, one line a method.
-
-Knows what it shows and says. Ignores files.
-"""
+"""The picture of a comparison: accuracy over cost and over measured speed, one line a method."""
 
 from __future__ import annotations
 

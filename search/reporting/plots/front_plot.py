@@ -1,7 +1,7 @@
 """Pictures of a front: PNG by matplotlib, HTML by plotly, from the same points.
 
-Knows what a front's picture shows and says. Ignores the store. matplotlib and plotly load when a picture is asked
-for (a second, and most commands need none). No global state: matplotlib's object interface, no pyplot.
+matplotlib and plotly load when a picture is asked for (a second, and most commands need none). No global state:
+matplotlib's object interface, no pyplot.
 """
 
 from __future__ import annotations

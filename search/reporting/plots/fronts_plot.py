@@ -3,7 +3,7 @@
 What may be compared depends on the studies. Accuracy is absolute if all were measured on the same images, else in
 points over each study's own dense model. Speed is in images per second where backbones differ on one machine, for a
 smaller backbone is a rival of a pruned one; else it is the speed-up over each study's own dense model. The axes say
-which. Knows fronts. Ignores the store.
+which.
 """
 
 from __future__ import annotations

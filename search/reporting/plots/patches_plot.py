@@ -1,7 +1,7 @@
 """A contact sheet of the patches that survive: a row an image, the image itself, then what is left after each stage.
 
-Dropped patches fade to pale blue; a patch that others were merged into has a frame, the thicker the more it
-stands for. Under each row the answers with and without pruning. Knows pixels. Ignores models and files.
+Dropped patches fade to pale blue; a patch that others were merged into has a frame, the thicker the more it stands for.
+Under each row the answers with and without pruning.
 """
 
 from __future__ import annotations

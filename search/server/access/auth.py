@@ -1,7 +1,5 @@
 """Whether one request may pass: by its method, path and headers, and by the wrong tokens that were shown lately.
 
-Knows the rules of access. Ignores which server asks: the API's (ASGI) and the dashboard's (WSGI) both do.
-
 Rules:
 - health is open, and so is the login form where there is a token;
 - with a token, everything else needs it: `Authorization: Bearer TOKEN`, or the cookie that the form sets;

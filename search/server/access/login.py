@@ -1,7 +1,4 @@
-"""The form by which a browser shows the token once, and the cookie that it keeps then.
-
-Knows HTML and cookies. Ignores which server shows the form.
-"""
+"""The form by which a browser shows the token once, and the cookie that it keeps then."""
 
 from __future__ import annotations
 

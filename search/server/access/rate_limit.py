@@ -1,7 +1,5 @@
 """How many wrong tokens were shown lately, by each address and by all together, and who has to wait for it.
 
-Knows clocks and addresses. Ignores where a token is shown: in a header or in the form.
-
 Rules:
 - who has to wait is answered without a look at the token, or waiting would not slow a guess down;
 - such an answer counts for nothing, so the wait is over after the time that it names, whoever goes on trying;

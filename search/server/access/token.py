@@ -1,6 +1,6 @@
 """The token that opens a server: where it comes from, and whether what somebody shows is it.
 
-Knows the environment and files. Ignores the web. A token is never a command-line value: others can read those.
+A token is never a command-line value: others can read those.
 """
 
 from __future__ import annotations

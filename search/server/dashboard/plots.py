@@ -1,7 +1,7 @@
 """The dashboard's artifact store: pictures of fronts and of surviving patches, drawn when somebody looks at them.
 
-Knows the store and which picture an id names. Ignores Optuna. Nothing is stored: a study that runs is drawn as it is
-now. Patches need the backbone and the images; where this machine does not have them, the picture says so.
+Nothing is stored: a study that runs is drawn as it is now. Patches need the backbone and the images; where this machine
+does not have them, the picture says so.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Optuna's storage as the dashboard should see it: with our constraints, our notes and our pictures, and read-only.
 
-Knows Optuna's storage interface and the store. Ignores the web. Optuna Dashboard overlooks `trial.set_constraint`
-(it reads an attribute of older versions), and its notes and plots are attributes that somebody has to write. This
-adapter adds all of it while reading: nothing is written, and a running study is shown as it is now.
+Optuna Dashboard overlooks `trial.set_constraint` (it reads an attribute of older versions), and its notes and plots are
+attributes that somebody has to write. This adapter adds all of it while reading: nothing is written, and a running
+study is shown as it is now.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Optuna Dashboard over the store, read-only.
-
-Knows WSGI and the dashboard's addresses. Ignores what the pages hold: `reader` and `notes` do that.
-"""
+"""Optuna Dashboard over the store, read-only."""
 
 from __future__ import annotations
 

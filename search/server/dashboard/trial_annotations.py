@@ -1,8 +1,4 @@
-"""What Optuna Dashboard shows of a front: notes in Markdown and a plot, as the study attributes that it reads.
-
-Knows the dashboard's attribute names, none of which it documents, so a test reads them back through its own functions.
-Ignores the storage and the web.
-"""
+"""What Optuna Dashboard shows of a front: notes in Markdown and a plot, as the study attributes that it reads."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The dashboard behind the same rule as the API: a WSGI application that asks the gate first.
-
-Knows WSGI and the gate. Ignores what the dashboard shows.
-"""
+"""The dashboard behind the same rule as the API: a WSGI application that asks the gate first."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Readers of image collections, one file each, and the table of which form of `data.path` is whose.
 
-To add a form: one file with a class of `base.Reader`'s invariants, and a row here. Knows paths. Ignores what is inside.
+To add a form: one file with a class of `base.Reader`'s invariants, and a row here.
 """
 
 from __future__ import annotations

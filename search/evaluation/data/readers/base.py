@@ -1,7 +1,4 @@
-"""What a reader of image collections is: it lists the images without decoding any, then opens them one by one.
-
-Knows the interface and what readers share. Ignores models, preprocessing and which labels a backbone can use.
-"""
+"""What a reader of image collections is: it lists the images without decoding any, then opens them one by one."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A table of image paths and labels: .csv, .tsv or .parquet. Paths are relative to the table's folder.
 
-Knows columns and rows. Ignores what the labels mean. Images inside the table are `parquet.py`'s.
+Images inside the table are `parquet.py`'s.
 """
 
 from __future__ import annotations

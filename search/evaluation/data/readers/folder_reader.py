@@ -1,7 +1,4 @@
-"""A folder of image files: one sub-folder per class (ImageFolder layout), or no labels at all.
-
-Knows folders. Ignores what the sub-folders' names mean.
-"""
+"""A folder of image files: one sub-folder per class (ImageFolder layout), or no labels at all."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """IDX files, the format of MNIST and its kin: grey images in one file, labels in another, each perhaps gzipped.
 
-Format: two zero bytes, the element type (8: unsigned byte), the number of dimensions, each dimension as a
-big-endian 32-bit integer, then the elements. Knows this format. Ignores what the labels mean.
+Format: two zero bytes, the element type (8: unsigned byte), the number of dimensions, each dimension as a big-endian
+32-bit integer, then the elements.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 An image column is a struct of `bytes` and `path`, or plain bytes; a path column is text. Class names stand in the
 metadata that Hugging Face writes (`huggingface` -> features -> names). A row group is read as a whole when one of its
 images is opened, so a reader needs the memory of one row group (some ten MB as Hugging Face writes them).
-Knows parquet files. Ignores what the labels mean.
 """
 
 from __future__ import annotations

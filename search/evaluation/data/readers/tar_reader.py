@@ -1,8 +1,8 @@
 """Tar shards in webdataset's style: key.jpg (or .png, .webp, ...) with key.cls or key.json beside it.
 
-A sample's key is its path up to the first dot of the file's name. `.cls` holds a class index or name; `.json` an
-object with `label`, `cls`, `class` or the like. Images are read where they stand, by offset, so compressed archives
-are refused. Knows tar files. Ignores what the labels mean.
+A sample's key is its path up to the first dot of the file's name. `.cls` holds a class index or name; `.json` an object
+with `label`, `cls`, `class` or the like. Images are read where they stand, by offset, so compressed archives are
+refused.
 """
 
 from __future__ import annotations
