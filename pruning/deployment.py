@@ -102,7 +102,7 @@ def check_exporter() -> None:
     if missing:
         raise DeploymentError(
             f"ONNX export needs the packages {' and '.join(NEEDED)}, got no {' and no '.join(missing)}; "
-            "pip install zero-tprune-search[onnx]"
+            "pip install 'zero-tprune-search[onnx]'"
         )
 
 

@@ -115,11 +115,12 @@ def _launch_there(spec: StudySpec, server: str) -> None:
 
 
 def _launch_here(spec: StudySpec, storage: str) -> None:
-    from search.config.spec import check_files
-    from search.storage.database import parse_url
+    from search.config.spec import check_files, check_packages
+    from search.storage.database import open_engine, parse_url
 
     check_files(spec)
-    parse_url(storage)
+    check_packages(spec)
+    open_engine(parse_url(storage)).dispose()  # loads the driver, and does not connect
     _run(spec, storage)
 
     from search.reporting.export import next_commands

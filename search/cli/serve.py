@@ -9,6 +9,7 @@ import typer
 
 from search.cli.options import DEFAULT_STORAGE, Storage, TokenFile, whole
 from search.errors import InputError
+from search.extras import check_extra
 
 MAX_WORKERS = 256
 
@@ -34,6 +35,7 @@ def serve(
     from search.server.access.token import check_host, read_token
     from search.server.dashboard_url import read_dashboard_url
 
+    check_extra("ztp serve", "serve")
     if not 0 <= workers <= MAX_WORKERS:
         raise InputError(f"--workers must be in 0..{MAX_WORKERS}, got {workers}")
     token = read_token(token_file)

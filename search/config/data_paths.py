@@ -12,9 +12,10 @@ from search.errors import InputError
 BRACES = re.compile(r"\{([^{}]*)\}")
 RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
+PARQUET = "parquet files"
 FORMS = {  # of files: what they are, and how one tells by the end of the name
     "tar shards": (".tar",),
-    "parquet files": (".parquet",),
+    PARQUET: (".parquet",),
     "IDX files of images": ("idx3-ubyte", "idx3.ubyte", "idx3-ubyte.gz", "idx3.ubyte.gz"),
     "a table of paths and labels": (".csv", ".tsv"),
 }

@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from pruning.yaml_io import parse_yaml, read_yaml
 from search.config.builtin_studies import builtin_names
-from search.config.data_paths import expand, form_of
+from search.config.data_paths import PARQUET, expand, form_of
 from search.config.sections import (
     DEMO,
     WEIGHTS,
@@ -32,6 +32,7 @@ from search.config.sections import (
 )
 from search.config.validation_messages import explain, near
 from search.errors import InputError
+from search.extras import check_extra
 
 __all__ = [
     "BackboneSpec",
@@ -45,6 +46,7 @@ __all__ = [
     "StudySpec",
     "builtin_names",
     "check_files",
+    "check_packages",
     "continued_spec",
     "differences",
     "make_spec",
@@ -173,6 +175,16 @@ def check_files(spec: StudySpec) -> None:
             f"{spec.name}: backbone.weights must be pretrained, random or an existing .safetensors or .pth file, "
             f"got {weights!r}; check the path"
         )
+
+
+def check_packages(spec: StudySpec) -> None:
+    """Refuse what needs a package that is not installed here; workers of other machines may have it."""
+    if spec.objectives.throughput == "onnxruntime":
+        check_extra(f"{spec.name}: objectives.throughput onnxruntime", "onnx")
+    if spec.runtime.engine == "ray":
+        check_extra(f"{spec.name}: runtime.engine ray", "ray")
+    if spec.data.path is not None and form_of(expand(spec.data.path)[0]) == PARQUET:
+        check_extra(f"{spec.name}: data.path {spec.data.path}", "parquet")
 
 
 def differences(stored: StudySpec, wanted: StudySpec) -> list[str]:

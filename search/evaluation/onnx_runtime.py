@@ -6,7 +6,6 @@ that waits must not keep a core from the one that runs.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,7 +16,6 @@ from torch import Tensor, nn
 from pruning.deployment import to_onnx
 from pruning.model import PrunedViT
 from pruning.schedule import UNTOUCHED, Schedule
-from search.errors import InputError
 from search.evaluation.data.splits import Split
 from search.evaluation.evaluator import Bits, Positions, classes_of
 from search.evaluation.throughput import PairedTiming, time_against
@@ -26,16 +24,6 @@ ONNXRUNTIME = "onnxruntime"
 PROFILE_POINTS = 4  # token counts of a profile: each costs an export or more, of seconds
 
 Run = Callable[[Tensor], Tensor]
-
-
-def check_onnxruntime(place: str) -> None:
-    """Raise InputError if ONNX Runtime or torch's exporter to it is not installed. place: the flag or field."""
-    missing = [name for name in (ONNXRUNTIME, "onnx", "onnxscript") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise InputError(
-            f"{place} {ONNXRUNTIME} needs the package {missing[0]}, which is not installed; "
-            "pip install zero-tprune-search[onnx]"
-        )
 
 
 def describe_onnxruntime() -> str:

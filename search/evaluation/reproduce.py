@@ -15,8 +15,9 @@ from search.errors import InputError
 from search.evaluation.calibration import Calibration
 from search.evaluation.data.splits import Images, open_all, open_images
 from search.evaluation.device import choose_device
-from search.evaluation.onnx_runtime import ONNXRUNTIME, check_onnxruntime
+from search.evaluation.onnx_runtime import ONNXRUNTIME
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
+from search.extras import check_extra
 from search.types import Measurement
 
 
@@ -93,7 +94,7 @@ def _is_onnxruntime(runtime: str) -> bool:
     if runtime not in RUNTIMES:
         raise InputError(f"--runtime must be one of {', '.join(RUNTIMES)}, got {runtime!r}")
     if runtime == ONNXRUNTIME:
-        check_onnxruntime("--runtime")
+        check_extra(f"--runtime {ONNXRUNTIME}", "onnx")
     return runtime == ONNXRUNTIME
 
 

@@ -5,10 +5,9 @@ A second launch of the same spec continues where the first one ended, however it
 
 from __future__ import annotations
 
-from search.config.spec import StudySpec, check_files, continued_spec, read_stored_spec
+from search.config.spec import StudySpec, check_files, check_packages, continued_spec, read_stored_spec
 from search.errors import InputError, StudyPausedError
 from search.evaluation.calibration import Calibration
-from search.evaluation.onnx_runtime import ONNXRUNTIME, check_onnxruntime
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
 from search.runtime.feasibility import check_budget, check_methods, check_speedup
 from search.runtime.leadership import Leadership
@@ -57,8 +56,7 @@ def launch(spec: StudySpec, url: str, observe: Observer, workers: int = 1, engin
 def check_here(spec: StudySpec, engine: str, url: str) -> None:
     """What can be checked without loading a model. Raises InputError."""
     check_files(spec)
-    if spec.objectives.throughput == ONNXRUNTIME:
-        check_onnxruntime(f"{spec.name}: objectives.throughput")
+    check_packages(spec)
     check_engine(engine, url)
 
 

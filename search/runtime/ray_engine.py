@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from search.errors import InputError, SearchError
+from search.extras import check_extra
 from search.runtime.restart_policy import RestartPolicy
 from search.storage.database import parse_url
 from search.storage.urls import shown
@@ -103,10 +104,9 @@ def _end(ray: Any, members: list[WorkerProcess]) -> None:
 
 
 def _connect() -> Any:
-    try:
-        import ray  # an extra, and it takes seconds to load
-    except ImportError:
-        raise InputError("engine ray needs the package ray; pip install 'zero-tprune-search[ray]'") from None
+    check_extra("engine ray", "ray")
+    import ray  # takes seconds to load
+
     if not ray.is_initialized():
         address = os.environ.get("RAY_ADDRESS", "auto")
         try:

@@ -100,5 +100,5 @@ def test_without_onnx_runtime_it_says_what_to_install(
     assert (ran.code, ran.out) == (2, "")
     assert ran.err == (
         "ztp: --runtime onnxruntime needs the package onnxruntime, which is not installed; "
-        "pip install zero-tprune-search[onnx]\n"
+        "pip install 'zero-tprune-search[onnx]'\n"
     )

@@ -218,7 +218,7 @@ def test_without_the_exporter_it_says_what_to_install(
 ) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxscript" else found(name))
-    with pytest.raises(DeploymentError, match=r"got no onnxscript; pip install zero-tprune-search\[onnx\]"):
+    with pytest.raises(DeploymentError, match=r"got no onnxscript; pip install 'zero-tprune-search\[onnx\]'"):
         export_onnx(PrunedViT(make_vit()), tmp_path / "best.onnx")
     assert list(tmp_path.iterdir()) == []
 

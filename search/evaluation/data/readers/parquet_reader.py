@@ -21,6 +21,7 @@ from PIL import Image
 from search.errors import InputError
 from search.evaluation.data.readers.base import ANYWHERE, USUAL, Bounds, Columns, Listing, open_bytes, unreadable
 from search.evaluation.data.readers.csv_reader import FileRows, as_labels, find_columns, no_label_column
+from search.extras import check_extra
 
 if TYPE_CHECKING:
     import pyarrow.parquet as parquet
@@ -121,13 +122,10 @@ class ParquetReader:
 
 def _open(path: Path) -> parquet.ParquetFile:
     """Raises InputError if the file is none, and if pyarrow is not there."""
-    try:
-        import pyarrow  # late: an optional dependency, and heavy
-        import pyarrow.parquet as parquet
-    except ImportError:
-        raise InputError(
-            f"data.path: reading {path} needs pyarrow; install it by: pip install 'zero-tprune-search[parquet]'"
-        ) from None
+    check_extra(f"data.path: reading {path}", "parquet")
+    import pyarrow  # heavy
+    import pyarrow.parquet as parquet
+
     try:
         return parquet.ParquetFile(path)
     except pyarrow.ArrowException as error:

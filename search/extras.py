@@ -1,0 +1,24 @@
+"""Refuses what needs a package of an extra that is not installed."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from search.errors import InputError
+
+PACKAGES = {
+    "serve": ("fastapi", "jinja2", "prometheus_client", "uvicorn"),
+    "parquet": ("pyarrow",),
+    "onnx": ("onnxruntime", "onnx", "onnxscript"),
+    "ray": ("ray",),
+}
+
+
+def check_extra(place: str, extra: str) -> None:
+    """Raise InputError, with the command to install, if a package of the extra is missing. place: what needs it."""
+    for package in PACKAGES[extra]:
+        if importlib.util.find_spec(package) is None:
+            raise InputError(
+                f"{place} needs the package {package}, which is not installed; "
+                f"pip install 'zero-tprune-search[{extra}]'"
+            )
