@@ -43,6 +43,13 @@ class StudyPausedError(SearchError):
     """Somebody paused or stopped the study while it ran; what it found stays."""
 
 
+class StudyDeletedError(UnknownStudyError):
+    """The study was deleted while a process worked on it."""
+
+    def __init__(self, study_id: int, name: str = "") -> None:
+        super().__init__(f"study {name or f'number {study_id}'} was deleted; what it had found is gone with it")
+
+
 class TrialStoppedError(SearchError):
     """A worker lost its claim on a trial, or was asked to stop; the trial's slot is free for another."""
 

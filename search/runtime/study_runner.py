@@ -21,7 +21,7 @@ from search.runtime.feasibility import check_speedup
 from search.runtime.leadership import Leadership
 from search.runtime.shutdown import graceful_shutdown
 from search.runtime.transfer import PREDICTION_ERROR, found_elsewhere, prediction_error
-from search.runtime.worker import FACTS, Observer, Worker
+from search.runtime.worker import FACTS, Observer, Worker, naming_deleted
 from search.runtime.worker_pools import ENGINES
 from search.storage.store import Store
 from search.types import HELD_STATES, OPEN_STATES, Progress, StudyRecord
@@ -53,13 +53,18 @@ class StudyRunner:
         self._interrupted = interrupted
 
     def run(self, lead: Leadership) -> None:
-        """Until the study is done, leading it whenever nobody else does. Raises StudyPausedError."""
-        while self._store.state(self._record.id) != "done":
-            with suppress(LeadChangedError):
+        """Until the study is done, leading it whenever nobody else does. Raises StudyPausedError and
+        StudyDeletedError."""
+        while self._state() != "done":
+            with suppress(LeadChangedError), naming_deleted(self._record):
                 if lead.lease is None:
                     self._follow(lead)
                 else:
                     self.lead(lead)
+
+    def _state(self) -> str:
+        with naming_deleted(self._record):
+            return self._store.state(self._record.id)
 
     def lead(self, lead: Leadership) -> None:
         """From where the study stands to its end. Raises LeadChangedError once another leads, and StudyPausedError,
@@ -95,7 +100,7 @@ class StudyRunner:
     def _follow(self, lead: Leadership) -> None:
         """Help once the study is prepared and as long as it has trials; else wait a moment."""
         self._check_open()
-        self._record = self._store.study(self._record.name)
+        self._record = self._store.study_of_id(self._record.id)
         facts = self._record.provenance.get(FACTS)
         if facts is not None and not self._is_spent():
             self._bench.use(Calibration.from_dict(facts))
@@ -127,7 +132,7 @@ class StudyRunner:
 
     def _prepare(self, lease: str | None) -> None:
         """What is found out once: the first leader keeps it with the study, a later one takes it over."""
-        self._record = self._store.study(self._record.name)
+        self._record = self._store.study_of_id(self._record.id)
         known = self._record.provenance.get(FACTS)
         if known is not None:
             self._bench.use(Calibration.from_dict(known))

@@ -12,13 +12,13 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from pruning.schedule import UNTOUCHED
 from search import logs
-from search.errors import SearchError, StorageUnavailableError, TrialStoppedError
+from search.errors import SearchError, StorageUnavailableError, StudyDeletedError, TrialStoppedError
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
 from search.runtime.heartbeat import Heartbeat
 from search.runtime.optuna_bridge import OptunaBridge, Proposal, is_feasible, violations
@@ -36,6 +36,15 @@ HAND_BACK_S = 2.0  # how long a worker that was asked to end waits for the datab
 RETRY_BATCH = 0.5  # a trial is tried again with this share of the study's batch: memory is what most fail for
 
 Observer = Callable[[Progress], None]
+
+
+@contextmanager
+def naming_deleted(record: StudyRecord) -> Iterator[None]:
+    """Whoever worked on a study that was deleted is told its name: the store knows its number alone."""
+    try:
+        yield
+    except StudyDeletedError as error:
+        raise StudyDeletedError(record.id, record.name) from error
 
 
 class Worker:
@@ -89,12 +98,16 @@ class Worker:
     def finish(self, observe: Observer | None = None, wait_if_paused: bool = True) -> None:
         """Take trials until the budget is spent, also by others: what one that dies leaves is taken over here.
 
-        Returns early when the study is stopped, or is paused and not to be waited for.
+        Returns early when the study is stopped, or is paused and not to be waited for. Raises StudyDeletedError.
         """
+        with naming_deleted(self._record):
+            self._finish(observe, wait_if_paused)
+
+    def _finish(self, observe: Observer | None, wait_if_paused: bool) -> None:
         while True:
             self._retry(self.look_after)
             self.run(observe)
-            state = self._store.study(self._record.name).state
+            state = self._store.state(self._record.id)
             if state == "stopped" or (state == "paused" and not wait_if_paused):
                 return
             if not self._store.slots(self._record.id, "reserved") and self.budget_is_spent():

@@ -15,7 +15,7 @@ import numpy as np
 from sqlalchemy import BindParameter, Connection, Double, Row, and_, bindparam, func, insert, literal, or_, select
 
 from pruning.schedule import UNTOUCHED
-from search.errors import InputError, UnknownStudyError
+from search.errors import InputError, StudyDeletedError
 from search.storage import evaluations, leases, pareto
 from search.storage.selection import Numbers, budget_bounds, fastest_worthwhile
 from search.storage.tables import EVALUATION, FRONT, FRONT_POINT, STUDY
@@ -181,7 +181,7 @@ def read_progress(connection: Connection, study_id: int) -> Progress:
     """How far a study is, from the latest front version and counts."""
     study = connection.execute(select(STUDY).where(STUDY.c.id == study_id)).one_or_none()
     if study is None:
-        raise UnknownStudyError(f"study must be one that is still there, got number {study_id}; it was deleted")
+        raise StudyDeletedError(study_id)
     version = latest_version(connection, study_id)
     head = select(FRONT.c.hypervolume).where(FRONT.c.study_id == study_id, FRONT.c.version == version)
     points = connection.execute(point_rows(study_id, version).with_only_columns(*_JUDGED)).all()

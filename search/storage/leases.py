@@ -27,7 +27,7 @@ from sqlalchemy import (
     update,
 )
 
-from search.errors import TrialStoppedError
+from search.errors import StudyDeletedError, TrialStoppedError
 from search.storage import failed_attempts
 from search.storage.tables import SLOT, STUDY
 from search.types import HELD_STATES, Slot
@@ -66,9 +66,12 @@ def reserve(
 ) -> Slot | None:
     """Take a slot if fewer than `total` exist, the study is not halted and used less than `within_s`, else None.
 
-    A second call with the same lease finds the slot that the first one took.
+    A second call with the same lease finds the slot that the first one took. Raises StudyDeletedError.
     """
-    state, seconds = lock_study(connection, study_id) or ("", 0.0)
+    study = lock_study(connection, study_id)
+    if study is None:
+        raise StudyDeletedError(study_id)
+    state, seconds = study
     if state in HELD_STATES or (within_s is not None and seconds >= within_s):
         return None
     known, taken = connection.execute(_TAKEN, {"study": study_id, "lease": lease}).one()

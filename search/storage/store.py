@@ -146,9 +146,13 @@ class Store(LeaderStore, Queue):
             return studies.find_all(connection)
 
     def state(self, study_id: int) -> str:
-        """What a worker asks before every trial. "stopped" if the study was deleted."""
+        """What a worker asks before every trial. Raises StudyDeletedError."""
+        return self.study_of_id(study_id).state
+
+    def study_of_id(self, study_id: int) -> StudyRecord:
+        """As it is now; another study may have its name by then. Raises StudyDeletedError."""
         with reading(self._engine) as connection:
-            return studies.get_state(connection, study_id) or "stopped"
+            return studies.get_of_id(connection, study_id)
 
     def delete_study(self, name: str) -> None:
         """Remove a study with its trials, evaluations and fronts, for good. Raises UnknownStudyError.

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, insert, select, text, update
 
 from search.config.spec import StudySpec
-from search.errors import SpecConflictError, UnknownStudyError
+from search.errors import SpecConflictError, StudyDeletedError, UnknownStudyError
 from search.storage import leases
 from search.storage.compatibility import newer_writer, warn_of_newer_writer
 from search.storage.evaluations import utc_now
@@ -62,9 +62,12 @@ def set_state(connection: Connection, study_id: int, state: str, note: str, sour
     return connection.execute(update(STUDY).where(known).values(state=state, note=note)).rowcount > 0
 
 
-def get_state(connection: Connection, study_id: int) -> str | None:
-    """None if the study is gone."""
-    return connection.scalar(select(STUDY.c.state).where(STUDY.c.id == study_id))
+def get_of_id(connection: Connection, study_id: int) -> StudyRecord:
+    """Raises StudyDeletedError."""
+    row = connection.execute(select(STUDY).where(STUDY.c.id == study_id)).one_or_none()
+    if row is None:
+        raise StudyDeletedError(study_id)
+    return _to_study(row)
 
 
 def remove(connection: Connection, study_id: int) -> None:

@@ -41,6 +41,7 @@ STUDY = Table(
     Column("seconds", Double, nullable=False),  # evaluation time used so far, over all launches
     Column("created_at", String(32), nullable=False),
     Column("mended_at", Double, nullable=False, server_default="0"),  # seconds since 1970, the database's clock
+    sqlite_autoincrement=True,  # the id of a deleted study is never another's: its workers may still be about
 )
 
 EVALUATION = Table(

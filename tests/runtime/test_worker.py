@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
-from search.errors import SearchError
+from search.errors import SearchError, StudyDeletedError
 from search.evaluation.calibration import Calibration
 from search.runtime import worker as fleet_worker
 from search.runtime.worker import FACTS
@@ -258,3 +258,29 @@ class TestJoin:
         started.worker().trials.enqueue_baselines()
         join("tiny", started.store.url)
         check_sound(started.store, "tiny", 2)
+
+
+@pytest.mark.parametrize("step", ["before a trial", "within a trial"])
+def test_study_that_is_deleted_and_made_again_has_nothing_of_the_old_worker(
+    start: Start, tiny_spec: Spec, oracle: Callable[..., Any], step: str
+) -> None:
+    """The next study of the name has neither trials nor results of whoever worked on the old one, which is told."""
+    started = start(tiny_spec(budget={"trials": 12}))
+    oracle(started.bench)
+    again: list[int] = []
+
+    def make_again(*_: object) -> None:
+        if not again:
+            started.store.delete_study("tiny")
+            again.append(started.store.add_study(started.bench.spec).id)
+
+    worker = started.worker()
+    if step == "within a trial":
+        measure = started.bench.measure
+        started.bench.measure = lambda *args: (make_again(), measure(*args))[1]
+    with pytest.raises(StudyDeletedError, match="study tiny was deleted"):
+        worker.finish(make_again if step == "before a trial" else ignore)
+    assert started.store.study("tiny").id == again[0] != started.record.id
+    assert not started.store.evaluations(again[0])
+    assert not started.store.slots(again[0])
+    assert not started.store.slots(started.record.id)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from search.config.spec import StudySpec, make_spec
-from search.errors import InputError, UnknownStudyError
+from search.errors import InputError, StudyDeletedError, UnknownStudyError
 from search.storage.store import Store
 from search.storage.tables import METADATA
 from search.types import StudyRecord
@@ -137,9 +137,17 @@ class TestHoldingAndRemoving:
         with opened._engine.connect() as connection:
             for name in ("ztp_evaluation", "ztp_front", "ztp_front_point", "ztp_slot"):
                 assert connection.execute(METADATA.tables[name].select()).all() == []
-        assert opened.state(record.id) == "stopped"  # a worker that still asks ends
+        for ask in (opened.state, opened.progress, lambda study_id: opened.reserve(study_id, "worker", 12)):
+            with pytest.raises(StudyDeletedError, match=f"study number {record.id} was deleted"):
+                ask(record.id)  # a worker that still asks ends
         with pytest.raises(UnknownStudyError):
             opened.delete_study("shirts")
+
+    def test_the_id_of_a_removed_study_is_never_anothers(
+        self, opened: Store, record: StudyRecord, asked: StudySpec
+    ) -> None:
+        opened.delete_study("shirts")
+        assert opened.add_study(asked).id > record.id
 
     def test_what_a_kill_left_of_a_removal_is_removed(self, opened: Store, record: StudyRecord) -> None:
         storage = opened.optuna_storage()
