@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,12 +22,16 @@ from pathlib import Path
 from dockerfile_parse import DockerfileParser
 
 PYTHON = Path(sys.executable).resolve()  # not the virtual environment's: it stands for the base image's
+VISIBLE = f"{PYTHON.parents[1]}:{sysconfig.get_paths()['purelib']}"  # wherever they lie: needed inside
 PATHS = f"{PYTHON.parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 INSIDE = """set -e
 mount -t overlay overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" "$1/root"
 mount -t proc proc "$1/root/proc"
 mount -t tmpfs tmpfs "$1/root/tmp"
 mount --rbind /dev "$1/root/dev"
+IFS=:; for path in $VISIBLE; do  # a folder of another mount, or of /tmp
+    [ -e "$1/root$path" ] || { mkdir -p "$1/root$path"; mount --bind "$path" "$1/root$path"; }
+done; unset IFS
 exec chroot "$1/root" setpriv --reuid "$2" --regid "$2" --clear-groups --no-new-privs \\
     sh -c 'cd "$0" && exec "$@"' "${@:3}"
 """
@@ -92,7 +97,7 @@ class Builder:
         where = [str(self._folder), user or self.image.user.partition(":")[0], self.image.folder, *command]
         return subprocess.run(
             [*inside, *where],
-            env={**base, **self.image.variables, **variables},
+            env={**base, **self.image.variables, **variables, "VISIBLE": VISIBLE},
             capture_output=True,
             text=True,
             check=False,
