@@ -1,6 +1,7 @@
 # make demo   a real front in minutes, and a picture of it
 # make test   lint, format, types and all tests
 # make check  lint, format, types and the quick tests, in about a minute
+# make coverage  all tests, and the lines that none of them runs, workers' and servers' processes included
 # make drills the long drills: kills, restarts, full disks, 64 workers; prints what was survived
 # make bench  the measured tables of tests/benchmarks/RESULTS.md
 # Each sets up all it needs: Python 3.11 or newer and make are enough.
@@ -16,7 +17,7 @@ TEST_ENV = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 # layers that run no model
 QUICK = tests/test_architecture.py tests/test_logs.py tests/config tests/storage tests/reporting tests/server/access
 
-.PHONY: demo test check drills bench lint types clean
+.PHONY: demo test check coverage drills bench lint types clean
 
 demo: $(READY)
 	$(BIN)/ztp launch demo
@@ -26,6 +27,9 @@ test: lint types
 
 check: lint types
 	$(TEST_ENV) $(BIN)/pytest -q -n 2 -m "not slow and not drill and not fault" $(QUICK)
+
+coverage: $(READY)
+	$(TEST_ENV) $(BIN)/pytest -n 2 --dist worksteal --cov --cov-report=term-missing
 
 drills: $(READY)
 	$(TEST_ENV) $(BIN)/pytest -m "drill or fault" --timeout 7200
@@ -47,4 +51,4 @@ $(READY): pyproject.toml
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .coverage* build *.egg-info .pytest_cache .mypy_cache .ruff_cache
