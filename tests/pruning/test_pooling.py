@@ -148,5 +148,5 @@ def test_the_last_stage_that_merged_decides_whether_sizes_count(make_vit: MakeVi
     tokens, found = Tokens(pruned.embed(images)), []
     for block in range(4):
         tokens = pruned.advance(tokens, block, block + 1, pruned.seeds(images))
-        found.append(tokens.proportional)
-    assert found == [False, False, True, True]
+        found.append(tokens.size_exponent)
+    assert found == [0.0, 0.0, 1.0, 1.0]
