@@ -305,9 +305,34 @@ class Attempt:
     created_at: str  # UTC, ISO 8601
 
 
+NEW = -1  # the number of a trial that is not in the store yet
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trial as the store has it. state: "WAITING", "RUNNING", or as of `Ending`.
+
+    system_attributes: what the sampler keeps with its proposal. started_at, ended_at: seconds since 1970.
+    """
+
+    number: int
+    state: str
+    params: Mapping[str, Any]
+    user_attributes: Mapping[str, Any] = field(default_factory=dict)
+    system_attributes: Mapping[str, Any] = field(default_factory=dict)
+    values: tuple[float, ...] | None = None
+    constraints: Mapping[str, float] = field(default_factory=dict)
+    started_at: float | None = None
+    ended_at: float | None = None
+
+    @property
+    def is_ended(self) -> bool:
+        return self.state not in ("WAITING", "RUNNING")
+
+
 @dataclass(frozen=True)
 class Ending:
-    """What Optuna is told of a trial that ends, beside the state: "COMPLETE" (with both values), "PRUNED" or "FAIL".
+    """How a trial ends, beside the state: "COMPLETE" (with both values), "PRUNED" or "FAIL".
 
     attributes: the user attributes that are added. constraints: by limit of the budget, kept where <= 0.
     """

@@ -17,6 +17,7 @@ from sqlalchemy import (
     Connection,
     Double,
     Row,
+    Select,
     and_,
     bindparam,
     delete,
@@ -248,6 +249,11 @@ def _alive(process: str) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def look(other: Select[Any]) -> Select[Any]:
+    """A query for the trial of a held slot, and for what `other` finds, in one."""
+    return select(SLOT.c.trial, other.scalar_subquery()).where(IS_HELD)
 
 
 def named(slot: Slot) -> dict[str, Any]:

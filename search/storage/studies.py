@@ -6,26 +6,25 @@ import difflib
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select, text, update
+from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from search.config.spec import StudySpec
 from search.errors import SpecConflictError, StudyDeletedError, UnknownStudyError
 from search.storage import leases
 from search.storage.compatibility import newer_writer, warn_of_newer_writer
 from search.storage.evaluations import utc_now
-from search.storage.tables import ATTEMPT, EVALUATION, FRONT, FRONT_POINT, LEADER, SLOT, STUDY
+from search.storage.tables import ATTEMPT, EVALUATION, FRONT, FRONT_POINT, LEADER, SLOT, STUDY, TRIAL
 from search.types import STUDY_STATES, StudyRecord
 
 
-def find_or_add(connection: Connection, spec: StudySpec, place: str) -> StudyRecord:
+def find_or_add(connection: Connection, spec: StudySpec, place: str, taken: bool) -> StudyRecord:
     """The study of this name, made if there is none. Raises SpecConflictError if Optuna has one that is not ours.
 
-    place: the database, as error messages name it.
+    place: the database, as error messages name it. taken: whether Optuna had a study of this name before.
     """
     row = _find(connection, spec.name)
     if row is None:
-        taken = text("SELECT study_id FROM studies WHERE study_name = :name")
-        if connection.execute(taken, {"name": spec.name}).first() is not None:
+        if taken:
             raise SpecConflictError(
                 f"study {spec.name}: an Optuna study of this name exists at {place} that was not launched by ztp; "
                 "choose another name"
@@ -72,7 +71,7 @@ def get_of_id(connection: Connection, study_id: int) -> StudyRecord:
 
 def remove(connection: Connection, study_id: int) -> None:
     """Every row of a study, those that point to others first."""
-    for table in (FRONT_POINT, FRONT, ATTEMPT, SLOT, EVALUATION, LEADER):
+    for table in (FRONT_POINT, FRONT, ATTEMPT, SLOT, TRIAL, EVALUATION, LEADER):
         connection.execute(delete(table).where(table.c.study_id == study_id))
     connection.execute(delete(STUDY).where(STUDY.c.id == study_id))
 
@@ -106,6 +105,17 @@ def mending_is_due(connection: Connection, study_id: int, every_s: float) -> boo
     """Whether `claim_mending` may succeed: what most callers learn, without a write."""
     since = leases.clock(connection) - STUDY.c.mended_at
     return connection.scalar(select(STUDY.c.id).where(STUDY.c.id == study_id, since >= every_s)) is not None
+
+
+def claim_mirror(connection: Connection, study_id: int, lease_s: float) -> bool:
+    """True for one caller at a time, for `lease_s` seconds or until `release_mirror`."""
+    now = leases.clock(connection)
+    free = (STUDY.c.id == study_id) & (STUDY.c.mirrored_at <= now)
+    return connection.execute(update(STUDY).where(free).values(mirrored_at=now + lease_s)).rowcount > 0
+
+
+def release_mirror(connection: Connection, study_id: int) -> None:
+    connection.execute(update(STUDY).where(STUDY.c.id == study_id).values(mirrored_at=0.0))
 
 
 def _find(connection: Connection, name: str) -> Row[Any] | None:

@@ -6,20 +6,19 @@ two of them the slot says what is to be undone, and `lose` or `free` undoes it, 
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, insert
 from sqlalchemy.exc import IntegrityError
 
-from search.storage import evaluations, failed_attempts, fronts, leases, studies
+from search.storage import evaluations, failed_attempts, fronts, leases, studies, trials
 from search.storage.database import reading, writing
 from search.storage.leases import LEASE_S
-from search.types import Attempt, Ending, Front, Known, Measurement, Slot
-
-if TYPE_CHECKING:
-    from optuna.trial import FrozenTrial
+from search.storage.tables import TRIAL
+from search.types import NEW, Attempt, Ending, Front, Known, Measurement, Slot, Trial
 
 MAX_REASON = 500  # characters
 REFUSED = "refused"  # the attribute of a trial that says why it was over a limit
@@ -77,7 +76,7 @@ class Queue:
     def lose(self, slot: Slot, kind: str, reason: str) -> str:
         """End an attempt at the slot's trial that came to nothing, and keep why. kind: one of ATTEMPT_KINDS.
 
-        Returns "again" (the slot is free, the trial queued), "failed" (the trial is given up on, in Optuna too; its
+        Returns "again" (the slot is free, the trial queued), "failed" (the trial is given up on; its
         slot is spent) or "lost" (the slot is another's; nothing was written). See `search.storage.failed_attempts` for
         when.
         """
@@ -95,13 +94,8 @@ class Queue:
 
     def _requeue(self, connection: Connection, slot: Slot) -> None:
         """Whoever asks next gets the same parameters, under the same number: the dense model goes first again."""
-        if slot.trial is None:
-            return
-        from search.storage import trial_rows  # loads Optuna
-
-        trial_id = trial_rows.find(connection, slot.study_id, slot.trial)
-        if trial_id is not None:
-            trial_rows.requeue(connection, trial_id)
+        if slot.trial is not None:
+            trials.requeue(connection, slot.study_id, slot.trial)
 
     def attempts(self, study_id: int) -> list[Attempt]:
         """Failed attempts, in the order in which they ended."""
@@ -137,62 +131,83 @@ class Queue:
     # Trials
 
     def count_trials(self, study_id: int) -> int:
-        """How many trials Optuna has of the study, refused ones included."""
-        from search.storage import trial_rows  # loads Optuna
-
+        """How many trials the study has, those that wait and refused ones included."""
         with reading(self._engine) as connection:
-            return trial_rows.count(connection, study_id)
+            return trials.count(connection, study_id)
 
-    def take(self, slot: Slot) -> tuple[FrozenTrial, int] | None:
+    def trials(self, study_id: int, after: int = -1, still_open: Collection[int] = ()) -> list[Trial]:
+        """Trials by number: those above `after`, and those of `still_open`, which may have ended."""
+        with reading(self._engine) as connection:
+            return trials.list_news(connection, study_id, after, still_open)
+
+    def queue_trial(
+        self, study_id: int, params: Mapping[str, Any], attributes: Mapping[str, Any], again: bool = False
+    ) -> bool:
+        """Let a proposal wait for a slot. again: also if the study has one with these parameters; else it is False."""
+        with writing(self._engine) as connection:
+            leases.lock_study(connection, study_id)
+            if not again and any(trial.params == params for trial in trials.list_news(connection, study_id, -1, ())):
+                return False
+            trials.add(connection, study_id, trials.WAITING, params, attributes)
+            return True
+
+    def add_trials(self, study_id: int, found: Sequence[Trial]) -> None:
+        """All trials of a study that has none here yet; does nothing if it has."""
+        with writing(self._engine) as connection:
+            leases.lock_study(connection, study_id)
+            if not trials.count(connection, study_id):
+                connection.execute(insert(TRIAL), [trials.to_row(study_id, trial) for trial in found])
+
+    def claim_mirror(self, study_id: int, lease_s: float) -> bool:
+        """True for one caller at a time: it may change Optuna's study (see `search.storage.mirror`)."""
+        with writing(self._engine) as connection:
+            return studies.claim_mirror(connection, study_id, lease_s)
+
+    def release_mirror(self, study_id: int) -> None:
+        with writing(self._engine) as connection:
+            studies.release_mirror(connection, study_id)
+
+    def take(self, slot: Slot) -> tuple[Trial, int] | None:
         """The trial that waits longest, the slot's from now on, and how many attempts at it failed before.
 
         None if no trial waits. The trial that the slot has already, if it has one: a second call finds it.
         """
-        from search.storage import trial_rows  # loads Optuna
-
         with reading(self._engine) as connection:
-            if not trial_rows.is_there(connection, slot):
+            if not trials.is_there(connection, slot):
                 return None
         with writing(self._engine) as connection:
             held = leases.hold(connection, slot)
             if held is None:
                 raise leases.lost(slot)
-            if held.trial is not None:
-                trial_id = trial_rows.find(connection, slot.study_id, held.trial)
-            else:
-                trial_id = trial_rows.find_waiting(connection, slot.study_id)
-                if trial_id is None or not trial_rows.take(connection, trial_id):
+            number = held.trial
+            if number is None:
+                number = trials.find_waiting(connection, slot.study_id)
+                if number is None or not trials.take(connection, slot.study_id, number):
                     return None
-            (trial,) = trial_rows.read(connection, trial_rows.TRIALS.c.trial_id == trial_id)
-            return trial, leases.assign(connection, slot, trial.number)
+            trial = trials.find(connection, slot.study_id, number)
+            return None if trial is None else (trial, leases.assign(connection, slot, number))
 
-    def start(self, slot: Slot, trial: FrozenTrial, stored: FrozenTrial | None) -> None:
-        """Let a trial run in the slot, with all its parameters. Without `stored` it is a new one, and gets its number.
-
-        stored: the trial as `take` found it; what it has not is added.
-        """
-        from search.storage import (
-            trial_rows,  # loads Optuna
-            trial_starts,
-        )
-
+    def start(self, slot: Slot, trial: Trial) -> Trial:
+        """Let a new trial run in the slot, under its number. A second call finds the first one's."""
         with writing(self._engine) as connection:
-            if stored is None:
-                trial_starts.start(connection, slot, trial)
-            else:
-                trial_rows.complete(connection, trial, stored)
+            held = leases.hold(connection, slot)
+            if held is None:
+                raise leases.lost(slot)
+            if held.trial is not None and (known := trials.find(connection, slot.study_id, held.trial)) is not None:
+                return known
+            trial = trials.add(connection, slot.study_id, trials.RUNNING, trial.params, {}, trial.system_attributes)
+            leases.note(connection, slot, trial.number)
+            return trial
 
-    def refuse(self, slot: Slot, trial: FrozenTrial, stored: FrozenTrial | None, ending: Ending) -> None:
-        """Keep a trial that is not to be measured: it ends as it begins, and the slot is free for another."""
-        from search.storage import trial_rows  # loads Optuna
-
+    def refuse(self, slot: Slot, trial: Trial, ending: Ending) -> None:
+        """Keep a trial that is not to be measured; the slot is free for another. trial: from `take`, or new."""
         with writing(self._engine) as connection:
-            if stored is None:
-                trial_rows.add(connection, slot.study_id, trial)
-            else:
-                leases.note(connection, slot, None)
-                trial_rows.complete(connection, trial, stored)
-            trial_rows.end(connection, trial._trial_id, ending)
+            if leases.hold(connection, slot) is None:
+                raise leases.lost(slot)
+            if trial.number == NEW:
+                trial = trials.add(connection, slot.study_id, trials.RUNNING, trial.params, {}, trial.system_attributes)
+            leases.note(connection, slot, None)
+            trials.end(connection, slot.study_id, trial.number, ending)
 
     def known(self, study_id: int, key: str, identity: str) -> Known:
         """What the store holds of a schedule, by its key and by its identity (see `reusable`)."""
@@ -211,13 +226,11 @@ class Queue:
         feasible: bool,
         trial: int,
         ending: Ending | None = None,
-        trial_id: int | None = None,
         seconds: float = 0.0,
     ) -> Front | None:
-        """Keep a trial's result: evaluation, slot, front version and Optuna's trial, in one transaction.
+        """Keep a trial's result: evaluation, slot, front version and trial, in one transaction.
 
-        ending, trial_id: what Optuna is told, and its id of the trial; without them `tell` is left to do. seconds: to
-        be counted against the time budget.
+        ending: how the trial ends. seconds: to be counted against the time budget.
 
         Returns the new front version, or None if the front stayed as it was. If the schedule was evaluated
         before, the first evaluation stays; only if that one was stopped and this one is complete, this one takes
@@ -238,10 +251,8 @@ class Queue:
                     leases.lock_study(connection, study_id)
                 if not leases.finish(connection, slot, trial, measurement.key):
                     return None
-                if ending is not None and trial_id is not None:
-                    from search.storage import trial_rows  # loads Optuna
-
-                    trial_rows.end(connection, trial_id, ending, replace=again)
+                if ending is not None:
+                    trials.end(connection, study_id, trial, ending)
                 evaluations.add(connection, study_id, trial, measurement, feasible)
                 if seconds:
                     studies.add_seconds(connection, study_id, seconds)
@@ -252,41 +263,12 @@ class Queue:
         try:
             return keep(again=False)
         except IntegrityError:
-            # another worker kept the schedule's first evaluation at this very moment, or Optuna's trial was told a part
+            # another worker kept the schedule's first evaluation at this very moment
             return keep(again=True)
-
-    # Trials that no slot knows any more
-
-    def running_trials(self, study_id: int) -> list[tuple[int, int]]:
-        """(number, Optuna's id) of every trial that Optuna has for running."""
-        from search.storage import trial_rows  # loads Optuna
-
-        with reading(self._engine) as connection:
-            return trial_rows.list_running(connection, study_id)
-
-    def tell(self, trial_id: int, ending: Ending) -> bool:
-        """How a trial ended, by Optuna's id, to Optuna alone. False if it does not run."""
-        from search.storage import trial_rows  # loads Optuna
-
-        with writing(self._engine) as connection:
-            return trial_rows.end(connection, trial_id, ending)
-
-    def adopt(self, study_id: int, number: int, trial_id: int) -> bool:
-        """Queue a running trial that no slot holds. False if one does, or if it does not run."""
-        from search.storage import trial_rows  # loads Optuna
-
-        with writing(self._engine) as connection:
-            leases.lock_study(connection, study_id)  # so that nobody takes a trial meanwhile
-            slot = leases.find_of_trial(connection, study_id, number)
-            return slot is None and trial_rows.requeue(connection, trial_id)
 
 
 def _fail(connection: Connection, study_id: int, number: int, reason: str) -> None:
-    from search.storage import trial_rows  # loads Optuna
-
-    trial_id = trial_rows.find(connection, study_id, number)
-    if trial_id is not None:
-        trial_rows.end(connection, trial_id, failed(reason))
+    trials.end(connection, study_id, number, failed(reason))
 
 
 def failed(reason: str) -> Ending:

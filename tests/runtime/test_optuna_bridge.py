@@ -13,12 +13,15 @@ from optuna.trial import TrialState
 from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
 from search.config.sections import BudgetSpec
+from search.config.space import distributions, to_params
 from search.config.starting_schedules import baselines
 from search.errors import SearchError, TrialStoppedError
 from search.runtime import optuna_bridge as bridge
 from search.runtime.optuna_bridge import OptunaBridge, is_feasible, violations
 from search.samplers.registry import SAMPLERS
-from search.types import Throughput, TrialResult
+from search.storage import leases
+from search.storage.database import writing
+from search.types import MAX_ERRORS, Throughput, TrialResult
 
 Start = Callable[..., Any]
 Spec = Callable[..., Any]
@@ -147,21 +150,7 @@ class TestAbandoned:
         started.store.free(slot)
         _, again = started.ask(trials)
         assert (again.trial.number, again.trial.params, again.schedule) == (0, first.trial.params, UNTOUCHED)
-        assert again.trial.user_attrs == {"baseline": "dense"}
-
-    def test_half_suggested_baseline_is_still_itself(self, start: Start, tiny_spec: Spec) -> None:
-        """A kill of an earlier release's worker between two of Optuna's writes: the trial has its first parameter."""
-        started = start(tiny_spec())
-        trials = started.worker().trials
-        trials.enqueue_baselines()
-        storage = started.store.optuna_storage()
-        optuna.load_study(study_name="tiny", storage=storage).ask({"stages": trials._box["stages"]})
-        trials.mend()
-        _, proposal = started.ask(trials)
-        assert (proposal.trial.number, proposal.schedule) == (0, UNTOUCHED)
-        (running,) = started.trials(TrialState.RUNNING)
-        assert running.params == proposal.trial.params
-        assert set(running.params) == set(trials._box)
+        assert again.trial.user_attributes == {"baseline": "dense"}
 
     def test_finished_trial_stays_finished(self, start: Start, tiny_spec: Spec, oracle: Oracle) -> None:
         started = start(tiny_spec())
@@ -174,26 +163,6 @@ class TestAbandoned:
 
 
 class TestMend:
-    @pytest.mark.parametrize("complete", [True, False], ids=["whole", "stopped"])
-    def test_tells_what_an_earlier_release_kept_and_did_not_tell(
-        self, start: Start, tiny_spec: Spec, oracle: Oracle, complete: bool
-    ) -> None:
-        started = start(tiny_spec(budget={"trials": 1}))
-        oracle(started.bench)
-        trials = started.worker().trials
-        slot, proposal = started.ask(trials)
-        measurement = replace(started.bench.measure(proposal.schedule, proposal.throughput), complete=complete)
-        started.store.complete(slot, measurement, True, proposal.trial.number)
-        for _ in range(2):
-            trials.mend()
-        (told,) = started.trials()
-        if complete:
-            assert told.state == TrialState.COMPLETE
-            assert told.values == [measurement.accuracy.value, measurement.throughput.images_per_s]
-        else:
-            assert (told.state, told.values, told.intermediate_values) == (TrialState.PRUNED, None, {})
-        assert told.user_attrs["measurement"] == measurement.to_dict()
-
     def test_leaves_the_trials_of_living_workers_alone(self, start: Start, tiny_spec: Spec) -> None:
         started = start(tiny_spec())
         trials = started.worker().trials
@@ -204,27 +173,67 @@ class TestMend:
         assert [trial.state for trial in started.trials()] == [TrialState.RUNNING]
         assert [slot.trial for slot in started.store.slots(started.record.id)] == [None, 0]
 
-    def test_puts_back_a_trial_that_no_slot_knows(self, start: Start, tiny_spec: Spec) -> None:
-        """An earlier release's worker asked first, and noted the trial with its slot then."""
-        started = start(tiny_spec())
-        trials = started.worker().trials
-        optuna.load_study(study_name="tiny", storage=started.store.optuna_storage()).ask(trials._box)
-        started.ask(trials)
-        slot = started.store.reserve(started.record.id, "asking", 4)
-        trials.mend()
-        assert [trial.state for trial in started.trials()] == [TrialState.RUNNING] * 2  # it may be the last slot's
-        started.store.free(slot)
-        trials.mend()
-        assert [trial.state for trial in started.trials()] == [TrialState.WAITING, TrialState.RUNNING]
 
-    def test_is_what_it_was_when_done_twice(self, start: Start, tiny_spec: Spec) -> None:
+def of_optuna(started: Any) -> optuna.Study:
+    """The study as a release before revision 0007 used it: its trials are in Optuna's tables alone."""
+    storage = started.store.optuna_storage()
+    return optuna.load_study(study_name="tiny", storage=storage, sampler=optuna.samplers.RandomSampler(seed=1))
+
+
+class TestEarlierRelease:
+    """What a study brings that was begun when Optuna's trials were the truth."""
+
+    def test_trials_keep_their_numbers(self, start: Start, tiny_spec: Spec) -> None:
         started = start(tiny_spec())
-        trials = started.worker().trials
-        trials.enqueue_baselines()
-        optuna.load_study(study_name="tiny", storage=started.store.optuna_storage()).ask()
+        study, box = of_optuna(started), distributions(started.bench.spec.space, 12)
+        study.enqueue_trial(to_params(UNTOUCHED, started.bench.spec.space, 12), user_attrs={"baseline": "dense"})
+        told = study.ask(box)
+        told.set_constraint("max_gflops", -0.5)
+        study.tell(told, [0.5, 100.0])
+        study.tell(study.ask(box), state=TrialState.FAIL)
+        study.enqueue_trial(to_params(UNTOUCHED, started.bench.spec.space, 12))
+        before = study.trials
         for _ in range(2):
-            trials.mend()
-        assert {trial.state for trial in started.trials()} == {TrialState.WAITING}
+            started.worker()
+        after = started.trials()
+        assert [trial.state.name for trial in after] == ["COMPLETE", "FAIL", "WAITING"]
+        for old, new in zip(before[:2], after[:2], strict=True):
+            told_of = ("number", "state", "values", "params", "distributions", "user_attrs", "constraints")
+            assert [getattr(old, name) for name in told_of] == [getattr(new, name) for name in told_of]
+            assert (old.datetime_start, old.datetime_complete) == (new.datetime_start, new.datetime_complete)
+        assert after[2].params == to_params(UNTOUCHED, started.bench.spec.space, 12)
+
+    @pytest.mark.parametrize("complete", [True, False], ids=["whole", "stopped"])
+    def test_what_was_kept_and_not_told_has_ended(
+        self, start: Start, tiny_spec: Spec, oracle: Oracle, complete: bool
+    ) -> None:
+        started = start(tiny_spec(budget={"trials": 1}))
+        oracle(started.bench)
+        of_optuna(started).ask(distributions(started.bench.spec.space, 12))
+        slot = started.store.reserve(started.record.id, "old", 1)
+        measurement = started.bench.measure(UNTOUCHED, started.bench.throughput(UNTOUCHED))
+        measurement = replace(measurement, complete=complete)
+        started.store.complete(slot, measurement, True, 0)
+        started.worker()
+        (told,) = started.trials()
+        values = [measurement.accuracy.value, measurement.throughput.images_per_s] if complete else None
+        assert (told.state.name, told.values) == ("COMPLETE" if complete else "PRUNED", values)
+        assert told.user_attrs["measurement"] == measurement.to_dict()
+
+    def test_a_trial_that_no_slot_knows_waits(self, start: Start, tiny_spec: Spec) -> None:
+        started = start(tiny_spec())
+        study, box = of_optuna(started), distributions(started.bench.spec.space, 12)
+        for _ in range(3):
+            study.ask(box)
+        for number in (1, 2):
+            slot = started.store.reserve(started.record.id, "old", 4)
+            started.store.assign(slot, number)
+        for _ in range(MAX_ERRORS):
+            with writing(started.store._engine) as connection:
+                verdict = leases.lose(connection, replace(slot, trial=2), "crashed", "why")
+            slot = slot if verdict == "failed" else started.store.reserve(started.record.id, "old", 4)
+        started.worker()
+        assert [trial.state.name for trial in started.trials()] == ["WAITING", "RUNNING", "FAIL"]
 
 
 class TestAsked:
@@ -260,27 +269,11 @@ class TestAsked:
             _, proposal = started.ask(trials)
             (stored,) = (trial for trial in started.trials() if trial.number == number)
             proposed = proposal.trial
-            assert (stored.number, stored._trial_id) == (proposed.number, proposed._trial_id)
+            assert stored.number == proposed.number == number
             assert stored.params == proposed.params
-            assert stored.distributions == proposed.distributions == trials._box
-            assert stored.system_attrs == proposed.system_attrs
+            assert stored.distributions == trials._box
+            assert stored.system_attrs == proposed.system_attributes
             assert stored.datetime_start is not None
-
-
-def test_what_an_earlier_attempt_wrote_gives_way(start: Start, tiny_spec: Spec, oracle: Oracle) -> None:
-    """Optuna keeps the first constraint of a name; a trial that is measured again has its last."""
-    started = start(tiny_spec(budget={"max_gflops": 1.0}))
-    oracle(started.bench)
-    slot, proposal = started.ask()
-    storage = started.store.optuna_storage()
-    storage.set_trial_user_attr(proposal.trial._trial_id, "measurement", {"of": "a worker that was killed"})
-    storage.set_trial_system_attr(proposal.trial._trial_id, "constraints:max_gflops", 2.0)
-    started.store.free(slot)
-    started.worker().run(at_most=1)
-    (trial,) = started.trials()
-    (evaluation,) = started.store.evaluations(started.record.id)
-    assert trial.user_attrs == {"measurement": evaluation.search.to_dict()}
-    assert trial.constraints == pytest.approx({"max_gflops": evaluation.search.gflops - 1})
 
 
 @pytest.mark.parametrize(("workers", "same"), [((0, 0), True), ((0, 1), False)])

@@ -10,18 +10,19 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Container, Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage, get_storage
 from optuna.study import StudyDirection
-from optuna.study._frozen import FrozenStudy  # not public, but named by the public interface of BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from search.errors import InputError
 from search.server.dashboard import trial_annotations
 from search.server.dashboard.plots import front_id, patches_id, refuse
 from search.storage.store import Store
+from search.types import Front
 
 ATTRIBUTES_TTL_S = 2.0  # as long as the dashboard itself caches the trials of a small study
 OLD_CONSTRAINTS = "constraints"  # a list; newer Optuna has "constraints:NAME", one attribute each
@@ -44,11 +45,12 @@ class FrontReader(BaseStorage):
         front = self._store.front(study.id)
         return {point.trial for point in front.points} if front else set()
 
-    def get_all_studies(self) -> list[FrozenStudy]:
-        studies = sorted(self._optuna.get_all_studies(), key=lambda study: study._study_id)
-        for study in studies:
-            study.system_attrs = self._with_front(study._study_id, study.study_name, study.system_attrs)
-        return studies
+    def get_all_studies(self) -> list[Any]:
+        found = self._optuna.get_all_studies()
+        ids = {study.study_name: self.get_study_id_from_name(study.study_name) for study in found}
+        for study in found:
+            study.system_attrs = self._with_front(ids[study.study_name], study.study_name, study.system_attrs)
+        return sorted(found, key=lambda study: ids[study.study_name])
 
     def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
         name = self._optuna.get_study_name_from_id(study_id)
@@ -70,7 +72,7 @@ class FrontReader(BaseStorage):
         front = self._store.front(study.id)
         if front is None:
             return {}
-        trial_ids = {t.number: t._trial_id for t in self._optuna.get_all_trials(study_id, deepcopy=False)}
+        trial_ids = mirrored_ids(self._optuna, study_id, front)
         artifact_id = front_id(study, front)
         found = trial_annotations.attributes(
             study, front, self._store.evaluations(study.id), trial_ids, f"/artifacts/{study_id}/{artifact_id}"
@@ -141,5 +143,14 @@ def _with_constraints(trial: FrozenTrial) -> FrozenTrial:
     if not trial.constraints:
         return trial
     shown = copy.copy(trial)
-    shown._system_attrs = {**trial._system_attrs, OLD_CONSTRAINTS: list(trial.constraints.values())}
+    shown.system_attrs = {**trial.system_attrs, OLD_CONSTRAINTS: list(trial.constraints.values())}
     return shown
+
+
+def mirrored_ids(storage: BaseStorage, study_id: int, front: Front) -> dict[int, int]:
+    """Optuna's id, by number, of each trial of the front that is mirrored already."""
+    found = {}
+    for point in front.points:
+        with suppress(KeyError):
+            found[point.trial] = storage.get_trial_id_from_study_id_trial_number(study_id, point.trial)
+    return found

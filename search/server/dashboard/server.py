@@ -16,7 +16,7 @@ from search.errors import InputError
 from search.server.access.auth import Gate
 from search.server.dashboard import trial_annotations
 from search.server.dashboard.plots import FrontPictures
-from search.server.dashboard.readonly_storage import FrontReader
+from search.server.dashboard.readonly_storage import FrontReader, mirrored_ids
 from search.server.dashboard.wsgi_auth import guarded
 from search.storage.store import Store
 from search.types import StudyRecord
@@ -134,7 +134,7 @@ def publish(store: Store, study: StudyRecord) -> None:
         return
     storage = store.optuna_storage()
     study_id = storage.get_study_id_from_name(study.name)
-    trial_ids = {trial.number: trial._trial_id for trial in storage.get_all_trials(study_id, deepcopy=False)}
+    trial_ids = mirrored_ids(storage, study_id, front)
     wanted = trial_annotations.attributes(study, front, store.evaluations(study.id), trial_ids)
     stored = storage.get_study_system_attrs(study_id)
     left_over = [key for key in stored if key not in wanted and key.startswith(trial_annotations.prefixes(wanted))]

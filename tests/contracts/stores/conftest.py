@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from optuna.storages._rdb import models as optuna_models
+from optuna.storages._rdb import models as optuna_models  # to empty its tables
 
 from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage

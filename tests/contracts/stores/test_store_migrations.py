@@ -175,7 +175,7 @@ class TestFromTheFirstSchema:
         for row in before["ztp_evaluation"]:
             row.update(complete=True, identity=None, estimate=None, confirm_estimate=None)
         for row in before["ztp_study"]:
-            row.update(mended_at=0.0)
+            row.update(mended_at=0.0, mirrored_at=0.0)
         for row in before["ztp_slot"]:
             row.update(lease="", lease_s=60.0)
         with reading(engine) as connection:
