@@ -14,11 +14,13 @@ from fastapi.openapi.utils import get_openapi
 from search.config.spec import StudySpec
 from search.errors import SearchError
 from search.server import errors, events, fronts, html, studies
+from search.server.access import login
 from search.server.access.auth import Gate
+from search.server.dashboard import DashboardMiddleware
 from search.server.errors import ErrorBody, documented
 from search.server.examples import FAILING
 from search.server.metrics import CONTENT_TYPE, RequestMetrics
-from search.server.middleware import AccessMiddleware, MetricsMiddleware
+from search.server.middleware import AccessMiddleware, MetricsMiddleware, PrefixMiddleware
 from search.server.models import HealthModel
 from search.server.studies import API
 from search.storage.store import Store
@@ -30,17 +32,8 @@ answered as `{"error": {"place": ..., "message": ...}}`, in the words of the com
 """
 
 
-def make_app(
-    store: Store,
-    gate: Gate,
-    roots: Sequence[Path] = (),
-    dashboard_port: int | None = None,
-    dashboard_url: str | None = None,
-) -> FastAPI:
-    """roots: the folders that studies may read. dashboard_port: where Optuna Dashboard listens, if it does.
-
-    dashboard_url: its address for browsers, if it is another.
-    """
+def make_app(store: Store, gate: Gate, roots: Sequence[Path] = (), root_path: str = "") -> FastAPI:
+    """roots: the folders that studies may read. root_path: the prefix under which a proxy shows the server."""
     app = FastAPI(
         title="Zero-TPrune Search",
         version=version("zero-tprune-search"),
@@ -49,19 +42,22 @@ def make_app(
         docs_url=None,  # FastAPI's pages load scripts from elsewhere
         redoc_url=None,
         redirect_slashes=False,
+        servers=[{"url": root_path}] if root_path else None,
     )
     app.state.store, app.state.gate, app.state.roots = store, gate, tuple(roots)
-    app.state.dashboard_port, app.state.closing = dashboard_port, asyncio.Event()
-    app.state.dashboard_url = dashboard_url
+    app.state.root_path, app.state.closing = root_path, asyncio.Event()
     app.state.metrics = metrics = RequestMetrics(store)
     errors.install(app)
     for router in (studies.router, fronts.router, events.router):
         app.include_router(router)
     app.include_router(html.router)
+    app.router.routes.append(login.ROUTE)
     app.add_api_route("/health", health, response_model=HealthModel, tags=["operations"], responses=UNHEALTHY)
     app.add_api_route("/metrics", scrape, response_class=Response, tags=["operations"], responses=METRICS)
+    app.add_middleware(DashboardMiddleware, store=store)
     app.add_middleware(AccessMiddleware, gate=gate)
-    app.add_middleware(MetricsMiddleware, metrics=metrics)  # the last added is the first to see a request
+    app.add_middleware(MetricsMiddleware, metrics=metrics)
+    app.add_middleware(PrefixMiddleware, root_path=root_path)  # the last added is the first to see a request
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 
@@ -86,7 +82,7 @@ UNHEALTHY: dict[int | str, dict[str, Any]] = {
 }
 METRICS: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/plain": {"schema": {"type": "string"}, "example": 'ztp_studies{state="running"} 1.0\n'}}},
-    **documented(401, 403, 429, 503),
+    **documented(401, 403, 503),
 }
 
 
@@ -99,7 +95,12 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
     """FastAPI's document with the study's schema and the token added."""
     if app.openapi_schema is None:
         schema = get_openapi(
-            title=app.title, version=app.version, description=app.description, routes=app.routes, tags=app.openapi_tags
+            title=app.title,
+            version=app.version,
+            description=app.description,
+            routes=app.routes,
+            tags=app.openapi_tags,
+            servers=app.servers,
         )
         for model in (StudySpec, ErrorBody):
             described = model.model_json_schema(ref_template="#/components/schemas/{model}")

@@ -8,11 +8,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from pydantic.config import JsonDict
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import Response
 
 from pruning.errors import PruningError
@@ -86,15 +86,16 @@ DESCRIPTIONS = {
     413: "The body is too large",
     415: "The body's type is not taken",
     422: "A field or parameter breaks a rule",
-    429: "Too many wrong tokens were shown; Retry-After says for how long none is looked at",
     503: "The database cannot be reached",
 }
 
 ANOTHER_SPEC: dict[int | str, dict[str, Any]] = {409: _described(409, CONFLICT)}
 
 
-def install(app: FastAPI) -> None:
+def install(app: Starlette) -> None:
     """Answer every error in the one shape."""
+    from fastapi.exceptions import RequestValidationError  # only now: the dashboard alone runs without FastAPI
+
     app.add_exception_handler(SpecConflictError, _conflict)
     app.add_exception_handler(UnknownStudyError, _unknown)
     app.add_exception_handler(InputError, _invalid)
@@ -137,8 +138,7 @@ def _own(request: Request, error: Exception) -> Response:
 
 def _parameters(request: Request, error: Exception) -> Response:
     """The first wrong parameter, in this project's words."""
-    assert isinstance(error, RequestValidationError)
-    detail = error.errors()[0]
+    detail = error.errors()[0]  # type: ignore[attr-defined]  # a RequestValidationError
     place = str(detail["loc"][-1])
     if detail["type"] == "missing":
         return error_response(422, f"{place} is required{HINTS.get(place, '')}", place)

@@ -1,20 +1,23 @@
-"""What every request passes before a route sees it: the gate, the bound on its body, and a stopwatch."""
+"""What every request passes before a route sees it: a path prefix, the gate, the bound on its body, and a stopwatch."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from search.server.access.auth import LOGIN, Gate, Verdict
-from search.server.access.rate_limit import RateLimitedError
+from search.server.access.login import relative
+from search.server.dashboard import is_dashboard_path
 from search.server.errors import ServiceError, error_response
-from search.server.metrics import RequestMetrics
+
+if TYPE_CHECKING:
+    from search.server.metrics import RequestMetrics
 
 LONGEST_BODY = 64 * 1024  # bytes; a study has some hundreds
 CODES = {
@@ -34,6 +37,32 @@ SAFE_HEADERS = {
 }
 
 
+class PrefixMiddleware:
+    """Takes the prefix that a proxy left before the path away. root_path: "" or as "/ztp"."""
+
+    def __init__(self, app: ASGIApp, root_path: str) -> None:
+        self._app, self._root_path = app, root_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = self._app
+        if scope["type"] == "http" and f"{scope['path']}/".startswith(f"{self._root_path}/"):
+            path = scope["path"].removeprefix(self._root_path)
+            scope = {**scope, "path": path}
+            if not path:
+                app = RedirectResponse(f"{self._root_path}/")
+            elif self._root_path and is_dashboard_path(path):
+                app = error_response(404, needs_root(self._root_path))
+        await app(scope, receive, send)
+
+
+def needs_root(root_path: str) -> str:
+    """Why the dashboard does not answer under a prefix."""
+    return (
+        f"Optuna Dashboard works at the root of a host only, got the prefix {root_path}; open /dashboard at this "
+        "server's own address, give the server a host name without a prefix, or run `ztp dashboard`"
+    )
+
+
 class AccessMiddleware:
     """Refuses what the gate refuses, and bodies above LONGEST_BODY."""
 
@@ -48,24 +77,13 @@ class AccessMiddleware:
 
     def _chosen(self, scope: Scope) -> ASGIApp:
         headers = Headers(scope=scope)
-        try:
-            verdict = self._gate.judge(scope["method"], scope["path"], headers, client_of(scope))
-        except RateLimitedError as refusal:
-            return error_response(429, str(refusal), headers={"Retry-After": str(refusal.wait_s)})
+        verdict = self._gate.judge(scope["method"], scope["path"], headers)
+        if verdict is Verdict.LOGIN:
+            form = relative(LOGIN, base=scope["path"])
+            return RedirectResponse(f"{form}?next={quote(scope['path'])}", 303)
         if verdict is not Verdict.PASS:
-            return _refusal(verdict, scope)
+            return error_response(CODES[verdict], verdict.message(headers))
         return self._app if _fits(headers) else _too_large()
-
-
-def client_of(scope: Mapping[str, Any]) -> str:
-    """The IP address that asks; behind a proxy, the proxy's."""
-    return scope["client"][0] if scope.get("client") else ""
-
-
-def _refusal(verdict: Verdict, scope: Scope) -> Response:
-    if verdict is Verdict.LOGIN:
-        return RedirectResponse(f"{LOGIN}?next={quote(scope['path'])}", 303)
-    return error_response(CODES[verdict], verdict.value)
 
 
 def _fits(headers: Mapping[str, str]) -> bool:
@@ -95,9 +113,9 @@ def _bounded(receive: Receive) -> Receive:
 def _with_headers(send: Send) -> Send:
     async def wrapped(message: Message) -> None:
         if message["type"] == "http.response.start":
-            present = {name.lower() for name, _ in message["headers"]}
-            extra = [(k.lower().encode(), v.encode()) for k, v in SAFE_HEADERS.items()]
-            message = {**message, "headers": [*message["headers"], *(e for e in extra if e[0] not in present)]}
+            headers = MutableHeaders(scope=message)
+            for name, value in SAFE_HEADERS.items():
+                headers.setdefault(name, value)
         await send(message)
 
     return wrapped

@@ -1,20 +1,18 @@
-"""`ztp serve` as a process: the API on one port, the dashboard on another, local workers beside them."""
+"""`ztp serve` and `ztp dashboard` as processes: one application on one port, local workers beside it."""
 
 from __future__ import annotations
 
 import logging
 import signal
 import socket
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from wsgiref.simple_server import WSGIServer
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.applications import Starlette
 
 from search import logs
 from search.errors import InputError
@@ -22,8 +20,6 @@ from search.runtime.supervisor import Supervisor
 from search.server.access.auth import Gate
 from search.server.access.token import Token, check_host
 from search.server.allowed_roots import check_roots
-from search.server.app import make_app
-from search.server.dashboard import make_dashboard
 from search.storage.store import Store
 
 LOG = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from search.storage.store import Store
 from search.types import HELD_STATES, OPEN_STATES, StudyRecord
 
 API = "/api/v1"
-DENIED = documented(401, 403, 422, 429)  # what any request may be answered
+DENIED = documented(401, 403, 422)  # what any request may be answered
 EXAMPLE = """name: shirts
 backbone: {name: demo}
 budget: {trials: 40, max_gflops: 0.2}

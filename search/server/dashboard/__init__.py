@@ -1,5 +1,5 @@
-"""Optuna Dashboard over the store: `reader` is what it reads, `notes` what it shows of a front, `server` the web."""
+"""Optuna Dashboard over the store, read-only: what it reads, what it shows of a front, and its routes."""
 
-from search.server.dashboard.server import make_app, make_dashboard, publish, serve
+from search.server.dashboard.application import DashboardMiddleware, is_dashboard_path
 
-__all__ = ["make_app", "make_dashboard", "publish", "serve"]
+__all__ = ["DashboardMiddleware", "is_dashboard_path"]
