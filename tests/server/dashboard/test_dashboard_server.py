@@ -131,7 +131,7 @@ def test_a_taken_port_is_refused(store: Store) -> None:
 
 @pytest.mark.parametrize(("host", "port"), [("127.0.0.1", 70000), ("192.0.2.1", 0), ("no.such.host.invalid", 0)])
 def test_an_impossible_address_is_refused(store: Store, host: str, port: int) -> None:
-    with pytest.raises(InputError, match=f"--host {host} --port {port}: must be an address of this machine"):
+    with pytest.raises(InputError, match=f"--host {host} --port {port} must be an address of this machine"):
         make_dashboard(store, host, port)
 
 
