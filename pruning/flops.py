@@ -32,8 +32,8 @@ _ELEMENTWISE = frozenset(
         "__and__ __rshift__ __xor__ abs add add_ amax amin any argmax argsort bitwise_and bitwise_xor clamp_max "
         "clamp_min clone cos cumsum div div_ exp expand_as ge gelu index_fill index_select le linalg_vector_norm log "
         "logical_and logical_not lt masked_fill masked_fill_ max maximum mean meshgrid min minimum mul mul_ ne neg "
-        "new_ones norm ones_like pad pow repeat repeat_interleave rsqrt rsub scatter scatter_add sigmoid silu sin "
-        "softmax sort sqrt square sub sum tanh tensor_split topk unflatten where"
+        "new_ones norm ones_like pad pow repeat repeat_interleave rsqrt rsub scatter scatter_add scatter_reduce "
+        "sigmoid silu sin softmax sort sqrt square sub sum tanh tensor_split topk unflatten where"
     ).split()
 )
 

@@ -38,11 +38,15 @@ def complement(leaving: Tensor, tokens: int) -> Tensor:
     return gone.argsort(dim=-1, stable=True)[:, : tokens - leaving.shape[1]]
 
 
-def merge_tokens(tokens: Tokens, match: Match, prefix: int, weights: Tensor | None = None) -> Tokens:
+def merge_tokens(tokens: Tokens, match: Match, prefix: int, weights: Tensor | None = None, norm: str = "own") -> Tokens:
     """Each kept token becomes the mean of itself and what joins it, weighted by size: [B, N, D] -> [B, P + K, D].
 
     Sizes add up (float32: bfloat16 cannot count beyond 256). A token that neither stays nor joins one is dropped.
     weights: [B, n] above zero, by which sizes are multiplied for the mean alone.
+    norm: the Euclidean norm of what is merged: "own", that of the mean, which is the shorter the more its members
+    differ; or the "mean" (weighted as the tokens are) or the "max" of its members' norms, as in ToFu (Kim et al.,
+    "Token Fusion: Bridging the Gap between Token Pruning and Token Merging", WACV 2024, section 3.3), which
+    interpolates between two tokens on the sphere. Members without size count for nothing.
     """
     sizes = tokens.sizes
     if sizes is None:
@@ -55,10 +59,28 @@ def merge_tokens(tokens: Tokens, match: Match, prefix: int, weights: Tensor | No
     weighted = tokens.values.float() * mass[..., None]  # [B, N, D]
     summed = weighted.scatter_add(1, wide, gather(weighted, leaving))
     total = mass.scatter_add(1, partner, mass.gather(1, leaving))
-    mean = (summed / total[..., None]).to(tokens.values.dtype)
+    mean = summed / total[..., None]
+    if norm != "own":
+        mean = mean * _stretch(tokens.values.float(), mean, mass, total, leaving, partner, norm)[..., None]
+    mean = mean.to(tokens.values.dtype)
     if weights is not None:
         total = sizes.scatter_add(1, partner, sizes.gather(1, leaving))
     return keep_tokens(replace(tokens, values=mean, sizes=total), match.kept, prefix)
+
+
+def _stretch(
+    values: Tensor, mean: Tensor, mass: Tensor, total: Tensor, leaving: Tensor, partner: Tensor, norm: str
+) -> Tensor:
+    """[B, N] by what each mean is multiplied, so that it has the mean or the greatest norm of its members."""
+    norms = values.norm(dim=-1)
+    if norm == "mean":
+        norms = norms * mass
+        wanted = norms.scatter_add(1, partner, norms.gather(1, leaving)) / total
+    else:
+        norms = norms * (mass > 0)
+        wanted = norms.scatter_reduce(1, partner, norms.gather(1, leaving), "amax")
+    stretch: Tensor = wanted / mean.norm(dim=-1).clamp_min(torch.finfo(torch.float32).tiny)
+    return stretch
 
 
 def fuse_rest(tokens: Tokens, ranked: Tensor, kept: int, weights: Tensor | None, prefix: int) -> Tokens:

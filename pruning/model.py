@@ -205,7 +205,8 @@ class PrunedViT(nn.Module):
         )
         left = method.reduce(tokens.with_values(values), signals, plan)
         if method.leaves_sizes(plan):
-            left = replace(left, proportional=method.proportional, pooled_by_size=method.pooled_by_size)
+            exponent = method.size_exponent if method.proportional else 0.0
+            left = replace(left, size_exponent=exponent, pooled_by_size=method.pooled_by_size)
         if method.drop == "block-end":
             return left
         return left.with_values(self.architecture.feed_forward(number, left.values))

@@ -43,7 +43,7 @@ def keep_tokens(tokens: Tokens, kept: Tensor, prefix: int) -> Tokens:
         gather(tokens.values, rows),
         kept if tokens.index is None else tokens.index.gather(1, kept),
         None if tokens.sizes is None else tokens.sizes.gather(1, rows),
-        tokens.proportional,
+        tokens.size_exponent,
         tokens.pooled_by_size,
     )
 

@@ -18,14 +18,14 @@ class Tokens:
 
     index: [B, n] int64, each patch token's place in the grid of patches; None: all of them, in order.
     sizes: [B, N] float32, how many input tokens each stands for, after merging; None: each for itself.
-    proportional: whether attention weighs tokens by their sizes (ToMe, section 3). pooled_by_size: whether a head that
-    reads all tokens does.
+    size_exponent: attention weighs tokens by this power of their sizes (1: ToMe, section 3; 0: not at all).
+    pooled_by_size: whether a head that reads all tokens weighs them by size.
     """
 
     values: Tensor
     index: Tensor | None = None
     sizes: Tensor | None = None
-    proportional: bool = True
+    size_exponent: float = 1.0
     pooled_by_size: bool = True
 
     def with_values(self, values: Tensor) -> Tokens:
@@ -44,7 +44,7 @@ class Tokens:
         pieces = torch.split(self.values, images)
         indices = [None] * len(pieces) if self.index is None else torch.split(self.index, images)
         sizes = [None] * len(pieces) if self.sizes is None else torch.split(self.sizes, images)
-        flags = self.proportional, self.pooled_by_size
+        flags = self.size_exponent, self.pooled_by_size
         return [Tokens(*piece, *flags) for piece in zip(pieces, indices, sizes, strict=True)]
 
     @staticmethod
@@ -59,6 +59,6 @@ class Tokens:
             torch.cat([piece.values for piece in pieces]),
             joined([piece.index for piece in pieces]),
             joined([piece.sizes for piece in pieces]),
-            pieces[0].proportional,
+            pieces[0].size_exponent,
             pieces[0].pooled_by_size,
         )

@@ -185,5 +185,8 @@ def is_watched(tensor: Tensor) -> bool:
 
 
 def size_bias(tokens: Tokens) -> Tensor | None:
-    """The log of each token's size, [B, 1, 1, N], for proportional attention (ToMe, section 3); None without."""
-    return tokens.sizes.log()[:, None, None, :] if tokens.sizes is not None and tokens.proportional else None
+    """The log of each token's size to a power, [B, 1, 1, N], for proportional attention (ToMe, section 3), or None."""
+    if tokens.sizes is None or not tokens.size_exponent:
+        return None
+    bias = tokens.sizes.log()[:, None, None, :]
+    return bias if tokens.size_exponent == 1 else bias * tokens.size_exponent

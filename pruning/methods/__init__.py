@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from pruning.errors import ScheduleError
 from pruning.methods.options import REVISION as REVISION
+from pruning.methods.options import Matters, Value
 from pruning.methods.options import Method as Method
 from pruning.methods.options import Option as Option
-from pruning.methods.options import Value
 from pruning.stage import StagePlan
 
 if TYPE_CHECKING:
@@ -76,12 +76,33 @@ def _drop(default: str = DROPS[0], first: Value | None = None) -> dict[str, Opti
     return {"drop": Option(default, "where tokens leave: after the block, or before its MLP", DROPS, first=first)}
 
 
+def _sized(matters: Matters, norm: str = "own", exponent: float = 1.0) -> dict[str, Option]:
+    """How merged tokens count; before revision 3 all had their own norm and counted in full."""
+    return {
+        "merged_norm": Option(
+            norm,
+            "length of a merged token: its own, as the mean of its members, or the mean or greatest of their lengths",
+            choices=("own", "mean", "max"),
+            matters=matters,
+            second="own",
+        ),
+        "size_exponent": Option(
+            exponent,
+            "the power of the sizes by which proportional attention weighs",
+            low=0.1,
+            high=1.0,
+            matters=lambda options, plans: options["proportional"] and matters(options, plans),
+            second=1.0,
+        ),
+    }
+
+
 _SIZES = {
     "proportional": Option(True, "from then on attention weighs merged tokens by their size", matters=_if_similar),
     "pooled_by_size": Option(
         True, "a head that reads all tokens weighs merged ones by their size", matters=_if_similar, first=False
     ),
-}
+} | _sized(_if_similar)
 _VALUE_NORM = {"value_norm": Option(False, "score attention times the length of the token's values")}
 
 # Zero-TPrune as its paper has it (arXiv 2305.17328): both steps drop, at the end of three blocks
@@ -173,6 +194,7 @@ METHODS: dict[str, Method] = {
             "proportional": Option(
                 True, "from then on attention weighs merged tokens by their size", matters=_if_merged
             ),
+            **_sized(_if_merged, norm="max", exponent=0.9),
             "head_filter": Option(
                 False, "ignore heads whose score variance is outside [v_min, v_max]", matters=_if_ranked
             ),
@@ -232,6 +254,7 @@ METHODS: dict[str, Method] = {
                 6e-5, "variance of the scores, which sum to 1, above which an image is pruned", low=0.0, high=1.0
             ),
             "proportional": Option(True, "from then on attention weighs merged tokens by their size"),
+            **_sized(_if_similar),
         },
         pairs=True,
     ),
@@ -274,6 +297,8 @@ def load_method(name: str, options: Mapping[str, Any]) -> TokenMethod:
     filled = row.fill_options(name, options)
     drop, proportional = filled.pop("drop"), filled.pop("proportional", True)
     pooled_by_size = filled.pop("pooled_by_size", True)
+    norm, exponent = filled.pop("merged_norm", "own"), filled.pop("size_exponent", 1.0)
     method: TokenMethod = getattr(import_module(module), cls)(**filled)
     method.drop, method.proportional, method.pooled_by_size = drop, proportional, pooled_by_size
+    method.merged_norm, method.size_exponent = norm, exponent
     return method

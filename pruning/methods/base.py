@@ -69,6 +69,8 @@ class TokenMethod(ABC):
     drop = "block-end"  # or "before-mlp", which saves the block's own MLP; the option that every method has
     proportional = True  # whether attention in the blocks behind weighs merged tokens by size, ...
     pooled_by_size = True  # ... and a head that reads all tokens does
+    size_exponent = 1.0  # the power of the sizes by which attention weighs
+    merged_norm = "own"  # see `pruning.merging.merge_tokens`
 
     def leaves_sizes(self, plan: StagePlan) -> bool:
         """Whether tokens live on in others under these counts, so that those left stand for several."""

@@ -47,7 +47,9 @@ class DiffRate(TokenMethod):
             return keep_tokens(tokens, kept, prefix)
         leaving = ranked[:, plan.kept : plan.kept + plan.similar]
         alike = cosines(gather(tokens.values, leaving + prefix), gather(tokens.values, kept + prefix))  # [B, r, K]
-        return merge_tokens(tokens, Match(kept, leaving, kept.gather(1, alike.argmax(-1))), prefix)
+        return merge_tokens(
+            tokens, Match(kept, leaving, kept.gather(1, alike.argmax(-1))), prefix, norm=self.merged_norm
+        )
 
     def _ranked(self, signals: Signals) -> Tensor:
         """[B, n], the most important first."""

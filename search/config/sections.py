@@ -163,7 +163,17 @@ class BudgetSpec(Section):
 
 
 # of the default space: values that different backbones and budgets prefer, by measurement (tests/benchmarks/RESULTS.md)
-SEARCHED_OPTIONS = {"zero-tprune": {"split": ["alternate", "sequential"], "protect": [0.2, 0.0, 0.35]}}
+SEARCHED_OPTIONS: dict[str, dict[str, list[Any]]] = {
+    "zero-tprune": {
+        "split": ["alternate", "sequential"],
+        "protect": [0.2, 0.0, 0.35],
+        "size_exponent": [0.9, 0.7],
+    },
+    "tome": {"merged_norm": ["max"], "size_exponent": [1.0, 0.8]},
+    "pitome": {"merged_norm": ["max"]},
+    "diffrate": {"merged_norm": ["max"], "size_exponent": [1.0, 0.8]},
+    "ppt": {"merged_norm": ["max"]},
+}
 
 
 class SpaceSpec(Section):

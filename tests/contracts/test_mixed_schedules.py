@@ -107,7 +107,7 @@ def test_each_stage_does_what_its_method_does_alone(seed: int) -> None:
     torch.testing.assert_close(left.values, tokens.values)
     assert left.places(PREFIX).equal(tokens.places(PREFIX))
     assert left.sizes is tokens.sizes is None or left.sizes.equal(tokens.sizes)
-    assert left.proportional == tokens.proportional
+    assert left.size_exponent == tokens.size_exponent
 
 
 @by_seed

@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from pruning.architectures.base import size_bias
+from pruning.merging import Match, merge_tokens
 from pruning.methods import load_method
 from pruning.methods.base import Signals
 from pruning.schedule import Schedule
@@ -164,3 +166,31 @@ def test_weights_that_underflow_still_give_a_mean() -> None:
     plan = Schedule([Stage(0, 0.5)], "cls-attention", {"fuse": True}).plan(n)[0]
     left = load_method("cls-attention", {"fuse": True}).reduce(tokens, nothing, plan)
     torch.testing.assert_close(left.values[0, P + plan.kept - 1], tokens.values[0, P + plan.kept - 1 :].mean(0))
+
+
+@pytest.mark.parametrize(("norm", "wanted"), [("own", 5.0), ("mean", 7.0), ("max", 8.0)])
+def test_a_merged_token_has_the_norm_that_is_asked_for(norm: str, wanted: float) -> None:
+    """(8, 0) and (0, 6) have the mean (4, 3), of length 5; what merges with nothing keeps its values exactly."""
+    values = torch.tensor([[[0.3, 0.4], [8.0, 0.0], [0.0, 6.0], [1.5, 2.5]]])
+    match = Match(kept=torch.tensor([[0, 2]]), leaving=torch.tensor([[1]]), partner=torch.tensor([[0]]))
+    merged = merge_tokens(Tokens(values), match, 1, norm=norm)
+    expected = torch.tensor([4.0, 3.0]) * (wanted / 5)
+    torch.testing.assert_close(merged.values[0], torch.stack((values[0, 0], expected, values[0, 3])))
+    assert merged.sizes is not None
+    assert merged.sizes.tolist() == [[1.0, 2.0, 1.0]]
+
+
+def test_the_greatest_norm_is_that_of_a_member_with_size() -> None:
+    values = torch.tensor([[[0.0, 3.0], [9.0, 0.0]]])
+    tokens = Tokens(values, sizes=torch.tensor([[1.0, 0.0]]))
+    match = Match(kept=torch.tensor([[0]]), leaving=torch.tensor([[1]]), partner=torch.tensor([[0]]))
+    assert merge_tokens(tokens, match, 0, norm="max").values.tolist() == [[[0.0, 3.0]]]
+
+
+@pytest.mark.parametrize(("exponent", "wanted"), [(1.0, 4.0), (0.5, 2.0)])
+def test_attention_weighs_by_a_power_of_the_sizes(exponent: float, wanted: float) -> None:
+    tokens = Tokens(torch.ones(1, 2, 3), sizes=torch.tensor([[1.0, 4.0]]), size_exponent=exponent)
+    bias = size_bias(tokens)
+    assert bias is not None
+    torch.testing.assert_close(bias.exp(), torch.tensor([[[[1.0, wanted]]]]))
+    assert size_bias(Tokens(tokens.values, sizes=tokens.sizes, size_exponent=0.0)) is None

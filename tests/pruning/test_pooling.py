@@ -81,8 +81,12 @@ def doubled_images() -> Tensor:
 MERGING: list[tuple[str, dict[str, Any]]] = [
     ("tome", {"halves": "patches"}),
     ("tome", {"halves": "tokens", "drop": "block-end"}),
-    ("zero-tprune", {"split": "places"}),
-    ("zero-tprune", {"split": "places", "weight": "rank", "drop": "block-end"}),
+    ("tome", {"halves": "patches", "merged_norm": "max"}),
+    ("zero-tprune", {"split": "places", "size_exponent": 1.0}),
+    (
+        "zero-tprune",
+        {"split": "places", "weight": "rank", "drop": "block-end", "merged_norm": "mean", "size_exponent": 1.0},
+    ),
 ]
 TRAITS = ["class_token", "no_class_token", "gap_beside_class_token", "attention_pool", "qk_norm"]
 
@@ -125,7 +129,7 @@ def test_without_proportional_attention_sizes_weigh_the_mean_alone(make_vit: Mak
     generator = torch.Generator().manual_seed(7)
     values, sizes = torch.randn(2, 9, 24, generator=generator), torch.full((2, 9), 4.0)
     sizes[:, ::2] = 1
-    plain, sized = Tokens(values), Tokens(values, sizes=sizes, proportional=False)
+    plain, sized = Tokens(values), Tokens(values, sizes=sizes, size_exponent=0.0)
     for number in range(3):
         assert architecture.run(number, sized).values.equal(architecture.run(number, plain).values)
         attended = [architecture.attend(number, each, "attention").attention for each in (sized, plain)]
@@ -148,5 +152,5 @@ def test_the_last_stage_that_merged_decides_whether_sizes_count(make_vit: MakeVi
     tokens, found = Tokens(pruned.embed(images)), []
     for block in range(4):
         tokens = pruned.advance(tokens, block, block + 1, pruned.seeds(images))
-        found.append(tokens.proportional)
-    assert found == [False, False, True, True]
+        found.append(tokens.size_exponent)
+    assert found == [0.0, 0.0, 1.0, 1.0]

@@ -60,17 +60,17 @@ MIXED = {"block": 3, "keep": 0.5, "method": "tome"}
         ({"exact_savings": None}, "exact_savings must be true or false, got None"),
         (
             {"options": {"revision": 0}},
-            "options.revision must be a whole number in 1..2, the revisions known here, got 0",
+            "options.revision must be a whole number in 1..3, the revisions known here, got 0",
         ),
-        ({"options": {"revision": 3}}, "got 3; read it with the release that wrote it"),
-        ({"options": {"revision": "1"}}, "options.revision must be a whole number in 1..2"),
-        ({"options": {"revision": True}}, "options.revision must be a whole number in 1..2"),
+        ({"options": {"revision": 4}}, "got 4; read it with the release that wrote it"),
+        ({"options": {"revision": "1"}}, "options.revision must be a whole number in 1..3"),
+        ({"options": {"revision": True}}, "options.revision must be a whole number in 1..3"),
         ({"stages": [GOOD, MIXED | {"method": 3}]}, "stages[1].method must be the name of a method, got 3"),
         ({"stages": [GOOD, MIXED | {"method": "tom"}]}, f"stages[1].method must be one of {KNOWN}, got 'tom'"),
         ({"stages": [GOOD, MIXED | {"options": None}]}, "stages[1].options must be a mapping, got None"),
         (
             {"stages": [GOOD, MIXED | {"options": {"metric": "dot"}}]},
-            "stages[1].options.metric is not an option of method tome; its options: drop, halves, pooled_by_size, ",
+            "stages[1].options.metric is not an option of method tome; its options: drop, halves, merged_norm, ",
         ),
         (
             {"stages": [GOOD, MIXED | {"options": {"halves": "both"}}]},

@@ -53,8 +53,10 @@ stages:
   partition: 0.5
   similarity_share: 0.75
   method: cls-attention
-  options: {revision: 2, drop: before-mlp, fuse: false, value_norm: false}
-options: {revision: 2, drop: before-mlp, halves: tokens, pooled_by_size: true, proportional: false}
+  options: {revision: 3, drop: before-mlp, fuse: false, value_norm: false}
+options:
+  {revision: 3, drop: before-mlp, halves: tokens, merged_norm: own, pooled_by_size: true, proportional: false,
+   size_exponent: 1.0}
 exact_savings: true
 """
     numbers = {"partition": 0.5, "similarity_share": 0.75}
@@ -76,7 +78,7 @@ def test_what_is_left_out_takes_its_default() -> None:
         assert today.options[name] == option.default
         assert Schedule.from_dict({}).options[name] == option.frozen_default
     assert Schedule.from_yaml("stages: [{block: 2, keep: 1}]").stages == (Stage(2, 1.0, 5, 0.5, 0.5),)
-    named = Schedule.from_yaml("stages: [{block: 2, keep: 1}]\noptions: {revision: 2}\nexact_savings: true")
+    named = Schedule.from_yaml("stages: [{block: 2, keep: 1}]\noptions: {revision: 3}\nexact_savings: true")
     assert named == today
 
 
@@ -89,6 +91,7 @@ def test_a_file_of_before_means_what_it_meant(method: str) -> None:
     assert Schedule.from_yaml(old.to_yaml()) == old
 
 
+AS_TOME = {"merged_norm": "own", "size_exponent": 1.0}
 FROZEN: dict[str, dict[str, Any]] = {  # what releases without revisions did; never to be changed
     "zero-tprune": {
         "drop": "block-end",
@@ -105,20 +108,28 @@ FROZEN: dict[str, dict[str, Any]] = {  # what releases without revisions did; ne
         "temperature": 1.0,
         "weight": "size",
         "proportional": True,
+        **AS_TOME,
         "head_filter": False,
         "v_min": 0.01,
         "v_max": 0.7,
         "seed": 0,
     },
-    "tome": {"drop": "before-mlp", "halves": "patches", "pooled_by_size": False, "proportional": True},
+    "tome": {"drop": "before-mlp", "halves": "patches", "pooled_by_size": False, "proportional": True, **AS_TOME},
     "pitome": {
         "drop": "before-mlp",
         "margin": 0.9,
         "margin_falls": True,
         "pooled_by_size": False,
         "proportional": True,
+        **AS_TOME,
     },
-    "diffrate": {"drop": "before-mlp", "value_norm": False, "pooled_by_size": False, "proportional": True},
+    "diffrate": {
+        "drop": "before-mlp",
+        "value_norm": False,
+        "pooled_by_size": False,
+        "proportional": True,
+        **AS_TOME,
+    },
     "cls-attention": {"drop": "block-end", "fuse": False, "value_norm": False},
     "hatp": {"drop": "block-end"},
     "random": {"drop": "block-end", "seed": 0},
@@ -128,6 +139,13 @@ FROZEN: dict[str, dict[str, Any]] = {  # what releases without revisions did; ne
 @pytest.mark.parametrize("method", FROZEN)
 def test_defaults_of_before_are_frozen(method: str) -> None:
     assert Schedule.from_dict({"method": method}).options == FROZEN[method]
+
+
+def test_the_second_revision_kept_the_norm_of_the_mean() -> None:
+    second = Schedule.from_dict({"stages": [{"block": 2, "keep": 0.5}], "options": {"revision": 2}})
+    today = Schedule.from_dict({"stages": [{"block": 2, "keep": 0.5}], "options": {"revision": 3}})
+    assert second.options == {**today.options, **AS_TOME}
+    assert (today.options["merged_norm"], today.options["size_exponent"]) == ("max", 0.9)
 
 
 def test_values_of_before_have_their_names_of_today() -> None:

@@ -20,7 +20,7 @@ def test_split_and_join_are_inverse(tokens: Tokens, images: int) -> None:
     for name in ("values", "index", "sizes"):
         before, after = getattr(tokens, name), getattr(again, name)
         assert (after is None) if before is None else after.equal(before)
-    assert again.proportional == tokens.proportional
+    assert again.size_exponent == tokens.size_exponent
 
 
 def test_places_count_from_the_first_patch() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import mul
 from typing import Any
 
 import pytest
@@ -27,6 +28,8 @@ MORE: list[dict[str, Any]] = [
     {"feature": "output", "metric": "dot"},
     {"split": "places", "weight": "rank"},
     {"split": "random", "seed": 3},
+    {"merged_norm": "own"},
+    {"merged_norm": "mean", "weight": "rank"},
     {"personalized": False, "weight": "rank", "split": "sequential"},
 ]
 
@@ -63,7 +66,13 @@ def test_reduced_tokens_equal_the_reference(
         for place, token in enumerate(expected.kept):
             group = [token, *(x for x, into in expected.joins.items() if into == token)]
             weights = [sizes[x] * (expected.ranks[x] if options["weight"] == "rank" else 1.0) for x in group]
-            mean = sum(w / sum(weights) * values[x] for w, x in zip(weights, group, strict=True))
+            shares = [w / sum(weights) for w in weights]
+            mean = sum(share * values[x] for share, x in zip(shares, group, strict=True))
+            lengths = [values[x].norm().item() for x in group]
+            if options["merged_norm"] == "max":
+                mean = mean * max(lengths) / mean.norm()
+            elif options["merged_norm"] == "mean":
+                mean = mean * sum(map(mul, shares, lengths)) / mean.norm()
             torch.testing.assert_close(left.values[image, PREFIX + place], mean, atol=1e-5, rtol=1e-4)
             size = 1.0 if left.sizes is None else left.sizes[image, PREFIX + place].item()
             assert size == (sum(sizes[x] for x in group) if left.sizes is not None else sizes[token])
