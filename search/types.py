@@ -103,6 +103,8 @@ class Throughput:
     images_per_s: speedup times the study's dense reference, so that points measured hours apart compare.
     spread: half the interquartile range of the repeats' speedups, over their median; None if not repeated.
     how: "profiled" (predicted from the latency profile) or "measured" (interleaved with the dense model).
+    disturbed: why a measurement could not be relied on, what it found included: this is the prediction in its place,
+        or, where there is none, the measurement itself; "" otherwise. It is measured again by the next launch.
     """
 
     images_per_s: float
@@ -110,6 +112,7 @@ class Throughput:
     how: str
     spread: float | None = None
     repeats: int = 0
+    disturbed: str = ""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pruning.model import PrunedViT
 from search.config.spec import RuntimeSpec
 from search.evaluation.data.splits import Split
 from search.evaluation.device import WORTH_IT, bfloat16_is_fast, synchronize
-from search.evaluation.throughput import exclusive
+from search.evaluation.throughput import TRIES, Waiting, disturbed_by, exclusive
 
 CHECKED_IMAGES = 128  # of the search split, at least, for the choice of the number format ...
 CHECKED_BATCHES = 3  # ... and at least so many batches, the first of which warms up
@@ -29,7 +29,8 @@ class Calibration:
     dtype_reason: why this format. dense_images_per_s: the reference that speedups are multiplied with.
     strata: which images pruning is likely to change, and so are seen first. profile_key, strata_key: what these hold
     for, so that other studies may take them over; "" in studies from before that, and without a profile.
-    profile_from: the study that took the profile, if it was another.
+    profile_from: the study that took the profile, if it was another. disturbed: why the profile, or the dense model's
+    speed where there is none, cannot be relied on; "" if it can.
     """
 
     dtype: str
@@ -43,6 +44,7 @@ class Calibration:
     profile_key: str = ""
     strata_key: str = ""
     profile_from: str = ""
+    disturbed: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -65,14 +67,20 @@ def choose_dtype(
         return runtime.dtype, "asked for"
     if not bfloat16_is_fast(device):
         return "float32", "this hardware has no fast bfloat16"
-    full, narrow = _answers((cast("float32"), cast("bfloat16")), split, runtime.batch_size, device)
+    for _ in range(TRIES):
+        waiting = Waiting(device)
+        full, narrow = _answers((cast("float32"), cast("bfloat16")), split, runtime.batch_size, device)
+        disturbed = disturbed_by(waiting.share())
+        if not disturbed:
+            break
     gain, same = full.seconds / narrow.seconds, float((full.classes == narrow.classes).mean())
     images = min(len(full.classes), len(split))
-    if gain < WORTH_IT:
-        return "float32", f"bfloat16 is only {gain:.2f} times as fast"
     if same < SAME_ANSWERS:
         return "float32", f"bfloat16 changes {1 - same:.1%} of the dense model's answers, of {images} images"
-    return "bfloat16", f"{gain:.2f} times as fast; {same:.1%} of {images} dense answers as in float32"
+    doubt = f"; {disturbed}" if disturbed else ""
+    if gain < WORTH_IT:
+        return "float32", f"bfloat16 is only {gain:.2f} times as fast{doubt}"
+    return "bfloat16", f"{gain:.2f} times as fast{doubt}; {same:.1%} of {images} dense answers as in float32"
 
 
 @dataclass(frozen=True)

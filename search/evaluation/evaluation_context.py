@@ -35,7 +35,7 @@ from search.evaluation.latency_profile import LatencyProfile
 from search.evaluation.latency_profiler import StageKind, images_of_a_pass, measure_profile, stage_kinds
 from search.evaluation.onnx_runtime import ONNXRUNTIME, PROFILE_POINTS, Deployed, describe_onnxruntime, prepare
 from search.evaluation.reference import DenseReference
-from search.evaluation.throughput import PairedTiming, time_pairs
+from search.evaluation.throughput import TRIES, PairedTiming, Waiting, disturbed_by, time_pairs
 
 
 class EvaluationContext:
@@ -80,12 +80,17 @@ class EvaluationContext:
             raise SearchError(
                 f"backbone {self.backbone.name}: closed form {closed} FLOPs, fvcore {traced}; report this"
             )
-        profile, origin, key, dense = None, "", "", 0.0
+        profile, origin, key, disturbed = None, "", "", ""
         if self.spec.objectives.throughput == "measured":
-            dense = self.time_pairs(UNTOUCHED).dense_images_per_s
+            timing = self.time_pairs(UNTOUCHED)
+            dense, disturbed = timing.dense_images_per_s, timing.disturbed
         else:
             key = self._profile_key(dtype)
-            profile, origin = self._profile_elsewhere(key) or (self._measure_profile(), "")
+            known = self._profile_elsewhere(key)
+            if known:
+                profile, origin = known
+            else:
+                profile, disturbed = self._measure_profile()
             dense = profile.predict(UNTOUCHED).images_per_s
         self.use(
             Calibration(
@@ -96,8 +101,9 @@ class EvaluationContext:
                 images=self.images.fingerprint,
                 dense_images_per_s=dense,
                 profile=profile.to_dict() if profile else None,
-                profile_key=key,
+                profile_key="" if disturbed else key,  # no other study takes over a disturbed one
                 profile_from=origin,
+                disturbed=disturbed,
             )
         )
         return self.facts
@@ -217,13 +223,20 @@ class EvaluationContext:
         plans = smallest(self.spec.space, family.depth, self.flops).plan(family.tokens)
         return plans[-1].kept if plans else family.tokens
 
-    def _measure_profile(self) -> LatencyProfile:
+    def _measure_profile(self) -> tuple[LatencyProfile, str]:
+        """The profile, and why it cannot be relied on, "" if it can; taken again if other work disturbed it."""
         runtime: dict[str, Any] = {}
         if self.spec.objectives.throughput == ONNXRUNTIME:
             runtime = {"prepare": prepare, "points": PROFILE_POINTS}
         images = self.timing_images()
         images = images[: images_of_a_pass(self.model, images)]
-        return measure_profile(self.model, images, self._stage_kinds(), self._fewest(), **runtime)
+        for _ in range(TRIES):
+            waiting = Waiting(self.device)
+            profile = measure_profile(self.model, images, self._stage_kinds(), self._fewest(), **runtime)
+            disturbed = disturbed_by(waiting.share())
+            if not disturbed:
+                break
+        return profile, disturbed
 
     def _stage_kinds(self) -> list[StageKind]:
         space = self.spec.space

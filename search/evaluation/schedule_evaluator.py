@@ -19,11 +19,12 @@ from search.evaluation.latency_profile import LatencyProfile
 from search.evaluation.racing import Race, SequentialTest, estimate
 from search.evaluation.reference import Seen, fidelity_of
 from search.evaluation.regression_estimator import guess
-from search.evaluation.throughput import measured
+from search.evaluation.throughput import PairedTiming, measured
 from search.types import Accuracy, Fidelity, Measurement, PartialEvaluation, Setting, Throughput
 
 Check = Callable[[], None]
 ITSELF = Fidelity(1.0, 0.0, 0.0, 0.0)  # of the dense model
+MAX_DRIFT = 2.0  # of the dense model's speed; a machine's own drift, tens of percent, cancels in the pairs
 PROBE_SHARE = 0.08  # of the search split, in whole batches, that the first look at a schedule sees ...
 LARGEST_LOOK = 0.25  # ... and none is worth more: a split of few batches is not probed
 LARGEST_PROBE = 0.5  # of the search split: what all looks at a schedule may see
@@ -78,12 +79,28 @@ class ScheduleEvaluator(EvaluationContext):
         return self._profile.predict(schedule) if self._profile else self.time(schedule)
 
     def time(self, schedule: Schedule) -> Throughput:
-        """Measured against the dense model, interleaved; takes seconds."""
-        throughput = measured(self.time_pairs(schedule), self.facts.dense_images_per_s)
+        """Measured against the dense model, interleaved; takes seconds.
+
+        Where other work disturbed it the prediction stands instead, with the reason, if there is one.
+        """
+        timing = self.time_pairs(schedule)
+        throughput = measured(timing, self.facts.dense_images_per_s)
+        reason = throughput.disturbed or self._drift(timing)
+        if reason and self._profile and not self.is_untouched(schedule):
+            found = f"{reason}; measured as {throughput.speedup:.2f}x"
+            return replace(self._profile.predict(schedule), disturbed=found)
+        throughput = replace(throughput, disturbed=reason)
         if not self.is_untouched(schedule):
             return throughput
         # the dense model against itself: its speedup is 1, and the spread tells how well this clock can tell
         return replace(throughput, images_per_s=self.facts.dense_images_per_s, speedup=1.0)
+
+    def _drift(self, timing: PairedTiming) -> str:
+        """How far the dense model is from the study's reference, if that says that this is another machine by now."""
+        share = timing.dense_images_per_s / self.facts.dense_images_per_s
+        if 1 / MAX_DRIFT <= share <= MAX_DRIFT:
+            return ""
+        return f"the dense model ran {share:.2f} times as fast as when the study began"
 
     def measure_deployed(self, schedule: Schedule) -> Measurement:
         """Accuracy on the whole search split and throughput, both in ONNX Runtime."""

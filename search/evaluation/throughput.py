@@ -1,7 +1,10 @@
 """Measured throughput: a schedule against the dense model, interleaved in one run.
 
 A machine's speed drifts by tens of percent within minutes, so a speed alone says little. Here dense and pruned passes
-alternate, and what counts is the median of the pairs' ratios.
+alternate, and what counts is the median of the pairs' ratios. Pairing does not help against other work on the same
+processors: a model of many short parallel sections waits in each for a thread that is not running. So the clock looks
+at how long the process's threads were kept waiting, leaves pairs out that were disturbed, goes on until the interval
+of the median is narrow, and says so where that cannot be had.
 """
 
 from __future__ import annotations
@@ -10,13 +13,14 @@ import logging
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from filelock import FileLock, Timeout
+from scipy.stats import binom
 from torch import Tensor
 
 from pruning.model import PrunedViT
@@ -26,8 +30,13 @@ from search.types import Throughput
 
 Model = Callable[[Tensor], object]
 
-REPEATS = 7  # pairs; odd, so that the median is one of them
+REPEATS = 7  # pairs at least
+MOST_PAIRS, LIMIT_S = 5, 20.0  # no more than so many times as many, and no new one after so many seconds
+MAX_WAITING = 0.1  # share of their time that threads may wait for a processor; a busy process on two cores costs 0.3
+TRIES = 2  # of what is timed once a study: its profile, its number format
+NARROW = 0.05  # half the 95% interval of a ratio, over the ratio
 SAY_AFTER_S = 30.0  # waiting longer than this is said: another study's profile takes about as long
+THREADS = Path("/proc/self/task")
 log = logging.getLogger(__name__)
 
 
@@ -47,13 +56,49 @@ def exclusive(device: torch.device) -> Iterator[None]:
         lock.release()
 
 
+class Waiting:
+    """How long this process's threads have waited for a processor since this was made, as a share of their time.
+
+    Linux counts it for each thread (`schedstat`: ready to run, but not running). Where it does not, or the work is
+    done by a GPU, nothing is known, and 0 is told.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._is_known = device.type == "cpu"
+        self._began, self._waited = time.perf_counter(), self._waited_s()
+
+    def share(self) -> float:
+        seconds = time.perf_counter() - self._began
+        return (self._waited_s() - self._waited) / (seconds * torch.get_num_threads())
+
+    def _waited_s(self) -> float:
+        total = 0
+        for path in THREADS.glob("*/schedstat") if self._is_known else ():
+            try:
+                total += int(path.read_text().split()[1])
+            except (OSError, ValueError, IndexError):  # the thread has ended
+                continue
+        return total / 1e9
+
+
+def disturbed_by(share: float) -> str:
+    """What to say of a timing whose threads waited for this share of their time; "" if it was quiet."""
+    if share <= MAX_WAITING:
+        return ""
+    return f"other work on this machine kept its threads waiting for {share:.0%} of the time"
+
+
 @dataclass(frozen=True)
 class PairedTiming:
-    """Seconds a batch of the passes, in the order they ran: dense[i] and pruned[i] are neighbours."""
+    """Seconds a batch of the passes, in the order they ran: dense[i] and pruned[i] are neighbours.
+
+    disturbed: why the ratio cannot be relied on; "" if it can.
+    """
 
     images: int
     dense: tuple[float, ...]
     pruned: tuple[float, ...]
+    disturbed: str = ""
 
     @property
     def speedup(self) -> float:
@@ -65,6 +110,21 @@ class PairedTiming:
         """Half the interquartile range of the ratios, over their median."""
         low, _, high = statistics.quantiles(self._ratios, n=4, method="inclusive")
         return (high - low) / 2 / self.speedup
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Ends of the 95% interval of the median ratio, by order statistics; of fewer than six pairs, all of them.
+
+        Source: Conover, "Practical Nonparametric Statistics", section 3.2.
+        """
+        ordered = sorted(self._ratios)
+        outside = max(int(binom.ppf(0.025, len(ordered), 0.5)), 1)
+        return ordered[outside - 1], ordered[-outside]
+
+    @property
+    def is_narrow(self) -> bool:
+        low, high = self.interval
+        return high - low <= 2 * NARROW * self.speedup
 
     @property
     def dense_images_per_s(self) -> float:
@@ -83,18 +143,49 @@ def time_pairs(model: PrunedViT, schedule: Schedule, images: Tensor, repeats: in
 
 @torch.inference_mode()
 def time_against(dense: Model, other: Model, images: Tensor, repeats: int = REPEATS) -> PairedTiming:
-    """Time any two models on `images`, after a warm-up of both: `repeats` neighbouring pairs, at least 2."""
-    seconds: dict[Model, list[float]] = {dense: [], other: []}
+    """Time any two models on `images`, after a warm-up of both: at least `repeats` (2 or more) neighbouring pairs.
+
+    Pairs that were disturbed are left out. It goes on until enough were quiet and their interval is narrow, or until
+    MOST_PAIRS times as many have run, or for LIMIT_S.
+    """
+    quiet: list[tuple[float, float]] = []
+    everything: list[tuple[float, float]] = []
+    shares: list[float] = []
     with exclusive(images.device):
-        for turn in range(repeats + 1):
+        began = time.perf_counter()
+        _time_pair(dense, other, images)
+        while len(everything) < repeats or not (len(quiet) >= repeats and _paired(images, quiet).is_narrow):
+            is_late = time.perf_counter() - began > LIMIT_S or len(everything) >= MOST_PAIRS * repeats
+            if is_late and len(everything) >= repeats:
+                break
+            waiting = Waiting(images.device)
             # who goes first alternates: a slow drift then favours neither
-            for model in (dense, other) if turn % 2 else (other, dense):
-                began = time.perf_counter()
-                model(images)
-                synchronize(images.device)
-                if turn:
-                    seconds[model].append(time.perf_counter() - began)
-    return PairedTiming(len(images), tuple(seconds[dense]), tuple(seconds[other]))
+            pair = _time_pair(dense, other, images) if len(everything) % 2 else _time_pair(other, dense, images)[::-1]
+            shares.append(waiting.share())
+            everything.append(pair)
+            if shares[-1] <= MAX_WAITING:
+                quiet.append(pair)
+    if len(quiet) < repeats:
+        return _paired(images, everything, disturbed_by(statistics.mean(shares)) or disturbed_by(max(shares)))
+    timing = _paired(images, quiet)
+    low, high = timing.interval
+    reason = "" if timing.is_narrow else f"after {len(quiet)} pairs its 95% interval was still {low:.2f} to {high:.2f}"
+    return _paired(images, quiet, reason)
+
+
+def _time_pair(first: Model, second: Model, images: Tensor) -> tuple[float, float]:
+    """Seconds of a pass of each."""
+    ends = [time.perf_counter()]
+    for model in (first, second):
+        model(images)
+        synchronize(images.device)
+        ends.append(time.perf_counter())
+    return ends[1] - ends[0], ends[2] - ends[1]
+
+
+def _paired(images: Tensor, pairs: Sequence[tuple[float, float]], disturbed: str = "") -> PairedTiming:
+    dense, other = zip(*pairs, strict=True)
+    return PairedTiming(len(images), dense, other, disturbed)
 
 
 def measured(timing: PairedTiming, dense_images_per_s: float) -> Throughput:
@@ -105,4 +196,5 @@ def measured(timing: PairedTiming, dense_images_per_s: float) -> Throughput:
         how="measured",
         spread=timing.spread,
         repeats=len(timing.dense),
+        disturbed=timing.disturbed,
     )

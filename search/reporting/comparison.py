@@ -112,6 +112,7 @@ def footnotes(shown: Comparison) -> list[str]:
         f"accuracy: {formatting.KIND_WORDS[accuracy.kind]} in %, {formatting.interval(_accuracies(shown))}, "
         f"{accuracy.images:,} images, the same for every row",
         f"throughput: measured, each row in turns with the dense model, on {formatting.setting(shown.dense)}",
+        *_disturbed(shown),
         "realised: speed-up over the ratio of FLOPs, its ideal",
         f"FLOPs: {FLOP_CONVENTION}",
         *([_SAVINGS] if shown.saving else []),
@@ -119,6 +120,13 @@ def footnotes(shown: Comparison) -> list[str]:
         "schedule: block:keep; of several methods, each before its stages",
         *(f"{name}: {words}" for name, words in _recipes(shown).items()),
     ]
+
+
+def _disturbed(shown: Comparison) -> list[str]:
+    """Rows whose speed was not measured in peace."""
+    rows = [(row.name, row.measurement) for row in shown.rows if row.measurement] + list(shown.denses.items())
+    found = [f"{name}: {each.throughput.disturbed}" for name, each in rows if each.throughput.disturbed]
+    return [f"marked {formatting.DISTURBED}: do not rely on this speed; {'; '.join(found)}"] if found else []
 
 
 def _recipes(shown: Comparison) -> dict[str, str]:

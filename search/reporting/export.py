@@ -136,6 +136,7 @@ def _metrics(evaluation: Evaluation) -> dict[str, Any]:
         "speedup": known.throughput.speedup,
         "spread": known.throughput.spread,
         "throughput_how": known.throughput.how,
+        **({"throughput_disturbed": known.throughput.disturbed} if known.throughput.disturbed else {}),
         "hardware": search.setting.device,
     }
 

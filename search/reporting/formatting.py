@@ -46,9 +46,9 @@ def interval(accuracies: Iterable[Accuracy]) -> str:
 
 
 def speedup(throughput: Throughput) -> str:
-    """`1.42x ±1.3%`; without a spread, where it was not repeated, `1.42x`."""
+    """`1.42x ±1.3%`; without a spread, where it was not repeated, `1.42x`; `1.42x?` where the clock was disturbed."""
     spread = "" if throughput.spread is None else f" ±{100 * throughput.spread:.1f}%"
-    return f"{throughput.speedup:.2f}x{spread}"
+    return f"{throughput.speedup:.2f}x{DISTURBED if throughput.disturbed else ''}{spread}"
 
 
 def rate(images_per_s: float) -> str:
@@ -131,15 +131,18 @@ def measurements(front: Front) -> list[Measurement]:
     return [evaluation.search for evaluation in (*dense, *front.points)]
 
 
+DISTURBED = "?"  # marks a speed that could not be measured
+
 BEHIND = "*"  # marks what `behind` names
 
 
 def behind(front: Front) -> set[int]:
     """Trials of confirmed points that another confirmed one, or the dense model, beats by the numbers confirmed: at
     least as accurate and as fast, and better in one of them. The search had put them on the front by other images
-    and by predicted speed. Points not confirmed yet are not compared with those that are."""
-    rows = [p for p in [*([front.dense] if front.dense else []), *front.points] if p.confirm]
-    known = {p.trial: (p.confirm.accuracy.value, p.confirm.throughput.speedup) for p in rows if p.confirm}
+    and by predicted speed. Points not confirmed yet are not compared with those that are, nor are disturbed ones."""
+    rows = [*([front.dense] if front.dense else []), *front.points]
+    confirmed = {p.trial: p.confirm for p in rows if p.confirm and not p.confirm.throughput.disturbed}
+    known = {trial: (each.accuracy.value, each.throughput.speedup) for trial, each in confirmed.items()}
     return {
         p.trial
         for p in front.points
@@ -176,6 +179,18 @@ def limit_notes(front: Front, min_speedup: float | None) -> list[str]:
     return [line]
 
 
+def disturbed_notes(front: Front) -> list[str]:
+    """Which speeds could not be measured, why, and what stands instead."""
+    rows = [p for p in [*([front.dense] if front.dense else []), *front.points] if p.best_known.throughput.disturbed]
+    if not rows:
+        return []
+    named = "; ".join(f"{p.trial}: {p.best_known.throughput.disturbed}" for p in rows)
+    instead = (
+        "the prediction stands instead" if rows[-1].best_known.throughput.how == "profiled" else "do not rely on it"
+    )
+    return [f"marked {DISTURBED}: the clock was disturbed, {instead}; the same ztp launch measures again ({named})"]
+
+
 def footnotes(front: Front) -> list[str]:
     """What the numbers of a front mean: which images, which machine, which FLOPs."""
     shown = measurements(front)
@@ -194,6 +209,7 @@ def footnotes(front: Front) -> list[str]:
         )
     how = ", ".join(dict.fromkeys(p.best_known.throughput.how for p in front.points)) or "measured"
     lines.append(f"throughput: {how}, speed-up over the dense model, on {settings(front)}")
+    lines += disturbed_notes(front)
     if behind(front):
         lines.append(
             f"marked {BEHIND}: by the confirmed numbers another row is at least as accurate and as fast; the search "

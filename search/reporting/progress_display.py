@@ -24,6 +24,7 @@ from search.types import Progress
 LINE_EVERY_S = 5.0  # a log of a two-hour study stays under 1,500 lines
 REDRAW_PER_S = 4
 BAR_WIDTH = 28
+CLOCK_LIMIT_S = 40.0  # of a finalist's timing: twice `search.evaluation.throughput.LIMIT_S`
 LOGGED = ("state", "done", "total", "stopped", "front_size", "hypervolume", "seconds")  # of a progress, as fields
 LOGGER = logging.getLogger(__name__)
 STARTING = "loading the backbone and the images, taking a latency profile"
@@ -47,6 +48,7 @@ class LiveProgress:
         self._started = clock()
         self._first: Progress | None = None
         self._latest: Progress | None = None
+        self._confirmed: tuple[float, int] | None = None  # when the confirmation began, and how many were by then
         self._last_line, self._printed, self._best = float("-inf"), "", ""
         self._live = Live(
             get_renderable=self._render, console=self._console, refresh_per_second=REDRAW_PER_S, transient=False
@@ -92,10 +94,7 @@ class LiveProgress:
 
     def _counts(self, progress: Progress) -> list[str]:
         if progress.state == "confirming":
-            return [
-                f"{progress.done}/{progress.total} trials",
-                f"confirming the front: {progress.confirmed}/{progress.front_size} measured",
-            ]
+            return [f"{progress.done}/{progress.total} trials", *self._confirming(progress)]
         stopped = f" ({progress.stopped} stopped early)" if progress.stopped else ""
         counts = [f"{progress.done}/{progress.total} trials{stopped}"]
         if progress.state != "running":
@@ -107,6 +106,17 @@ class LiveProgress:
         if left is not None:
             counts.append(f"about {formatting.duration(left)} left")
         return counts
+
+    def _confirming(self, progress: Progress) -> list[str]:
+        """How far the finalists are, and when they will be: by those of this launch, before by what is known."""
+        facts = [f"confirming the front: {progress.confirmed}/{progress.front_size} measured"]
+        if self._confirmed is None:
+            self._confirmed = self._clock(), progress.confirmed
+        began, before = self._confirmed
+        if progress.confirmed == before:
+            return [*facts, f"at most {formatting.duration(CLOCK_LIMIT_S)} each for the clock"]
+        each = (self._clock() - began) / (progress.confirmed - before)
+        return [*facts, f"about {formatting.duration(each * (progress.front_size - progress.confirmed))} left"]
 
     def _per_second(self, progress: Progress) -> float | None:
         """Trials per second of this launch; what an earlier launch did says nothing about this machine."""

@@ -31,7 +31,7 @@ CSV_COLUMNS = (
     *("study", "trial", "accuracy", "accuracy_low", "accuracy_high", "images", "accuracy_kind"),
     *("confirm_accuracy", "confirm_low", "confirm_high", "confirm_images"),
     *("throughput", "speedup", "spread", "throughput_how", "confirm_throughput", "confirm_speedup", "confirm_spread"),
-    *("gflops", "schedule", "device", "dtype", "batch_size", "flop_convention"),
+    *("gflops", "schedule", "device", "dtype", "batch_size", "flop_convention", "confirm_disturbed"),
 )
 
 
@@ -154,6 +154,7 @@ def _confirm_json(point: Evaluation) -> dict[str, Any] | None:
         "throughput": throughput.images_per_s,
         "speedup": throughput.speedup,
         "spread": throughput.spread,
+        "disturbed": throughput.disturbed or None,
         "estimate": point.confirm_estimate,
     }
 
@@ -203,6 +204,7 @@ def _confirm_row(point: Evaluation) -> dict[str, Any]:
         "confirm_throughput": throughput.images_per_s,
         "confirm_speedup": throughput.speedup,
         "confirm_spread": throughput.spread,
+        "confirm_disturbed": throughput.disturbed,
     }
 
 
@@ -224,6 +226,7 @@ def replay_table(name: str, replay: Replay) -> RenderableType:
         f"accuracy: {formatting.KIND_WORDS[measured.accuracy.kind]}, {formatting.interval([measured.accuracy])}, "
         f"{measured.accuracy.images:,} {replay.split} images",
         f"measured on {formatting.setting(measured)}",
+        *([f"speed-up marked {formatting.DISTURBED}: {why}"] if (why := measured.throughput.disturbed) else []),
         f"FLOPs: {FLOP_CONVENTION}",
     ]
     return Group(table, *(Text(line, style="" if i == 0 else "dim") for i, line in enumerate(lines)))
@@ -252,6 +255,7 @@ def replay_json(replay: Replay) -> dict[str, Any]:
         "throughput": measured.throughput.images_per_s,
         "speedup": measured.throughput.speedup,
         "spread": measured.throughput.spread,
+        "disturbed": measured.throughput.disturbed or None,
         "gflops": measured.gflops,
         "flops": measured.flops,
         "schedule": measured.schedule.to_dict(),

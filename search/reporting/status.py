@@ -84,6 +84,8 @@ def _origin(known: Mapping[str, Any]) -> Iterator[tuple[str, RenderableType]]:
         yield "number format", f"{known['dtype']}: {reason}" if reason else str(known["dtype"])
     if known.get("profile_from"):
         yield "latency profile", f"that of study {known['profile_from']}, whose finalists it predicted well"
+    if known.get("disturbed"):
+        yield "disturbed", f"{known['disturbed']} while the latency profile was taken: predicted speeds may be wrong"
     error = known.get("prediction_error")
     if error is not None:
         yield "prediction error", f"{error:.1%}: median of the finalists' speed-ups, against measured"

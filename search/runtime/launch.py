@@ -12,7 +12,7 @@ from search.evaluation.schedule_evaluator import ScheduleEvaluator
 from search.runtime.feasibility import check_budget, check_methods, check_speedup
 from search.runtime.leadership import Leadership
 from search.runtime.retry import RetryPolicy
-from search.runtime.study_runner import StudyRunner
+from search.runtime.study_runner import StudyRunner, is_disturbed
 from search.runtime.transfer import found_elsewhere
 from search.runtime.worker import FACTS, Observer
 from search.runtime.worker_pools import check_engine
@@ -30,8 +30,8 @@ def launch(spec: StudySpec, url: str, observe: Observer, workers: int = 1, engin
     """
     engine = engine or spec.runtime.engine
     check_here(spec, engine, url)
-    known, others = _look(spec, url)
-    if known is not None and known.state == "done":
+    known, others, disturbed = _look(spec, url)
+    if known is not None and known.state == "done" and not disturbed:
         return known  # nothing needs to be loaded
     if known is not None:
         spec = continued_spec(read_stored_spec(known.spec, f"study {spec.name}"), spec)
@@ -46,6 +46,8 @@ def launch(spec: StudySpec, url: str, observe: Observer, workers: int = 1, engin
             # somebody has paused it while the model was loaded
             raise StudyPausedError(f"study {spec.name} was {store.state(record.id)}; launch or resume it to continue")
         store.advance(record.id, ("created", *HELD_STATES), "running")  # who pauses it from now on is obeyed
+        if disturbed:
+            store.advance(record.id, ("done",), "confirming")
         with Leadership(store, record.id) as lead:
             StudyRunner(store, record, bench, observe, workers, engine).run(lead)
         return store.study(spec.name)
@@ -74,15 +76,19 @@ def open_bench(spec: StudySpec, known: StudyRecord | None) -> ScheduleEvaluator:
     return bench
 
 
-def _look(spec: StudySpec, url: str) -> tuple[StudyRecord | None, dict[str, Calibration]]:
-    """The study, if it was launched before, and what others found out. Raises InputError for another spec."""
+def _look(spec: StudySpec, url: str) -> tuple[StudyRecord | None, dict[str, Calibration], bool]:
+    """The study, if it was launched before; what others found out; and whether finalists' clocks were disturbed.
+
+    Raises InputError for another spec.
+    """
     try:
         store = Store.open(url, create=False)
     except InputError:  # nothing there yet, or nothing usable: opening it to write will say so
-        return None, {}
+        return None, {}, False
     try:
         records = store.studies()
         known = store.add_study(spec) if spec.name in {record.name for record in records} else None
-        return known, found_elsewhere(records, spec.name)
+        disturbed = known is not None and is_disturbed(store.front(known.id))
+        return known, found_elsewhere(records, spec.name), disturbed
     finally:
         store.close()

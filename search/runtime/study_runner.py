@@ -10,6 +10,7 @@ import os
 import platform
 import time
 from contextlib import suppress
+from dataclasses import replace
 from importlib.metadata import version
 
 from pruning.schedule import UNTOUCHED
@@ -24,7 +25,7 @@ from search.runtime.transfer import PREDICTION_ERROR, found_elsewhere, predictio
 from search.runtime.worker import FACTS, Observer, Worker, naming_deleted
 from search.runtime.worker_pools import ENGINES
 from search.storage.store import Store
-from search.types import HELD_STATES, OPEN_STATES, Progress, StudyRecord
+from search.types import HELD_STATES, OPEN_STATES, Evaluation, Front, Measurement, Progress, StudyRecord
 
 RECORDED_VERSIONS = ("zero-tprune-search", "torch", "timm", "optuna", "fvcore")
 POLL_S = 1.0  # between two looks at what the leader has done
@@ -205,17 +206,38 @@ class StudyRunner:
         front = self._store.front(study_id)
         dense = self._store.evaluation(study_id, self._bench.key(UNTOUCHED))
         finalists = {e.search.key: e for e in [*([dense] if dense else []), *(front.points if front else ())]}
-        for key, evaluation in finalists.items():
-            self._enter("confirming", lease)  # also after a brief pause
-            lead.check(lease)
-            if evaluation.confirm is None:
-                self._store.save_confirm(study_id, key, self._bench.confirm(evaluation.search.schedule), lease)
-                self._observe(self._store.progress(study_id))
+        again = []  # whose clock was disturbed: perhaps not any more when the others are through
+        for evaluation in finalists.values():
+            if evaluation.confirm is None or evaluation.confirm.throughput.disturbed:
+                confirm = self._confirm_one(lead, lease, evaluation)
+                if confirm.throughput.disturbed:
+                    again.append(replace(evaluation, confirm=confirm))
+        for evaluation in again:
+            self._confirm_one(lead, lease, evaluation)
         confirmed = [e for key in finalists if (e := self._store.evaluation(study_id, key)) is not None]
         estimates = estimate_accuracies(self._store.evaluations(study_id), finalists)
         known = {key: each.accuracy for key, each in estimates.items()}
         self._store.save_estimates(study_id, known, lease, of_confirmed=True)
         self._store.set_provenance(study_id, {PREDICTION_ERROR: prediction_error(confirmed)}, lease)
+
+    def _confirm_one(self, lead: Leadership, lease: str | None, evaluation: Evaluation) -> Measurement:
+        """Measure one finalist, or, where its accuracy is known, its speed alone."""
+        self._enter("confirming", lease)  # also after a brief pause
+        lead.check(lease)
+        schedule, confirm = evaluation.search.schedule, evaluation.confirm
+        if confirm is None:
+            confirm = self._bench.confirm(schedule)
+        else:
+            confirm = replace(confirm, throughput=self._bench.time(schedule))
+        self._store.save_confirm(self._record.id, evaluation.search.key, confirm, lease)
+        self._observe(self._store.progress(self._record.id))
+        return confirm
+
+
+def is_disturbed(front: Front | None) -> bool:
+    """Whether the speed of a finalist is still to be measured, for other work disturbed the clock."""
+    points = [] if front is None else [*([front.dense] if front.dense else []), *front.points]
+    return any(point.confirm.throughput.disturbed for point in points if point.confirm)
 
 
 def _provenance(bench: ScheduleEvaluator, facts: Calibration) -> dict[str, object]:
@@ -234,6 +256,7 @@ def _provenance(bench: ScheduleEvaluator, facts: Calibration) -> dict[str, objec
         "images": facts.images,
         "classes": bench.images.classes,
         "profile_from": facts.profile_from or None,
+        "disturbed": facts.disturbed or None,
         FACTS: facts.to_dict(),
     }
 

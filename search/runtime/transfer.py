@@ -28,7 +28,10 @@ def prediction_error(finalists: Sequence[Evaluation]) -> float | None:
     errors = [
         abs(each.search.throughput.speedup / each.confirm.throughput.speedup - 1)
         for each in finalists
-        if each.confirm is not None and each.search.throughput.how == "profiled" and each.search.key != UNTOUCHED.key
+        if each.confirm is not None
+        and each.search.throughput.how == "profiled"
+        and each.search.key != UNTOUCHED.key
+        and not each.confirm.throughput.disturbed
     ]
     return statistics.median(errors) if errors else None
 

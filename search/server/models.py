@@ -27,13 +27,14 @@ class AccuracyModel(BaseModel):
 
 
 class ThroughputModel(BaseModel):
-    """images_per_s and speedup over the dense model. how: profiled or measured."""
+    """images_per_s and speedup over the dense model. how: profiled or measured. disturbed: why it is no measurement."""
 
     images_per_s: float
     speedup: float
     how: str
     spread: float | None
     repeats: int
+    disturbed: str = ""
 
 
 class SettingModel(BaseModel):
@@ -170,6 +171,7 @@ class ConfirmModel(BaseModel):
     throughput: float
     speedup: float
     spread: float | None
+    disturbed: str | None = None
 
 
 class PointModel(BaseModel):

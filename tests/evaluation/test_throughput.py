@@ -2,20 +2,44 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from itertools import chain, cycle, repeat
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from pruning.backbones import Backbone
 from pruning.model import PrunedViT
-from pruning.schedule import Schedule
+from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
+from search.config.spec import StudySpec
+from search.evaluation import throughput
+from search.evaluation.calibration import Calibration
 from search.evaluation.data.splits import Split
-from search.evaluation.throughput import PairedTiming, exclusive, measured, time_pairs
+from search.evaluation.latency_profile import LatencyProfile, StageCost
+from search.evaluation.schedule_evaluator import ScheduleEvaluator
+from search.evaluation.throughput import (
+    MAX_WAITING,
+    MOST_PAIRS,
+    NARROW,
+    REPEATS,
+    THREADS,
+    Model,
+    PairedTiming,
+    Waiting,
+    disturbed_by,
+    exclusive,
+    measured,
+    time_against,
+    time_pairs,
+)
+from tests.conftest import busy_machine
 
 
 def test_arithmetic() -> None:
@@ -34,6 +58,95 @@ def test_a_common_drift_cancels() -> None:
     timing = PairedTiming(8, tuple(3 * d for d in drift), tuple(2 * d for d in drift))
     assert timing.speedup == pytest.approx(1.5)
     assert timing.spread == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize(
+    ("ratios", "interval"),
+    [
+        ((3.0, 1.0, 2.0, 5.0, 4.0), (1.0, 5.0)),  # of fewer than six, all: 1 - 2 / 2^5 is 94%
+        ((1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0), (1.0, 7.0)),  # 1 - 2 / 2^7
+        (tuple(map(float, range(1, 10))), (2.0, 8.0)),  # 1 - 2 (1 + 9) / 2^9 = 96%
+        (tuple(map(float, range(1, 36))), (12.0, 24.0)),
+    ],
+)
+@pytest.mark.usefixtures("strict_clock")
+def test_the_interval_is_that_of_the_median(ratios: tuple[float, ...], interval: tuple[float, float]) -> None:
+    timing = PairedTiming(1, ratios, (1.0,) * len(ratios))
+    assert timing.interval == interval
+    assert not timing.is_narrow
+    assert PairedTiming(1, tuple(1 + ratio / 1000 for ratio in ratios), timing.pruned).is_narrow
+
+
+@pytest.fixture
+def strict_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As users have it."""
+    monkeypatch.setattr(throughput, "MAX_WAITING", MAX_WAITING)
+    monkeypatch.setattr(throughput, "NARROW", NARROW)
+
+
+@pytest.mark.skipif(not THREADS.exists(), reason="only Linux tells how long threads waited")
+@pytest.mark.usefixtures("strict_clock")
+def test_a_busy_machine_is_noticed_and_the_prediction_stands(
+    backbone: Backbone,
+    small_spec: Callable[..., StudySpec],
+    make_bench: Callable[..., ScheduleEvaluator],
+    facts_of: Callable[..., Calibration],
+) -> None:
+    bench = make_bench(backbone, small_spec(runtime={"batch_size": 8, "dtype": "float32", "device": "cpu"}))
+    timed = bench.timing_images()
+    cost = StageCost(opened=(0.1, 2.0), vote=(0.0, 0.0), similarity=(0.0, 0.0))
+    profile = LatencyProfile(8, 12, (5, 196), (0.5, 7.0), 0.7, {"random": cost})
+    bench.use(facts_of(bench, profile=profile.to_dict(), dense_images_per_s=profile.predict(UNTOUCHED).images_per_s))
+    schedule = Schedule([Stage(2, 0.5)], "random")
+    with busy_machine():
+        waiting = Waiting(timed.device)
+        bench.model(timed)
+        assert waiting.share() > MAX_WAITING
+        found = bench.time(schedule)
+        dense = bench.time(UNTOUCHED)
+    assert "kept its threads waiting for" in found.disturbed
+    assert found.disturbed.endswith("x")  # what was measured
+    assert (found.how, found.speedup) == ("profiled", profile.predict(schedule).speedup)
+    assert (dense.how, dense.speedup) == ("measured", 1.0)
+    assert dense.disturbed
+
+
+@pytest.mark.usefixtures("strict_clock")
+def test_threads_that_sleep_wait_for_no_processor() -> None:
+    """Other tests may be running beside this one, so that any work would have to wait."""
+    waiting = Waiting(torch.device("cpu"))
+    time.sleep(0.3)
+    share = waiting.share()
+    assert 0 <= share <= throughput.MAX_WAITING
+    assert disturbed_by(share) == ""
+    assert disturbed_by(0.33) == "other work on this machine kept its threads waiting for 33% of the time"
+
+
+@pytest.mark.usefixtures("strict_clock")
+def test_pairs_are_timed_until_the_interval_is_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(throughput, "time", SimpleNamespace(perf_counter=lambda: now))
+    monkeypatch.setattr(throughput, "MAX_WAITING", math.inf)
+
+    def taking(seconds: Iterator[float]) -> Model:
+        def run(images: torch.Tensor) -> None:
+            nonlocal now
+            now += next(seconds)
+
+        return run
+
+    images = torch.zeros(1)
+    steady = time_against(taking(repeat(0.2)), taking(repeat(0.1)), images)
+    assert (len(steady.dense), steady.speedup, steady.disturbed) == (REPEATS, pytest.approx(2.0), "")
+    settling = chain([0.1, 0.2] * 4, repeat(0.1))  # slow in every other of its first eight passes
+    settled = time_against(taking(repeat(0.2)), taking(settling), images)
+    assert REPEATS < len(settled.dense) < MOST_PAIRS * REPEATS
+    assert (settled.speedup, settled.disturbed) == (pytest.approx(2.0), "")
+    hopeless = time_against(taking(repeat(0.2)), taking(cycle([0.1, 0.2, 0.4])), images)
+    assert hopeless.disturbed == "after 35 pairs its 95% interval was still 0.50 to 1.00"
+    slow = time_against(taking(repeat(5.0)), taking(cycle([1.0, 4.0])), images)  # the time is up before any interval
+    assert len(slow.dense) == REPEATS
+    assert slow.disturbed
 
 
 def test_half_the_tokens_are_faster(backbone: Backbone, split: Split) -> None:
