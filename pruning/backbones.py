@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import as_file, files
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import timm
 import torch
-from safetensors.torch import load_file
 from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 
 from pruning.architectures import Family, describe
 from pruning.backbone_names import DEMO, hint
+from pruning.checkpoints import read_checkpoint
 from pruning.errors import PruningError, UnsupportedBackbone, WeightsError
 from pruning.model import check_untouched
 from pruning.model_registry import build_demo, build_without_values
@@ -33,8 +31,9 @@ RANDOM_SEED = 0  # "random" weights are the same on every machine, so that what 
 class Backbone:
     """A model in evaluation mode, float32, on the CPU, proven to be driven exactly.
 
-    name, weights: as asked for. sizes: img_size and patch_size in pixels, those asked for. fingerprint: sha256 of the
-    weights' values, first 16 hex digits.
+    name, weights: as asked for. weights_key: where in the file of weights they stood, "" if it holds no others.
+    sizes: img_size and patch_size in pixels, those asked for. fingerprint: sha256 of the weights' values, first 16 hex
+    digits.
     data_config: timm's preprocessing facts (input_size, mean, std, interpolation, crop_pct).
     """
 
@@ -46,6 +45,7 @@ class Backbone:
     num_classes: int
     data_config: Mapping[str, Any]
     sizes: Mapping[str, int] = field(default_factory=dict)
+    weights_key: str = ""
 
     @property
     def identity(self) -> str:
@@ -54,13 +54,18 @@ class Backbone:
 
 
 def load_backbone(
-    name: str, weights: str = "pretrained", img_size: int | None = None, patch_size: int | None = None
+    name: str,
+    weights: str = "pretrained",
+    img_size: int | None = None,
+    patch_size: int | None = None,
+    weights_key: str | None = None,
 ) -> Backbone:
     """Build the backbone `name` with `weights`: "pretrained" (hub), a .safetensors/.pth path, or "random".
 
     "demo" is the bundled model; its only weights are the bundled ones. img_size, patch_size: sides in pixels; None for
     the model's own. Weights of other sizes are resampled by timm (position embeddings, patch projection); a file that
-    was made for these sizes is loaded as it is. Raises UnsupportedBackbone for an unknown or unprunable name or sizes
+    was made for these sizes is loaded as it is. weights_key: of a file with several sets of weights, which (see
+    `pruning.checkpoints`). Raises UnsupportedBackbone for an unknown or unprunable name or sizes
     that do not fit, WeightsError for weights that are missing, unreadable or do not fit.
     """
     asked = {"img_size": img_size, "patch_size": patch_size}
@@ -68,9 +73,9 @@ def load_backbone(
     if name == DEMO:
         if sizes:
             raise UnsupportedBackbone(f"backbone.{next(iter(sizes))} must be left out for {DEMO}, got {sizes}")
-        model, weights = _demo(), "bundled"
+        model, weights, key = _demo(), "bundled", ""
     else:
-        model = _create(name, weights, sizes)
+        model, key = _create(name, weights, sizes, weights_key)
     model = model.eval().requires_grad_(False)
     family = describe(model)
     check_untouched(model)
@@ -83,6 +88,7 @@ def load_backbone(
         num_classes=int(getattr(model, "num_classes", 0)),
         data_config=_data_config(model, name, family, sizes),
         sizes=sizes,
+        weights_key=key,
     )
 
 
@@ -116,7 +122,7 @@ def _demo() -> nn.Module:
     """studies/demo/README.md tells how it was trained."""
     model = build_demo()
     with as_file(files("studies") / "demo" / "backbone.safetensors") as path:
-        _fit(model, _read_weights(path), path)
+        _fit(model, read_checkpoint(path)[0], path)
     return model
 
 
@@ -129,25 +135,26 @@ def check_name(name: str) -> None:
     _check_tag(name)
 
 
-def _create(name: str, weights: str, sizes: Mapping[str, int]) -> nn.Module:
+def _create(name: str, weights: str, sizes: Mapping[str, int], weights_key: str | None) -> tuple[nn.Module, str]:
+    """The model, and where in a file of weights they stood."""
     check_name(name)
     if sizes:
         check_sizes(build_without_values(name), name, sizes)
     if weights == "random":
         with torch.random.fork_rng():
             torch.manual_seed(RANDOM_SEED)
-            return _resize(timm.create_model(name), sizes)
+            return _resize(timm.create_model(name), sizes), ""
     if weights == "pretrained":
-        return _resize(_download(name), sizes)
+        return _resize(_download(name), sizes), ""
     path = Path(weights)
-    state = _read_weights(path)
+    state, key = read_checkpoint(path, weights_key)
     model = timm.create_model(name, **_head_options(state))
     if _misfits(model, state):
         model = _resize(model, sizes)  # for which the file may have been made
         _fit(model, state, path)
-        return model
+        return model, key
     _fit(model, state, path)
-    return _resize(model, sizes)
+    return _resize(model, sizes), key
 
 
 def check_sizes(model: nn.Module, name: str, sizes: Mapping[str, int]) -> None:
@@ -201,44 +208,6 @@ def _download(name: str) -> nn.Module:
             f"backbone.weights: pretrained weights of {name} could not be had: {reason}; "
             "give a path to a .safetensors or .pth file, or connect to the hub"
         ) from None
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    if path.suffix not in (".safetensors", ".pth", ".pt", ".bin"):
-        raise WeightsError(
-            f"backbone.weights must be pretrained, random, or a path to .safetensors, .pth, .pt or .bin, got {path}"
-        )
-    if not path.is_file():
-        raise WeightsError(f"backbone.weights: no such file: {path}")
-    try:
-        if path.suffix == ".safetensors":
-            loaded: Any = load_file(path)
-        else:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # torch warns of the very bytes that are refused below
-                loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError:  # torch's own words advise to load it unsafely
-        raise WeightsError(
-            f"backbone.weights: {path} must hold tensors only, got a pickle of other objects or a broken file; save "
-            "the model's state_dict, best as .safetensors"
-        ) from None
-    except Exception as error:  # broken bytes make torch's unpickler raise anything: IndexError, struct.error, ...
-        raise WeightsError(f"backbone.weights: {path} cannot be read: {_first_line(error)}") from None
-    return _state_dict(loaded, path)
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip()}".splitlines()[0][:200]
-
-
-def _state_dict(loaded: Any, path: Path) -> dict[str, Tensor]:
-    """Unwrap the usual containers ("model", "state_dict") and the "module." of data-parallel training."""
-    for key in ("state_dict", "model"):
-        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
-            loaded = loaded[key]
-    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise WeightsError(f"backbone.weights: {path} must hold a state_dict, a mapping of names to tensors")
-    return {str(key).removeprefix("module."): value for key, value in loaded.items()}
 
 
 def _head_options(state: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 _REQUIRED = ("format", "backbone", "schedule")
 SIZES = ("img_size", "patch_size")
+_BACKBONE = ("name", "weights", "fingerprint", "weights_key", *SIZES)
 _BLOCKS = ("data", "runtime", "metrics", "provenance")
 
 
@@ -31,7 +32,8 @@ _BLOCKS = ("data", "runtime", "metrics", "provenance")
 class Config:
     """One exported configuration.
 
-    backbone: {name, weights, fingerprint}, and img_size and patch_size if they are not the model's own.
+    backbone: {name, weights, fingerprint}; img_size and patch_size if they are not the model's own; weights_key, of a
+        file of several sets of weights. Without it they are those that were not averaged, as of files from before.
     runtime: {dtype, batch_size, ...}; dtype is what `load` casts to.
     """
 
@@ -46,6 +48,13 @@ class Config:
     def sizes(self) -> dict[str, int]:
         """img_size and patch_size in pixels, those that are recorded."""
         return {name: self.backbone[name] for name in SIZES if name in self.backbone}
+
+    @property
+    def weights_key(self) -> str:
+        """Which weights of a file are meant, as `pruning.checkpoints` has it."""
+        from pruning.checkpoints import RAW  # late: loads torch
+
+        return str(self.backbone.get("weights_key", RAW))
 
     def to_yaml(self) -> str:
         document = {"format": FORMAT, "backbone": dict(self.backbone), "schedule": self.schedule.to_dict()}
@@ -76,6 +85,11 @@ def read_config(path: Path) -> Config:
     for name in ("name", "weights"):
         if not isinstance(backbone.get(name), str):
             raise ConfigError(f"{path}: backbone.{name} must be text, got {backbone.get(name)!r}")
+    for name in backbone:
+        if name not in _BACKBONE:
+            raise ConfigError(f"{path}: backbone.{name} is not a known key; known: {', '.join(_BACKBONE)}")
+    if not isinstance(backbone.get("weights_key", ""), str):
+        raise ConfigError(f"{path}: backbone.weights_key must be text, got {backbone['weights_key']!r}")
     for name in SIZES:
         value = backbone.get(name, 1)
         if type(value) is not int or value < 1:
@@ -110,12 +124,14 @@ def load_backbone_of(config: Config, place: str) -> Backbone:
     from pruning.backbones import load_backbone  # late: both load torch
     from pruning.model import PrunedViT
 
-    backbone = load_backbone(config.backbone["name"], config.backbone["weights"], **config.sizes)
+    name, weights = config.backbone["name"], config.backbone["weights"]
+    backbone = load_backbone(name, weights, **config.sizes, weights_key=config.weights_key)
     expected = config.backbone.get("fingerprint")
     if expected is not None and expected != backbone.fingerprint:
         raise WeightsError(
             f"{place}: backbone.fingerprint must be that of the weights exported, {expected}, "
-            f"got {backbone.fingerprint}; point backbone.weights at the same file"
+            f"got {backbone.fingerprint}; point backbone.weights at the same file, and backbone.weights_key at the "
+            "same weights of it, if it holds several"
         )
     try:
         PrunedViT(backbone.model, config.schedule)  # refuses what the backbone cannot run

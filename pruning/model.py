@@ -45,6 +45,17 @@ class PrunedViT(nn.Module):
         self._is_saving: bool | None = None  # None: as the model is now
         self.schedule = schedule or Schedule()
 
+    def __setattr__(self, name: str, value: object) -> None:
+        """Another backbone is driven from then on, under the same schedule. Raises as `__init__` does."""
+        if name == "backbone" and isinstance(value, nn.Module) and "backbone" in self._modules:
+            architecture = drive(value)
+            load_stages(self.schedule, architecture)  # refuses what does not fit before anything is changed
+            self.architecture = architecture
+            super().__setattr__(name, value)
+            self.schedule = self.schedule
+            return
+        super().__setattr__(name, value)  # type: ignore[arg-type]  # torch takes any object
+
     @property
     def family(self) -> Family:
         """The backbone's facts."""

@@ -35,11 +35,14 @@ class Section(BaseModel):
 class BackboneSpec(Section):
     """name: a timm name, or "demo". weights: pretrained, random, bundled (the demo's), or a path.
 
+    weights_key: of a file with several sets of weights, the key of one, or raw for those that are not averaged; left
+        out, the averaged ones if there are any, as timm has it.
     img_size, patch_size: sides in pixels that are not the model's own; its weights are then resampled.
     """
 
     name: str = Field(min_length=1)
     weights: str = Field(min_length=1)
+    weights_key: str | None = Field(default=None, min_length=1)
     img_size: int | None = Field(default=None, ge=1, le=MAX_PIXELS)
     patch_size: int | None = Field(default=None, ge=1, le=MAX_PIXELS)
 
@@ -47,6 +50,11 @@ class BackboneSpec(Section):
     def sizes(self) -> dict[str, int]:
         """Those that are asked for."""
         return {key: value for key in ("img_size", "patch_size") if (value := getattr(self, key)) is not None}
+
+    @property
+    def loading(self) -> dict[str, Any]:
+        """What `pruning.backbones.load_backbone` takes beside name and weights."""
+        return {"weights_key": self.weights_key, **self.sizes}
 
     @model_validator(mode="before")
     @classmethod
@@ -66,6 +74,13 @@ class BackboneSpec(Section):
                 f"must be pretrained, random or a path, got {BUNDLED}; only the backbone {DEMO} is bundled"
             )
         return weights
+
+    @field_validator("weights_key")
+    @classmethod
+    def _of_a_file(cls, key: str | None, info: Any) -> str | None:
+        if key is not None and info.data.get("weights") in WEIGHTS:
+            raise ValueError(f"must be left out unless backbone.weights is a file, got {key!r}")
+        return key
 
     @field_validator("img_size", "patch_size")
     @classmethod

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pruning.checkpoints import RAW
 from pruning.model import PrunedViT
 from search.config.spec import RuntimeSpec
 from search.evaluation.data.splits import Split
@@ -30,7 +31,8 @@ class Calibration:
     strata: which images pruning is likely to change, and so are seen first. profile_key, strata_key: what these hold
     for, so that other studies may take them over; "" in studies from before that, and without a profile.
     profile_from: the study that took the profile, if it was another. disturbed: why the profile, or the dense model's
-    speed where there is none, cannot be relied on; "" if it can.
+    speed where there is none, cannot be relied on; "" if it can. weights_key: where in their file the weights stood;
+    studies from before there was a choice have the raw ones.
     """
 
     dtype: str
@@ -45,6 +47,7 @@ class Calibration:
     strata_key: str = ""
     profile_from: str = ""
     disturbed: str = ""
+    weights_key: str = RAW
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

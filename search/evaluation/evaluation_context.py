@@ -50,13 +50,17 @@ class EvaluationContext:
         self._others: Mapping[str, Calibration] = {}
 
     @classmethod
-    def open(cls, spec: StudySpec) -> Self:
+    def open(cls, spec: StudySpec, known: Calibration | None = None) -> Self:
         """Load the backbone and list the images; decode and run nothing yet.
 
+        known: what the study found out before: it keeps to the weights of a file that it began with.
         Raises UnsupportedBackbone, WeightsError, or InputError.
         """
         device = choose_device("cpu" if spec.objectives.throughput == ONNXRUNTIME else spec.runtime.device)
-        backbone = load_backbone(spec.backbone.name, spec.backbone.weights, **spec.backbone.sizes)
+        options = spec.backbone.loading
+        if known is not None and spec.backbone.weights_key is None:
+            options["weights_key"] = known.weights_key or None
+        backbone = load_backbone(spec.backbone.name, spec.backbone.weights, **options)
         spec = for_backbone(spec, backbone.family)
         return cls(spec, backbone, open_images(spec.data, spec.objectives, backbone), device)
 
@@ -98,6 +102,7 @@ class EvaluationContext:
                 dtype_reason=reason,
                 hardware=self.hardware,
                 weights=self.backbone.fingerprint,
+                weights_key=self.backbone.weights_key,
                 images=self.images.fingerprint,
                 dense_images_per_s=dense,
                 profile=profile.to_dict() if profile else None,

@@ -10,6 +10,7 @@ from typing import Any
 from pruning.backbones import Backbone
 from pruning.config import Config, load_backbone_of, read_config
 from pruning.schedule import UNTOUCHED
+from search.config.sections import WEIGHTS
 from search.config.spec import StudySpec, make_spec
 from search.errors import InputError
 from search.evaluation.calibration import Calibration
@@ -28,6 +29,7 @@ class Replay:
     same_images: whether the images are those of the record (fingerprint); only then must the numbers agree.
     reproduced: accuracy equal exactly and FLOPs equal to the integer; None if the images differ or are not comparable.
     recorded_dtype: the number format of the record; "" where that is what was measured in now.
+    labels: how they became the backbone's classes.
     """
 
     measured: Measurement
@@ -37,6 +39,7 @@ class Replay:
     reproduced: bool | None
     split: str = "search"
     recorded_dtype: str = ""
+    labels: str = ""
 
     @property
     def comparable(self) -> bool:
@@ -84,9 +87,10 @@ def replay(path: Path, data_path: str | None = None, runtime: str = "torch") -> 
         measured = bench.measure_deployed(config.schedule)
     else:
         measured = bench.measure(config.schedule, bench.time(config.schedule))
+    bench.warn_at_chance(measured.accuracy)
     equal = (measured.accuracy.value, measured.flops) == recorded
     reproduced = equal if same and not other_dtype else None
-    return Replay(measured, *recorded, same, reproduced, recorded_dtype=other_dtype)
+    return Replay(measured, *recorded, same, reproduced, recorded_dtype=other_dtype, labels=images.classes)
 
 
 def _is_onnxruntime(runtime: str) -> bool:
@@ -124,12 +128,16 @@ def spec_of(config: Config, path: Path, data_path: str | None = None) -> StudySp
         data = {name: value for name, value in data.items() if name != "source"} | {"path": data_path}
     document: dict[str, Any] = {
         "name": "replay",
-        "backbone": {name: config.backbone[name] for name in ("name", "weights")} | config.sizes,
+        "backbone": {name: config.backbone[name] for name in ("name", "weights")} | config.sizes | _weights_key(config),
         "data": data,
         "objectives": {"accuracy": config.data.get("accuracy", "top1")},
         "runtime": dict(config.runtime),
     }
     return make_spec(document, str(path))
+
+
+def _weights_key(config: Config) -> dict[str, str]:
+    return {} if config.backbone["weights"] in WEIGHTS else {"weights_key": config.weights_key}
 
 
 def _images(spec: StudySpec, config: Config, backbone: Backbone) -> tuple[Images, bool]:

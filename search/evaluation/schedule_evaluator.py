@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -23,6 +24,7 @@ from search.evaluation.throughput import PairedTiming, measured
 from search.types import Accuracy, Fidelity, Measurement, PartialEvaluation, Setting, Throughput
 
 Check = Callable[[], None]
+log = logging.getLogger(__name__)
 ITSELF = Fidelity(1.0, 0.0, 0.0, 0.0)  # of the dense model
 MAX_DRIFT = 2.0  # of the dense model's speed; a machine's own drift, tens of percent, cancels in the pairs
 PROBE_SHARE = 0.08  # of the search split, in whole batches, that the first look at a schedule sees ...
@@ -181,7 +183,9 @@ class ScheduleEvaluator(EvaluationContext):
         first images the schedule was chosen for; they are no evidence in the race.
         """
         if self._dense_correct is not None and self.is_untouched(schedule):
-            return self._measurement(schedule, throughput, self._dense_correct)
+            found = self._measurement(schedule, throughput, self._dense_correct)
+            self.warn_at_chance(found.accuracy)
+            return found
         order = self.order
         lap = SequentialTest(order, race, chosen_on)
 
@@ -235,6 +239,20 @@ class ScheduleEvaluator(EvaluationContext):
             identity=self.identity(schedule),
             fidelity=fidelity,
         )
+
+    def warn_at_chance(self, accuracy: Accuracy) -> None:
+        """Say so where no more answers are right than guessing gives, and what is the likely reason."""
+        classes = self.backbone.num_classes
+        if accuracy.kind == "top1" and classes and accuracy.low <= 1 / classes:
+            log.warning(
+                "%s of %d images are right, no more than guessing among %d classes gives: the weights may be untrained "
+                "or of other classes (backbone.weights, weights_key), the labels other classes than these (%s), or the "
+                "images another kind",
+                f"{accuracy.value:.2%}",
+                accuracy.images,
+                classes,
+                self.images.classes,
+            )
 
     @property
     def setting(self) -> Setting:

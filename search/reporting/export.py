@@ -105,8 +105,8 @@ def to_config(study: StudyRecord, evaluation: Evaluation) -> Config:
 
 def _backbone(study: StudyRecord) -> dict[str, Any]:
     backbone = {name: value for name, value in study.spec["backbone"].items() if value is not None}
-    fingerprint = study.provenance.get("fingerprint")
-    return backbone if fingerprint is None else {**backbone, "fingerprint": str(fingerprint)}
+    found = {"weights_key": study.provenance.get("weights_key"), "fingerprint": study.provenance.get("fingerprint")}
+    return backbone | {name: str(value) for name, value in found.items() if value}
 
 
 def _runtime(study: StudyRecord, search: Measurement) -> dict[str, Any]:

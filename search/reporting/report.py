@@ -224,7 +224,7 @@ def replay_table(name: str, replay: Replay) -> RenderableType:
     lines = [
         f"{name}: {_verdict(name, replay)}",
         f"accuracy: {formatting.KIND_WORDS[measured.accuracy.kind]}, {formatting.interval([measured.accuracy])}, "
-        f"{measured.accuracy.images:,} {replay.split} images",
+        f"{measured.accuracy.images:,} {replay.split} images; labels: {replay.labels}",
         f"measured on {formatting.setting(measured)}",
         *([f"speed-up marked {formatting.DISTURBED}: {why}"] if (why := measured.throughput.disturbed) else []),
         f"FLOPs: {FLOP_CONVENTION}",
@@ -252,6 +252,7 @@ def replay_json(replay: Replay) -> dict[str, Any]:
     return {
         **_accuracy_json(measured),
         "split": replay.split,
+        "labels": replay.labels,
         "throughput": measured.throughput.images_per_s,
         "speedup": measured.throughput.speedup,
         "spread": measured.throughput.spread,

@@ -92,6 +92,8 @@ def _origin(known: Mapping[str, Any]) -> Iterator[tuple[str, RenderableType]]:
     if known.get("input"):
         shape, tokens = known["input"]["image_shape"], known["input"]["tokens"]
         yield "input", f"{'x'.join(map(str, shape))}, {tokens} patch tokens"
+    if known.get("classes"):
+        yield "labels", str(known["classes"])
     if known.get("versions"):
         yield "versions", _one_line(known["versions"])
     if skipped := known.get("skipped_images"):

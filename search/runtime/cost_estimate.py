@@ -180,7 +180,7 @@ def _open(spec: StudySpec) -> tuple[ScheduleEvaluator, list[str]]:
         notes.append(f"weights: {weights} is not on this machine, random ones are timed")
         weights = "random"
     device = choose_device("cpu" if spec.objectives.throughput == "onnxruntime" else spec.runtime.device)
-    backbone = load_backbone(spec.backbone.name, weights, **spec.backbone.sizes)
+    backbone = load_backbone(spec.backbone.name, weights, **spec.backbone.loading)
     if weights != spec.backbone.weights and not backbone.num_classes:
         notes.append(f"classifier: {spec.backbone.name} has none of its own, the weights must bring it")
     if spec.data.path is not None and not Path(spec.data.path).exists():

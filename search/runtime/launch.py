@@ -67,9 +67,11 @@ def open_bench(spec: StudySpec, known: StudyRecord | None) -> ScheduleEvaluator:
 
     known: its record, if it has one; SearchError if weights or images here are not those it was launched with.
     """
-    bench = ScheduleEvaluator.open(spec)
-    if known is not None and FACTS in known.provenance:
-        bench.use(Calibration.from_dict(known.provenance[FACTS]))
+    found = None if known is None else known.provenance.get(FACTS)
+    facts = None if found is None else Calibration.from_dict(found)
+    bench = ScheduleEvaluator.open(spec, facts)
+    if facts is not None:
+        bench.use(facts)
     check_methods(bench.spec, bench)
     check_budget(bench.spec, bench)
     _ = bench.search_split, bench.confirm_split

@@ -249,6 +249,7 @@ def _provenance(bench: ScheduleEvaluator, facts: Calibration) -> dict[str, objec
         "versions": versions,
         "skipped_images": [*bench.search_split.skipped, *bench.confirm_split.skipped],
         "fingerprint": facts.weights,
+        "weights_key": facts.weights_key or None,
         "input": {
             "image_shape": list(bench.backbone.family.image_shape),
             "tokens": bench.backbone.family.tokens,

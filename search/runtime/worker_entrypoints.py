@@ -27,8 +27,9 @@ def open_worker(store: Store, record: StudyRecord, number: int, keeps_time: bool
         )
     spec = read_stored_spec(record.spec, f"study {record.name}")
     check_files(spec)
-    bench = ScheduleEvaluator.open(spec)
-    bench.use(Calibration.from_dict(facts))
+    known = Calibration.from_dict(facts)
+    bench = ScheduleEvaluator.open(spec, known)
+    bench.use(known)
     return Worker(store, record, bench, number, keeps_time)
 
 

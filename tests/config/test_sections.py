@@ -274,6 +274,11 @@ def test_racing_by_default() -> None:
         ({"name": "test_vit", "img_size": "96"}, r"backbone\.img_size must be a whole number, got '96'"),
         ({"name": "test_vit", "patch_size": 8.5}, r"backbone\.patch_size must be a whole number, got 8\.5"),
         ({"name": "demo", "img_size": 56}, r"backbone\.img_size must be left out for the backbone demo.*got 56"),
+        (
+            {"name": "test_vit", "weights_key": "model"},
+            r"weights_key must be left out unless backbone.weights is a file",
+        ),
+        ({"name": "test_vit", "weights": "w.pth", "weights_key": ""}, r"backbone\.weights_key must"),
         ({"name": "test_vit", "image_size": 96}, r"image_size is not a known key.*did you mean img_size\?"),
     ],
 )

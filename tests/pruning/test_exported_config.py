@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 import yaml
 
 import pruning
-from pruning.backbones import load_backbone
+from pruning.backbones import fingerprint, load_backbone
 from pruning.config import Config, load, read_config
 from pruning.errors import ConfigError, ScheduleError, WeightsError
 from pruning.schedule import Schedule
@@ -68,6 +69,21 @@ def test_loading_casts_to_the_dtype_that_was_measured(tmp_path: Path) -> None:
     assert model(torch.zeros(1, 1, 28, 28)).dtype == torch.bfloat16
 
 
+def test_of_several_sets_of_weights_those_recorded_are_loaded(tmp_path: Path) -> None:
+    """Files without a choice were exported when the averaged weights of a file were never taken."""
+    raw, averaged = (timm.create_model("test_vit3").eval() for _ in range(2))
+    torch.save({"model": raw.state_dict(), "model_ema": averaged.state_dict()}, tmp_path / "w.pth")
+    backbone = {"name": "test_vit3", "weights": str(tmp_path / "w.pth")}
+    schedule = Schedule([Stage(1, 0.5)])
+    for recorded, expected in (({}, raw), ({"weights_key": "model_ema"}, averaged), ({"weights_key": "model"}, raw)):
+        known = {"fingerprint": fingerprint(expected), **recorded}
+        config(backbone=backbone | known, schedule=schedule).write(tmp_path / "best.yaml")
+        assert fingerprint(load(tmp_path / "best.yaml").backbone) == known["fingerprint"]
+    config(backbone=backbone | {"fingerprint": fingerprint(averaged)}, schedule=schedule).write(tmp_path / "best.yaml")
+    with pytest.raises(WeightsError, match=r"and backbone\.weights_key at the same weights of it, if it holds several"):
+        load(tmp_path / "best.yaml")
+
+
 def test_other_weights_than_those_exported_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "best.yaml"
     config(backbone={**DEMO, "fingerprint": "0123456789abcdef"}).write(path)
@@ -91,6 +107,8 @@ def test_other_weights_than_those_exported_are_refused(tmp_path: Path) -> None:
         ({"backbone": "demo"}, ConfigError, "backbone must be a mapping, got 'demo'"),
         ({"backbone": {"weights": "x"}}, ConfigError, "backbone.name must be text, got None"),
         ({"backbone": {"name": "demo", "weights": 3}}, ConfigError, "backbone.weights must be text, got 3"),
+        ({"backbone": {**DEMO, "wieghts": "w.pth"}}, ConfigError, "backbone.wieghts is not a known key; known: name,"),
+        ({"backbone": {**DEMO, "weights_key": 3}}, ConfigError, "backbone.weights_key must be text, got 3"),
         ({"schedule": None}, ScheduleError, "schedule: a schedule must be a mapping with stages, got None"),
         (
             {"schedule": {"stages": [{"block": 2, "keep": 1.4}]}},

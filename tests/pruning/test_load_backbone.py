@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import pickle
 import re
 from pathlib import Path
@@ -11,10 +12,14 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from torch.optim.swa_utils import AveragedModel
 
 from pruning import backbones
 from pruning.backbones import Backbone, fingerprint, load_backbone
 from pruning.errors import UnsupportedBackbone, WeightsError
+from pruning.model import prune
+from pruning.schedule import Schedule
+from pruning.stage import Stage
 
 SMALL = "test_vit3"  # 4 blocks of width 96 at 160 px, no class token, attention pool: timm's own test model
 
@@ -59,12 +64,42 @@ def test_a_fingerprint_is_of_names_and_values(random: Backbone) -> None:
     assert fingerprint(model) != random.fingerprint
 
 
+def averaged(state: dict[str, Any]) -> dict[str, Any]:
+    """Another set of weights."""
+    return {key: 2 * value for key, value in state.items()}
+
+
 WRAPPINGS: dict[str, Any] = {
     "plain": lambda state: state,
     "state_dict": lambda state: {"state_dict": state, "epoch": 3},
     "model": lambda state: {"model": state},
     "module.": lambda state: {"state_dict": {f"module.{key}": value for key, value in state.items()}},
+    "compiled": lambda state: {f"_orig_mod.{key}": value for key, value in state.items()},
+    "timm's script": lambda state: {
+        "state_dict_ema": state,
+        "state_dict": averaged(state),
+        "args": argparse.Namespace(model=SMALL, lr=1e-3),
+        "optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": [{"lr": 0.1}]},
+        "metric": 71.3,
+    },
+    "DeiT's script": lambda state: {"model_ema": state, "model": averaged(state), "args": argparse.Namespace(epochs=3)},
+    "Lightning": lambda state: {
+        "state_dict": {f"model.{key}": value for key, value in state.items()} | {"criterion.weight": torch.ones(3)},
+        "pytorch-lightning_version": "2.5.0",
+    },
+    "AveragedModel": lambda state: AveragedModel(holding(state)).state_dict(),
+    "DINO": lambda state: {
+        "teacher": {f"backbone.{key}": value for key, value in state.items()} | {"head.mlp.0.weight": torch.ones(3)},
+        "student": {f"module.backbone.{key}": value for key, value in averaged(state).items()},
+    },
+    "pruned and fine-tuned": lambda state: prune(holding(state), Schedule([Stage(1, 0.5)])).state_dict(),
 }
+
+
+def holding(state: dict[str, Any]) -> torch.nn.Module:
+    model = timm.create_model(SMALL)
+    model.load_state_dict(state)
+    return model
 
 
 @pytest.mark.parametrize("wrap", WRAPPINGS.values(), ids=WRAPPINGS)
@@ -72,6 +107,36 @@ def test_local_pth(random: Backbone, tmp_path: Path, wrap: Any) -> None:
     path = tmp_path / "w.pth"
     torch.save(wrap(random.model.state_dict()), path)
     assert load_backbone(SMALL, str(path)).fingerprint == random.fingerprint
+
+
+TWO_SETS = {
+    "timm's": ("state_dict_ema", "state_dict"),
+    "DeiT's": ("model_ema", "model"),
+}
+
+
+@pytest.mark.parametrize(("ema", "raw"), TWO_SETS.values(), ids=TWO_SETS)
+def test_of_several_sets_of_weights_the_averaged_are_taken_unless_another_is_named(
+    random: Backbone, tmp_path: Path, ema: str, raw: str
+) -> None:
+    state, path = random.model.state_dict(), str(tmp_path / "model_best.pth.tar")
+    torch.save({raw: averaged(state), ema: state}, path)
+    found = load_backbone(SMALL, path)
+    assert (found.fingerprint, found.weights_key) == (random.fingerprint, ema)
+    other = load_backbone(SMALL, path, weights_key=raw)
+    assert (other.fingerprint, other.weights_key) == (load_backbone(SMALL, path, weights_key="raw").fingerprint, raw)
+    assert other.fingerprint != random.fingerprint
+    expected = re.escape(f"backbone.weights_key must be a key of {path} that holds weights ({raw}, {ema}), got 'best'")
+    with pytest.raises(WeightsError, match=expected):
+        load_backbone(SMALL, path, weights_key="best")
+
+
+def test_a_file_of_two_models_is_refused(random: Backbone, tmp_path: Path) -> None:
+    state = random.model.state_dict()
+    both = {f"{name}.{key}": value for name in ("student", "teacher") for key, value in state.items()}
+    torch.save(both, tmp_path / "w.ckpt")
+    with pytest.raises(WeightsError, match=r"weights of one model, got 2, at 'student\.', 'teacher\.'"):
+        load_backbone(SMALL, str(tmp_path / "w.ckpt"))
 
 
 def test_local_safetensors_in_half_precision_are_read_as_float32(random: Backbone, tmp_path: Path) -> None:
@@ -99,7 +164,11 @@ def write(path: Path, content: Any) -> None:
 
 
 BAD: dict[str, tuple[str, Any, str]] = {
-    "a suffix nobody knows": ("w.npz", b"", "must be pretrained, random, or a path to .safetensors, .pth, .pt or .bin"),
+    "a suffix nobody knows": (
+        "w.npz",
+        b"",
+        "or a path to .safetensors, .pth, .pt, .bin, .ckpt or .tar",
+    ),
     "no file": ("w.pth", None, "no such file: "),
     "an empty pth": ("w.pth", b"", "cannot be read"),
     "a broken pth": ("w.pth", b"rubbish", "cannot be read: IndexError: list index out of range"),

@@ -147,6 +147,23 @@ def test_a_schedule_that_does_not_fit_leaves_the_old_one(make_vit: MakeViT, imag
     assert model(images).equal(before)
 
 
+def test_another_backbone_is_driven_from_then_on(make_vit: MakeViT, images: Tensor) -> None:
+    schedule = Schedule([Stage(1, 0.5)])
+    pruned = prune(make_vit(depth=5), schedule)
+    other = make_vit(depth=5)
+    for parameter in other.parameters():
+        parameter.data.mul_(1.5)
+    expected = prune(other, schedule)(images)
+    assert (pruned(images) - expected).abs().max() > 1e-3
+    pruned.backbone = other
+    assert pruned(images).equal(expected)
+    pruned.schedule = Schedule([Stage(3, 0.5)])
+    with pytest.raises(ScheduleError, match=r"stages\[0\].block must be at most 1"):
+        pruned.backbone = make_vit(depth=3)
+    pruned.schedule = schedule
+    assert pruned(images).equal(expected)
+
+
 def test_a_method_that_reads_the_class_token_needs_one(make_vit: MakeViT) -> None:
     model = make_vit("no_class_token")
     with pytest.raises(

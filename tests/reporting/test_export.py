@@ -138,6 +138,12 @@ def test_configuration_says_what_was_measured_where(study: StudyRecord, front: F
     assert config.provenance == provenance
 
 
+def test_configuration_says_which_weights_of_a_file(study: StudyRecord, front: Front) -> None:
+    assert "weights_key" not in to_config(study, front.points[0]).backbone
+    averaged = replace(study, provenance={**study.provenance, "weights_key": "model_ema"})
+    assert to_config(averaged, front.points[0]).backbone["weights_key"] == "model_ema"
+
+
 def test_configuration_keeps_a_device_that_was_asked_for(study: StudyRecord, front: Front) -> None:
     asked = replace(study, spec={**study.spec, "runtime": {**study.spec["runtime"], "device": "cpu"}})
     assert to_config(asked, front.points[2]).runtime == {"dtype": "float32", "batch_size": 64, "device": "cpu"}

@@ -130,6 +130,7 @@ def test_json_states_machine_and_flop_convention_and_confirm(study: StudyRecord,
         "throughput",
         "speedup",
         "spread",
+        "disturbed",
         "estimate",
     }
     assert (confirm["accuracy"], confirm["images"], confirm["spread"]) == (0.891, 8000, 0.012)

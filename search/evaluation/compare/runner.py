@@ -48,7 +48,7 @@ def compare(
     luck. Raises InputError or PruningError before anything is run for what cannot be.
     """
     exported = [(path, read_config(path)) for path in configs]
-    backbone = load_backbone(spec.backbone.name, spec.backbone.weights, **spec.backbone.sizes)
+    backbone = load_backbone(spec.backbone.name, spec.backbone.weights, **spec.backbone.loading)
     for path, config in exported:
         check_config(path, config, backbone)
     chosen, words = choose_images(spec, backbone, images, searched, [config for _, config in exported])
@@ -56,6 +56,7 @@ def compare(
     entries = line_up(backbone, contenders, levels, [(path.stem, config) for path, config in exported])
     bench.find_facts()
     dense, saving = bench.measure(UNTOUCHED, bench.time(UNTOUCHED)), _measure_saving(bench)
+    bench.warn_at_chance(dense.accuracy)
     rows = list(_measure(bench, entries, observe))
     facts = {"name": backbone.name, "weights": backbone.weights, **backbone.sizes, "fingerprint": backbone.fingerprint}
     measured = [dense, saving, *(row.measurement for row, _ in rows)]
@@ -102,7 +103,7 @@ def check_config(path: Path, config: Config, backbone: Backbone) -> None:
     if backbone.fingerprint and expected != backbone.fingerprint:
         raise WeightsError(
             f"{path}: backbone.fingerprint must be that of the compared weights, {backbone.fingerprint}, got "
-            f"{expected}; compare with the weights it was exported for"
+            f"{expected}; compare with the weights it was exported for, of the same backbone.weights_key"
         )
 
 
@@ -127,6 +128,7 @@ def choose_images(
         raise InputError(f"--images must be in 1..{len(left)}, the images of {_place(spec)}{unseen}, got {wanted}")
     drawn = np.sort(np.random.default_rng(spec.data.seed).permutation(left)[:count])
     words = f"{count:,} of {_place(spec)}, seed {spec.data.seed}" + (", none of them searched on" if seen else "")
+    words += f"; labels: {everything.classes}"
     return replace(everything, search_indices=drawn), words
 
 

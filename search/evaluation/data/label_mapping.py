@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,8 @@ from search.evaluation.data.readers.base import Listing
 
 Index = Mapping[str, int]
 SHOWN = 3  # names in a message
+NUMBER = re.compile("[0-9]{1,9}")
+SORTED = "class names in sorted order"
 
 
 @dataclass(frozen=True)
@@ -29,9 +32,9 @@ class Classes:
 def assign(listing: Listing, num_classes: int) -> Classes:
     """The backbone's class of each image.
 
-    Indices are taken as they are if they are the backbone's. Names are WordNet ids or lemmas of ImageNet if all of
-    them are and the backbone has ImageNet's number of classes (1000, or one of the larger subsets that timm knows);
-    else, sorted, the backbone's classes one to one.
+    Indices are taken as they are if they are the backbone's, names that are numbers as well. Other names are WordNet
+    ids or lemmas of ImageNet if all of them are and the backbone has ImageNet's number of classes (1000, or one of the
+    larger subsets that timm knows); else, sorted, the backbone's classes one to one.
     """
     labels = listing.labels
     if labels is None:
@@ -62,6 +65,8 @@ def _of_indices(indices: NDArray[np.int64], names: Sequence[str], num_classes: i
 
 def _of_names(names: Sequence[str], num_classes: int) -> tuple[Index | None, str]:
     """Class index of each name, and how it was found; or None and what does not fit."""
+    if all(NUMBER.fullmatch(name) for name in names):
+        return _of_numbers(names, num_classes)
     subset = infer_imagenet_subset({"num_classes": num_classes})
     doubt = ""
     if subset is not None:
@@ -73,8 +78,29 @@ def _of_names(names: Sequence[str], num_classes: int) -> tuple[Index | None, str
         if index is not None:
             return index, f"lemmas of {subset}"
     if len(set(names)) == num_classes and not doubt:
-        return {name: place for place, name in enumerate(sorted(names))}, "class names in sorted order"
+        return {name: place for place, name in enumerate(sorted(names))}, SORTED
     return None, doubt or f"{len(names)} class names ({_some(names)})"
+
+
+def _of_numbers(names: Sequence[str], num_classes: int) -> tuple[Index | None, str]:
+    """Class index of each name that is a number: itself, if all are the backbone's; else sorted, if as text and as
+    numbers they sort alike."""
+    numbers = {name: int(name) for name in names}
+    in_order = sorted(names) == sorted(names, key=numbers.__getitem__)
+    if len(set(numbers.values())) < len(names):
+        return None, f"class names that are the same number ({_some(names)})"
+    if len(names) == num_classes and in_order:
+        return {name: place for place, name in enumerate(sorted(names))}, SORTED
+    if max(numbers.values()) < num_classes:
+        return numbers, "class names as class indices"
+    if len(names) == num_classes:
+        return None, (
+            f"class names that are numbers, {min(numbers.values())} to {max(numbers.values())}, which sort otherwise "
+            "as text than as numbers, so that there is no telling which is the backbone's first class (name them 0 to "
+            f"{num_classes - 1}, or with leading zeros)"
+        )
+    worst = max(names, key=numbers.__getitem__)
+    return None, f"class name {worst}, where 0..{num_classes - 1} are the backbone's"
 
 
 def _by_lemma(names: Sequence[str], descriptions: Sequence[str]) -> tuple[Index | None, str]:

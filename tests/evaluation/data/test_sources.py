@@ -18,6 +18,7 @@ from timm.data.transforms_factory import create_transform
 
 from pruning.backbones import Backbone
 from search.errors import InputError
+from search.evaluation.data.pixels import CorruptImageError
 from search.evaluation.data.sources import Collection, DemoImages
 from search.evaluation.data.splits import Images
 
@@ -92,6 +93,21 @@ def test_preprocessing_of_a_real_model_is_timms_own(tmp_path: Path, backbone: Ba
     assert torch.allclose((torch.from_numpy(source.pixels(0)) / 255 - mean) / std, expected, atol=1e-6)
 
 
+def test_grey_of_16_bits_keeps_its_range(tmp_path: Path, backbone: Backbone) -> None:
+    """Pillow by itself cuts at 255, which makes such images white."""
+    (tmp_path / "a").mkdir()
+    ramp = np.linspace(0, 65535, 28 * 28).reshape(28, 28)
+    Image.fromarray(ramp.astype(np.uint16)).save(tmp_path / "a" / "deep.png")
+    Image.fromarray((ramp / 257).round().astype(np.uint8)).save(tmp_path / "a" / "shallow.png")
+    Image.fromarray(ramp.astype(np.float32)).save(tmp_path / "a" / "unknown.tiff")
+    source = collection(tmp_path, backbone)
+    found = {Path(source.name(i)).stem: i for i in range(3)}
+    deep, shallow = (source.pixels(found[name]).astype(int) for name in ("deep", "shallow"))
+    assert np.abs(deep - shallow).max() <= 1
+    with pytest.raises(CorruptImageError, match=r"unknown.tiff cannot be decoded: its pixels are float"):
+        source.pixels(found["unknown"])
+
+
 class TestLabels:
     def make(self, root: Path, names: list[str]) -> Path:
         for name in names:
@@ -123,6 +139,30 @@ class TestLabels:
         Image.new("L", (28, 28)).save(tmp_path / "x.png")
         source = collection(tmp_path, backbone)
         assert (len(source), source.labels) == (1, None)
+
+    def test_numbers_are_indices_and_do_not_sort_as_text(self, tmp_path: Path, backbone: Backbone) -> None:
+        names = [str(number) for number in range(12)]
+        source = collection(self.make(tmp_path, names), replace(backbone, num_classes=12))
+        assert source.labels is not None
+        found = {int(Path(source.name(i)).parent.name): int(source.labels[i]) for i in range(12)}
+        assert found == {number: number for number in range(12)}
+
+    def test_links_to_folders_are_followed_but_not_in_circles(self, tmp_path: Path, backbone: Backbone) -> None:
+        root, elsewhere = tmp_path / "root", tmp_path / "elsewhere"
+        (root / "ant").mkdir(parents=True)
+        (elsewhere / "deep").mkdir(parents=True)
+        for folder in (root / "ant", elsewhere, elsewhere / "deep"):
+            Image.new("L", (28, 28)).save(folder / "x.png")
+        (root / "ant" / "more").symlink_to(elsewhere)
+        (root / "bee").symlink_to(elsewhere)
+        (elsewhere / "deep" / "up").symlink_to(elsewhere)
+        (elsewhere / "deep" / "back").symlink_to(root)
+        source = collection(root, replace(backbone, num_classes=2))
+        names = [str(Path(source.name(i)).relative_to(root)) for i in range(len(source))]
+        inside = ["more/deep/x.png", "more/x.png", "x.png"]
+        assert names[:3] == [f"ant/{name}" for name in inside]
+        assert "bee/x.png" in names
+        assert "bee/deep/x.png" in names
 
     def test_hidden_folders_and_other_files_are_not_images(self, tmp_path: Path, backbone: Backbone) -> None:
         self.make(tmp_path, ["ant", ".cache"])

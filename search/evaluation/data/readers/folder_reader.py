@@ -57,10 +57,19 @@ def _list(root: Path) -> tuple[list[Path], list[str]]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Images at any depth. Raises OSError for a folder that cannot be read, which Path.rglob passes over."""
+    """Images at any depth, links to folders followed, but into no folder that they are in already.
+
+    Raises OSError for a folder that cannot be read, which Path.rglob passes over.
+    """
 
     def refuse(error: OSError) -> None:
         raise error
 
-    for root, _, names in os.walk(folder, onerror=refuse):
+    for root, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        folders[:] = [name for name in folders if not _is_loop(Path(root) / name)]
         yield from (Path(root) / name for name in names if os.path.splitext(name)[1].lower() in ENDINGS)
+
+
+def _is_loop(folder: Path) -> bool:
+    """Whether it is a link to a folder that one came through to get here."""
+    return folder.is_symlink() and folder.resolve() in {parent.resolve() for parent in folder.parents}

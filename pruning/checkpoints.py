@@ -1,0 +1,108 @@
+"""Weights from a file: what training scripts save, unwrapped to a model's own state_dict.
+
+Read like timm: of several sets of weights in a file the averaged ones (EMA) are taken. What stands before a model's
+own names, as wrappers leave it (`module.` of data-parallel training, `_orig_mod.` of torch.compile, `model.` of
+Lightning, `teacher.backbone.` of DINO), is found by the name of the patch embedding, which every backbone here has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pruning.errors import WeightsError
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
+AVERAGED = ("state_dict_ema", "model_ema")
+PLAIN = ("state_dict", "model", "teacher")
+RAW = "raw"  # as `weights_key`: the weights that are not averaged
+FIRST_WEIGHT = "patch_embed.proj.weight"
+MAX_NAMED = 5  # keys in a message
+
+
+def read_checkpoint(path: Path, weights_key: str | None = None) -> tuple[dict[str, Tensor], str]:
+    """A model's state_dict, and the key of the file under which it was found, "" if it is the file's only content.
+
+    weights_key: that key, or "raw"; None for the averaged weights if there are any, else the others.
+    Raises WeightsError for a file that is missing, unreadable, holds other objects than tensors, or not that key.
+    """
+    return _unwrap(_read(path), path, weights_key)
+
+
+def _read(path: Path) -> Any:
+    if path.suffix not in SUFFIXES:
+        raise WeightsError(
+            f"backbone.weights must be pretrained, random, or a path to {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}, "
+            f"got {path}"
+        )
+    if not path.is_file():
+        raise WeightsError(f"backbone.weights: no such file: {path}")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        # training scripts keep their parsed flags beside the weights; nothing else but tensors and plain data is read
+        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
+            warnings.simplefilter("ignore")  # torch warns of the very bytes that are refused below
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError:  # torch's own words advise to load it unsafely
+        raise WeightsError(
+            f"backbone.weights: {path} must hold tensors only, got a pickle of other objects or a broken file; save "
+            "the model's state_dict, best as .safetensors"
+        ) from None
+    except Exception as error:  # broken bytes make torch's unpickler raise anything: IndexError, struct.error, ...
+        raise WeightsError(f"backbone.weights: {path} cannot be read: {_first_line(error)}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip()}".splitlines()[0][:200]
+
+
+def _unwrap(loaded: Any, path: Path, weights_key: str | None) -> tuple[dict[str, Tensor], str]:
+    sets = {str(key): value for key, value in loaded.items() if _is_set(value)} if isinstance(loaded, dict) else {}
+    key = _choose(sets, path, weights_key)
+    state = loaded if key is None else sets[key]
+    if not isinstance(state, dict):
+        raise WeightsError(f"backbone.weights: {path} must hold a state_dict, a mapping of names to tensors")
+    own = _own_names({str(name): value for name, value in state.items()}, path)
+    if not all(isinstance(value, Tensor) for value in own.values()):
+        raise WeightsError(f"backbone.weights: {path} must hold a state_dict, a mapping of names to tensors")
+    return own, key or ""
+
+
+def _is_set(value: Any) -> bool:
+    """Whether it may be a set of weights, by itself."""
+    return isinstance(value, dict) and any(isinstance(each, Tensor) for each in value.values())
+
+
+def _choose(sets: Mapping[str, Any], path: Path, weights_key: str | None) -> str | None:
+    """The key of the set of weights; None if the file is one itself. Raises WeightsError."""
+    if weights_key is not None and weights_key != RAW:
+        if weights_key not in sets:
+            there = ", ".join(list(sets)[:MAX_NAMED]) or "none"
+            raise WeightsError(
+                f"backbone.weights_key must be a key of {path} that holds weights ({there}), got {weights_key!r}; "
+                "leave it out for the averaged weights, or else the only ones"
+            )
+        return weights_key
+    order = PLAIN if weights_key == RAW else AVERAGED + PLAIN
+    return next((key for key in order if key in sets), None)
+
+
+def _own_names(state: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Without what a wrapper put before the model's names, and without what is not the model's."""
+    prefixes = [name.removesuffix(FIRST_WEIGHT) for name in state if f".{name}".endswith(f".{FIRST_WEIGHT}")]
+    if len(prefixes) > 1:
+        raise WeightsError(
+            f"backbone.weights: {path} must hold the weights of one model, got {len(prefixes)}, at "
+            f"{', '.join(repr(prefix) for prefix in prefixes[:MAX_NAMED])}; save the state_dict of one"
+        )
+    prefix = prefixes[0] if prefixes else ""
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
