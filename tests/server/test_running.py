@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import signal
@@ -13,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from search.server.events import StudyReader
 from search.storage.store import Store
 from tests.serving import TOKEN
 
@@ -190,19 +188,3 @@ def test_the_dashboards_old_address_is_refused_with_what_replaces_it(
     assert ran.err.startswith("ztp: ZTP_DASHBOARD_URL must be unset")
     assert "Optuna Dashboard is at /dashboard of --port" in ran.err
     assert "s3cr3t" not in ran.err
-
-
-def test_streams_share_one_reader(start: Any, store: Store) -> None:
-    """Of the database, not of what they have told: each begins with how things stand."""
-    reader, reads = StudyReader(store), list[None]()
-    read = reader._read
-    reader._read = lambda name, before: (reads.append(None), read(name, before))[1]  # type: ignore[method-assign]
-
-    async def listen(seconds: int) -> set[str]:
-        told = [await reader.read("shirts", 0.0)]
-        for _ in range(seconds):
-            told += await asyncio.gather(*(reader.read("shirts", 60.0) for _ in range(50)))
-        return {name for snapshot in told for name in snapshot}
-
-    assert asyncio.run(listen(3)) == {"shirts"}
-    assert len(reads) == 1

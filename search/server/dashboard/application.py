@@ -73,27 +73,26 @@ class Dashboard:
         return {**detail, "best_trials": [trial for trial in trials if trial["number"] in front]}
 
     def _call(self, request: Request, query: str) -> Response:
-        """What the WSGI application answers to a GET, read whole: the largest answer, its bundle, has 1.5 MB."""
+        """What the WSGI application answers to a GET. Browsers ask again, and get its bundle of 6 MB if it changed."""
         path = request.scope["path"].encode().decode("latin-1")
         environ: dict[str, Any] = {"PATH_INFO": path, "QUERY_STRING": query, "wsgi.errors": sys.stderr}
         environ |= {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in request.headers.items()}
         setup_testing_defaults(environ)
-        response = Response(headers={"Cache-Control": "no-cache"})  # its bundle is sent again only if it changed
+        answer: dict[str, Any] = {}
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: object = None) -> Any:
-            response.status_code = int(status[:3])
-            response.headers.update({name: value for name, value in headers if name.lower() != "content-length"})
+            named = {name.lower(): value for name, value in headers if name.lower() != "content-length"}
+            answer.update(status_code=int(status[:3]), headers={"cache-control": "no-cache", **named})
 
         body = self._wsgi(environ, start)
         try:
-            response.body = b"".join(body)
+            content = b"".join(body)
         finally:
             if hasattr(body, "close"):
                 body.close()
-        if response.headers.get("content-type", "").startswith("text/html"):
-            response.body = response.body.replace(b"</head>", self._style)
-        response.headers["Content-Length"] = str(len(response.body))
-        return response
+        if answer["headers"].get("content-type", "").startswith("text/html"):
+            content = content.replace(b"</head>", self._style)
+        return Response(content, **answer)
 
 
 def needs_root(root_path: str) -> str:
