@@ -16,7 +16,7 @@ from search.config.spec import StudySpec
 from search.errors import SearchError
 from search.server import errors, events, fronts, html, studies
 from search.server.access import login
-from search.server.access.auth import Gate
+from search.server.access.auth import LOGIN, Gate
 from search.server.dashboard import application as dashboard
 from search.server.errors import ErrorBody, documented
 from search.server.examples import FAILING
@@ -54,7 +54,8 @@ def make_app(store: Store, gate: Gate, roots: Sequence[Path] = (), root_path: st
     app.include_router(html.router)
     app.add_api_route("/health", health, response_model=HealthModel, tags=["operations"], responses=UNHEALTHY)
     app.add_api_route("/metrics", scrape, response_class=Response, tags=["operations"], responses=METRICS)
-    app.router.routes.extend([login.ROUTE, *dashboard.routes(store)])
+    app.add_api_route(LOGIN, login.answer, methods=login.METHODS, include_in_schema=False)
+    app.router.routes.extend(dashboard.routes(store))
     app.add_middleware(AccessMiddleware, gate=gate, root_path=root_path)
     app.add_middleware(MetricsMiddleware, metrics=metrics)  # the last added is the first to see a request
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]

@@ -47,9 +47,7 @@ def test_every_call_without_the_token_is_refused(service: Any, stranger: httpx.C
     assert service.api("GET", "/studies/shirts").json()["state"] == "done"
 
 
-@pytest.mark.parametrize(
-    "path", ["/dashboard", "/api/studies", "/api/studies/1", "/static/bundle.js", "/artifacts/1/0"]
-)
+@pytest.mark.parametrize("path", ["/dashboard", "/api/studies", "/api/studies/1", "/static/bundle.js", "/csv/1"])
 def test_the_dashboard_is_behind_the_same_rule(service: Any, stranger: httpx.Client, path: str) -> None:
     assert stranger.get(service.address + path).status_code == 401
     assert stranger.post(service.address + path).status_code == 401
@@ -129,3 +127,13 @@ def test_head_of_a_stream_ends_and_of_what_only_changes_is_refused(service: Any)
     for _ in range(2):  # on one connection
         assert service.http.head("/api/v1/events").headers["content-type"].startswith("text/event-stream")
     assert service.http.head("/api/v1/studies/shirts/stop").status_code == 405
+
+
+def test_answers_are_counted_by_route_whatever_answers(service: Any) -> None:
+    service.http.head("/dashboard/studies/1")
+    service.http.head("/cards/shirts")
+    service.http.post("/login")
+    counted = service.http.get("/metrics").text
+    assert 'ztp_http_requests_total{method="HEAD",route="/dashboard",status="200"}' in counted
+    assert 'ztp_http_requests_total{method="HEAD",route="/cards/{name}",status="200"}' in counted
+    assert 'ztp_http_requests_total{method="POST",route="/login",status="401"}' in counted

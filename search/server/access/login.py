@@ -7,11 +7,11 @@ from urllib.parse import parse_qs
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
-from starlette.routing import Route
 
 from search.server.access.auth import COOKIE, LOGIN
 from search.server.access.token import Token
 
+METHODS = ["GET", "POST"]
 LONGEST_FORM = 4096  # bytes
 SESSION_S = 30 * 24 * 3600
 HEADERS = {
@@ -56,9 +56,6 @@ async def answer(request: Request) -> Response:
     if not token.matches(secret):
         return Response(page(path, "This is not the token."), 401, HEADERS)
     return RedirectResponse(relative(path), 303, {"Set-Cookie": cookie_header(token)})
-
-
-ROUTE = Route(LOGIN, answer, methods=["GET", "POST"], include_in_schema=False)
 
 
 def page(path: str, message: str = "") -> bytes:

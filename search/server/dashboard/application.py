@@ -23,7 +23,7 @@ from starlette.types import Receive, Scope, Send
 
 from search.server import errors
 from search.server.access import login
-from search.server.access.auth import READING, Gate
+from search.server.access.auth import LOGIN, READING, Gate
 from search.server.dashboard.plots import FrontPictures
 from search.server.dashboard.readonly_storage import FrontReader
 from search.server.middleware import AccessMiddleware
@@ -43,6 +43,8 @@ STUDY_PATH = re.compile(r"^/api/studies/(\d+)/?$")
 class Dashboard:
     """An ASGI application that only reads and whose best trials are the store's front."""
 
+    path = "/dashboard"  # metrics count it as one route
+
     def __init__(self, store: Store) -> None:
         self._reader = FrontReader(store)
         self._wsgi: WSGIApplication = optuna_dashboard.wsgi(self._reader, artifact_store=FrontPictures(store))
@@ -50,6 +52,7 @@ class Dashboard:
         self._style = b"<style>" + style + b"</style></head>"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["route"] = self
         response = await run_in_threadpool(self._answer, Request(scope))
         await response(scope, receive, send)
 
@@ -61,16 +64,16 @@ class Dashboard:
             return JSONResponse({"reason": "this dashboard is read-only"}, 405, {"Allow": ", ".join(READING)})
         response = self._call(request, request.url.query)
         if response.status_code == 200 and (match := STUDY_PATH.match(path)):
-            front = self._reader.front_trials(int(match[1]))
-            return JSONResponse(self._with_front(request, json.loads(response.body), front))
+            return self._with_front(request, json.loads(response.body), self._reader.front_trials(int(match[1])))
         return response
 
-    def _with_front(self, request: Request, detail: dict[str, Any], front: set[int]) -> dict[str, Any]:
+    def _with_front(self, request: Request, detail: dict[str, Any], front: set[int]) -> Response:
         """The dashboard's own answer, but for its best trials, which ignore constraints and ties."""
         trials = detail["trials"]
         if request.url.query:  # "after=N" leaves the first trials out, and some of them may be the best
             trials = json.loads(self._call(request, "").body)["trials"]
-        return {**detail, "best_trials": [trial for trial in trials if trial["number"] in front]}
+        detail["best_trials"] = [trial for trial in trials if trial["number"] in front]
+        return Response(json.dumps(detail), media_type="application/json")
 
     def _call(self, request: Request, query: str) -> Response:
         """What the WSGI application answers to a GET. Browsers ask again, and get its bundle of 6 MB if it changed."""
@@ -112,7 +115,7 @@ def routes(store: Store) -> list[Route]:
 def make_dashboard(store: Store, gate: Gate) -> Starlette:
     """The dashboard alone."""
     front_door = Route("/", lambda request: RedirectResponse("dashboard"))
-    app = Starlette(routes=[front_door, login.ROUTE, *routes(store)])
+    app = Starlette(routes=[front_door, Route(LOGIN, login.answer, methods=login.METHODS), *routes(store)])
     app.state.store, app.state.gate, app.state.closing = store, gate, asyncio.Event()
     errors.install(app)
     app.add_middleware(AccessMiddleware, gate=gate)
