@@ -64,14 +64,14 @@ class Dashboard:
             return JSONResponse({"reason": "this dashboard is read-only"}, 405, {"Allow": ", ".join(READING)})
         response = self._call(request, request.url.query)
         if response.status_code == 200 and (match := STUDY_PATH.match(path)):
-            return self._with_front(request, json.loads(response.body), self._reader.front_trials(int(match[1])))
+            return self._with_front(request, json.loads(bytes(response.body)), self._reader.front_trials(int(match[1])))
         return response
 
     def _with_front(self, request: Request, detail: dict[str, Any], front: set[int]) -> Response:
         """The dashboard's own answer, but for its best trials, which ignore constraints and ties."""
         trials = detail["trials"]
         if request.url.query:  # "after=N" leaves the first trials out, and some of them may be the best
-            trials = json.loads(self._call(request, "").body)["trials"]
+            trials = json.loads(bytes(self._call(request, "").body))["trials"]
         detail["best_trials"] = [trial for trial in trials if trial["number"] in front]
         return Response(json.dumps(detail), media_type="application/json")
 
