@@ -7,7 +7,7 @@ import importlib.util
 from search.errors import InputError
 
 PACKAGES = {
-    "serve": ("fastapi", "jinja2", "prometheus_client", "uvicorn"),
+    "serve": ("fastapi", "jinja2", "prometheus_client"),
     "parquet": ("pyarrow",),
     "onnx": ("onnxruntime", "onnx", "onnxscript"),
     "ray": ("ray",),

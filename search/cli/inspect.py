@@ -175,12 +175,11 @@ def dashboard(
     storage: Storage = DEFAULT_STORAGE,
 ) -> None:
     """Serve Optuna Dashboard over the storage, read-only, until Ctrl-C."""
-    from search.server.access.auth import Gate
     from search.server.access.token import check_host, read_token
 
     token = read_token(token_file)
     check_host(host, token)
 
-    from search.server.dashboard import make_dashboard, serve  # only now: Optuna and its dashboard, for seconds
+    from search.server.server import serve_dashboard  # only now: Optuna and its dashboard, for seconds
 
-    serve(make_dashboard(open_store(storage), host, port, Gate(token)), host)
+    serve_dashboard(open_store(storage), host, port, token)

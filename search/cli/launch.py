@@ -124,11 +124,11 @@ def _launch_here(spec: StudySpec, storage: str) -> None:
     _run(spec, storage)
 
     from search.reporting.export import next_commands
-    from search.server import dashboard
+    from search.server.dashboard import trial_annotations
 
     store = open_store(storage)
     study, front = _conclude(store, spec.name)
-    dashboard.publish(store, study)
+    trial_annotations.publish(store, study)
     print("next: " + "\n      ".join(next_commands(study, front, storage, DEFAULT_STORAGE)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -12,16 +13,19 @@ from search.errors import InputError
 from search.extras import check_extra
 
 MAX_WORKERS = 256
+ONE_PORT = "Optuna Dashboard is at /dashboard of --port, behind the same token"
+OLD_VARIABLE = "ZTP_DASHBOARD_URL"
 
 
 def serve(
     port: Annotated[
-        int, typer.Option(parser=whole, metavar="PORT", help="Where the API listens; 0 for any free port.")
+        int, typer.Option(parser=whole, metavar="PORT", help="Where it listens; 0 for any free port.")
     ] = 8000,
-    dashboard_port: Annotated[
-        int, typer.Option(parser=whole, metavar="PORT", help="Where Optuna Dashboard listens; -1 for none.")
-    ] = 8080,
+    dashboard_port: Annotated[str | None, typer.Option(hidden=True)] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; any but loopback needs a token.")] = "127.0.0.1",
+    root_path: Annotated[
+        str, typer.Option(metavar="PATH", help="Path under which a reverse proxy shows page and API, such as /ztp.")
+    ] = "",
     workers: Annotated[
         int, typer.Option(parser=whole, metavar="N", help="Local processes that work on open studies; 0 for none.")
     ] = 1,
@@ -31,23 +35,24 @@ def serve(
     token_file: TokenFile = None,
     storage: Storage = DEFAULT_STORAGE,
 ) -> None:
-    """Serve studies over HTTP: API, front page, metrics, Optuna Dashboard and local workers, until Ctrl-C."""
+    """Serve studies over HTTP: API, page, metrics, Optuna Dashboard and local workers, until Ctrl-C."""
     from search.server.access.token import check_host, read_token
-    from search.server.dashboard_url import read_dashboard_url
 
     check_extra("ztp serve", "serve")
+    if dashboard_port is not None:
+        raise InputError(f"--dashboard-port must be left out, got {dashboard_port}; {ONE_PORT}")
+    if os.environ.get(OLD_VARIABLE, "").strip():
+        raise InputError(f"{OLD_VARIABLE} must be unset: the page links to its own port; {ONE_PORT}")
     if not 0 <= workers <= MAX_WORKERS:
         raise InputError(f"--workers must be in 0..{MAX_WORKERS}, got {workers}")
     token = read_token(token_file)
     check_host(host, token)
-    dashboard_url = read_dashboard_url()
 
     from search.server.server import Settings, serve  # only now: the web framework and Optuna, for a second
     from search.storage.store import Store
 
-    board = None if dashboard_port == -1 else dashboard_port
     store = Store.open(storage)
     try:
-        serve(store, Settings(host, port, board, workers, token, tuple(data_root or ()), dashboard_url))
+        serve(store, Settings(host, port, workers, token, tuple(data_root or ()), root_path))
     finally:
         store.close()

@@ -25,7 +25,7 @@ STYLES = {OK: "green", WARN: "yellow", FAIL: "red"}
 GIB = 2**30
 MIN_MEMORY = 2 * GIB  # torch, a small backbone and one batch
 MIN_CACHE = 8 * GIB  # 50,000 decoded images of 224 x 224 take 7.5 GB
-SHORTEST_TOKEN = 16  # characters: `ztp serve` refuses a shorter one
+SHORTEST_TOKEN = 22  # characters: `ztp serve` refuses a shorter one
 PORT = 8000  # of `ztp serve`, unless told otherwise
 
 

@@ -9,16 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 
 from search.config.spec import StudySpec
 from search.errors import SearchError
 from search.server import errors, events, fronts, html, studies
-from search.server.access.auth import Gate
+from search.server.access import login
+from search.server.access.auth import LOGIN, Gate
+from search.server.dashboard import application as dashboard
 from search.server.errors import ErrorBody, documented
 from search.server.examples import FAILING
-from search.server.metrics import CONTENT_TYPE, RequestMetrics
-from search.server.middleware import AccessMiddleware, MetricsMiddleware
+from search.server.metrics import CONTENT_TYPE, MetricsMiddleware, RequestMetrics
+from search.server.middleware import AccessMiddleware
 from search.server.models import HealthModel
 from search.server.studies import API
 from search.storage.store import Store
@@ -30,17 +33,8 @@ answered as `{"error": {"place": ..., "message": ...}}`, in the words of the com
 """
 
 
-def make_app(
-    store: Store,
-    gate: Gate,
-    roots: Sequence[Path] = (),
-    dashboard_port: int | None = None,
-    dashboard_url: str | None = None,
-) -> FastAPI:
-    """roots: the folders that studies may read. dashboard_port: where Optuna Dashboard listens, if it does.
-
-    dashboard_url: its address for browsers, if it is another.
-    """
+def make_app(store: Store, gate: Gate, roots: Sequence[Path] = (), root_path: str = "") -> FastAPI:
+    """roots: the folders that studies may read. root_path: the prefix under which a proxy shows the server."""
     app = FastAPI(
         title="Zero-TPrune Search",
         version=version("zero-tprune-search"),
@@ -51,19 +45,26 @@ def make_app(
         redirect_slashes=False,
     )
     app.state.store, app.state.gate, app.state.roots = store, gate, tuple(roots)
-    app.state.dashboard_port, app.state.closing = dashboard_port, asyncio.Event()
-    app.state.dashboard_url = dashboard_url
+    app.state.reader, app.state.closing = events.StudyReader(store), asyncio.Event()
     app.state.metrics = metrics = RequestMetrics(store)
     errors.install(app)
+    app.add_exception_handler(RequestValidationError, _wrong_parameter)
     for router in (studies.router, fronts.router, events.router):
         app.include_router(router)
     app.include_router(html.router)
     app.add_api_route("/health", health, response_model=HealthModel, tags=["operations"], responses=UNHEALTHY)
     app.add_api_route("/metrics", scrape, response_class=Response, tags=["operations"], responses=METRICS)
-    app.add_middleware(AccessMiddleware, gate=gate)
+    app.add_api_route(LOGIN, login.answer, methods=login.METHODS, include_in_schema=False)
+    app.router.routes.extend(dashboard.routes(store))
+    app.add_middleware(AccessMiddleware, gate=gate, root_path=root_path)
     app.add_middleware(MetricsMiddleware, metrics=metrics)  # the last added is the first to see a request
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
+
+
+def _wrong_parameter(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return errors.parameter_error(error.errors()[0])
 
 
 def health(request: Request, response: Response) -> dict[str, str]:
@@ -86,7 +87,7 @@ UNHEALTHY: dict[int | str, dict[str, Any]] = {
 }
 METRICS: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/plain": {"schema": {"type": "string"}, "example": 'ztp_studies{state="running"} 1.0\n'}}},
-    **documented(401, 403, 429, 503),
+    **documented(401, 403, 503),
 }
 
 

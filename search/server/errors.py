@@ -8,11 +8,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from pydantic.config import JsonDict
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import Response
 
 from pruning.errors import PruningError
@@ -86,14 +86,13 @@ DESCRIPTIONS = {
     413: "The body is too large",
     415: "The body's type is not taken",
     422: "A field or parameter breaks a rule",
-    429: "Too many wrong tokens were shown; Retry-After says for how long none is looked at",
     503: "The database cannot be reached",
 }
 
 ANOTHER_SPEC: dict[int | str, dict[str, Any]] = {409: _described(409, CONFLICT)}
 
 
-def install(app: FastAPI) -> None:
+def install(app: Starlette) -> None:
     """Answer every error in the one shape."""
     app.add_exception_handler(SpecConflictError, _conflict)
     app.add_exception_handler(UnknownStudyError, _unknown)
@@ -101,7 +100,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(PruningError, _invalid)
     app.add_exception_handler(SearchError, _unavailable)
     app.add_exception_handler(ServiceError, _own)
-    app.add_exception_handler(RequestValidationError, _parameters)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _defect)
 
@@ -135,10 +133,8 @@ def _own(request: Request, error: Exception) -> Response:
     return error_response(error.status, str(error), error.place)
 
 
-def _parameters(request: Request, error: Exception) -> Response:
-    """The first wrong parameter, in this project's words."""
-    assert isinstance(error, RequestValidationError)
-    detail = error.errors()[0]
+def parameter_error(detail: Mapping[str, Any]) -> Response:
+    """A wrong parameter, as FastAPI describes it, in this project's words."""
     place = str(detail["loc"][-1])
     if detail["type"] == "missing":
         return error_response(422, f"{place} is required{HINTS.get(place, '')}", place)

@@ -5,20 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
-from search.errors import SearchError
+from search.errors import SearchError, UnknownStudyError
 from search.server.errors import documented
 from search.server.query_params import check_parameters
 from search.server.serialization import Document, progress_document
-from search.server.studies import API, DENIED, Reading, Study
+from search.server.studies import API, DENIED, Study
 from search.storage.store import Store
-from search.types import HELD_STATES
+from search.types import HELD_STATES, Progress
 
 LOOK_EVERY_S = 1.0
 PING_EVERY_S = 15.0  # proxies close what is silent
@@ -44,8 +46,39 @@ Seconds = Annotated[
     ),
 ]
 Event = tuple[str, Document]
+Snapshot = dict[str, tuple[Progress, int]]  # by study: how far it is, and the version of its front
 
 router = APIRouter(prefix=API, tags=["events"], dependencies=[Depends(check_parameters)])
+
+
+class StudyReader:
+    """Reads for all streams together: the database is asked once a second, however many listen."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._locks: dict[str | None, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._latest: dict[str | None, tuple[float, Snapshot]] = {}
+
+    async def read(self, name: str | None, max_age_s: float) -> Snapshot:
+        """How the study stands, or with None every study; empty without any. Raises SearchError."""
+        async with self._locks[name]:
+            read_at, snapshot = self._latest.get(name, (float("-inf"), {}))
+            if time.monotonic() - read_at >= max_age_s:
+                snapshot = await run_in_threadpool(self._read, name, snapshot)
+                self._latest[name] = time.monotonic(), snapshot
+            return snapshot
+
+    def _read(self, name: str | None, before: Snapshot) -> Snapshot:
+        snapshot: Snapshot = {}
+        for study in self._store.studies():
+            if name in (None, study.name):
+                with suppress(UnknownStudyError):  # deleted meanwhile
+                    progress = self._store.progress(study.id)
+                    earlier, version = before.get(study.name, (None, 0))
+                    if earlier is None or earlier.hypervolume != progress.hypervolume:
+                        version = len(self._store.front_history(study.id))
+                    snapshot[study.name] = progress, version
+        return snapshot
 
 
 @router.get(
@@ -53,33 +86,34 @@ router = APIRouter(prefix=API, tags=["events"], dependencies=[Depends(check_para
     response_class=EventSourceResponse,
     responses=STREAM | DENIED | documented(404, 422, 503),
 )
-async def study_events(
-    study: Study, store: Reading, request: Request, timeout_s: Seconds = 3600.0
-) -> AsyncIterator[ServerSentEvent]:
+async def study_events(study: Study, request: Request, timeout_s: Seconds = 3600.0) -> AsyncIterator[ServerSentEvent]:
     """`progress` after every trial, `front` with every version; `end` when it is done, paused or stopped.
 
     The first events tell how things stand.
     """
-    async for event in _follow(store, request, timeout_s, study.name):
+    async for event in _follow(request, timeout_s, study.name):
         yield event
 
 
 @router.get("/events", response_class=EventSourceResponse, responses=STREAM | DENIED | documented(422, 503))
-async def all_events(store: Reading, request: Request, timeout_s: Seconds = 3600.0) -> AsyncIterator[ServerSentEvent]:
+async def all_events(request: Request, timeout_s: Seconds = 3600.0) -> AsyncIterator[ServerSentEvent]:
     """The same for every study, new ones included; `removed` when one is deleted. It ends with `timeout_s` alone."""
-    async for event in _follow(store, request, timeout_s, None):
+    async for event in _follow(request, timeout_s, None):
         yield event
 
 
-async def _follow(store: Store, request: Request, timeout_s: float, name: str | None) -> AsyncIterator[ServerSentEvent]:
+async def _follow(request: Request, timeout_s: float, name: str | None) -> AsyncIterator[ServerSentEvent]:
+    reader: StudyReader = request.app.state.reader
     closing: asyncio.Event = request.app.state.closing
-    deadline, known, last = time.monotonic() + timeout_s, dict[str, Event](), time.monotonic()
+    last = time.monotonic()
+    deadline, known, max_age_s = last + timeout_s, Snapshot(), 0.0
     while True:
         try:
-            news, known = await run_in_threadpool(_look, store, name, known)
+            snapshot = await reader.read(name, max_age_s)
         except SearchError as error:  # the answer has begun: all that is left is to say why it ends
             yield _event("error", {"message": str(error)})
             return
+        news, known, max_age_s = list(_compare(known, snapshot, name)), snapshot, LOOK_EVERY_S
         for kind, data in news:
             yield _event(kind, data)
         if any(kind == "end" for kind, _ in news) or time.monotonic() >= deadline:
@@ -104,25 +138,19 @@ def _event(kind: str, data: Document) -> ServerSentEvent:
     return ServerSentEvent(event=kind, raw_data=json.dumps(data))
 
 
-def _look(store: Store, name: str | None, known: dict[str, Event]) -> tuple[list[Event], dict[str, Any]]:
-    """What changed since `known`, and what is known now."""
-    news: list[Event] = []
-    now: dict[str, Any] = {}
-    for study in store.studies():
-        if name not in (None, study.name):
-            continue
-        progress = store.progress(study.id)
-        now[study.name] = progress
-        before: Any = known.get(study.name)
+def _compare(known: Snapshot, snapshot: Snapshot, name: str | None) -> Iterator[Event]:
+    """What changed since `known`. name: of the study that is followed, None for all."""
+    for study, (progress, version) in snapshot.items():
+        before, _ = known.get(study, (None, 0))
         if before == progress:
             continue
-        news.append(("progress", {"study": study.name, "progress": progress_document(progress)}))
+        yield "progress", {"study": study, "progress": progress_document(progress)}
         if progress.front_size and (before is None or before.hypervolume != progress.hypervolume):
-            version = len(store.front_history(study.id))
             front = {"version": version, "hypervolume": progress.hypervolume, "points": progress.front_size}
-            news.append(("front", {"study": study.name, **front}))
+            yield "front", {"study": study, **front}
         if name is not None and progress.state in ENDED:
-            news.append(("end", {"study": study.name, "state": progress.state}))
-    gone: list[Event] = [("removed", {"study": each}) for each in known if each not in now]
-    end: list[Event] = [("end", {"study": name, "state": "removed"})] if name is not None and not now else []
-    return [*news, *gone, *end], now
+            yield "end", {"study": study, "state": progress.state}
+    for study in known.keys() - snapshot.keys():
+        yield "removed", {"study": study}
+    if name is not None and not snapshot:
+        yield "end", {"study": name, "state": "removed"}

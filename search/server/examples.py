@@ -131,7 +131,6 @@ ERRORS: dict[int, JsonDict] = {
     413: _error("body must be at most 65536 bytes; a study needs some hundreds", "body"),
     415: _error("Content-Type must be one of application/json, application/yaml, got 'text/plain'", "Content-Type"),
     422: _error("query parameter must be left out, for there are none here, got 'limit'", "limit"),
-    429: _error("too many wrong tokens; try again in 6 s"),
     503: _error("storage postgresql+psycopg://ztp@database/ztp: connection refused"),
 }
 CONFLICT: JsonDict = {

@@ -21,7 +21,7 @@ from search.server.models import (
 )
 from search.server.query_params import check_parameters
 from search.server.serialization import Document, evaluation_document, front_document
-from search.server.studies import API, DENIED, Reading, Study
+from search.server.studies import API, DENIED, Reading, Study, yaml_file
 from search.storage.evaluations import MAX_TRIAL_NUMBER
 from search.storage.store import Store
 from search.types import Front, StudyRecord
@@ -121,4 +121,4 @@ def export(
         point = the_point(store, study, Limits(max_gflops, min_speedup, min_accuracy), trial)
     except NoFrontError as error:
         raise ServiceError(404, str(error), "front") from None
-    return Response(to_config(study, point).to_yaml(), media_type="application/yaml")
+    return yaml_file(f"{study.name}-best.yaml", to_config(study, point).to_yaml())

@@ -1,29 +1,24 @@
-"""The front page: studies, their state and progress, their fronts as plots; and the login form before it."""
+"""The page: studies, their state and progress, their fronts as plots."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.resources import files
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, select_autoescape
-from markupsafe import Markup
 
 from search.reporting import formatting
 from search.reporting.plots import front_plot
-from search.reporting.queries import with_progress
-from search.server.access import login
-from search.server.access.auth import LOGIN, Gate
-from search.server.access.rate_limit import RateLimitedError
-from search.server.middleware import client_of
+from search.reporting.queries import the_front, with_progress
+from search.server.dashboard.application import needs_root
+from search.server.dashboard.plots import front_id
 from search.server.studies import Reading, Study
-from search.server.svg import front_svg, spark_svg
 from search.storage.store import Store
 from search.types import OPEN_STATES, Front, Progress, StudyRecord
 
-FAINT_POINTS = 400  # of what is not on the front, the latest are drawn
 ASSETS = {"app.css": "text/css", "app.js": "text/javascript"}
 STATE_WORDS = {"created": "waiting"}
 
@@ -33,21 +28,19 @@ TEMPLATES = Environment(loader=PackageLoader("search.server", "page"), autoescap
 
 @dataclass(frozen=True)
 class Card:
-    """What the page shows of one study."""
+    """What the page shows of one study. volumes: hypervolume of each version of the front.
+
+    Addresses are relative to the page, which a proxy may show under a prefix.
+    """
 
     study: StudyRecord
     progress: Progress
     front: Front | None
-    plot: Markup
-    spark: Markup
+    volumes: list[float]
 
     @property
     def state(self) -> str:
         return STATE_WORDS.get(self.study.state, self.study.state)
-
-    @property
-    def share(self) -> float:
-        return self.progress.done / self.progress.total
 
     @property
     def actions(self) -> list[str]:
@@ -57,71 +50,48 @@ class Card:
 
     @property
     def path(self) -> str:
-        return f"/api/v1/studies/{quote(self.study.name)}"
+        return f"api/v1/studies/{quote(self.study.name)}"
+
+    @property
+    def plot(self) -> str:
+        """A new picture has a new address, for browsers keep pictures by address."""
+        assert self.front is not None
+        return f"cards/{quote(self.study.name)}/front.png?{front_id(self.study, self.front)}-{self.study.state}"
 
 
-def card(store: Store, study: StudyRecord, progress: Progress) -> Card:
-    front = store.front(study.id)
-    if front is None:
-        return Card(study, progress, None, Markup(), Markup())
-    evaluations = store.evaluations(study.id, max(0, progress.done - FAINT_POINTS))
-    picture = front_plot.picture(study, front, evaluations)
-    volumes = [row[-1] for row in store.front_history(study.id)]
-    return Card(study, progress, front, Markup(front_svg(picture)), Markup(spark_svg(volumes)))
+def make_card(store: Store, study: StudyRecord, progress: Progress) -> Card:
+    return Card(study, progress, store.front(study.id), [row[-1] for row in store.front_history(study.id)])
 
 
 @router.get("/", response_class=HTMLResponse)
 def index(request: Request, store: Reading) -> str:
     """The page with every study, the latest first."""
-    cards = [card(store, study, progress) for study, progress in reversed(list(with_progress(store)))]
     return TEMPLATES.get_template("index.html").render(
-        cards=cards, formatting=formatting, dashboard=_dashboard(request), version=request.app.version
+        cards=[make_card(store, study, progress) for study, progress in reversed(list(with_progress(store)))],
+        formatting=formatting,
+        version=request.app.version,
+        dashboard_is_away=needs_root(root_path) if (root_path := request.scope["root_path"]) else "",
     )
 
 
 @router.get("/cards/{name}", response_class=HTMLResponse)
-def one_card(request: Request, study: Study, store: Reading) -> str:
+def show_card(study: Study, store: Reading) -> str:
     """One study's card, to take the place of an older one."""
-    made = card(store, study, store.progress(study.id))
-    return TEMPLATES.get_template("card.html").render(card=made, formatting=formatting, dashboard=_dashboard(request))
+    card = make_card(store, study, store.progress(study.id))
+    return TEMPLATES.get_template("card.html").render(card=card, formatting=formatting)
 
 
-def _dashboard(request: Request) -> str | None:
-    """Address of Optuna Dashboard: what the server was told, else by the name that the browser used for it."""
-    if request.app.state.dashboard_url is not None:
-        return str(request.app.state.dashboard_url)
-    port = request.app.state.dashboard_port
-    host = urlsplit(str(request.base_url)).hostname or "127.0.0.1"
-    return None if port is None else f"http://{f'[{host}]' if ':' in host else host}:{port}/dashboard"
+@router.get("/cards/{name}/front.png")
+def show_plot(study: Study, store: Reading) -> Response:
+    """The front as it is now."""
+    png = front_plot.png(front_plot.picture(study, the_front(store, study), store.evaluations(study.id)))
+    return Response(png, headers={"Cache-Control": "private, max-age=86400"}, media_type="image/png")
 
 
-@router.get("/static/{name}")
+@router.get("/page/{name}")
 def asset(name: str) -> Response:
     """The page's own style and script."""
     if name not in ASSETS:
         return Response(status_code=404)
     content = (files("search.server") / "page" / name).read_bytes()
     return Response(content, media_type=ASSETS[name])
-
-
-@router.get(LOGIN)
-def login_form(request: Request, next: str = "/") -> Response:
-    if request.app.state.gate.token is None:
-        return RedirectResponse("/", 303)
-    return Response(login.page(next), headers=dict(login.HEADERS))
-
-
-@router.post(LOGIN)
-async def log_in(request: Request) -> Response:
-    """Set the cookie if the form holds the token."""
-    gate: Gate = request.app.state.gate
-    if gate.token is None:
-        return RedirectResponse("/", 303)
-    shown, wanted = login.submitted(await request.body())
-    try:
-        if gate.admits(shown, client_of(request.scope)):
-            return RedirectResponse(wanted, 303, {"Set-Cookie": login.cookie_header(gate.token)})
-    except RateLimitedError as refusal:
-        headers = {**dict(login.HEADERS), "Retry-After": str(refusal.wait_s)}
-        return Response(login.page(wanted, f"{refusal}."), 429, headers)
-    return Response(login.page(wanted, "This is not the token."), 401, dict(login.HEADERS))

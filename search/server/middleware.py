@@ -1,22 +1,18 @@
-"""What every request passes before a route sees it: the gate, the bound on its body, and a stopwatch."""
+"""What every request passes before a route sees it: the gate, a path prefix, the bound on its body."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
-from typing import Any
 from urllib.parse import quote
 
-from starlette.datastructures import Headers
-from starlette.responses import RedirectResponse, Response
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from search.server.access.auth import LOGIN, Gate, Verdict
-from search.server.access.rate_limit import RateLimitedError
+from search.server.access.login import relative
 from search.server.errors import ServiceError, error_response
-from search.server.metrics import RequestMetrics
 
-LONGEST_BODY = 64 * 1024  # bytes; a study has some hundreds
+MAX_BODY = 64 * 1024  # bytes; a study has some hundreds
 CODES = {
     Verdict.UNAUTHENTICATED: 401,
     Verdict.WRONG_TOKEN: 401,
@@ -35,58 +31,49 @@ SAFE_HEADERS = {
 
 
 class AccessMiddleware:
-    """Refuses what the gate refuses, and bodies above LONGEST_BODY."""
+    """Refuses what the gate refuses, and bodies above MAX_BODY; answers HEAD as GET without the body.
 
-    def __init__(self, app: ASGIApp, gate: Gate) -> None:
-        self._app, self._gate = app, gate
+    root_path: the prefix under which a proxy shows the server, "" or as "/ztp"; paths may come with or without it.
+    """
+
+    def __init__(self, app: ASGIApp, gate: Gate, root_path: str = "") -> None:
+        self._app, self._gate, self._root_path = app, gate, root_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await self._chosen(scope)(scope, _bounded(receive), _with_headers(send))
+            scope["root_path"] = self._root_path
+            app, method, send = self._chosen(scope), scope["method"], _with_headers(send)
+            if method == "HEAD":
+                scope["method"], send = "GET", _without_body(send)
+            try:
+                await app(scope, _bounded(receive), send)
+            finally:
+                scope["method"] = method
         elif scope["type"] == "lifespan":  # and nothing else: there are no websockets here
             await self._app(scope, receive, send)
 
     def _chosen(self, scope: Scope) -> ASGIApp:
-        headers = Headers(scope=scope)
-        try:
-            verdict = self._gate.judge(scope["method"], scope["path"], headers, client_of(scope))
-        except RateLimitedError as refusal:
-            return error_response(429, str(refusal), headers={"Retry-After": str(refusal.wait_s)})
+        headers, path = Headers(scope=scope), scope["path"].removeprefix(self._root_path)
+        if not path:
+            return RedirectResponse(f"{self._root_path}/")
+        verdict = self._gate.judge(scope["method"], path, headers)
+        if verdict is Verdict.LOGIN:
+            return RedirectResponse(f"{relative(LOGIN, base=path)}?next={quote(path)}", 303)
         if verdict is not Verdict.PASS:
-            return _refusal(verdict, scope)
-        return self._app if _fits(headers) else _too_large()
-
-
-def client_of(scope: Mapping[str, Any]) -> str:
-    """The IP address that asks; behind a proxy, the proxy's."""
-    return scope["client"][0] if scope.get("client") else ""
-
-
-def _refusal(verdict: Verdict, scope: Scope) -> Response:
-    if verdict is Verdict.LOGIN:
-        return RedirectResponse(f"{LOGIN}?next={quote(scope['path'])}", 303)
-    return error_response(CODES[verdict], verdict.value)
-
-
-def _fits(headers: Mapping[str, str]) -> bool:
-    length = headers.get("content-length", "0")
-    return length.isdecimal() and int(length[:20]) <= LONGEST_BODY
-
-
-def _too_large() -> Response:
-    return error_response(413, f"body must be at most {LONGEST_BODY} bytes; a study needs some hundreds", "body")
+            return error_response(CODES[verdict], verdict.message(headers))
+        return self._app
 
 
 def _bounded(receive: Receive) -> Receive:
-    """A body sent in pieces tells no length beforehand, so the pieces are counted."""
+    """Counts the pieces of a body: one that is sent in pieces tells no length beforehand."""
     seen = 0
 
     async def counted() -> Message:
         nonlocal seen
         message = await receive()
         seen += len(message.get("body", b""))
-        if seen > LONGEST_BODY:
-            raise ServiceError(413, f"body must be at most {LONGEST_BODY} bytes; a study needs some hundreds", "body")
+        if seen > MAX_BODY:
+            raise ServiceError(413, f"body must be at most {MAX_BODY} bytes; a study needs some hundreds", "body")
         return message
 
     return counted
@@ -95,28 +82,20 @@ def _bounded(receive: Receive) -> Receive:
 def _with_headers(send: Send) -> Send:
     async def wrapped(message: Message) -> None:
         if message["type"] == "http.response.start":
-            present = {name.lower() for name, _ in message["headers"]}
-            extra = [(k.lower().encode(), v.encode()) for k, v in SAFE_HEADERS.items()]
-            message = {**message, "headers": [*message["headers"], *(e for e in extra if e[0] not in present)]}
+            headers = MutableHeaders(scope=message)
+            for name, value in SAFE_HEADERS.items():
+                headers.setdefault(name, value)
         await send(message)
 
     return wrapped
 
 
-class MetricsMiddleware:
-    """Counts every answer and the seconds to its first byte, by method, route and code."""
+def _without_body(send: Send) -> Send:
+    """Ends the answer after its headers, so that an event stream ends too."""
 
-    def __init__(self, app: ASGIApp, metrics: RequestMetrics) -> None:
-        self._app, self._metrics = app, metrics
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        began = time.perf_counter()
-
-        async def timed(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                route: Any = scope.get("route")
-                path = getattr(route, "path", "other")  # the pattern: a path of its own per study would never end
-                self._metrics.count(scope["method"], path, message["status"], time.perf_counter() - began)
+    async def wrapped(message: Message) -> None:
+        if message["type"] == "http.response.start":
             await send(message)
+            await send({"type": "http.response.body"})
 
-        await self._app(scope, receive, timed if scope["type"] == "http" else send)
+    return wrapped

@@ -1,58 +1,52 @@
-"""`ztp serve` as a process: the API on one port, the dashboard on another, local workers beside them."""
+"""`ztp serve` and `ztp dashboard` as processes: one application on one port, local workers beside it."""
 
 from __future__ import annotations
 
-import logging
+import re
 import signal
 import socket
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from wsgiref.simple_server import WSGIServer
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.applications import Starlette
 
 from search import logs
 from search.errors import InputError
-from search.runtime.supervisor import Supervisor
 from search.server.access.auth import Gate
-from search.server.access.token import Token, check_host
-from search.server.allowed_roots import check_roots
-from search.server.app import make_app
-from search.server.dashboard import make_dashboard
+from search.server.access.token import Token
 from search.storage.store import Store
 
-LOG = logging.getLogger(__name__)
 BACKLOG = 512
 GRACE_S = 5  # for answers under way when the server is asked to end
 
 
 @dataclass(frozen=True)
 class Settings:
-    """host, port: of the API; port 0 for any free one. dashboard_port: None for no dashboard.
-
-    dashboard_url: its address for browsers, None for the host they came by and that port.
-    """
+    """port: 0 for any free one. root_path: the prefix under which a proxy shows the server, "" or as "/ztp"."""
 
     host: str
     port: int
-    dashboard_port: int | None
     workers: int
     token: Token | None
     data_roots: tuple[Path, ...] = ()
-    dashboard_url: str | None = None
+    root_path: str = ""
 
 
 class _Server(uvicorn.Server):
-    """Tells the event streams that it closes, or it would wait for them to end."""
+    """Says that it has started, and tells the event streams that it closes, or it would wait for them to end."""
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+    def __init__(self, config: uvicorn.Config, app: Starlette, announce: Callable[[], None]) -> None:
         super().__init__(config)
-        self._app = app
+        self._app, self._announce = app, announce
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._announce()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._app.state.closing.set()
@@ -61,23 +55,33 @@ class _Server(uvicorn.Server):
 
 def serve(store: Store, settings: Settings) -> None:
     """Answer until SIGINT or SIGTERM. Raises InputError for settings that cannot be, before anything is started."""
-    check_host(settings.host, settings.token)
-    logs.hide(settings.token.secret if settings.token else None)
-    roots, gate = check_roots(settings.data_roots), Gate(settings.token)
-    with ExitStack() as stack:
-        listening = stack.enter_context(_listen(settings.host, settings.port))
-        port = None
-        if settings.dashboard_port is not None:
-            board = make_dashboard(store, settings.host, settings.dashboard_port, gate)
-            port = board.server_port
-            stack.enter_context(_in_thread(board))
-        app = make_app(store, gate, roots, port, settings.dashboard_url)
-        stack.enter_context(Supervisor(store.url, settings.workers))
-        _announce(settings, listening.getsockname()[1], port)
-        _run(app, [listening])
+    from search.runtime.supervisor import Supervisor  # only now: the dashboard alone needs neither them nor FastAPI
+    from search.server.allowed_roots import check_roots
+    from search.server.app import make_app
+
+    if not re.fullmatch(r"(/[\w.~-]+)*", settings.root_path, re.ASCII):
+        raise InputError(
+            f"--root-path must be the path before the server's own, such as /ztp, got {settings.root_path!r}; "
+            "begin it with a slash and end it without one"
+        )
+    roots = check_roots(settings.data_roots)
+    with _listen(settings.host, settings.port) as listening:
+        app = make_app(store, Gate(settings.token), roots, settings.root_path)
+        with Supervisor(store.url, settings.workers):
+            _run(app, listening, settings.token, lambda: _announce(settings, listening))
 
 
-def _run(app: FastAPI, sockets: Sequence[socket.socket]) -> None:
+def serve_dashboard(store: Store, host: str, port: int, token: Token | None) -> None:
+    """Optuna Dashboard alone, until SIGINT or SIGTERM. Raises InputError for an address that cannot be."""
+    from search.server.dashboard.application import make_dashboard
+
+    with _listen(host, port) as listening:
+        greeting = f"{_address(host, listening)}/dashboard  (Ctrl-C ends it)"
+        _run(make_dashboard(store, Gate(token)), listening, token, lambda: print(greeting, flush=True))
+
+
+def _run(app: Starlette, listening: socket.socket, token: Token | None, announce: Callable[[], None]) -> None:
+    logs.hide(token.secret if token else None)
     config = uvicorn.Config(
         app,
         log_config=None,  # its lines go where ours go
@@ -91,7 +95,7 @@ def _run(app: FastAPI, sockets: Sequence[socket.socket]) -> None:
     before = signal.signal(signal.SIGTERM, lambda number, frame: None)
     try:
         with suppress(KeyboardInterrupt):  # uvicorn raises the signal again once it has ended; workers are still to end
-            _Server(config, app).run(sockets=list(sockets))
+            _Server(config, app, announce).run(sockets=[listening])
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -103,35 +107,25 @@ def _listen(host: str, port: int) -> Iterator[socket.socket]:
     try:
         if not 0 <= port < 2**16:  # else `create_server` leaves its socket open
             raise OSError(0, "port must be 0-65535")
-        made = socket.create_server((host, port), family=family, backlog=BACKLOG)
+        listening = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         reason = error.strerror or error
         raise InputError(
             f"--host {host} --port {port}: must be an address of this machine and a free port: {reason}; "
             "choose another port, or 0 for any free one"
         ) from None
-    with made:
-        yield made
+    with listening:
+        yield listening
 
 
-@contextmanager
-def _in_thread(server: WSGIServer) -> Iterator[None]:
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.2}, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+def _address(host: str, listening: socket.socket) -> str:
+    return f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
 
 
-def _announce(settings: Settings, port: int, dashboard_port: int | None) -> None:
+def _announce(settings: Settings, listening: socket.socket) -> None:
     """Addresses to stdout, what to know about them to stderr."""
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    print(f"http://{host}:{port}/  (API under /api/v1, Ctrl-C ends it)", flush=True)
-    if dashboard_port is not None:
-        print(f"http://{host}:{dashboard_port}/dashboard", flush=True)
+    address = _address(settings.host, listening)
+    print(f"{address}/  (API under /api/v1, Optuna Dashboard under /dashboard, Ctrl-C ends it)", flush=True)
     if settings.token is None:
         logs.say("ztp: no token (ZTP_TOKEN, --token-file): it listens on loopback alone")
     if not settings.workers:

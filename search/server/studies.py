@@ -20,7 +20,7 @@ from search.storage.store import Store
 from search.types import HELD_STATES, OPEN_STATES, StudyRecord
 
 API = "/api/v1"
-DENIED = documented(401, 403, 422, 429)  # what any request may be answered
+DENIED = documented(401, 403, 422)  # what any request may be answered
 EXAMPLE = """name: shirts
 backbone: {name: demo}
 budget: {trials: 40, max_gflops: 0.2}
@@ -58,6 +58,12 @@ Reading = Annotated[Store, Depends(get_store)]
 Study = Annotated[StudyRecord, Depends(get_study)]
 
 
+def yaml_file(name: str, content: str) -> Response:
+    """An answer that browsers save under this name."""
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return Response(content, headers=headers, media_type="application/yaml")
+
+
 @router.get("", response_model=StudyListModel, responses=DENIED | documented(503))
 def list_studies(store: Reading) -> Document:
     """Every study with its progress, oldest first."""
@@ -84,7 +90,7 @@ async def create_study(request: Request, response: Response, store: Reading) -> 
     spec = await run_in_threadpool(parse_study, body, kind, roots)  # a table of a million rows takes a second
     study, is_new = await run_in_threadpool(_add, store, spec)
     response.status_code = 201 if is_new else 200
-    response.headers["Location"] = f"{API}/studies/{study.name}"
+    response.headers["Location"] = f"{request.scope['root_path']}{API}/studies/{study.name}"
     return await run_in_threadpool(lambda: study_document(study, store.progress(study.id)))
 
 
@@ -108,7 +114,7 @@ def show_study(study: Study, store: Reading) -> Document:
 )
 def show_spec(study: Study) -> Response:
     """The study as YAML, every default written out: `ztp launch` takes it, and so does this API."""
-    return Response(yaml.safe_dump(dict(study.spec), sort_keys=False), media_type="application/yaml")
+    return yaml_file(f"{study.name}.yaml", yaml.safe_dump(dict(study.spec), sort_keys=False))
 
 
 @router.post("/{name}/pause", response_model=StudyModel, responses=DENIED | documented(404, 409, 503))

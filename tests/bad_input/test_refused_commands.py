@@ -51,6 +51,8 @@ COMMANDS: list[Row] = [
     (["serve", "--host", "0.0.0.0"], "--host must be a loopback address", "got 0.0.0.0", "set ZTP_TOKEN"),
     (["serve", "--workers", "-1"], "--workers must be in 0..256, got -1"),
     (["serve", "--token-file", "no.txt"], "--token-file no.txt: cannot be read", "check the path"),
+    (["serve", "--dashboard-port", "8080"], "--dashboard-port must be left out, got 8080", "/dashboard of --port"),
+    (["serve", "--root-path", "ztp/"], "--root-path must be the path before", "such as /ztp, got 'ztp/'"),
     (["serve", "--data-root", "no"], "--data-root must be an existing folder, got 'no'", "check the path"),
     (["serve", "--port", "70000"], "--host 127.0.0.1 --port 70000: must be an address of this machine and a free port"),
     (["list", "--server", "ftp://host"], "--server must be an address such as http://", "got 'ftp://host'"),

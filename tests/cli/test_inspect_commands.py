@@ -14,7 +14,6 @@ import pytest
 
 from pruning.config import read_config
 from search.config.spec import StudySpec, make_spec
-from search.server.dashboard import server
 from search.storage.store import Store
 from search.types import Evaluation, StudyRecord
 
@@ -130,21 +129,6 @@ def test_export_that_finds_nothing_leaves_the_older_file(ztp: Ztp) -> None:
     Path("best.yaml").write_text("old")
     assert ztp("export", "shirts", "--max-gflops", "0.01", "-o", "best.yaml").code == 2
     assert Path("best.yaml").read_text() == "old"
-
-
-def test_dashboard_serves_the_store_that_was_named(ztp: Ztp, monkeypatch: pytest.MonkeyPatch) -> None:
-    served = []
-
-    def note(bound: server.WSGIServer, host: str) -> None:
-        served.append((host, bound.server_port))
-        bound.server_close()
-
-    monkeypatch.setattr(server, "serve", note)
-    monkeypatch.setattr("search.server.dashboard.serve", note)
-    assert ztp("dashboard", "--port", "0").code == 0
-    ((host, port),) = served
-    assert host == "127.0.0.1"
-    assert port > 0
 
 
 def test_reading_commands_write_nothing_into_the_database(ztp: Ztp, tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def drill(
         best = replace(make_evaluation(7, 0.99, 2.0).search, key="f" * 64)
         assert store.complete(taken, best, True, trials) is not None
 
-    service = start_service(folder, store.url, "--workers", 0, dashboard=False)
+    service = start_service(folder, store.url, "--workers", 0)
     calls: dict[str, Callable[[], object]] = {
         "GET status": lambda: get(service, "/studies/big"),
         "GET front": lambda: get(service, "/studies/big/front"),

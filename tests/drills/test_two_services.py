@@ -47,7 +47,7 @@ def test_one_service_is_killed(
     folders = [tmp_path / "one", tmp_path / "other"]
     for folder in folders:
         folder.mkdir()
-    services = [start_service(each, url, "--workers", 1, token=TOKEN, dashboard=False) for each in folders]
+    services = [start_service(each, url, "--workers", 1, token=TOKEN) for each in folders]
     one, other = services
     try:
         for number, (name, service) in enumerate({"first": one, "second": other}.items()):

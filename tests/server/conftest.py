@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.browser import Browser
 from tests.serving import TOKEN, Service, start_service
 
 Start = Callable[..., Service]
@@ -17,7 +18,7 @@ Start = Callable[..., Service]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """(storage, *flags, token=None, dashboard=True): a server that ends with the test."""
+    """(storage, *flags, token=None, command="serve"): a server that ends with the test."""
     started: list[Service] = []
 
     def make(storage: str, *flags: object, **options: Any) -> Service:
@@ -95,3 +96,10 @@ def new_study(name: str) -> str:
 def _new_study() -> Callable[[str], str]:
     """The YAML of a study by this name."""
     return new_study
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Browser]:
+    made = Browser(tmp_path / "profile")
+    yield made
+    made.close()

@@ -63,6 +63,12 @@ def test_the_export_is_what_the_command_writes(service: Any, query: str, flags: 
     assert read_config(tmp_path / "best.yaml").backbone["name"] == "demo"
 
 
+@pytest.mark.parametrize(("path", "name"), [("spec", "shirts.yaml"), ("export", "shirts-best.yaml")])
+def test_what_is_saved_is_named_after_the_study(service: Any, path: str, name: str) -> None:
+    answer = service.api("GET", f"/studies/shirts/{path}")
+    assert answer.headers["Content-Disposition"] == f'attachment; filename="{name}"'
+
+
 def test_every_version_of_the_front_can_be_had(service: Any) -> None:
     versions = service.api("GET", "/studies/shirts/front/history").json()["versions"]
     assert [each["version"] for each in versions] == list(range(1, 8))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from search.server.errors import place_of
-from search.server.middleware import LONGEST_BODY
+from search.server.middleware import MAX_BODY
 
 YAML, JSON = "text/yaml", "application/json"
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -164,15 +164,15 @@ def pieces(total: int) -> Any:
     yield from (b" " * 4096 for _ in range(total // 4096))
 
 
-@pytest.mark.parametrize("body", [b" " * (LONGEST_BODY + 1), pieces(2 * LONGEST_BODY)], ids=["told", "in pieces"])
+@pytest.mark.parametrize("body", [b" " * (MAX_BODY + 1), pieces(2 * MAX_BODY)], ids=["told", "in pieces"])
 def test_large_bodies_are_refused(service: Any, body: Any) -> None:
     answer = service.api("POST", "/studies", content=body, headers={"Content-Type": YAML})
     assert answer.status_code == 413
-    assert f"at most {LONGEST_BODY} bytes" in answer.json()["error"]["message"]
+    assert f"at most {MAX_BODY} bytes" in answer.json()["error"]["message"]
 
 
 def test_a_body_of_the_largest_size_is_read(service: Any, new_study: Any) -> None:
-    body = new_study("padded").ljust(LONGEST_BODY)
+    body = new_study("padded").ljust(MAX_BODY)
     assert service.api("POST", "/studies", content=body, headers={"Content-Type": YAML}).status_code == 201
 
 

@@ -28,9 +28,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, filled_file: Path) -> Itera
     folder = tmp_path_factory.mktemp("served")
     shutil.copy(filled_file, folder / "ztp.db")
     add_failing_study(f"sqlite:///{folder}/ztp.db")
-    service = start_service(
-        folder, f"sqlite:///{folder}/ztp.db", "--workers", 0, "--data-root", folder, token=TOKEN, dashboard=False
-    )
+    service = start_service(folder, f"sqlite:///{folder}/ztp.db", "--workers", 0, "--data-root", folder, token=TOKEN)
     yield service
     assert service.end() == 0
 

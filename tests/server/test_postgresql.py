@@ -49,7 +49,7 @@ def test_it_serves_and_shows_the_password_to_nobody(
         *(service.api("GET", path) for path in ("/studies/nope", "/studies/%00", "/studies/shirts/front", "/nothing")),
         service.api("POST", "/studies", content=new_study("shirts").replace("8", "9"), headers=yaml),
         *(service.http.get(path) for path in ("/", "/health", "/metrics", "/cards/shirts")),
-        *(service.http.get(service.dashboard + path) for path in ("/api/studies", "/api/studies/1", "/api/meta")),
+        *(service.http.get(path) for path in ("/api/studies", "/api/studies/1", "/api/meta")),
     ]
     assert [answer.status_code for answer in answers[:2]] == [201, 200]
     assert all(answer.status_code < 500 for answer in answers)
@@ -66,7 +66,7 @@ def test_a_wrong_password_is_refused_without_being_shown(database: str, ztp: Cal
         (f"postgresql://team:{PASSWORD}@127.0.0.1:1/db", "team:***@"),
         (f"postgresql://team@127.0.0.1:1/db?password={PASSWORD}", "password=HIDDEN"),
     ):
-        for command in (("serve", "--port", "0", "--dashboard-port", "-1"), ("list",)):
+        for command in (("serve", "--port", "0"), ("list",)):
             ran = ztp(*command, "--storage", url)
             assert (ran.code, ran.out) == (2, "")
             assert hidden in ran.err

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
+import socket
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 
 from search.storage.store import Store
+from tests.serving import TOKEN
 
 YAML = {"Content-Type": "text/yaml"}
 Wait = Callable[..., Any]
@@ -37,7 +40,7 @@ def read_events(service: Any, path: str, timeout_s: float = 0) -> list[tuple[str
 @pytest.mark.slow
 def test_a_posted_study_is_run_to_its_end(start: Any, url: str, tiny: str, wait_for: Wait) -> None:
     """Created, followed by its events until its front is confirmed, then exported."""
-    service = start(url, "--workers", 1, dashboard=False)
+    service = start(url, "--workers", 1)
     assert service.api("POST", "/studies", content=tiny, headers=YAML).status_code == 201
     events = read_events(service, "/studies/tiny/events", 300)
     kinds = [kind for kind, _ in events]
@@ -58,7 +61,7 @@ def test_a_posted_study_is_run_to_its_end(start: Any, url: str, tiny: str, wait_
 
 @pytest.mark.slow
 def test_workers_leave_a_paused_study_and_come_back(start: Any, url: str, tiny: str, wait_for: Wait) -> None:
-    service = start(url, "--workers", 1, dashboard=False)
+    service = start(url, "--workers", 1)
     long = tiny.replace("trials: 4", "trials: 400")
     assert service.api("POST", "/studies", content=long, headers=YAML).status_code == 201
 
@@ -90,7 +93,7 @@ def test_workers_leave_a_paused_study_and_come_back(start: Any, url: str, tiny: 
 
 @pytest.mark.slow
 def test_what_cannot_run_is_stopped_with_the_reason(start: Any, url: str, tiny: str, wait_for: Wait) -> None:
-    service = start(url, "--workers", 1, dashboard=False)
+    service = start(url, "--workers", 1)
     impossible = tiny.replace("trials: 4", "trials: 4, max_gflops: 0.001")
     service.api("POST", "/studies", content=impossible, headers=YAML)
     study = wait_for(lambda: (s := service.api("GET", "/studies/tiny").json())["state"] == "stopped" and s)
@@ -99,7 +102,7 @@ def test_what_cannot_run_is_stopped_with_the_reason(start: Any, url: str, tiny: 
 
 @pytest.mark.slow
 def test_a_service_that_ends_hands_its_study_back(start: Any, url: str, tiny: str, wait_for: Wait) -> None:
-    first = start(url, "--workers", 1, dashboard=False)
+    first = start(url, "--workers", 1)
     first.api("POST", "/studies", content=tiny.replace("trials: 4", "trials: 40"), headers=YAML)
     wait_for(lambda: first.api("GET", "/studies/tiny").json()["progress"]["done"] >= 2)
     assert first.end(signal.SIGTERM) in (0, -signal.SIGTERM)
@@ -110,7 +113,7 @@ def test_a_service_that_ends_hands_its_study_back(start: Any, url: str, tiny: st
         assert store.slots(record.id, "reserved") == []
     finally:
         store.close()
-    second = start(url, "--workers", 1, dashboard=False)
+    second = start(url, "--workers", 1)
     before = second.api("GET", "/studies/tiny").json()["progress"]["done"]
     wait_for(lambda: second.api("GET", "/studies/tiny").json()["progress"]["done"] > before)
 
@@ -132,7 +135,7 @@ def test_events_tell_how_things_stand_and_end_in_time(service: Any, new_study: C
 
 
 def test_two_services_on_one_database_tell_the_same(start: Any, store: Store, new_study: Callable[[str], str]) -> None:
-    first, second = (start(store.url, "--workers", 0, dashboard=False) for _ in range(2))
+    first, second = (start(store.url, "--workers", 0) for _ in range(2))
     made = first.api("POST", "/studies", content=new_study("shared"), headers=YAML)
     again = second.api("POST", "/studies", content=new_study("shared"), headers=YAML)
     assert (made.status_code, again.status_code) == (201, 200)
@@ -154,3 +157,34 @@ def test_open_streams_do_not_keep_it_from_ending(start: Any, store: Store) -> No
         assert service.process.wait(30) == 0
     assert time.monotonic() - began < 15
     assert "Traceback" not in service.said()
+
+
+@pytest.mark.parametrize("command", ["serve", "dashboard"])
+def test_a_taken_port_is_refused(ztp: Callable[..., Any], store: Store, command: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ran = ztp(command, "--port", port, "--storage", store.url)
+    assert (ran.code, ran.out) == (2, "")
+    assert re.match(rf"ztp: --host 127.0.0.1 --port {port}: .*[Aa]ddress already in use.*; choose", ran.err)
+
+
+@pytest.mark.parametrize("command", ["serve", "dashboard"])
+@pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid"])
+def test_an_impossible_address_is_refused(
+    ztp: Callable[..., Any], store: Store, monkeypatch: pytest.MonkeyPatch, command: str, host: str
+) -> None:
+    monkeypatch.setenv("ZTP_TOKEN", TOKEN)
+    ran = ztp(command, "--host", host, "--port", "0", "--storage", store.url)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith(f"ztp: --host {host} --port 0: must be an address of this machine and a free port: ")
+
+
+def test_the_dashboards_old_address_is_refused_with_what_replaces_it(
+    ztp: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZTP_DASHBOARD_URL", "https://me:s3cr3t@host/dashboard")
+    ran = ztp("serve", "--port", "0")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith("ztp: ZTP_DASHBOARD_URL must be unset")
+    assert "Optuna Dashboard is at /dashboard of --port" in ran.err
+    assert "s3cr3t" not in ran.err

@@ -5,16 +5,20 @@ from __future__ import annotations
 from html import escape
 from urllib.parse import parse_qs
 
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
 from search.server.access.auth import COOKIE, LOGIN
 from search.server.access.token import Token
 
+METHODS = ["GET", "POST"]
 LONGEST_FORM = 4096  # bytes
 SESSION_S = 30 * 24 * 3600
-HEADERS = (
-    ("Content-Type", "text/html; charset=utf-8"),
-    ("Cache-Control", "no-store"),
-    ("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'"),
-)
+HEADERS = {
+    "Content-Type": "text/html; charset=utf-8",
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'",
+}
 PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -29,7 +33,7 @@ input, button {{ font: inherit; padding: .55rem .7rem; border-radius: .4rem; bor
 button {{ background: #1f5fa8; color: white; border: 0; cursor: pointer }}
 p {{ margin: 0; opacity: .7; font-size: .875rem }} [role=alert] {{ color: #c0392b; opacity: 1 }}
 </style>
-<form method="post" action="{login}">
+<form method="post">
 <h1>Zero-TPrune Search</h1>
 <label for="token">This server asks for its token</label>
 <input id="token" name="token" type="password" autocomplete="current-password" required autofocus>
@@ -41,23 +45,41 @@ p {{ margin: 0; opacity: .7; font-size: .875rem }} [role=alert] {{ color: #c0392
 """
 
 
-def page(wanted: str, message: str = "") -> bytes:
-    """The form. wanted: the path to go to afterwards. message: what was wrong with the last try."""
+async def answer(request: Request) -> Response:
+    """GET shows the form. POST sets the cookie if the form holds the token, and leads to the page that was wanted."""
+    token: Token | None = request.app.state.gate.token
+    if token is None:
+        return RedirectResponse(relative("/"), 303)
+    if request.method != "POST":
+        return Response(page(request.query_params.get("next", "/")), headers=HEADERS)
+    secret, path = submitted(await request.body())
+    if not token.matches(secret):
+        return Response(page(path, "This is not the token."), 401, HEADERS)
+    return RedirectResponse(relative(path), 303, {"Set-Cookie": cookie_header(token)})
+
+
+def page(path: str, message: str = "") -> bytes:
+    """The form. path: where to go afterwards. message: what was wrong with the last try."""
     shown = f'<p role="alert">{escape(message)}</p>' if message else "<p>It is kept in a cookie of this browser.</p>"
-    return PAGE.format(login=LOGIN, next=escape(local_path(wanted)), message=shown).encode()
+    return PAGE.format(next=escape(local_path(path)), message=shown).encode()
 
 
-def local_path(wanted: str) -> str:
+def local_path(path: str) -> str:
     """A path of this server; anything else, an address elsewhere say, becomes `/`."""
-    fits = wanted.startswith("/") and not wanted.startswith(("//", "/\\")) and wanted.isascii() and wanted.isprintable()
-    return wanted if fits else "/"
+    fits = path.startswith("/") and not path.startswith(("//", "/\\")) and path.isascii() and path.isprintable()
+    return path if fits else "/"
+
+
+def relative(path: str, base: str = LOGIN) -> str:
+    """The path as seen from the page `base`: a proxy may have put a prefix before both."""
+    return "../" * (base.count("/") - 1) + "." + path
 
 
 def submitted(form: bytes) -> tuple[str, str]:
     """The token that a submitted form holds ("" if none), and the path that was wanted."""
     fields = parse_qs(form.decode("utf-8", "replace")) if len(form) <= LONGEST_FORM else {}
-    shown, wanted = fields.get("token", [""])[0], fields.get("next", ["/"])[0]
-    return shown.strip(), local_path(wanted)
+    secret, path = fields.get("token", [""])[0], fields.get("next", ["/"])[0]
+    return secret.strip(), local_path(path)
 
 
 def cookie_header(token: Token) -> str:

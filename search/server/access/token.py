@@ -1,6 +1,7 @@
-"""The token that opens a server: where it comes from, and whether what somebody shows is it.
+"""The token that opens a server: where it comes from, and whether a secret that was sent is it.
 
-A token is never a command-line value: others can read those.
+It has to be too long to be guessed over a network, so that failed logins need no limit. A token is never a
+command-line value: others can read those.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from pathlib import Path
 from search.errors import InputError
 
 VARIABLE = "ZTP_TOKEN"
-SHORTEST = 16  # characters; a shorter one could be guessed over the network
-LONGEST = 1024
+MIN_LENGTH, MAX_LENGTH = 22, 1024  # 22 characters hold 128 random bits, as secrets.token_urlsafe(16) makes them
+MIN_DISTINCT = 10  # of a word that is repeated it has fewer
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -28,22 +29,24 @@ class Token:
     def __post_init__(self) -> None:
         """Raises InputError for a secret that could be guessed, or that a header cannot carry; it is not shown."""
         fits = self.secret.isascii() and self.secret.isprintable() and " " not in self.secret
-        if not fits or not SHORTEST <= len(self.secret) <= LONGEST:
+        distinct = len(set(self.secret))
+        if not fits or not MIN_LENGTH <= len(self.secret) <= MAX_LENGTH or distinct < MIN_DISTINCT:
             raise InputError(
-                f"token must be {SHORTEST} to {LONGEST} printable ASCII characters without spaces, got "
-                f"{len(self.secret)} characters; make one: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+                f"token must be {MIN_LENGTH} to {MAX_LENGTH} printable ASCII characters without spaces, of which at "
+                f"least {MIN_DISTINCT} differ, got {len(self.secret)} characters, {distinct} of them different; "
+                "make one: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
             )
 
-    def matches(self, shown: str) -> bool:
-        return hmac.compare_digest(self.secret.encode(), shown.encode("utf-8", "replace"))
+    def matches(self, secret: str) -> bool:
+        return hmac.compare_digest(self.secret.encode(), secret.encode("utf-8", "replace"))
 
     @property
     def cookie(self) -> str:
         """What a browser keeps in the token's place: made from it, and of no use to find it."""
         return hmac.new(self.secret.encode(), b"ztp browser session", hashlib.sha256).hexdigest()
 
-    def matches_cookie(self, shown: str) -> bool:
-        return hmac.compare_digest(self.cookie.encode(), shown.encode("utf-8", "replace"))
+    def matches_cookie(self, secret: str) -> bool:
+        return hmac.compare_digest(self.cookie.encode(), secret.encode("utf-8", "replace"))
 
 
 def read_token(file: Path | None) -> Token | None:

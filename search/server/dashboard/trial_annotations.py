@@ -8,6 +8,7 @@ from typing import Any
 
 from search.reporting import formatting
 from search.reporting.plots import front_plot
+from search.storage.store import Store
 from search.types import Evaluation, Front, StudyRecord
 
 PIECE = 2045  # characters of one attribute; Optuna's column holds 2048
@@ -120,3 +121,22 @@ def patches_attribute(trial_id: int, artifact_id: str) -> dict[str, str]:
 
 def _artifact(artifact_id: str, name: str) -> str:
     return json.dumps({"artifact_id": artifact_id, "filename": name, "mimetype": "image/png", "encoding": None})
+
+
+def publish(store: Store, study: StudyRecord) -> None:
+    """Write the notes and the plot into the database, for those who open it with a plain `optuna-dashboard`.
+
+    Only what changed is written: each attribute is a commit of its own.
+    """
+    front = store.front(study.id)
+    if front is None:
+        return
+    storage = store.optuna_storage()
+    study_id = storage.get_study_id_from_name(study.name)
+    trial_ids = {trial.number: trial._trial_id for trial in storage.get_all_trials(study_id, deepcopy=False)}
+    wanted = attributes(study, front, store.evaluations(study.id), trial_ids)
+    stored = storage.get_study_system_attrs(study_id)
+    left_over = [key for key in stored if key not in wanted and key.startswith(prefixes(wanted))]
+    for key, value in {**dict.fromkeys(left_over, ""), **wanted}.items():
+        if stored.get(key) != value:
+            storage.set_study_system_attr(study_id, key, value)

@@ -11,7 +11,7 @@ function cardOf(name) {
 
 async function refresh(name) {
   waiting.delete(name);
-  const answer = await fetch(`/cards/${encodeURIComponent(name)}`);
+  const answer = await fetch(`cards/${encodeURIComponent(name)}`);
   const old = cardOf(name);
   if (answer.status === 404) return old?.remove();
   if (answer.status === 401) return location.reload(); // the session ended: to the login form
@@ -34,7 +34,7 @@ function soon(name) {
   if (!waiting.has(name)) waiting.set(name, setTimeout(refresh, 150, name));
 }
 
-const events = new EventSource("/api/v1/events");
+const events = new EventSource("api/v1/events");
 for (const kind of ["progress", "removed"]) {
   events.addEventListener(kind, (event) => {
     const { study, progress } = JSON.parse(event.data);

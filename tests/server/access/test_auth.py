@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
 
 from search.server.access.auth import COOKIE, Gate, Verdict, hostname
-from search.server.access.login import cookie_header, local_path, page, submitted
+from search.server.access.login import cookie_header, local_path, page, relative, submitted
 from search.server.access.token import Token
 
-TOKEN = Token("0123456789abcdef")
+TOKEN = Token("0123456789abcdef-of-tests")
 BEARER = {"authorization": f"Bearer {TOKEN.secret}"}
 SESSION = {"cookie": f"a=b; {COOKIE}={TOKEN.cookie}"}
 PAGE = {"accept": "text/html,*/*"}
@@ -34,6 +35,9 @@ WITH_TOKEN: list[Any] = [
     ("GET", "/", SESSION, Verdict.PASS),
     ("POST", "/api/v1/studies/a/stop", SESSION | HERE, Verdict.PASS),
     ("POST", "/api/v1/studies/a/stop", SESSION | THERE, Verdict.FOREIGN_ORIGIN),
+    ("POST", "/api/v1/studies/a/stop", SESSION | THERE | {"sec-fetch-site": "same-origin"}, Verdict.PASS),  # by a proxy
+    ("POST", "/api/v1/studies/a/stop", SESSION | HERE | {"sec-fetch-site": "same-site"}, Verdict.FOREIGN_ORIGIN),
+    ("POST", "/api/v1/studies/a/stop", SESSION | {"sec-fetch-site": "cross-site"}, Verdict.FOREIGN_ORIGIN),
     ("DELETE", "/api/v1/studies/a", SESSION | {"host": "h", "origin": "null"}, Verdict.FOREIGN_ORIGIN),
     ("GET", "/", {"authorization": f"bearer  {TOKEN.secret}"}, Verdict.PASS),
     ("GET", "/", {"authorization": f"Basic {TOKEN.secret}"}, Verdict.UNAUTHENTICATED),
@@ -84,15 +88,15 @@ def test_the_name_in_a_host_header(header: str, name: str) -> None:
 @pytest.mark.parametrize(
     ("form", "shown", "wanted"),
     [
-        (b"token=0123456789abcdef&next=/dashboard", TOKEN.secret, "/dashboard"),
-        (b"token=+0123456789abcdef+", TOKEN.secret, "/"),
+        (b"token=0123456789abcdef-of-tests&next=/dashboard", TOKEN.secret, "/dashboard"),
+        (b"token=+0123456789abcdef-of-tests+", TOKEN.secret, "/"),
         (b"token=wrong&next=/x", "wrong", "/x"),
         (b"", "", "/"),
         (b"\xff\xff=\xff", "", "/"),
-        (b"token=0123456789abcdef&next=//evil.example", TOKEN.secret, "/"),
-        (b"token=0123456789abcdef&next=https://evil.example", TOKEN.secret, "/"),
-        (b"token=0123456789abcdef&next=/%0d%0aSet-Cookie:x", TOKEN.secret, "/"),
-        (b"token=0123456789abcdef&" + b"x" * 5000, "", "/"),
+        (b"token=0123456789abcdef-of-tests&next=//evil.example", TOKEN.secret, "/"),
+        (b"token=0123456789abcdef-of-tests&next=https://evil.example", TOKEN.secret, "/"),
+        (b"token=0123456789abcdef-of-tests&next=/%0d%0aSet-Cookie:x", TOKEN.secret, "/"),
+        (b"token=0123456789abcdef-of-tests&" + b"x" * 5000, "", "/"),
     ],
 )
 def test_the_form(form: bytes, shown: str, wanted: str) -> None:
@@ -105,6 +109,31 @@ def test_the_form_shows_no_markup_of_others() -> None:
     assert "&lt;b&gt;wrong" in shown
     assert local_path("/a\\b") == "/a\\b"
     assert local_path("/\\evil.example") == "/"
+
+
+@pytest.mark.parametrize(
+    ("path", "base", "seen"),
+    [
+        ("/", "/login", "./"),
+        ("/a/b", "/login", "./a/b"),
+        ("/login", "/", "./login"),
+        ("/login", "/a/b", ".././login"),
+    ],
+)
+def test_a_path_as_seen_from_a_page(path: str, base: str, seen: str) -> None:
+    assert relative(path, base) == seen
+    assert urljoin(f"http://host/prefix{base}", seen) == f"http://host/prefix{path}"
+
+
+@pytest.mark.parametrize(
+    ("verdict", "words"),
+    [
+        (Verdict.FOREIGN_HOST, "got Host 10.0.0.1:8000; start it with ZTP_TOKEN or --token-file"),
+        (Verdict.FOREIGN_ORIGIN, "got Origin http://evil.example and Host 10.0.0.1:8000; a proxy must pass"),
+    ],
+)
+def test_a_refusal_names_what_came_and_what_to_do(verdict: Verdict, words: str) -> None:
+    assert words in verdict.message(THERE)
 
 
 def test_the_cookie_is_for_the_browser_alone() -> None:

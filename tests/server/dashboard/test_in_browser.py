@@ -9,40 +9,30 @@ import os
 import re
 import shutil
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from search.reporting.plots import front_plot
-from search.server.dashboard import make_dashboard
-from search.storage.store import Store
+from tests.browser import CHROMIUM, QUIET, Browser, needs_chromium, pixels
+from tests.serving import start_service
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-QUIET = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
 VIRTUAL_MS = 15_000  # of the page's own time, which runs as fast as the page can: charts and fetches settle
 LIMIT_S = 120
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None and "CI" not in os.environ, reason="no chromium here (apt-get install chromium)"
-)
+pytestmark = needs_chromium
 
 
-@pytest.fixture
-def address(store: Store) -> Iterator[str]:
-    server = make_dashboard(store, "127.0.0.1", 0)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/dashboard"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory, filled_file: Path) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("dashboard")
+    shutil.copy(filled_file, folder / "ztp.db")
+    service = start_service(folder, f"sqlite:///{folder}/ztp.db", command="dashboard")
+    yield f"{service.address}/dashboard"
+    assert service.end() == 0
 
 
 @pytest.fixture
@@ -72,11 +62,6 @@ def screenshot(tmp_path: Path, chromium: Callable[..., str]) -> Callable[[str, s
 def text_of(page: str) -> str:
     """What a reader sees of a page, words only."""
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", re.sub(r"<(script|style).*?</\1>", "", page, flags=re.S)))
-
-
-def pixels(image: Image.Image, color: str) -> int:
-    wanted = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)])
-    return int((np.abs(np.asarray(image).astype(int) - wanted).max(axis=2) <= 8).sum())
 
 
 def test_the_study_list_leads_to_the_study(address: str, chromium: Callable[..., str]) -> None:
@@ -119,3 +104,26 @@ def test_a_trial_of_the_front_shows_its_schedule(address: str, chromium: Callabl
     assert "ztp export shirts --trial 3" in text
     assert "patches.png" in text
     assert "similarity_share : 0.9" in text.replace(" :", ":").replace(":", " :")
+
+
+CONTROLS = """[...document.querySelectorAll("button")].map((button) =>
+  [button.ariaLabel ?? button.querySelector("svg[data-testid]")?.dataset.testid, button.checkVisibility()])"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("page", "changing", "reading"),
+    [
+        ("", {"rename study", "delete study", "AddBoxIcon"}, "RefreshIcon"),
+        ("/studies/1", {"delete artifact", "UploadFileIcon"}, "open drawer"),
+        ("/studies/1/note", {"EditIcon"}, "open drawer"),
+    ],
+)
+def test_what_would_change_a_study_is_hidden(
+    address: str, browser: Browser, wait_for: Callable[..., Any], page: str, changing: set[str], reading: str
+) -> None:
+    browser.open(f"{address}{page}")
+    wait_for(lambda: changing <= {name for name, _ in browser.ask(CONTROLS) or ()})
+    shown = {name for name, is_visible in browser.ask(CONTROLS) if is_visible}
+    assert reading in shown
+    assert not shown & changing

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Any
 
 import optuna
 import optuna_dashboard
 import pytest
 
 from pruning.schedule import Schedule
+from search.config.spec import make_spec
 from search.server.dashboard import trial_annotations
+from search.server.dashboard.trial_annotations import publish
+from search.storage.store import Store
 from search.types import FLOP_CONVENTION, Evaluation, Front, StudyRecord
 
 IDS = {0: 11, 2: 13, 3: 14, 5: 16, 7: 18}  # storage ids of the trials on the front
@@ -119,3 +123,46 @@ def test_the_note_changes_when_confirm_numbers_come(
 
     assert list(cells(before))[1:3] == ["89.30 ±1.35", "-"]
     assert list(cells(after))[1:3] == ["89.30 ±1.35", "89.10 ±0.68"]
+
+
+def stored_note(store: Store) -> str:
+    study = optuna.load_study(
+        study_name="shirts", storage=store.optuna_storage(), sampler=optuna.samplers.RandomSampler()
+    )
+    return optuna_dashboard.get_note(study)
+
+
+def test_publish_writes_for_a_plain_dashboard(store: Store) -> None:
+    assert stored_note(store) == ""
+    publish(store, store.study("shirts"))
+    assert "Front of 5, version 7 (after 8 trials)" in stored_note(store)
+    assert "![" not in stored_note(store)  # a plain dashboard does not serve our picture
+
+
+def test_publish_writes_only_what_changed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    study, storage = store.study("shirts"), store.optuna_storage()
+    publish(store, study)
+    writes: list[str] = []
+    real = storage.set_study_system_attr
+
+    def record(study_id: int, key: str, value: Any) -> None:
+        writes.append(key)
+        real(study_id, key, value)
+
+    monkeypatch.setattr(storage, "set_study_system_attr", record)
+    publish(store, study)
+    assert writes == []
+
+
+def test_publish_blanks_what_a_longer_note_left(store: Store) -> None:
+    store.optuna_storage().set_study_system_attr(1, "dashboard:note_str:1", "the end of a longer note")
+    publish(store, store.study("shirts"))
+    assert "longer note" not in stored_note(store)
+
+
+def test_publish_of_a_study_without_a_front_does_nothing(store: Store) -> None:
+    new = store.add_study(make_spec({"name": "new", "backbone": {"name": "demo"}}, "test"))
+    publish(store, new)
+    storage = store.optuna_storage()
+    attributes = storage.get_study_system_attrs(storage.get_study_id_from_name("new"))
+    assert set(attributes) == {"study:metric_names"}
