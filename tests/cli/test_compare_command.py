@@ -55,7 +55,7 @@ def test_a_comparison_is_measured_saved_and_shown_again(ztp: Ztp) -> None:
     assert saving["flops"] == saving["flops_with_savings"] < document["dense"]["flops"]
     assert document["rows"][2]["measurement"]["flops_without_savings"] > document["rows"][2]["measurement"]["flops"]
     assert document["dense"]["accuracy"]["images"] == 8
-    assert document["images"].endswith("none of them searched on")
+    assert document["images"].endswith("none of them searched on; labels: class indices as given")
     Path("saved.json").write_text(ran.out)
     again = ztp("compare", "--from", "saved.json", "--csv", "--plot", "methods.png")
     assert (again.code, again.err) == (0, "ztp: wrote methods.png\n")

@@ -31,7 +31,7 @@ Spec = Callable[..., StudySpec]
 
 @pytest.fixture(autouse=True)
 def loaded_once(monkeypatch: pytest.MonkeyPatch, backbone: Backbone) -> None:
-    monkeypatch.setattr(runner, "load_backbone", lambda name, weights: backbone)
+    monkeypatch.setattr(runner, "load_backbone", lambda name, weights, **options: backbone)
 
 
 @pytest.fixture
