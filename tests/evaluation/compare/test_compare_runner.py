@@ -58,7 +58,7 @@ def test_all_rows_answer_the_same_images_at_equal_flops(
     found = run(spec, observed, "random,cls-attention", Levels(gflops=(0.15,)))
     assert [row.name for row in found.rows] == ["random", "cls-attention"]
     assert [(done, total, row.name) for done, total, row in observed] == [(1, 2, "random"), (2, 2, "cls-attention")]
-    assert found.images == "16 of the demo, seed 0"
+    assert found.images == "16 of the demo, seed 0; labels: class indices as given"
     images, _ = runner.choose_images(spec, backbone, 16, False, [])
     bench = ScheduleEvaluator(spec, backbone, images, make_bench(backbone, spec).device)
     bench.use(facts_of(bench))
