@@ -1,13 +1,16 @@
-"""The errors of the service. A message says: place, rule, value, remedy."""
+"""Errors that the command line and the API report. A user's error is a record of place, rule, value and remedy."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self, TypeVar
 
 from pruning.errors import PruningError
 
 Made = TypeVar("Made")
+
+
+VERBS = ("must ", "is ", "has ", "needs ", "takes ", "names ", "does ")  # a rule that continues its place's sentence
 
 
 class SearchError(Exception):
@@ -15,7 +18,58 @@ class SearchError(Exception):
 
 
 class InputError(SearchError):
-    """The caller asked for something that cannot be; the command line exits with 2 before anything is written."""
+    """The caller asked for something that cannot be; the command line exits with 2 before anything is written.
+
+    place: the field, flag or file that is wrong. rule: what it must be. got: what it is. remedy: what to do.
+    source: the study or file that holds the field. also: what else is wrong. A single argument is the rule.
+    """
+
+    def __init__(
+        self,
+        place: object,
+        rule: str = "",
+        got: object = None,
+        remedy: str = "",
+        *,
+        source: object = "",
+        also: Sequence[InputError] = (),
+    ) -> None:
+        self.place, self.rule = (str(place), rule) if rule else ("", str(place))
+        self.got = None if got is None else str(got)
+        self.remedy, self.source, self.also = remedy, str(source), tuple(also)
+        super().__init__(self.rule)
+
+    def __str__(self) -> str:
+        """`demo.yaml: stages[1].keep must be in (0, 1], got 1.4; remedy`."""
+        place = self.place and self.place + (" " if self.rule.startswith(VERBS) else ": ")
+        source = self.source and f"{self.source}: "
+        got = "" if self.got is None else f", got {self.got}"
+        remedy = self.remedy and f"; {self.remedy}"
+        return "; also: ".join((f"{source}{place}{self.rule}{got}{remedy}", *map(str, self.also)))
+
+    def within(self, source: object) -> Self:
+        """The same error, of this study or file."""
+        self.source = str(source)
+        return self
+
+    def including(self, others: Sequence[InputError]) -> Self:
+        """The same error, which tells of others too."""
+        self.also += tuple(others)
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields that are set, for JSON."""
+        fields = {name: getattr(self, name) for name in ("source", "place", "rule", "got", "remedy")}
+        return {
+            **{name: value for name, value in fields.items() if value},
+            **({"also": [error.to_dict() for error in self.also]} if self.also else {}),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Inverse of `to_dict`; other keys are ignored."""
+        fields = {name: data.get(name, "") for name in ("place", "rule", "remedy", "source")}
+        return cls(**fields, got=data.get("got"), also=[InputError.from_dict(error) for error in data.get("also", ())])
 
 
 class StorageUnavailableError(SearchError):
@@ -33,9 +87,9 @@ class UnknownStudyError(InputError):
 class SpecConflictError(InputError):
     """The name is taken by a study of another spec."""
 
-    def __init__(self, message: str, differences: Sequence[str] = ()) -> None:
+    def __init__(self, *fields: Any, differences: Sequence[str] = (), **more: Any) -> None:
         """differences: each as "budget.trials: 40 -> 60"; empty if the study is not ours."""
-        super().__init__(message)
+        super().__init__(*fields, **more)
         self.differences = tuple(differences)
 
 
@@ -62,20 +116,21 @@ class Mistakes:
     """Gathers user errors, to report all of them at once instead of the first."""
 
     def __init__(self) -> None:
-        self._found: dict[str, None] = {}  # in order, each once
+        self._errors: dict[str, InputError] = {}  # in order, each once
 
     def __len__(self) -> int:
-        return len(self._found)
+        return len(self._errors)
 
     def attempt(self, make: Callable[[], Made]) -> Made | None:
         """What `make` gives; None, and a mistake more, if it raises InputError or PruningError."""
         try:
             return make()
         except (InputError, PruningError) as error:
-            self._found[str(error)] = None
+            self._errors[str(error)] = error if isinstance(error, InputError) else InputError(str(error))
             return None
 
     def check(self) -> None:
         """Raise InputError with all that was gathered, if there is any."""
-        if self._found:
-            raise InputError("; also: ".join(self._found))
+        if self._errors:
+            first, *others = self._errors.values()
+            raise first.including(others)

@@ -19,6 +19,7 @@ def check_extra(place: str, extra: str) -> None:
     for package in PACKAGES[extra]:
         if importlib.util.find_spec(package) is None:
             raise InputError(
-                f"{place} needs the package {package}, which is not installed; "
-                f"pip install 'zero-tprune-search[{extra}]'"
+                place,
+                f"needs the package {package}, which is not installed",
+                remedy=f"pip install 'zero-tprune-search[{extra}]'",
             )

@@ -138,7 +138,9 @@ def _spec(study: str | None, backbone: str | None, data: str | None, overrides: 
 
     if study is not None:
         if backbone is not None:
-            raise InputError(f"--backbone is for a launch without a file, got it beside {study}; put it into the file")
+            raise InputError(
+                "--backbone", "is for a launch without a file", f"it beside {study}", "put it into the file"
+            )
         if data is not None:
             overrides |= {"data.path": data, "data.source": None}
         return read_spec(study, overrides)
@@ -148,7 +150,7 @@ def _spec(study: str | None, backbone: str | None, data: str | None, overrides: 
         data_section, place = {"path": data}, data
     else:
         missing = "a study, or --backbone and --data" if backbone == data else "both --backbone and --data"
-        raise InputError(f"launch needs {missing}; for example: ztp launch demo")
+        raise InputError("launch", f"needs {missing}", remedy="for example: ztp launch demo")
     plain: dict[str, Any] = {"name": _derived_name(backbone, place)}
     plain |= {"backbone": {"name": backbone}, "data": data_section, "budget": {}, "runtime": {}}
     for dotted, value in overrides.items():
@@ -201,7 +203,7 @@ def worker(
 ) -> None:
     """Join running studies from any machine that reaches their storage and has their data."""
     if name is not None and keep_waiting:
-        raise InputError(f"--keep-waiting is for a worker of any study, got it beside {name}; drop one")
+        raise InputError("--keep-waiting", "is for a worker of any study", f"it beside {name}", "drop one")
     from search.reporting import formatting
     from search.runtime.any_study_worker import join_any
     from search.runtime.worker_entrypoints import join

@@ -37,7 +37,7 @@ def serve(
 
     check_extra("ztp serve", "serve")
     if not 0 <= workers <= MAX_WORKERS:
-        raise InputError(f"--workers must be in 0..{MAX_WORKERS}, got {workers}")
+        raise InputError("--workers", f"must be in 0..{MAX_WORKERS}", workers)
     token = read_token(token_file)
     check_host(host, token)
     dashboard_url = read_dashboard_url()

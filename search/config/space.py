@@ -42,12 +42,15 @@ def block_range(space: SpaceSpec, depth: int) -> tuple[int, int]:
     Raises InputError if the space does not fit the backbone.
     """
     if depth < 2:
-        raise InputError(f"backbone must have at least 2 blocks to be pruned, got {depth}")
+        raise InputError("backbone", "must have at least 2 blocks to be pruned", depth)
     low, high = space.blocks or (0, depth - 2)
     if high > depth - 2:
         raise InputError(
-            f"space.blocks must end at {depth - 2} or below for a backbone of {depth} blocks (dropping after the last "
-            f"block saves nothing), got {[low, high]}; lower it or leave it out"
+            "space.blocks",
+            f"must end at {depth - 2} or below for a backbone of {depth} blocks (dropping after the last block "
+            "saves nothing)",
+            [low, high],
+            "lower it or leave it out",
         )
     return low, high
 
@@ -274,8 +277,10 @@ def smallest(space: SpaceSpec, depth: int, cost: Callable[[Schedule], float] | N
             continue
     if not priced:
         raise InputError(
-            f"space.keep must leave a token after {slots(space, depth)} stages, got {list(space.keep)}; raise its low "
-            "end"
+            "space.keep",
+            f"must leave a token after {slots(space, depth)} stages",
+            list(space.keep),
+            "raise its low end",
         )
     return candidates[min(priced)[1]]
 

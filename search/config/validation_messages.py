@@ -1,4 +1,4 @@
-"""What is wrong with a study, in a sentence that names field, rule, value and remedy."""
+"""Pydantic's errors as InputErrors that name field, rule, value and remedy."""
 
 from __future__ import annotations
 
@@ -7,26 +7,30 @@ import difflib
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from search.errors import InputError
 
-def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """All that is wrong, a sentence each. A misspelt key explains a missing one, so it goes first."""
+
+def explain(error: ValidationError, model: type[BaseModel]) -> InputError:
+    """All that is wrong. A misspelt key explains a missing one, so it goes first."""
     details = sorted(error.errors(), key=lambda detail: detail["type"] not in _UNKNOWN)
-    return "; also: ".join(_sentence(detail, model) for detail in details)
+    first, *others = (_to_error(detail, model) for detail in details)
+    return first.including(others)
 
 
-def _sentence(detail: ErrorDetails, model: type[BaseModel]) -> str:
+def _to_error(detail: ErrorDetails, model: type[BaseModel]) -> InputError:
     where = ".".join(str(part) for part in detail["loc"])
     section, key = _section(model, detail["loc"])
     if detail["type"] in _UNKNOWN:
         known = list(section.model_fields)
-        return f"{where} is not a known key, got {detail['input']!r}; {near(key, known)}known: {', '.join(known)}"
+        remedy = f"{near(key, known)}known: {', '.join(known)}"
+        return InputError(where, "is not a known key", repr(detail["input"]), remedy)
     if detail["type"] == "missing":
-        return f"{where} is required; {_REQUIRED.get(where, 'add it')}"
+        return InputError(where, "is required", remedy=_REQUIRED.get(where, "add it"))
     problem = _problem(detail, where)
     if ", got " in problem:  # rules about several fields say themselves what they got
-        return f"{where} {problem}"
-    remedy = f"; {_REQUIRED[where]}" if detail["type"] == "model_type" and where in _REQUIRED else _remedy(section, key)
-    return f"{where} {problem}, got {detail['input']!r}{remedy}"
+        return InputError(where, problem)
+    remedy = _REQUIRED[where] if detail["type"] == "model_type" and where in _REQUIRED else _remedy(section, key)
+    return InputError(where, problem, repr(detail["input"]), remedy)
 
 
 def _problem(detail: ErrorDetails, where: str) -> str:
@@ -82,7 +86,7 @@ def _remedy(section: type[BaseModel], key: str) -> str:
     if field is None or field.is_required() or isinstance(field.default, BaseModel):
         return ""
     default = list(field.default) if isinstance(field.default, tuple) else field.default
-    return f"; the default is {'null' if default is None else default}"
+    return f"the default is {'null' if default is None else default}"
 
 
 def near(name: str, known: list[str]) -> str:

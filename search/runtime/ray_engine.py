@@ -38,8 +38,10 @@ def check_ray(url: str) -> None:
     parsed = parse_url(url)
     if parsed.get_backend_name() == "sqlite":
         raise InputError(
-            f"storage must be one that every node of a Ray cluster reaches, got {shown(parsed)}; "
-            "use postgresql:// or mysql://"
+            "storage",
+            "must be one that every node of a Ray cluster reaches",
+            shown(parsed),
+            "use postgresql:// or mysql://",
         )
     _connect()
 
@@ -114,7 +116,9 @@ def _connect() -> Any:
         except (ConnectionError, RuntimeError, ValueError) as error:
             reason = str(error).strip().partition("\n")[0]
             raise InputError(
-                f"engine ray needs a cluster that runs, got {address}: {reason}; start one with `ray start --head`, or "
-                "set RAY_ADDRESS"
+                "engine ray",
+                "needs a cluster that runs",
+                f"{address}: {reason}",
+                "start one with `ray start --head`, or set RAY_ADDRESS",
             ) from None
     return ray

@@ -22,8 +22,9 @@ def open_worker(store: Store, record: StudyRecord, number: int, keeps_time: bool
     facts = record.provenance.get(FACTS)
     if facts is None:
         raise InputError(
-            f"study {record.name} must have begun before workers join it; launch it, or start ztp "
-            "worker without a name, which begins studies that wait"
+            f"study {record.name}",
+            "must have begun before workers join it",
+            remedy="launch it, or start ztp worker without a name, which begins studies that wait",
         )
     spec = read_stored_spec(record.spec, f"study {record.name}")
     check_files(spec)

@@ -26,7 +26,7 @@ from search.storage.store import Store
 DESCRIPTION = """Zero-shot token-pruning studies: create one, follow it, take its best configuration.
 
 Every request but `GET /health` needs `Authorization: Bearer TOKEN` where the server has a token. Whatever goes wrong is
-answered as `{"error": {"place": ..., "message": ...}}`, in the words of the command line.
+answered as `{"error": {"place", "rule", "got", "remedy", "message"}}`, in the words of the command line.
 """
 
 
@@ -51,6 +51,7 @@ def make_app(
         redirect_slashes=False,
     )
     app.state.store, app.state.gate, app.state.roots = store, gate, tuple(roots)
+    store.place = "on this server"  # who asks from elsewhere knows no database
     app.state.dashboard_port, app.state.closing = dashboard_port, asyncio.Event()
     app.state.dashboard_url = dashboard_url
     app.state.metrics = metrics = RequestMetrics(store)

@@ -143,8 +143,10 @@ class Client:
         except ValueError:
             reason = f"its answer is no JSON but {response.headers.get('content-type', 'of no type')}"
         raise InputError(
-            f"--server {self.url}: must be a ztp serve of this release, got {response.url}: {reason}; check the "
-            "address, what stands before the server, and that both ends have the same zero-tprune-search"
+            f"--server {self.url}",
+            "must be a ztp serve of this release",
+            f"{response.url}: {reason}",
+            "check the address, what stands before the server, and that both ends have the same zero-tprune-search",
         )
 
     def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
@@ -152,9 +154,8 @@ class Client:
             return self._http.request(method, path, **options)
         except httpx.TransportError as error:
             reason = str(error) or type(error).__name__
-            raise ServerUnavailableError(
-                f"--server {self.url}: cannot be reached: {reason}; check that ztp serve runs there"
-            ) from None
+            rule, remedy = f"cannot be reached: {reason}", "check that ztp serve runs there"
+            raise ServerUnavailableError(f"--server {self.url}", rule, remedy=remedy) from None
 
 
 def check_server(url: str) -> str:
@@ -165,9 +166,10 @@ def check_server(url: str) -> str:
     except ValueError:
         fits = False
     if "@" in url:
-        raise InputError(f"--server must hold no user and no password, got an address with @; set {VARIABLE} instead")
+        remedy = f"set {VARIABLE} instead"
+        raise InputError("--server", "must hold no user and no password", "an address with @", remedy)
     if not fits:
-        raise InputError(f"--server must be an address such as http://127.0.0.1:8000, got {url!r}; check it")
+        raise InputError("--server", "must be an address such as http://127.0.0.1:8000", repr(url), "check it")
     return url.rstrip("/")
 
 
@@ -198,9 +200,15 @@ def _refused(response: httpx.Response) -> SearchError:
     error = _error(response)
     message = error["message"]
     if response.status_code in (401, 403):
-        return InputError(f"--server: {message}; set {VARIABLE} to the server's token")
-    if response.status_code == 404 and error.get("place") == "name":
-        return UnknownStudyError(message)
-    if response.status_code == 409:
-        return SpecConflictError(message, error.get("differences") or ())
-    return InputError(message) if response.status_code < 500 else SearchError(message)
+        return InputError("--server", message, remedy=f"set {VARIABLE} to the server's token")
+    if response.status_code >= 500:
+        return SearchError(message)
+    if "rule" not in error:  # of the service itself, which tells no fields
+        return SpecConflictError(message) if response.status_code == 409 else InputError(message)
+    if error.get("place") == "name" and response.status_code in (404, 409):  # the rule tells the study's name itself
+        if response.status_code == 404:
+            return UnknownStudyError.from_dict({**error, "place": ""})
+        conflict = SpecConflictError.from_dict({**error, "place": ""})
+        conflict.differences = tuple(error.get("differences") or ())
+        return conflict
+    return InputError.from_dict(error)

@@ -21,10 +21,12 @@ def read_dashboard_url() -> str | None:
     except ValueError:
         fits = False
     if "@" in url:
-        raise InputError(f"{DASHBOARD_VARIABLE} must hold no user and no password, got an address with @; remove them")
+        raise InputError(DASHBOARD_VARIABLE, "must hold no user and no password", "an address with @", "remove them")
     if not fits or not url.isascii() or not url.isprintable() or " " in url:
         raise InputError(
-            f"{DASHBOARD_VARIABLE} must be an address such as https://dashboard.example.org/dashboard, got {url!r}; "
-            "check it, or unset it"
+            DASHBOARD_VARIABLE,
+            "must be an address such as https://dashboard.example.org/dashboard",
+            repr(url),
+            "check it, or unset it",
         )
     return url

@@ -1,10 +1,9 @@
-"""One shape for everything that goes wrong: {"error": {"place": ..., "message": ...}}."""
+"""One shape for everything that goes wrong: {"error": {"place", "rule", "got", "remedy", "message"}}."""
 
 from __future__ import annotations
 
 import json
 import logging
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,19 +19,18 @@ from search.errors import InputError, SearchError, SpecConflictError, UnknownStu
 from search.server.examples import CONFLICT, ERRORS
 
 LOG = logging.getLogger(__name__)
-# the field, flag or line that a message starts with, after the document's own name
-PLACE = re.compile(
-    r"^(?:\S+?: )?(?P<place>--[a-z-]+|[a-z_]+(?:\.[a-z_]+)+|(?:name|backbone|data|budget|space) )(?=[ :]|must|is)"
-)
-
-FLAG = re.compile(r"--(trial|max-gflops|min-speedup|min-accuracy)(?![a-z-])")  # what is a parameter of the API here
 
 
 class ErrorDetail(BaseModel):
-    """place: the field or parameter that is wrong, where there is one. message: place, rule, value, remedy."""
+    """place: the field or parameter that is wrong, where there is one. message: all fields in a sentence."""
 
     place: str | None = None
     message: str
+    source: str | None = Field(default=None, description="the study or file that holds the field")
+    rule: str | None = Field(default=None, description="what it must be")
+    got: str | None = Field(default=None, description="what it is")
+    remedy: str | None = Field(default=None, description="what to do")
+    also: list[dict[str, Any]] | None = Field(default=None, description="what else is wrong, in the same fields")
     differences: list[str] | None = Field(
         default=None, description="only for 409: what differs from the study of this name"
     )
@@ -60,10 +58,10 @@ def error_response(
     return Response(body + "\n", status, {**challenge, **(headers or {})}, "application/json")
 
 
-def place_of(message: str) -> str | None:
-    """The field or flag that a message is about: `study: budget.trials must be ...` is about budget.trials."""
-    found = PLACE.match(message)
-    return found["place"].strip().removeprefix("--").replace("-", "_") if found else None
+def input_error(status: int, error: InputError, place: str = "", **more: Any) -> Response:
+    """The error's fields, and its text. place: the parameter that it is about, if the error names it otherwise."""
+    fields = error.to_dict()
+    return error_response(status, str(error), **(fields | {"place": place or fields.get("place")} | more))
 
 
 def documented(*codes: int) -> dict[int | str, dict[str, Any]]:
@@ -98,7 +96,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(SpecConflictError, _conflict)
     app.add_exception_handler(UnknownStudyError, _unknown)
     app.add_exception_handler(InputError, _invalid)
-    app.add_exception_handler(PruningError, _invalid)
+    app.add_exception_handler(PruningError, _broken_rule)
     app.add_exception_handler(SearchError, _unavailable)
     app.add_exception_handler(ServiceError, _own)
     app.add_exception_handler(RequestValidationError, _parameters)
@@ -108,21 +106,24 @@ def install(app: FastAPI) -> None:
 
 def _conflict(request: Request, error: Exception) -> Response:
     assert isinstance(error, SpecConflictError)
-    return error_response(409, _here(request, error), "name", differences=list(error.differences) or None)
+    return input_error(409, error, "name", differences=list(error.differences) or None)
 
 
 def _unknown(request: Request, error: Exception) -> Response:
-    return error_response(404, _here(request, error), "name")
-
-
-def _here(request: Request, error: Exception) -> str:
-    """Who asks from elsewhere knows the server, not its database."""
-    return str(error).replace(f" at {request.app.state.store.shown_url}", " on this server")
+    assert isinstance(error, UnknownStudyError)
+    return input_error(404, error, "name")
 
 
 def _invalid(request: Request, error: Exception) -> Response:
-    said = FLAG.sub(lambda flag: flag[1].replace("-", "_"), str(error))
-    return error_response(422, said, place_of(str(error)))
+    """A flag of the command line is a parameter here."""
+    assert isinstance(error, InputError)
+    if error.place.startswith("--"):
+        error.place = error.place.removeprefix("--").replace("-", "_")
+    return input_error(422, error)
+
+
+def _broken_rule(request: Request, error: Exception) -> Response:
+    return error_response(422, str(error))
 
 
 def _unavailable(request: Request, error: Exception) -> Response:

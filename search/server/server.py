@@ -107,8 +107,9 @@ def _listen(host: str, port: int) -> Iterator[socket.socket]:
     except OSError as error:
         reason = error.strerror or error
         raise InputError(
-            f"--host {host} --port {port}: must be an address of this machine and a free port: {reason}; "
-            "choose another port, or 0 for any free one"
+            f"--host {host} --port {port}",
+            f"must be an address of this machine and a free port: {reason}",
+            remedy="choose another port, or 0 for any free one",
         ) from None
     with made:
         yield made

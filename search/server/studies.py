@@ -50,7 +50,7 @@ def get_study(
 ) -> StudyRecord:
     """The study of the path. Raises UnknownStudyError; a text with a NUL in it would be an error of the database."""
     if "\x00" in name:
-        raise UnknownStudyError(f"study must be a known name, got {name!r}")
+        raise UnknownStudyError("", "study must be a known name", repr(name))
     return store.study(name)
 
 

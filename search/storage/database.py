@@ -82,7 +82,7 @@ def parse_url(url: str) -> URL:
         scheme = url.partition("://")[0] if "://" in url else ""
         shown = f"{scheme}://..." if scheme else repr(url) if "@" not in url else "a text without ://"
         raise InputError(
-            f"storage must be an SQLAlchemy URL such as sqlite:///ztp.db, got {shown}; check the URL"
+            "storage", "must be an SQLAlchemy URL such as sqlite:///ztp.db", shown, "check the URL"
         ) from None
     if parsed.get_backend_name() != "sqlite":
         parsed = with_password(parsed)
@@ -97,17 +97,17 @@ def _check_sqlite_url(url: URL) -> None:
     name = url.database
     if not name or name == ":memory:" or name.startswith("file:"):
         raise InputError(
-            f"storage must be a file that several processes can share, got {shown(url)}; use sqlite:///ztp.db"
+            "storage", "must be a file that several processes can share", shown(url), "use sqlite:///ztp.db"
         )
     path = Path(name)
     try:
         if not path.parent.is_dir():
-            raise InputError(f"storage {shown(url)}: folder {path.parent} must exist; create it first")
+            raise InputError(f"storage {shown(url)}", f"folder {path.parent} must exist", remedy="create it first")
         if path.is_dir():
-            raise InputError(f"storage {shown(url)}: must be a file, got a folder; add a file name")
+            raise InputError(f"storage {shown(url)}", "must be a file", "a folder", "add a file name")
         holds_something = path.exists() and path.stat().st_size > 0
     except OSError as error:
-        raise InputError(f"storage {shown(url)}: cannot be read: {error.strerror}") from None
+        raise InputError(f"storage {shown(url)}", f"cannot be read: {error.strerror}") from None
     if holds_something:
         _refuse_foreign(_tables_of_file(url, path), url)
 
@@ -125,17 +125,21 @@ def _tables_of_file(url: URL, path: Path) -> set[str]:
     except sqlite3.Error as error:
         if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_NOTADB:
             raise InputError(
-                f"storage {shown(url)}: file is not a whole SQLite database; choose another file"
+                f"storage {shown(url)}", "file is not a whole SQLite database", remedy="choose another file"
             ) from None
-        raise InputError(f"storage {shown(url)}: cannot be opened: {error}; check that it is whole") from None
+        raise InputError(
+            f"storage {shown(url)}", f"cannot be opened: {error}", remedy="check that it is whole"
+        ) from None
 
 
 def _refuse_foreign(tables: set[str], url: URL) -> None:
     if tables and VERSION_TABLE not in tables and not tables & OPTUNA_TABLES:
         strange = sorted(name for name in tables if not name.startswith(PREFIX))
         raise InputError(
-            f"storage {shown(url)}: must be empty or hold studies, got other tables ({', '.join(strange[:3])}); "
-            "choose another database"
+            f"storage {shown(url)}",
+            "must be empty or hold studies",
+            f"other tables ({', '.join(strange[:3])})",
+            "choose another database",
         )
 
 
@@ -163,12 +167,12 @@ def open_engine(url: URL) -> Engine:
         engine = create_engine(url, **engine_options(url, begin=None))
     except NoSuchModuleError:
         raise InputError(
-            f"storage {shown(url)}: must be sqlite, postgresql or mysql, got {url.drivername}; check the URL"
+            f"storage {shown(url)}", "must be sqlite, postgresql or mysql", url.drivername, "check the URL"
         ) from None
     except ImportError as error:
         extra = EXTRAS.get(error.name or "", "")
         remedy = f"pip install 'zero-tprune-search[{extra}]'" if extra else f"install {error.name}"
-        raise InputError(f"storage {shown(url)}: driver {error.name} is not installed; {remedy}") from None
+        raise InputError(f"storage {shown(url)}", f"driver {error.name} is not installed", remedy=remedy) from None
     if engine.dialect.name == "sqlite":
         event.listen(engine, "begin", _begin)
     try_idle(engine)
@@ -224,7 +228,9 @@ def explained(url: URL) -> Iterator[None]:
         yield
     except SQLAlchemyError as error:
         raise InputError(
-            f"storage {shown(url)}: cannot be opened: {_reason(error)}; check that it exists and may be written"
+            f"storage {shown(url)}",
+            f"cannot be opened: {_reason(error)}",
+            remedy="check that it exists and may be written",
         ) from None
 
 
@@ -241,8 +247,10 @@ def schema_version(engine: Engine) -> str | None:
         version: str | None = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))
     if version is not None and version > HEAD:
         raise InputError(
-            f"storage {shown(engine.url)}: schema version must be at most {HEAD}, got {version} (written by a newer "
-            "release); upgrade zero-tprune-search"
+            f"storage {shown(engine.url)}",
+            f"schema version must be at most {HEAD}",
+            f"{version} (written by a newer release)",
+            "upgrade zero-tprune-search",
         )
     return version
 

@@ -20,16 +20,14 @@ from search.types import STUDY_STATES, StudyRecord
 def find_or_add(connection: Connection, spec: StudySpec, place: str) -> StudyRecord:
     """The study of this name, made if there is none. Raises SpecConflictError if Optuna has one that is not ours.
 
-    place: the database, as error messages name it.
+    place: "at URL", the database as error messages name it.
     """
     row = _find(connection, spec.name)
     if row is None:
         taken = text("SELECT study_id FROM studies WHERE study_name = :name")
         if connection.execute(taken, {"name": spec.name}).first() is not None:
-            raise SpecConflictError(
-                f"study {spec.name}: an Optuna study of this name exists at {place} that was not launched by ztp; "
-                "choose another name"
-            )
+            rule = f"study {spec.name}: an Optuna study of this name exists {place} that was not launched by ztp"
+            raise SpecConflictError(rule, remedy="choose another name")
         values = {"state": "created", "note": "", "provenance": {}, "seconds": 0.0}
         values |= {"name": spec.name, "spec": spec.to_dict(), "created_at": utc_now()}
         connection.execute(insert(STUDY).values(values))
@@ -46,7 +44,7 @@ def get(connection: Connection, name: str, place: str) -> StudyRecord:
     known = list(connection.scalars(select(STUDY.c.name).order_by(STUDY.c.id)))
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known[-10:]) or 'none; launch one first'}"
-    raise UnknownStudyError(f"study must be one at {place}, got {name!r}; {hint}")
+    raise UnknownStudyError("", f"study must be one {place}", repr(name), hint)
 
 
 def find_all(connection: Connection) -> list[StudyRecord]:

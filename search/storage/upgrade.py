@@ -79,6 +79,8 @@ def _refuse_newer(storage: RDBStorage, url: URL, wrote: str) -> None:
     newer = int(wrote.partition(".")[0]) > int(optuna.__version__.partition(".")[0])
     if newer or found not in storage.get_all_versions():
         raise InputError(
-            f"storage {shown(url)}: Optuna's schema version must be at most {storage.get_head_version()}, got {found} "
-            f"(written by optuna {wrote}); pip install --upgrade optuna"
+            f"storage {shown(url)}",
+            f"Optuna's schema version must be at most {storage.get_head_version()}",
+            f"{found} (written by optuna {wrote})",
+            "pip install --upgrade optuna",
         )

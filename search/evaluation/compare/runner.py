@@ -91,12 +91,13 @@ def check_config(path: Path, config: Config, backbone: Backbone) -> None:
     """Raise InputError or WeightsError unless the configuration is of this backbone; of a sketch, whatever weights."""
     if config.backbone["name"] != backbone.name:
         raise InputError(
-            f"{path}: backbone.name must be that of the comparison, {backbone.name}, got {config.backbone['name']}"
+            "backbone.name", f"must be that of the comparison, {backbone.name}", config.backbone["name"], source=path
         )
     if config.sizes != backbone.sizes:
         raise InputError(
-            f"{path}: the backbone's sizes must be those of the comparison, {_sizes(backbone.sizes)}, got "
-            f"{_sizes(config.sizes)}"
+            path,
+            f"the backbone's sizes must be those of the comparison, {_sizes(backbone.sizes)}",
+            _sizes(config.sizes),
         )
     expected = config.backbone.get("fingerprint", backbone.fingerprint)
     if backbone.fingerprint and expected != backbone.fingerprint:
@@ -124,7 +125,7 @@ def choose_images(
     count = min(IMAGES, len(left)) if wanted is None else wanted
     if not 1 <= count <= len(left):
         unseen = " that no search has seen" if seen else ""
-        raise InputError(f"--images must be in 1..{len(left)}, the images of {_place(spec)}{unseen}, got {wanted}")
+        raise InputError("--images", f"must be in 1..{len(left)}, the images of {_place(spec)}{unseen}", wanted)
     drawn = np.sort(np.random.default_rng(spec.data.seed).permutation(left)[:count])
     words = f"{count:,} of {_place(spec)}, seed {spec.data.seed}" + (", none of them searched on" if seen else "")
     return replace(everything, search_indices=drawn), words
@@ -156,8 +157,10 @@ def line_up(
     blocks = levels.blocks or paper_blocks(family.depth)
     if max(blocks) > family.depth - 2:
         raise InputError(
-            f"--blocks must be at most {family.depth - 2} for a backbone of {family.depth} blocks (dropping after the "
-            f"last block saves nothing), got {max(blocks)}"
+            "--blocks",
+            f"must be at most {family.depth - 2} for a backbone of {family.depth} blocks (dropping after the "
+            "last block saves nothing)",
+            max(blocks),
         )
     joining = [(name, config.schedule, cost(config.schedule) / 1e9) for name, config in configs]
     costs = _costs(levels, dense / 1e9, [gflops for _, _, gflops in joining])
@@ -165,9 +168,7 @@ def line_up(
     groups += [[at_cost(each, blocks, gflops, cost, family.tokens) for each in contenders] for gflops in costs]
     for group in groups:
         if group and all(entry.schedule is None for entry in group):
-            raise InputError(
-                f"{group[0].level}: some method must reach it, got none; {group[0].name}: {group[0].absent}"
-            )
+            raise InputError(group[0].level, "some method must reach it", f"none; {group[0].name}: {group[0].absent}")
     joined = [Entry(name, _method(s), _level(gflops, costs), s) for name, s, gflops in joining]
     # a level of a configuration of its own comes first
     order = list(dict.fromkeys(group[0].level for group in groups if group))
@@ -190,7 +191,9 @@ def _costs(levels: Levels, dense: float, joining: Sequence[float]) -> list[float
     """The levels in GFLOPs, the dearest first; those of the joining configurations if none are asked for."""
     over = [gflops for gflops in levels.gflops if gflops >= dense]
     if over:
-        raise InputError(f"--gflops must be below the {dense:.4g} GFLOPs of the dense model, got {over[0]:g}; lower it")
+        raise InputError(
+            "--gflops", f"must be below the {dense:.4g} GFLOPs of the dense model", f"{over[0]:g}", "lower it"
+        )
     if levels.keeps:
         return []
     asked = levels.gflops or tuple(joining) or tuple(share * dense for share in SHARES)

@@ -128,8 +128,10 @@ def check_room(entry: Entry) -> None:
     free = shutil.disk_usage(entry.folder).free
     if free < entry.size + SPARE_BYTES:
         raise InputError(
-            f"cache {entry.folder}: needs {gib(entry.size)} for {entry.shape[0]} decoded images, got {gib(free)} free; "
-            "set ZTP_CACHE to a folder on another disk, ask for fewer images, or run: ztp cache --clear"
+            f"cache {entry.folder}",
+            f"needs {gib(entry.size)} for {entry.shape[0]} decoded images",
+            f"{gib(free)} free",
+            "set ZTP_CACHE to a folder on another disk, ask for fewer images, or run: ztp cache --clear",
         )
 
 

@@ -111,7 +111,9 @@ class Collection:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             if isinstance(error, OSError) and error.errno is not None:  # of the file system: the image may be sound
                 raise InputError(
-                    f"data.path: image {self.name(index)} cannot be read: {error.strerror}; check that it is there"
+                    "data.path",
+                    f"image {self.name(index)} cannot be read: {error.strerror}",
+                    remedy="check that it is there",
                 ) from None
             raise CorruptImageError(
                 f"data.path: image {self.name(index)} cannot be decoded: {reason}; mend or remove it, or set "

@@ -96,7 +96,7 @@ class Images:
         good = decoded.good
         if not len(good):
             first = self.source.name(int(indices[0]))
-            raise InputError(f"data.path: no image of the {name} split can be decoded; first: {first}")
+            raise InputError("data.path", f"no image of the {name} split can be decoded; first: {first}")
         labels = self.source.classes.indices
         return Split(
             name=name,
@@ -151,9 +151,10 @@ def open_source(data: DataSpec, objectives: ObjectivesSpec, backbone: Backbone) 
     classes = source.classes
     if objectives.accuracy == "top1" and classes.indices is None:
         raise InputError(
-            f"data.path must have labels that are classes of the backbone ({backbone.num_classes}) for "
-            f"objectives.accuracy top1, got {classes.problem} in {data.path}; mend the labels or use "
-            "accuracy: agreement"
+            "data.path",
+            f"must have labels that are classes of the backbone ({backbone.num_classes}) for objectives.accuracy top1",
+            f"{classes.problem} in {data.path}",
+            "mend the labels or use accuracy: agreement",
         )
     return source
 
@@ -166,8 +167,10 @@ def _collection(path: str, data: DataSpec, backbone: Backbone) -> Source:
 def _demo(backbone: Backbone) -> Source:
     if backbone.family.image_shape != DemoImages.shape:
         raise InputError(
-            f"data.source: the demo's images are 1x28x28, got backbone {backbone.name} for "
-            f"{'x'.join(map(str, backbone.family.image_shape))}; give data.path, labelled images of yours"
+            "data.source",
+            "the demo's images are 1x28x28",
+            f"backbone {backbone.name} for {'x'.join(map(str, backbone.family.image_shape))}",
+            "give data.path, labelled images of yours",
         )
     return DemoImages()
 
@@ -181,6 +184,8 @@ def _sizes(data: DataSpec, available: int) -> tuple[int, int]:
         search = min(search, available // 2)
         return search, available - search
     raise InputError(
-        f"data.search_images + data.confirm_images must be at most the {available} images of "
-        f"{data.path or 'the demo'}, got {search} + {confirm}; lower one"
+        "data.search_images + data.confirm_images",
+        f"must be at most the {available} images of {data.path or 'the demo'}",
+        f"{search} + {confirm}",
+        "lower one",
     )

@@ -30,8 +30,10 @@ class Token:
         fits = self.secret.isascii() and self.secret.isprintable() and " " not in self.secret
         if not fits or not SHORTEST <= len(self.secret) <= LONGEST:
             raise InputError(
-                f"token must be {SHORTEST} to {LONGEST} printable ASCII characters without spaces, got "
-                f"{len(self.secret)} characters; make one: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+                "token",
+                f"must be {SHORTEST} to {LONGEST} printable ASCII characters without spaces",
+                f"{len(self.secret)} characters",
+                "make one: python -c 'import secrets; print(secrets.token_urlsafe(32))'",
             )
 
     def matches(self, shown: str) -> bool:
@@ -54,15 +56,17 @@ def read_token(file: Path | None) -> Token | None:
     try:
         return Token(file.read_text(encoding="utf-8").strip())
     except OSError as error:
-        raise InputError(f"--token-file {file}: cannot be read: {error.strerror}; check the path") from None
+        raise InputError(f"--token-file {file}", f"cannot be read: {error.strerror}", remedy="check the path") from None
     except UnicodeDecodeError:
-        raise InputError(f"--token-file {file}: must be text") from None
+        raise InputError(f"--token-file {file}", "must be text") from None
 
 
 def check_host(host: str, token: Token | None) -> None:
     """Raise InputError if others could reach a server without a token."""
     if token is None and host not in LOOPBACK:
         raise InputError(
-            f"--host must be a loopback address ({', '.join(LOOPBACK)}) without a token, got {host}; "
-            f"set {VARIABLE} or give --token-file"
+            "--host",
+            f"must be a loopback address ({', '.join(LOOPBACK)}) without a token",
+            host,
+            f"set {VARIABLE} or give --token-file",
         )

@@ -108,8 +108,9 @@ def make_dashboard(store: Store, host: str, port: int, gate: Gate | None = None)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(
-            f"--host {host} --port {port}: must be an address of this machine and a free port: {reason}; "
-            "choose another port, or 0 for any free one"
+            f"--host {host} --port {port}",
+            f"must be an address of this machine and a free port: {reason}",
+            remedy="choose another port, or 0 for any free one",
         ) from None
 
 

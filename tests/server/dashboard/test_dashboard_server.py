@@ -125,13 +125,13 @@ def test_looking_at_it_writes_nothing(address: str, tmp_path: Path) -> None:
 def test_a_taken_port_is_refused(store: Store) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(InputError, match=rf"--host 127.0.0.1 --port {port}: .*[Aa]ddress already in use; choose"):
+        with pytest.raises(InputError, match=rf"--host 127.0.0.1 --port {port} .*[Aa]ddress already in use; choose"):
             make_dashboard(store, "127.0.0.1", port)
 
 
 @pytest.mark.parametrize(("host", "port"), [("127.0.0.1", 70000), ("192.0.2.1", 0), ("no.such.host.invalid", 0)])
 def test_an_impossible_address_is_refused(store: Store, host: str, port: int) -> None:
-    with pytest.raises(InputError, match=f"--host {host} --port {port}: must be an address of this machine"):
+    with pytest.raises(InputError, match=f"--host {host} --port {port} must be an address of this machine"):
         make_dashboard(store, host, port)
 
 

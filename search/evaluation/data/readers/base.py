@@ -99,7 +99,9 @@ class Bounds:
             if not plain and not self.holds(file):
                 below = ", ".join(map(str, self.roots or ())) or "none is configured"
                 raise InputError(
-                    f"data.path: {place} must lie below a data root ({below}), links resolved; mend or remove it"
+                    "data.path",
+                    f"{place} must lie below a data root ({below}), links resolved",
+                    remedy="mend or remove it",
                 )
 
     def holds(self, path: Path) -> bool:
@@ -129,4 +131,4 @@ def open_bytes(content: bytes) -> Image.Image:
 
 
 def unreadable(path: Path, error: OSError) -> InputError:
-    return InputError(f"data.path: {path} cannot be read: {error.strerror or error}; check its permissions")
+    return InputError("data.path", f"{path} cannot be read: {error.strerror or error}", remedy="check its permissions")

@@ -50,8 +50,11 @@ def _list(root: Path) -> tuple[list[Path], list[str]]:
     flat = sorted(_walk(root))
     if not flat:
         raise InputError(
-            f"data.path must hold images ({', '.join(sorted(ENDINGS))}) in one sub-folder per class, or tar shards, "
-            f"parquet files or an IDX pair, got none in {root}; check the path"
+            "data.path",
+            f"must hold images ({', '.join(sorted(ENDINGS))}) in one sub-folder per class, or tar shards, "
+            "parquet files or an IDX pair",
+            f"none in {root}",
+            "check the path",
         )
     return flat, []
 

@@ -48,8 +48,10 @@ class ParquetReader:
         for path, file in zip(self._paths, opened, strict=True):
             if file.schema_arrow.names != schema.names:
                 raise InputError(
-                    f"data.path: {path} must have the columns of {first} ({', '.join(schema.names)}), got "
-                    f"{', '.join(file.schema_arrow.names)}; give the files of one data set"
+                    "data.path",
+                    f"{path} must have the columns of {first} ({', '.join(schema.names)})",
+                    ", ".join(file.schema_arrow.names),
+                    "give the files of one data set",
                 )
         features = _features(schema)
         self._column, label = _columns(first, schema, features, columns)
@@ -65,7 +67,7 @@ class ParquetReader:
             self.listing = self._files.listing
             return
         if not self._starts[-1]:
-            raise InputError(f"data.path: {first} must hold at least one row, got none; check the file")
+            raise InputError("data.path", f"{first} must hold at least one row", "none", "check the file")
         if bounds.roots is not None:
             for path, file in zip(self._paths, opened, strict=True):
                 bounds.check(_named(path, file, self._column))
@@ -130,7 +132,9 @@ def _open(path: Path) -> parquet.ParquetFile:
         return parquet.ParquetFile(path)
     except pyarrow.ArrowException as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"data.path: {path} is not a readable parquet file: {reason}; fetch it again") from None
+        raise InputError(
+            "data.path", f"{path} is not a readable parquet file: {reason}", remedy="fetch it again"
+        ) from None
     except OSError as error:
         raise unreadable(path, error) from None
 
@@ -140,8 +144,11 @@ def _one_split(shards: list[Path], folder: Path) -> list[Path]:
     if len(names) > 1:
         one = next(path for path in shards if path.name.startswith(names[-1]))
         raise InputError(
-            f"data.path must name the files of one split, got {folder} with {', '.join(names)}; give its files by "
-            f"their names with numbers in braces, such as {one.name.replace('-00000-', '-{00000..00001}-')}"
+            "data.path",
+            "must name the files of one split",
+            f"{folder} with {', '.join(names)}",
+            "give its files by their names with numbers in braces, such as "
+            f"{one.name.replace('-00000-', '-{00000..00001}-')}",
         )
     return shards
 
@@ -162,7 +169,7 @@ def _columns(path: Path, schema: Any, features: dict[str, Any], columns: Columns
     of_labels = [name for name, value in features.items() if value.get("_type") == "ClassLabel"]
     if columns.label is None and len(of_labels) > 1:
         raise InputError(
-            f"data.path: {path} has the label columns {', '.join(of_labels)}; name one by data.label_column"
+            "data.path", f"{path} has the label columns {', '.join(of_labels)}", remedy="name one by data.label_column"
         )
     told = Columns(
         columns.image or (of_images[0] if len(of_images) == 1 else None),
@@ -172,8 +179,10 @@ def _columns(path: Path, schema: Any, features: dict[str, Any], columns: Columns
     kind = schema.field(image).type
     if not (_is_text(kind) or _is_binary(kind) or _is_image(kind)):
         raise InputError(
-            f"data.path: {path}: column {image} must hold images (bytes, or a struct with bytes) or paths, got {kind}; "
-            "name another by data.image_column"
+            "data.path",
+            f"{path}: column {image} must hold images (bytes, or a struct with bytes) or paths",
+            kind,
+            "name another by data.image_column",
         )
     return image, label
 
@@ -204,7 +213,10 @@ def _labels(path: Path, file: parquet.ParquetFile, label: str | None) -> list[An
     for row, value in enumerate(values, start=1):
         if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
             raise InputError(
-                f"data.path: {path} row {row}: {label} must be a class index or name, got {value!r}; mend or remove it"
+                "data.path",
+                f"{path} row {row}: {label} must be a class index or name",
+                repr(value),
+                "mend or remove it",
             )
     return values
 

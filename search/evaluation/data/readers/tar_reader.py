@@ -56,12 +56,14 @@ class TarReader:
         bounds.check((str(shard), shard) for shard in self._shards)
         samples = [sample for number in range(len(self._shards)) for sample in self._index(number, columns)]
         if not samples:
-            raise InputError(f"data.path: {self._shards[0]} must hold images as KEY.jpg, KEY.png or so, got none")
+            raise InputError("data.path", f"{self._shards[0]} must hold images as KEY.jpg, KEY.png or so", "none")
         without = [sample.place for sample in samples if sample.label is None]
         if without and len(without) < len(samples):
             raise InputError(
-                f"data.path: every image must have a label, KEY.cls or KEY.json, got none for {without[0]} and "
-                f"{len(without) - 1} more; add or remove them"
+                "data.path",
+                "every image must have a label, KEY.cls or KEY.json",
+                f"none for {without[0]} and {len(without) - 1} more",
+                "add or remove them",
             )
         labels = None if without else as_labels([sample.label or "" for sample in samples])
         images = [(sample.shard, sample.image) for sample in samples if sample.image is not None]
@@ -90,7 +92,9 @@ class TarReader:
                 samples = _samples(archive, number, shard, columns)
         except tarfile.TarError as error:
             raise InputError(
-                f"data.path: {shard} must be a tar file, whole and not compressed: {error}; unpack it or fetch it again"
+                "data.path",
+                f"{shard} must be a tar file, whole and not compressed: {error}",
+                remedy="unpack it or fetch it again",
             ) from None
         except OSError as error:
             raise unreadable(shard, error) from None
@@ -112,8 +116,10 @@ def _samples(archive: tarfile.TarFile, number: int, shard: Path, columns: Column
         if f".{ending.lower()}" in ENDINGS:
             if sample.image is not None:
                 raise InputError(
-                    f"data.path: {sample.place} must have one image, got {sample.image.name} and {member.name}; "
-                    "remove one"
+                    "data.path",
+                    f"{sample.place} must have one image",
+                    f"{sample.image.name} and {member.name}",
+                    "remove one",
                 )
             sample.image = member
         elif ending in ("cls", "json") and sample.label is None:
@@ -127,17 +133,17 @@ def _label(archive: tarfile.TarFile, member: tarfile.TarInfo, place: str, column
     file = archive.extractfile(member)
     assert file is not None  # a regular file has content
     if member.size > MAX_LABEL_BYTES:
-        raise InputError(f"data.path: {place} must be a label of at most {MAX_LABEL_BYTES} bytes, got {member.size}")
+        raise InputError("data.path", f"{place} must be a label of at most {MAX_LABEL_BYTES} bytes", member.size)
     try:
         text = file.read().decode().strip()
         value = json.loads(text) if member.name.endswith(".json") else text
     except ValueError as error:
-        raise InputError(f"data.path: {place} cannot be read as a label: {error}; fix it") from None
+        raise InputError("data.path", f"{place} cannot be read as a label: {error}", remedy="fix it") from None
     if isinstance(value, dict):
         keys = LABEL_COLUMNS if columns.label is None else (columns.label,)
         value = next((value[key] for key in keys if key in value), None)
         if value is None:
             return None
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-        raise InputError(f"data.path: {place} must hold a class index or name, got {value!r}; fix it")
+        raise InputError("data.path", f"{place} must hold a class index or name", repr(value), "fix it")
     return str(value)
