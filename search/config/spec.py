@@ -30,7 +30,7 @@ from search.config.sections import (
     Section,
     SpaceSpec,
 )
-from search.config.validation_messages import explain, near
+from search.config.validation_messages import SpecRuleError, explain, near
 from search.errors import InputError
 from search.extras import check_extra
 
@@ -91,10 +91,8 @@ class StudySpec(Section):
             for name, allowed in (("device", ("auto", "cpu")), ("dtype", ("auto", "float32"))):
                 value = getattr(self.runtime, name)
                 if value not in allowed:
-                    raise ValueError(
-                        f"runtime.{name} must be {' or '.join(allowed)} for objectives.throughput onnxruntime, got "
-                        f"{value!r}; leave it out"
-                    )
+                    rule = f"must be {' or '.join(allowed)} for objectives.throughput onnxruntime"
+                    raise SpecRuleError(f"runtime.{name}", rule, repr(value), "leave it out")
         return self
 
     def to_dict(self) -> dict[str, Any]:

@@ -10,11 +10,14 @@ from pydantic_core import ErrorDetails
 from search.errors import InputError
 
 
+class SpecRuleError(InputError, ValueError):
+    """A rule of several fields, raised by a validator: it says itself what it got. place: below the validated field."""
+
+
 def explain(error: ValidationError, model: type[BaseModel]) -> InputError:
     """All that is wrong. A misspelt key explains a missing one, so it goes first."""
     details = sorted(error.errors(), key=lambda detail: detail["type"] not in _UNKNOWN)
-    first, *others = (_to_error(detail, model) for detail in details)
-    return first.including(others)
+    return InputError.of([_to_error(detail, model) for detail in details])
 
 
 def _to_error(detail: ErrorDetails, model: type[BaseModel]) -> InputError:
@@ -26,14 +29,14 @@ def _to_error(detail: ErrorDetails, model: type[BaseModel]) -> InputError:
         return InputError(where, "is not a known key", repr(detail["input"]), remedy)
     if detail["type"] == "missing":
         return InputError(where, "is required", remedy=_REQUIRED.get(where, "add it"))
-    problem = _problem(detail, where)
-    if ", got " in problem:  # rules about several fields say themselves what they got
-        return InputError(where, problem)
+    cause = detail.get("ctx", {}).get("error")
+    if isinstance(cause, SpecRuleError):
+        return InputError(".".join(filter(None, (where, str(cause.place)))), cause.rule, cause.got, cause.remedy)
     remedy = _REQUIRED[where] if detail["type"] == "model_type" and where in _REQUIRED else _remedy(section, key)
-    return InputError(where, problem, repr(detail["input"]), remedy)
+    return InputError(where, _rule(detail, where), repr(detail["input"]), remedy)
 
 
-def _problem(detail: ErrorDetails, where: str) -> str:
+def _rule(detail: ErrorDetails, where: str) -> str:
     """The broken rule: of our own validators, else pydantic's in our words."""
     context = {key: f"{v:g}" if isinstance(v, float) else v for key, v in detail.get("ctx", {}).items()}
     if "error" in context:

@@ -27,7 +27,7 @@ AWAY_S = 60.0  # a server that is started anew answers again within this
 PAGE = 1000  # evaluations a request
 # what a worker notes with a study that it refused, and the command line ends with 2 for
 REFUSALS = ("InputError: ", "ScheduleError: ", "UnsupportedBackbone: ", "WeightsError: ", "ConfigError: ")
-
+ABOUT_STUDIES: dict[int, type[InputError]] = {404: UnknownStudyError, 409: SpecConflictError}
 
 Made = TypeVar("Made")
 
@@ -179,7 +179,7 @@ def refusal(progress: Progress) -> SearchError | None:
         return None
     for kind in REFUSALS:
         if progress.note.startswith(kind):
-            return InputError(progress.note.removeprefix(kind))
+            return InputError("", progress.note.removeprefix(kind))
     return None
 
 
@@ -203,12 +203,8 @@ def _refused(response: httpx.Response) -> SearchError:
         return InputError("--server", message, remedy=f"set {VARIABLE} to the server's token")
     if response.status_code >= 500:
         return SearchError(message)
-    if "rule" not in error:  # of the service itself, which tells no fields
-        return SpecConflictError(message) if response.status_code == 409 else InputError(message)
-    if error.get("place") == "name" and response.status_code in (404, 409):  # the rule tells the study's name itself
-        if response.status_code == 404:
-            return UnknownStudyError.from_dict({**error, "place": ""})
-        conflict = SpecConflictError.from_dict({**error, "place": ""})
-        conflict.differences = tuple(error.get("differences") or ())
-        return conflict
+    if "rule" not in error:  # another program's
+        return InputError("", message)
+    if error.get("place") == "name" and response.status_code in ABOUT_STUDIES:  # whose rules name the study
+        return ABOUT_STUDIES[response.status_code].from_dict({**error, "place": ""})
     return InputError.from_dict(error)

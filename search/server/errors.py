@@ -41,27 +41,26 @@ class ErrorBody(BaseModel):
 
 
 class ServiceError(Exception):
-    """An answer that is not this project's error: a code and a message of its own."""
+    """A user's error with a status of its own. place: the parameter that it is about, where its rule names another."""
 
-    def __init__(self, status: int, message: str, place: str | None = None) -> None:
-        super().__init__(message)
-        self.status, self.place = status, place
+    def __init__(self, status: int, error: InputError, place: str = "") -> None:
+        super().__init__(str(error))
+        self.status, self.error, self.place = status, error, place
 
 
-def error_response(
-    status: int, message: str, place: str | None = None, headers: Mapping[str, str] | None = None, **more: Any
-) -> Response:
+def error_response(status: int, message: str, headers: Mapping[str, str] | None = None, **fields: Any) -> Response:
     """ASCII: a message may quote half a surrogate pair, which UTF-8 cannot hold."""
-    detail = {"place": place, "message": message, **more}
-    body = json.dumps({"error": {key: value for key, value in detail.items() if value is not None}})
+    body = json.dumps({"error": {**fields, "message": message}})
     challenge = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
     return Response(body + "\n", status, {**challenge, **(headers or {})}, "application/json")
 
 
-def input_error(status: int, error: InputError, place: str = "", **more: Any) -> Response:
-    """The error's fields, and its text. place: the parameter that it is about, if the error names it otherwise."""
+def input_error_response(status: int, error: InputError, place: str = "") -> Response:
+    """The error's fields, and its text. A flag of the command line is a parameter here."""
     fields = error.to_dict()
-    return error_response(status, str(error), **(fields | {"place": place or fields.get("place")} | more))
+    if place or error.place:
+        fields["place"] = place or str(error.place).removeprefix("--").replace("-", "_")
+    return error_response(status, str(error), **fields)
 
 
 def documented(*codes: int) -> dict[int | str, dict[str, Any]]:
@@ -96,7 +95,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(SpecConflictError, _conflict)
     app.add_exception_handler(UnknownStudyError, _unknown)
     app.add_exception_handler(InputError, _invalid)
-    app.add_exception_handler(PruningError, _broken_rule)
+    app.add_exception_handler(PruningError, _invalid)
     app.add_exception_handler(SearchError, _unavailable)
     app.add_exception_handler(ServiceError, _own)
     app.add_exception_handler(RequestValidationError, _parameters)
@@ -106,24 +105,17 @@ def install(app: FastAPI) -> None:
 
 def _conflict(request: Request, error: Exception) -> Response:
     assert isinstance(error, SpecConflictError)
-    return input_error(409, error, "name", differences=list(error.differences) or None)
+    return input_error_response(409, error, "name")
 
 
 def _unknown(request: Request, error: Exception) -> Response:
     assert isinstance(error, UnknownStudyError)
-    return input_error(404, error, "name")
+    return input_error_response(404, error, "name")
 
 
 def _invalid(request: Request, error: Exception) -> Response:
-    """A flag of the command line is a parameter here."""
-    assert isinstance(error, InputError)
-    if error.place.startswith("--"):
-        error.place = error.place.removeprefix("--").replace("-", "_")
-    return input_error(422, error)
-
-
-def _broken_rule(request: Request, error: Exception) -> Response:
-    return error_response(422, str(error))
+    assert isinstance(error, InputError | PruningError)
+    return input_error_response(422, InputError.of([error]))
 
 
 def _unavailable(request: Request, error: Exception) -> Response:
@@ -133,7 +125,7 @@ def _unavailable(request: Request, error: Exception) -> Response:
 
 def _own(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServiceError)
-    return error_response(error.status, str(error), error.place)
+    return input_error_response(error.status, error.error, error.place)
 
 
 def _parameters(request: Request, error: Exception) -> Response:
@@ -142,9 +134,9 @@ def _parameters(request: Request, error: Exception) -> Response:
     detail = error.errors()[0]
     place = str(detail["loc"][-1])
     if detail["type"] == "missing":
-        return error_response(422, f"{place} is required{HINTS.get(place, '')}", place)
+        return input_error_response(422, InputError(place, f"is required{HINTS.get(place, '')}"))
     rule = detail["msg"].replace("Input should be", "must be").replace("Input should", "must")
-    return error_response(422, f"{place} {rule}, got {detail['input']!r}", place)
+    return input_error_response(422, InputError(place, rule, repr(detail["input"])))
 
 
 def _http(request: Request, error: Exception) -> Response:

@@ -11,12 +11,14 @@ from starlette.datastructures import Headers
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from search.errors import InputError
 from search.server.access.auth import LOGIN, Gate, Verdict
 from search.server.access.rate_limit import RateLimitedError
-from search.server.errors import ServiceError, error_response
+from search.server.errors import ServiceError, error_response, input_error_response
 from search.server.metrics import RequestMetrics
 
 LONGEST_BODY = 64 * 1024  # bytes; a study has some hundreds
+TOO_LARGE = InputError("body", f"must be at most {LONGEST_BODY} bytes", remedy="a study needs some hundreds")
 CODES = {
     Verdict.UNAUTHENTICATED: 401,
     Verdict.WRONG_TOKEN: 401,
@@ -54,7 +56,7 @@ class AccessMiddleware:
             return error_response(429, str(refusal), headers={"Retry-After": str(refusal.wait_s)})
         if verdict is not Verdict.PASS:
             return _refusal(verdict, scope)
-        return self._app if _fits(headers) else _too_large()
+        return self._app if _fits(headers) else input_error_response(413, TOO_LARGE)
 
 
 def client_of(scope: Mapping[str, Any]) -> str:
@@ -73,10 +75,6 @@ def _fits(headers: Mapping[str, str]) -> bool:
     return length.isdecimal() and int(length[:20]) <= LONGEST_BODY
 
 
-def _too_large() -> Response:
-    return error_response(413, f"body must be at most {LONGEST_BODY} bytes; a study needs some hundreds", "body")
-
-
 def _bounded(receive: Receive) -> Receive:
     """A body sent in pieces tells no length beforehand, so the pieces are counted."""
     seen = 0
@@ -86,7 +84,7 @@ def _bounded(receive: Receive) -> Receive:
         message = await receive()
         seen += len(message.get("body", b""))
         if seen > LONGEST_BODY:
-            raise ServiceError(413, f"body must be at most {LONGEST_BODY} bytes; a study needs some hundreds", "body")
+            raise ServiceError(413, TOO_LARGE)
         return message
 
     return counted

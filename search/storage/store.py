@@ -124,7 +124,7 @@ class Store(LeaderStore, Queue):
         if changed:
             rule = f"study {spec.name} {self.place} exists with another spec ({'; '.join(changed)})"
             remedy = "restore the spec to continue it, or choose another name"
-            raise SpecConflictError(rule, remedy=remedy, differences=changed)
+            raise SpecConflictError("", rule, remedy=remedy, differences=changed)
         from search.storage import optuna_storage  # loads Optuna
 
         optuna_storage.create_optuna_study(storage, spec.name)

@@ -27,7 +27,7 @@ def find_or_add(connection: Connection, spec: StudySpec, place: str) -> StudyRec
         taken = text("SELECT study_id FROM studies WHERE study_name = :name")
         if connection.execute(taken, {"name": spec.name}).first() is not None:
             rule = f"study {spec.name}: an Optuna study of this name exists {place} that was not launched by ztp"
-            raise SpecConflictError(rule, remedy="choose another name")
+            raise SpecConflictError("", rule, remedy="choose another name")
         values = {"state": "created", "note": "", "provenance": {}, "seconds": 0.0}
         values |= {"name": spec.name, "spec": spec.to_dict(), "created_at": utc_now()}
         connection.execute(insert(STUDY).values(values))

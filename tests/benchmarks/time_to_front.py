@@ -187,7 +187,7 @@ def plan(arguments: argparse.Namespace) -> list[Job]:
 def base(arguments: argparse.Namespace) -> dict[str, Any]:
     """What the options change in the demo study. Raises InputError for a backbone without images."""
     if (arguments.backbone is None) != (arguments.data is None):
-        raise InputError("--backbone and --data belong together: a backbone of your own needs images of your own")
+        raise InputError("", "--backbone and --data belong together: a backbone of your own needs images of your own")
     if arguments.backbone is None:
         return {}
     weights = arguments.weights or "pretrained"

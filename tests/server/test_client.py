@@ -187,7 +187,7 @@ def test_refusals_are_errors_of_this_project(client: Client, served: Service, mo
         client.study("shirt")
     with pytest.raises(SpecConflictError) as conflict:
         client.launch(make_spec({"name": "shirts", "backbone": {"name": "demo"}, "budget": {"trials": 200}}, "test"))
-    assert conflict.value.differences == ("budget.trials: 8 -> 200",)
+    assert conflict.value.differences == ["budget.trials: 8 -> 200"]
     far = {"name": "far", "backbone": {"name": "vit_tiny_patch16_224"}, "data": {"path": "/etc"}}
     with pytest.raises(InputError, match="data root of the server"):
         client.launch(make_spec(far, "test"))
