@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -56,11 +57,8 @@ def error_response(status: int, message: str, headers: Mapping[str, str] | None 
 
 
 def input_error_response(status: int, error: InputError, place: str = "") -> Response:
-    """The error's fields, and its text. A flag of the command line is a parameter here."""
-    fields = error.to_dict()
-    if place or error.place:
-        fields["place"] = place or str(error.place).removeprefix("--").replace("-", "_")
-    return error_response(status, str(error), **fields)
+    """The error's fields, and its text. place: the parameter that it is about, where its rule names another."""
+    return error_response(status, str(error), **(error.to_dict() | ({"place": place} if place else {})))
 
 
 def documented(*codes: int) -> dict[int | str, dict[str, Any]]:
@@ -114,8 +112,12 @@ def _unknown(request: Request, error: Exception) -> Response:
 
 
 def _invalid(request: Request, error: Exception) -> Response:
+    """A flag of the command line is a parameter here."""
     assert isinstance(error, InputError | PruningError)
-    return input_error_response(422, InputError.of([error]))
+    known = InputError.of([error])
+    if (flag := str(known.place)).startswith("--"):
+        known = replace(known, place=flag.removeprefix("--").replace("-", "_"))
+    return input_error_response(422, known)
 
 
 def _unavailable(request: Request, error: Exception) -> Response:
