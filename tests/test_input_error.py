@@ -20,7 +20,10 @@ ERRORS = [
     ),
     (InputError("", "no studies here", remedy="launch one"), "no studies here; launch one"),
     (InputError("x", "must be 1", 0), "x must be 1, got 0"),
-    (InputError("x", "is unknown", also=[InputError("y", "is required", source="z")]), "x is unknown; also: z: y is required"),
+    (
+        InputError("x", "is unknown", also=[InputError("y", "is required", source="z")]),
+        "x is unknown; also: z: y is required",
+    ),
 ]
 
 

@@ -136,7 +136,7 @@ ERRORS: dict[int, JsonDict] = {
     409: _error(InputError("", "must not be at work", "running", "stop it, then delete it", source="deit-small-3g")),
     413: _error(InputError("body", "must be at most 65536 bytes", remedy="a study needs some hundreds")),
     415: _error(InputError("Content-Type", "must be one of application/json, application/yaml", "'text/plain'")),
-    422: _error(InputError("limit", "must be at least 1", 0)),
+    422: _error(InputError("query parameter", "must be left out, for there are none here", "'limit'"), place="limit"),
     429: _error(SearchError("too many wrong tokens; try again in 6 s")),
     503: _error(SearchError("storage postgresql+psycopg://ztp@database/ztp: connection refused")),
 }

@@ -158,7 +158,7 @@ def run_or_recall(job: Job, folder: Path | None) -> Run:
         kept = Run.from_dict(json.loads(file.read_text()))
         if kept.job == job:
             return kept
-        raise InputError(f"{file} must hold the run {job}, got {kept.job}; remove it, or name another folder")
+        raise InputError(file, f"must hold the run {job}", kept.job, "remove it, or name another folder")
     finished = run(job)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(file, json.dumps(asdict(finished)))
