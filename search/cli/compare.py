@@ -89,9 +89,8 @@ def _check_output(as_json: bool, as_csv: bool, plot: Path | None) -> None:
     from search.reporting.plots import canvas
 
     if as_json and as_csv:
-        raise InputError(
-            "", "compare prints one of --json and --csv", "both", "save --json, and use --from for the other"
-        )
+        rule = "compare prints one of --json and --csv"
+        raise InputError("", rule, "both", "save --json, and use --from for the other")
     if plot is not None:
         canvas.check_path(plot)
 

@@ -138,9 +138,8 @@ def _spec(study: str | None, backbone: str | None, data: str | None, overrides: 
 
     if study is not None:
         if backbone is not None:
-            raise InputError(
-                "--backbone", "is for a launch without a file", f"it beside {study}", "put it into the file"
-            )
+            rule = "is for a launch without a file"
+            raise InputError("--backbone", rule, f"it beside {study}", "put it into the file")
         if data is not None:
             overrides |= {"data.path": data, "data.source": None}
         return read_spec(study, overrides)

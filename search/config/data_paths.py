@@ -44,11 +44,8 @@ def expand(path: str) -> list[Path]:
         raise InputError("data.path", "must be an existing folder or file", repr(path), "check the path")
     missing = [each for each in paths if not os.path.isfile(each)]
     if missing:
-        raise InputError(
-            "data.path",
-            "must name existing files",
-            f"{path!r}, of which {len(missing)} of {len(paths)} are not there; first: {missing[0]}",
-        )
+        got = f"{path!r}, of which {len(missing)} of {len(paths)} are not there; first: {missing[0]}"
+        raise InputError("data.path", "must name existing files", got)
     return paths
 
 
@@ -67,9 +64,8 @@ def _choices(content: str, path: str) -> list[str]:
     found = RANGE.fullmatch(content)
     if found is None:
         if "," not in content:
-            raise InputError(
-                "data.path", "must have {FIRST..LAST} or {A,B} in braces", f"{{{content}}} in {path!r}", "fix it"
-            )
+            rule = "must have {FIRST..LAST} or {A,B} in braces"
+            raise InputError("data.path", rule, f"{{{content}}} in {path!r}", "fix it")
         return content.split(",")
     first, last = int(found[1]), int(found[2])
     if first > last:

@@ -45,13 +45,11 @@ def block_range(space: SpaceSpec, depth: int) -> tuple[int, int]:
         raise InputError("backbone", "must have at least 2 blocks to be pruned", depth)
     low, high = space.blocks or (0, depth - 2)
     if high > depth - 2:
-        raise InputError(
-            "space.blocks",
+        rule = (
             f"must end at {depth - 2} or below for a backbone of {depth} blocks (dropping after the last block "
-            "saves nothing)",
-            [low, high],
-            "lower it or leave it out",
+            "saves nothing)"
         )
+        raise InputError("space.blocks", rule, [low, high], "lower it or leave it out")
     return low, high
 
 
@@ -276,12 +274,8 @@ def smallest(space: SpaceSpec, depth: int, cost: Callable[[Schedule], float] | N
         except ScheduleError:
             continue
     if not priced:
-        raise InputError(
-            "space.keep",
-            f"must leave a token after {slots(space, depth)} stages",
-            list(space.keep),
-            "raise its low end",
-        )
+        rule = f"must leave a token after {slots(space, depth)} stages"
+        raise InputError("space.keep", rule, list(space.keep), "raise its low end")
     return candidates[min(priced)[1]]
 
 

@@ -74,12 +74,11 @@ def choose(front: Front, asked: Limits, budget: Bounds = NO_BOUNDS) -> Evaluatio
     missed = " and ".join(limits.misses(known[nearest]))
     if budget.min_speedup and "min_speedup" in budget.misses(known[nearest]):
         missed += f" (measured; budget.min_speedup {budget.min_speedup:g} was kept by predicted speed)"
-    raise InputError(
-        "",
-        f"no point of the front is within {given}",
-        remedy=f"the nearest misses {missed}: {formatting.point(front.points[nearest])}; "
-        "loosen the limits, or launch a study whose budget has them",
+    remedy = (
+        f"the nearest misses {missed}: {formatting.point(front.points[nearest])}; "
+        "loosen the limits, or launch a study whose budget has them"
     )
+    raise InputError("", f"no point of the front is within {given}", remedy=remedy)
 
 
 def _flag(name: str) -> str:

@@ -142,12 +142,9 @@ class Client:
             reason = "its answer has another form"
         except ValueError:
             reason = f"its answer is no JSON but {response.headers.get('content-type', 'of no type')}"
-        raise InputError(
-            f"--server {self.url}",
-            "must be a ztp serve of this release",
-            f"{response.url}: {reason}",
-            "check the address, what stands before the server, and that both ends have the same zero-tprune-search",
-        )
+        rule = "must be a ztp serve of this release"
+        remedy = "check the address, what stands before the server, and that both ends have the same zero-tprune-search"
+        raise InputError(f"--server {self.url}", rule, f"{response.url}: {reason}", remedy)
 
     def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:

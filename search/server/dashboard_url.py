@@ -23,10 +23,6 @@ def read_dashboard_url() -> str | None:
     if "@" in url:
         raise InputError(DASHBOARD_VARIABLE, "must hold no user and no password", "an address with @", "remove them")
     if not fits or not url.isascii() or not url.isprintable() or " " in url:
-        raise InputError(
-            DASHBOARD_VARIABLE,
-            "must be an address such as https://dashboard.example.org/dashboard",
-            repr(url),
-            "check it, or unset it",
-        )
+        rule = "must be an address such as https://dashboard.example.org/dashboard"
+        raise InputError(DASHBOARD_VARIABLE, rule, repr(url), "check it, or unset it")
     return url

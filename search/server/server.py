@@ -106,11 +106,9 @@ def _listen(host: str, port: int) -> Iterator[socket.socket]:
         made = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         reason = error.strerror or error
-        raise InputError(
-            f"--host {host} --port {port}",
-            f"must be an address of this machine and a free port: {reason}",
-            remedy="choose another port, or 0 for any free one",
-        ) from None
+        rule = f"must be an address of this machine and a free port: {reason}"
+        remedy = "choose another port, or 0 for any free one"
+        raise InputError(f"--host {host} --port {port}", rule, remedy=remedy) from None
     with made:
         yield made
 

@@ -102,12 +102,8 @@ def _dump_postgresql(url: URL, copy: Path) -> str:
     """By pg_dump, which reads one snapshot. The password goes by the environment: others can read arguments."""
     tool = shutil.which("pg_dump")
     if tool is None:
-        raise InputError(
-            f"backup of {shown(url)}",
-            "pg_dump must be on PATH",
-            "none",
-            "install the server's client tools (Debian: postgresql-client), or run it where the server is",
-        )
+        remedy = "install the server's client tools (Debian: postgresql-client), or run it where the server is"
+        raise InputError(f"backup of {shown(url)}", "pg_dump must be on PATH", "none", remedy)
     command = [tool, "--format=custom", "--no-owner", "--no-privileges", "--file", str(copy)]
     _run([*command, "--dbname", _plain(url)], url)
     listing = _run([shutil.which("pg_restore") or "pg_restore", "--list", str(copy)], url)

@@ -114,9 +114,8 @@ def _names(methods: str) -> dict[str, str]:
 def _option(text: str, given: Mapping[str, Any]) -> tuple[str, str, Any]:
     match = re.fullmatch(r"([\w+-]+)\.(\w+)=(.+)", text)
     if match is None:
-        raise InputError(
-            "--options", "must be NAME.OPTION=VALUE", repr(text), "for example zero-tprune.split=alternate"
-        )
+        rule = "must be NAME.OPTION=VALUE"
+        raise InputError("--options", rule, repr(text), "for example zero-tprune.split=alternate")
     name, key, value = match.groups()
     if name not in given:
         raise InputError("--options", "must begin with a name of --methods", repr(name), f"those: {', '.join(given)}")
@@ -161,12 +160,8 @@ def _preset(
     left = {key: each for key, each in found.items() if key not in own}
     for key, each in left.items():
         if len(each) not in (1, stages):
-            raise InputError(
-                f"{place}={values[0]}",
-                f"has {key} {','.join(map(str, each))}, one for each of its {len(each)} stages",
-                f"{stages} blocks",
-                f"give {name}.{key} as well",
-            )
+            rule = f"has {key} {','.join(map(str, each))}, one for each of its {len(each)} stages"
+            raise InputError(f"{place}={values[0]}", rule, f"{stages} blocks", f"give {name}.{key} as well")
     return left
 
 

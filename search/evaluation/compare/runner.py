@@ -90,15 +90,11 @@ def _measured(spec: StudySpec) -> StudySpec:
 def check_config(path: Path, config: Config, backbone: Backbone) -> None:
     """Raise InputError or WeightsError unless the configuration is of this backbone; of a sketch, whatever weights."""
     if config.backbone["name"] != backbone.name:
-        raise InputError(
-            "backbone.name", f"must be that of the comparison, {backbone.name}", config.backbone["name"], source=path
-        )
+        rule = f"must be that of the comparison, {backbone.name}"
+        raise InputError("backbone.name", rule, config.backbone["name"], source=path)
     if config.sizes != backbone.sizes:
-        raise InputError(
-            path,
-            f"the backbone's sizes must be those of the comparison, {_sizes(backbone.sizes)}",
-            _sizes(config.sizes),
-        )
+        rule = f"the backbone's sizes must be those of the comparison, {_sizes(backbone.sizes)}"
+        raise InputError(path, rule, _sizes(config.sizes))
     expected = config.backbone.get("fingerprint", backbone.fingerprint)
     if backbone.fingerprint and expected != backbone.fingerprint:
         raise WeightsError(
@@ -156,12 +152,11 @@ def line_up(
     dense = cost(UNTOUCHED)
     blocks = levels.blocks or paper_blocks(family.depth)
     if max(blocks) > family.depth - 2:
-        raise InputError(
-            "--blocks",
+        rule = (
             f"must be at most {family.depth - 2} for a backbone of {family.depth} blocks (dropping after the "
-            "last block saves nothing)",
-            max(blocks),
+            "last block saves nothing)"
         )
+        raise InputError("--blocks", rule, max(blocks))
     joining = [(name, config.schedule, cost(config.schedule) / 1e9) for name, config in configs]
     costs = _costs(levels, dense / 1e9, [gflops for _, _, gflops in joining])
     groups = [[at_keep(each, blocks, keep, cost) for each in contenders] for keep in levels.keeps]
@@ -191,9 +186,8 @@ def _costs(levels: Levels, dense: float, joining: Sequence[float]) -> list[float
     """The levels in GFLOPs, the dearest first; those of the joining configurations if none are asked for."""
     over = [gflops for gflops in levels.gflops if gflops >= dense]
     if over:
-        raise InputError(
-            "--gflops", f"must be below the {dense:.4g} GFLOPs of the dense model", f"{over[0]:g}", "lower it"
-        )
+        rule = f"must be below the {dense:.4g} GFLOPs of the dense model"
+        raise InputError("--gflops", rule, f"{over[0]:g}", "lower it")
     if levels.keeps:
         return []
     asked = levels.gflops or tuple(joining) or tuple(share * dense for share in SHARES)

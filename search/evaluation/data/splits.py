@@ -150,12 +150,11 @@ def open_source(data: DataSpec, objectives: ObjectivesSpec, backbone: Backbone) 
     source = _demo(backbone) if data.path is None else _collection(data.path, data, backbone)
     classes = source.classes
     if objectives.accuracy == "top1" and classes.indices is None:
-        raise InputError(
-            "data.path",
-            f"must have labels that are classes of the backbone ({backbone.num_classes}) for objectives.accuracy top1",
-            f"{classes.problem} in {data.path}",
-            "mend the labels or use accuracy: agreement",
+        rule = (
+            f"must have labels that are classes of the backbone ({backbone.num_classes}) for objectives.accuracy top1"
         )
+        got = f"{classes.problem} in {data.path}"
+        raise InputError("data.path", rule, got, "mend the labels or use accuracy: agreement")
     return source
 
 
@@ -166,12 +165,9 @@ def _collection(path: str, data: DataSpec, backbone: Backbone) -> Source:
 
 def _demo(backbone: Backbone) -> Source:
     if backbone.family.image_shape != DemoImages.shape:
-        raise InputError(
-            "data.source",
-            "the demo's images are 1x28x28",
-            f"backbone {backbone.name} for {'x'.join(map(str, backbone.family.image_shape))}",
-            "give data.path, labelled images of yours",
-        )
+        rule = "the demo's images are 1x28x28"
+        got = f"backbone {backbone.name} for {'x'.join(map(str, backbone.family.image_shape))}"
+        raise InputError("data.source", rule, got, "give data.path, labelled images of yours")
     return DemoImages()
 
 
@@ -183,9 +179,5 @@ def _sizes(data: DataSpec, available: int) -> tuple[int, int]:
     if {"search_images": search, "confirm_images": confirm} == FOLDER_SPLIT and available >= 2:
         search = min(search, available // 2)
         return search, available - search
-    raise InputError(
-        "data.search_images + data.confirm_images",
-        f"must be at most the {available} images of {data.path or 'the demo'}",
-        f"{search} + {confirm}",
-        "lower one",
-    )
+    rule = f"must be at most the {available} images of {data.path or 'the demo'}"
+    raise InputError("data.search_images + data.confirm_images", rule, f"{search} + {confirm}", "lower one")

@@ -103,9 +103,8 @@ def _curve(study: StudyRecord, front: Front, rates: bool, absolute: bool) -> Cur
 
 def _dense_accuracy(study: StudyRecord, front: Front) -> float:
     if front.dense is None:
-        raise InputError(
-            "--plot", f"study {study.name} must have its dense model measured to be compared", remedy="wait for it"
-        )
+        rule = f"study {study.name} must have its dense model measured to be compared"
+        raise InputError("--plot", rule, remedy="wait for it")
     return front.dense.best_known.accuracy.value
 
 

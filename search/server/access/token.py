@@ -29,12 +29,9 @@ class Token:
         """Raises InputError for a secret that could be guessed, or that a header cannot carry; it is not shown."""
         fits = self.secret.isascii() and self.secret.isprintable() and " " not in self.secret
         if not fits or not SHORTEST <= len(self.secret) <= LONGEST:
-            raise InputError(
-                "token",
-                f"must be {SHORTEST} to {LONGEST} printable ASCII characters without spaces",
-                f"{len(self.secret)} characters",
-                "make one: python -c 'import secrets; print(secrets.token_urlsafe(32))'",
-            )
+            rule = f"must be {SHORTEST} to {LONGEST} printable ASCII characters without spaces"
+            remedy = "make one: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+            raise InputError("token", rule, f"{len(self.secret)} characters", remedy)
 
     def matches(self, shown: str) -> bool:
         return hmac.compare_digest(self.secret.encode(), shown.encode("utf-8", "replace"))
@@ -64,9 +61,5 @@ def read_token(file: Path | None) -> Token | None:
 def check_host(host: str, token: Token | None) -> None:
     """Raise InputError if others could reach a server without a token."""
     if token is None and host not in LOOPBACK:
-        raise InputError(
-            "--host",
-            f"must be a loopback address ({', '.join(LOOPBACK)}) without a token",
-            host,
-            f"set {VARIABLE} or give --token-file",
-        )
+        rule = f"must be a loopback address ({', '.join(LOOPBACK)}) without a token"
+        raise InputError("--host", rule, host, f"set {VARIABLE} or give --token-file")

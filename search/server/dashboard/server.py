@@ -107,11 +107,9 @@ def make_dashboard(store: Store, host: str, port: int, gate: Gate | None = None)
         return make_server(host, port, app, server_class=_Server6 if ":" in host else _Server, handler_class=_Quiet)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise InputError(
-            f"--host {host} --port {port}",
-            f"must be an address of this machine and a free port: {reason}",
-            remedy="choose another port, or 0 for any free one",
-        ) from None
+        rule = f"must be an address of this machine and a free port: {reason}"
+        remedy = "choose another port, or 0 for any free one"
+        raise InputError(f"--host {host} --port {port}", rule, remedy=remedy) from None
 
 
 def serve(server: WSGIServer, host: str) -> None:

@@ -98,11 +98,8 @@ class Bounds:
             plain = known[folder] and file.name not in ("", "..") and not os.path.islink(file)
             if not plain and not self.holds(file):
                 below = ", ".join(map(str, self.roots or ())) or "none is configured"
-                raise InputError(
-                    "data.path",
-                    f"{place} must lie below a data root ({below}), links resolved",
-                    remedy="mend or remove it",
-                )
+                rule = f"{place} must lie below a data root ({below}), links resolved"
+                raise InputError("data.path", rule, remedy="mend or remove it")
 
     def holds(self, path: Path) -> bool:
         try:

@@ -38,16 +38,14 @@ class FileRows(Files):
         for place, path, label in rows:
             missing = "path" if not path else "label" if not label and not unlabelled else ""
             if missing:
-                raise InputError(
-                    "data.path", f"{table}, {place}: the {missing} must not be empty", remedy="mend the row"
-                )
+                rule = f"{table}, {place}: the {missing} must not be empty"
+                raise InputError("data.path", rule, remedy="mend the row")
         files = [table.parent / path for _, path, _ in rows]
         bounds.check((f"{table}, {row[0]}: {row[1]!r}", file) for row, file in zip(rows, files, strict=True))
         for (place, _, _), file in zip(rows, files, strict=True):
             if not file.is_file():
-                raise InputError(
-                    "data.path", f"{table}, {place}: no such image file: {file}", remedy="mend or remove the row"
-                )
+                rule = f"{table}, {place}: no such image file: {file}"
+                raise InputError("data.path", rule, remedy="mend or remove the row")
         labels = None if unlabelled else as_labels([label for _, _, label in rows])
         super().__init__(files, Listing(*stat_lines(files, table.parent), labels, unlabelled=unlabelled))
 
@@ -62,9 +60,8 @@ class RowsReader(FileRows):
         try:
             rows, unlabelled = _read(path, columns)
         except UnicodeDecodeError as error:
-            raise InputError(
-                "data.path", f"{path} must be UTF-8 text: {error.reason}", remedy="save it as UTF-8"
-            ) from None
+            rule = f"{path} must be UTF-8 text: {error.reason}"
+            raise InputError("data.path", rule, remedy="save it as UTF-8") from None
         except csv.Error as error:
             raise InputError("data.path", f"{path} is not a readable table: {error}", remedy="fix it") from None
         except OSError as error:
@@ -87,12 +84,8 @@ def find_columns(table: Path, header: Sequence[str], columns: Columns) -> tuple[
     image = _find(table, header, columns.image, "image", IMAGE_COLUMNS)
     label = _find(table, header, columns.label, "label", [name for name in LABEL_COLUMNS if name != image])
     if image is None:
-        raise InputError(
-            "data.path",
-            f"{table} must have a column of images named {', '.join(IMAGE_COLUMNS[:-1])} or {IMAGE_COLUMNS[-1]}",
-            _listed(header),
-            "rename it, or name it by data.image_column",
-        )
+        rule = f"{table} must have a column of images named {', '.join(IMAGE_COLUMNS[:-1])} or {IMAGE_COLUMNS[-1]}"
+        raise InputError("data.path", rule, _listed(header), "rename it, or name it by data.image_column")
     return image, label
 
 
@@ -132,10 +125,6 @@ def _rows(
         if not fields:
             continue  # an empty line, as at the end of many files
         if len(fields) != len(header):
-            raise InputError(
-                "data.path",
-                f"{path}, {place}: must have {len(header)} fields as the header",
-                len(fields),
-                "mend or remove the row",
-            )
+            rule = f"{path}, {place}: must have {len(header)} fields as the header"
+            raise InputError("data.path", rule, len(fields), "mend or remove the row")
         yield place, fields[image_at].strip(), "" if label_at is None else fields[label_at].strip()

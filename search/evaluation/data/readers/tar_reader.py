@@ -59,12 +59,9 @@ class TarReader:
             raise InputError("data.path", f"{self._shards[0]} must hold images as KEY.jpg, KEY.png or so", "none")
         without = [sample.place for sample in samples if sample.label is None]
         if without and len(without) < len(samples):
-            raise InputError(
-                "data.path",
-                "every image must have a label, KEY.cls or KEY.json",
-                f"none for {without[0]} and {len(without) - 1} more",
-                "add or remove them",
-            )
+            rule = "every image must have a label, KEY.cls or KEY.json"
+            got = f"none for {without[0]} and {len(without) - 1} more"
+            raise InputError("data.path", rule, got, "add or remove them")
         labels = None if without else as_labels([sample.label or "" for sample in samples])
         images = [(sample.shard, sample.image) for sample in samples if sample.image is not None]
         self._images = [_Image(shard, image.name, image.offset_data, image.size) for shard, image in images]
@@ -91,11 +88,8 @@ class TarReader:
             with tarfile.open(shard, "r:") as archive:  # not compressed
                 samples = _samples(archive, number, shard, columns)
         except tarfile.TarError as error:
-            raise InputError(
-                "data.path",
-                f"{shard} must be a tar file, whole and not compressed: {error}",
-                remedy="unpack it or fetch it again",
-            ) from None
+            rule = f"{shard} must be a tar file, whole and not compressed: {error}"
+            raise InputError("data.path", rule, remedy="unpack it or fetch it again") from None
         except OSError as error:
             raise unreadable(shard, error) from None
         return [sample for sample in samples if sample.image is not None]
@@ -115,12 +109,8 @@ def _samples(archive: tarfile.TarFile, number: int, shard: Path, columns: Column
         sample = samples.setdefault(key, _Sample(f"{shard}: {key}", number))
         if f".{ending.lower()}" in ENDINGS:
             if sample.image is not None:
-                raise InputError(
-                    "data.path",
-                    f"{sample.place} must have one image",
-                    f"{sample.image.name} and {member.name}",
-                    "remove one",
-                )
+                rule = f"{sample.place} must have one image"
+                raise InputError("data.path", rule, f"{sample.image.name} and {member.name}", "remove one")
             sample.image = member
         elif ending in ("cls", "json") and sample.label is None:
             label = _label(archive, member, f"{shard}: {member.name}", columns)
