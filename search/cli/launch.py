@@ -98,18 +98,19 @@ def _launch_there(spec: StudySpec, server: str) -> None:
     """The server's workers do it; this process follows, and may be ended without harm."""
     from search.reporting.export import server_commands
     from search.reporting.progress_display import display
-    from search.server.client import Client, refusal
+    from search.server.client import Client
+    from search.types import ERROR
 
     with Client(server) as client:
         study = client.launch(spec)
         try:
             with display(spec.name, spec.budget.time) as observe:
-                progress = client.follow(study.id, observe)
+                client.follow(study.id, observe)
         except KeyboardInterrupt:
             logs.say(f"\nztp: {spec.name} goes on at {client.url}; the same command follows it again")
             raise typer.Exit(INTERRUPTED) from None
-        if error := refusal(progress):
-            raise error
+        if error := client.study(spec.name).provenance.get(ERROR):  # as the same launch here would have raised it
+            raise InputError.from_dict(error)
         study, front = _conclude(client, spec.name)
         print("next: " + "\n      ".join(server_commands(study, front, client.url)))
 

@@ -25,8 +25,6 @@ LOOK_EVERY_S = 1.0
 ONE_EACH = httpx.Limits(max_keepalive_connections=0)  # a connection a request: nothing is left open by a command
 AWAY_S = 60.0  # a server that is started anew answers again within this
 PAGE = 1000  # evaluations a request
-# what a worker notes with a study that it refused, and the command line ends with 2 for
-REFUSALS = ("InputError: ", "ScheduleError: ", "UnsupportedBackbone: ", "WeightsError: ", "ConfigError: ")
 ABOUT_STUDIES: dict[int, type[InputError]] = {404: UnknownStudyError, 409: SpecConflictError}
 
 Made = TypeVar("Made")
@@ -168,16 +166,6 @@ def check_server(url: str) -> str:
     if not fits:
         raise InputError("--server", "must be an address such as http://127.0.0.1:8000", repr(url), "check it")
     return url.rstrip("/")
-
-
-def refusal(progress: Progress) -> SearchError | None:
-    """What ended a study without a result, as the same launch would have raised it here."""
-    if progress.state not in HELD_STATES:
-        return None
-    for kind in REFUSALS:
-        if progress.note.startswith(kind):
-            return InputError("", progress.note.removeprefix(kind))
-    return None
 
 
 def _to_evaluations(answer: Document) -> list[Evaluation]:

@@ -9,12 +9,12 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, insert, select, text, update
 
 from search.config.spec import StudySpec
-from search.errors import SpecConflictError, StudyDeletedError, UnknownStudyError
+from search.errors import InputError, SpecConflictError, StudyDeletedError, UnknownStudyError
 from search.storage import leases
 from search.storage.compatibility import newer_writer, warn_of_newer_writer
 from search.storage.evaluations import utc_now
 from search.storage.tables import ATTEMPT, EVALUATION, FRONT, FRONT_POINT, LEADER, SLOT, STUDY
-from search.types import STUDY_STATES, StudyRecord
+from search.types import ERROR, STUDY_STATES, StudyRecord
 
 
 def find_or_add(connection: Connection, spec: StudySpec, place: str) -> StudyRecord:
@@ -52,12 +52,22 @@ def find_all(connection: Connection) -> list[StudyRecord]:
     return [_to_study(row) for row in connection.execute(select(STUDY).order_by(STUDY.c.id))]
 
 
-def set_state(connection: Connection, study_id: int, state: str, note: str, sources: Collection[str]) -> bool:
-    """Change the state if it is one of `sources`; whether it was."""
+def set_state(
+    connection: Connection,
+    study_id: int,
+    state: str,
+    note: str,
+    sources: Collection[str],
+    error: InputError | None = None,
+) -> bool:
+    """Change the state if it is one of `sources`; whether it was. error: why, kept in the provenance until the next."""
     if state not in STUDY_STATES:
         raise ValueError(f"state must be one of {', '.join(STUDY_STATES)}, got {state!r}")
     known = (STUDY.c.id == study_id) & STUDY.c.state.in_(sources)
-    return connection.execute(update(STUDY).where(known).values(state=state, note=note)).rowcount > 0
+    changed = connection.execute(update(STUDY).where(known).values(state=state, note=note)).rowcount > 0
+    if changed:
+        merge_provenance(connection, study_id, {ERROR: error.to_dict()} if error else {})
+    return changed
 
 
 def get_of_id(connection: Connection, study_id: int) -> StudyRecord:
@@ -77,8 +87,8 @@ def remove(connection: Connection, study_id: int) -> None:
 
 def merge_provenance(connection: Connection, study_id: int, provenance: Mapping[str, Any]) -> None:
     query = select(STUDY.c.provenance).where(STUDY.c.id == study_id).with_for_update()
-    merged = {**(connection.scalar(query) or {}), **provenance}
-    connection.execute(update(STUDY).where(STUDY.c.id == study_id).values(provenance=merged))
+    known = {key: value for key, value in (connection.scalar(query) or {}).items() if key != ERROR}
+    connection.execute(update(STUDY).where(STUDY.c.id == study_id).values(provenance={**known, **provenance}))
 
 
 def add_seconds(connection: Connection, study_id: int, seconds: float) -> None:
