@@ -18,7 +18,5 @@ def check_extra(place: str, extra: str) -> None:
     """Raise InputError, with the command to install, if a package of the extra is missing. place: what needs it."""
     for package in PACKAGES[extra]:
         if importlib.util.find_spec(package) is None:
-            raise InputError(
-                f"{place} needs the package {package}, which is not installed; "
-                f"pip install 'zero-tprune-search[{extra}]'"
-            )
+            rule = f"needs the package {package}, which is not installed"
+            raise InputError(place, rule, remedy=f"pip install 'zero-tprune-search[{extra}]'")

@@ -113,7 +113,7 @@ def set_up(as_json: bool, level: str | None) -> None:
     global _handler
     chosen = (level or ("info" if as_json else "warning")).lower()
     if chosen not in LEVELS:
-        raise InputError(f"--log-level must be one of {', '.join(LEVELS)}, got {level!r}")
+        raise InputError("--log-level", f"must be one of {', '.join(LEVELS)}", repr(level))
     root = logging.getLogger()
     if _handler is not None:
         root.removeHandler(_handler)

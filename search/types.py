@@ -261,6 +261,7 @@ class Progress:
 OPEN_STATES = ("created", "running", "confirming")  # workers may take the study
 HELD_STATES = ("paused", "stopped")  # somebody's word, or a failure: workers leave it until it is resumed
 STUDY_STATES = (*OPEN_STATES, *HELD_STATES, "done")
+ERROR = "error"  # the key of a study's provenance with the fields of the user's error that stopped it
 
 
 @dataclass(frozen=True)
@@ -269,7 +270,8 @@ class StudyRecord:
 
     state: "created" (waits for a worker), "running", "confirming", "done", "paused" (by somebody, until resumed), or
         "stopped" (by somebody, interrupted, or failed; the note says which).
-    spec: the StudySpec as plain data. provenance: versions, hardware, dtype choice, prediction error, fingerprints.
+    spec: the StudySpec as plain data. provenance: versions, hardware, dtype choice, prediction error, fingerprints;
+        of a study that a user's error stopped, the error's fields.
     """
 
     id: int

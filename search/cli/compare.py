@@ -89,7 +89,8 @@ def _check_output(as_json: bool, as_csv: bool, plot: Path | None) -> None:
     from search.reporting.plots import canvas
 
     if as_json and as_csv:
-        raise InputError("compare prints one of --json and --csv, got both; save --json, and use --from for the other")
+        rule = "compare prints one of --json and --csv"
+        raise InputError("", rule, "both", "save --json, and use --from for the other")
     if plot is not None:
         canvas.check_path(plot)
 
@@ -142,7 +143,7 @@ def _numbers(flag: str, text: str | None, kind: type[int] | type[float]) -> tupl
         return tuple(kind(part) for part in text.split(",")) if text is not None else ()
     except ValueError:
         noun = "whole numbers" if kind is int else "numbers"
-        raise InputError(f"{flag} must be {noun} separated by commas, got {text!r}") from None
+        raise InputError(flag, f"must be {noun} separated by commas", repr(text)) from None
 
 
 def _read(path: Path) -> Comparison:
@@ -151,9 +152,9 @@ def _read(path: Path) -> Comparison:
     try:
         return Comparison.from_dict(json.loads(path.read_text(encoding="utf-8")), str(path))
     except OSError as error:
-        raise InputError(f"--from {path}: cannot be read: {error.strerror}; check the path") from None
+        raise InputError(f"--from {path}", f"cannot be read: {error.strerror}", remedy="check the path") from None
     except ValueError:
-        raise InputError(f"--from {path}: must be a JSON document that ztp compare --json printed") from None
+        raise InputError(f"--from {path}", "must be a JSON document that ztp compare --json printed") from None
 
 
 def _spec(study: str | None, flags: Mapping[str, str | None], configs: Sequence[Path]) -> StudySpec:
@@ -163,16 +164,14 @@ def _spec(study: str | None, flags: Mapping[str, str | None], configs: Sequence[
     given = {flag: value for flag, value in flags.items() if value is not None}
     if study is not None:
         if given:
-            raise InputError(
-                f"{next(iter(given))} is for a comparison without a study, got it beside {study}; drop one"
-            )
+            raise InputError(next(iter(given)), "is for a comparison without a study", f"it beside {study}", "drop one")
         spec = read_spec(study)
     elif "--backbone" in given:
         spec = make_spec(_document(given), "compare")
     elif configs and not given:
         spec = _spec_of(configs[0])
     else:
-        raise InputError("compare needs a study, --backbone or --config; for example: ztp compare demo")
+        raise InputError("compare", "needs a study, --backbone or --config", remedy="for example: ztp compare demo")
     check_files(spec)
     return spec
 

@@ -62,9 +62,9 @@ def front(
     from search.reporting.queries import the_front
 
     if as_json + as_csv + (plot is not None) > 1:
-        raise InputError("front takes one of --json, --csv and --plot, got more; run it once for each")
+        raise InputError("front", "takes one of --json, --csv and --plot", "more", "run it once for each")
     if len(set(names)) < len(names):
-        raise InputError(f"front takes each study once, got {' '.join(names)}")
+        raise InputError("front", "takes each study once", " ".join(names))
     if plot is not None:
         canvas.check_path(plot)
     store = open_reader(storage, server)

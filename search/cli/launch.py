@@ -98,18 +98,19 @@ def _launch_there(spec: StudySpec, server: str) -> None:
     """The server's workers do it; this process follows, and may be ended without harm."""
     from search.reporting.export import server_commands
     from search.reporting.progress_display import display
-    from search.server.client import Client, refusal
+    from search.server.client import Client
+    from search.types import ERROR
 
     with Client(server) as client:
         study = client.launch(spec)
         try:
             with display(spec.name, spec.budget.time) as observe:
-                progress = client.follow(study.id, observe)
+                client.follow(study.id, observe)
         except KeyboardInterrupt:
             logs.say(f"\nztp: {spec.name} goes on at {client.url}; the same command follows it again")
             raise typer.Exit(INTERRUPTED) from None
-        if error := refusal(progress):
-            raise error
+        if error := client.study(spec.name).provenance.get(ERROR):  # as the same launch here would have raised it
+            raise InputError.from_dict(error)
         study, front = _conclude(client, spec.name)
         print("next: " + "\n      ".join(server_commands(study, front, client.url)))
 
@@ -138,7 +139,8 @@ def _spec(study: str | None, backbone: str | None, data: str | None, overrides: 
 
     if study is not None:
         if backbone is not None:
-            raise InputError(f"--backbone is for a launch without a file, got it beside {study}; put it into the file")
+            rule = "is for a launch without a file"
+            raise InputError("--backbone", rule, f"it beside {study}", "put it into the file")
         if data is not None:
             overrides |= {"data.path": data, "data.source": None}
         return read_spec(study, overrides)
@@ -148,7 +150,7 @@ def _spec(study: str | None, backbone: str | None, data: str | None, overrides: 
         data_section, place = {"path": data}, data
     else:
         missing = "a study, or --backbone and --data" if backbone == data else "both --backbone and --data"
-        raise InputError(f"launch needs {missing}; for example: ztp launch demo")
+        raise InputError("launch", f"needs {missing}", remedy="for example: ztp launch demo")
     plain: dict[str, Any] = {"name": _derived_name(backbone, place)}
     plain |= {"backbone": {"name": backbone}, "data": data_section, "budget": {}, "runtime": {}}
     for dotted, value in overrides.items():
@@ -201,7 +203,7 @@ def worker(
 ) -> None:
     """Join running studies from any machine that reaches their storage and has their data."""
     if name is not None and keep_waiting:
-        raise InputError(f"--keep-waiting is for a worker of any study, got it beside {name}; drop one")
+        raise InputError("--keep-waiting", "is for a worker of any study", f"it beside {name}", "drop one")
     from search.reporting import formatting
     from search.runtime.any_study_worker import join_any
     from search.runtime.worker_entrypoints import join

@@ -40,11 +40,11 @@ def serve(
 
     check_extra("ztp serve", "serve")
     if dashboard_port is not None:
-        raise InputError(f"--dashboard-port must be left out, got {dashboard_port}; {ONE_PORT}")
+        raise InputError("--dashboard-port", "must be left out", dashboard_port, ONE_PORT)
     if os.environ.get(OLD_VARIABLE, "").strip():
-        raise InputError(f"{OLD_VARIABLE} must be unset: the page links to its own port; {ONE_PORT}")
+        raise InputError(OLD_VARIABLE, "must be unset: the page links to its own port", remedy=ONE_PORT)
     if not 0 <= workers <= MAX_WORKERS:
-        raise InputError(f"--workers must be in 0..{MAX_WORKERS}, got {workers}")
+        raise InputError("--workers", f"must be in 0..{MAX_WORKERS}", workers)
     token = read_token(token_file)
     check_host(host, token)
 

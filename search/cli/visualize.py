@@ -31,7 +31,7 @@ def visualize(
 
     if images and (data is not None or count is not None):
         flag = "--data" if data is not None else "--count"
-        raise InputError(f"{flag} is for a sheet without image files, got it beside {images[0]}; drop one")
+        raise InputError(flag, "is for a sheet without image files", f"it beside {images[0]}", "drop one")
     target = output or Path(f"{config.stem}-patches.png")
     canvas.check_path(target, endings=(".png",), flag="--output")
     read = read_config(config)

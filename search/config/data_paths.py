@@ -31,7 +31,7 @@ def form_of(path: Path) -> str:
         if path.name.lower().endswith(endings):
             return form
     known = ", ".join(f"{form} ({', '.join(endings[:2])})" for form, endings in FORMS.items())
-    raise InputError(f"data.path must be {FOLDER}, {known}, got the file {path}; check the path")
+    raise InputError("data.path", f"must be {FOLDER}, {known}", f"the file {path}", "check the path")
 
 
 def expand(path: str) -> list[Path]:
@@ -41,13 +41,11 @@ def expand(path: str) -> list[Path]:
     if os.path.exists(path):  # unlike pathlib's, without an error where a name is too long
         return paths
     if not BRACES.search(path):
-        raise InputError(f"data.path must be an existing folder or file, got {path!r}; check the path")
+        raise InputError("data.path", "must be an existing folder or file", repr(path), "check the path")
     missing = [each for each in paths if not os.path.isfile(each)]
     if missing:
-        raise InputError(
-            f"data.path must name existing files, got {path!r}, of which {len(missing)} of {len(paths)} are not there; "
-            f"first: {missing[0]}"
-        )
+        got = f"{path!r}, of which {len(missing)} of {len(paths)} are not there; first: {missing[0]}"
+        raise InputError("data.path", "must name existing files", got)
     return paths
 
 
@@ -66,17 +64,16 @@ def _choices(content: str, path: str) -> list[str]:
     found = RANGE.fullmatch(content)
     if found is None:
         if "," not in content:
-            raise InputError(
-                f"data.path must have {{FIRST..LAST}} or {{A,B}} in braces, got {{{content}}} in {path!r}; fix it"
-            )
+            rule = "must have {FIRST..LAST} or {A,B} in braces"
+            raise InputError("data.path", rule, f"{{{content}}} in {path!r}", "fix it")
         return content.split(",")
     first, last = int(found[1]), int(found[2])
     if first > last:
-        raise InputError(f"data.path must count upwards in braces, got {{{content}}} in {path!r}; swap the numbers")
+        raise InputError("data.path", "must count upwards in braces", f"{{{content}}} in {path!r}", "swap the numbers")
     _check_number(last - first + 1, path)
     return [f"{number:0{len(found[1])}}" for number in range(first, last + 1)]
 
 
 def _check_number(files: int, path: str) -> None:
     if files > MAX_FILES:
-        raise InputError(f"data.path must name at most {MAX_FILES} files, got more in {path!r}; check the numbers")
+        raise InputError("data.path", f"must name at most {MAX_FILES} files", f"more in {path!r}", "check the numbers")

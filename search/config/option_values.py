@@ -9,6 +9,7 @@ from typing import Any
 
 from pruning.errors import ScheduleError
 from pruning.methods import METHODS, Option
+from search.config.validation_messages import SpecRuleError
 
 MAX_COMBINATIONS = 256  # of one method's options: each is another method to a search
 
@@ -24,23 +25,24 @@ def check_values(given: Any, methods: Sequence[str]) -> dict[str, Values]:
         raise ValueError("must be a mapping from method to option to values, {tome: {drop: [block-end]}} say")
     for method in given:
         if method not in methods:
-            raise ValueError(f"must be for methods that are searched ({', '.join(methods)}), got {method!r}")
+            raise SpecRuleError("", f"must be for methods that are searched ({', '.join(methods)})", repr(method))
     return {method: _of_method(method, given[method]) for method in sorted(given)}
 
 
 def _of_method(method: str, given: Any) -> Values:
     if not isinstance(given, dict) or not all(isinstance(each, list | tuple) and each for each in given.values()):
-        raise ValueError(f"must list one or more values for each option of {method}, got {given!r}")
+        raise SpecRuleError("", f"must list one or more values for each option of {method}", repr(given))
     count = math.prod(map(len, given.values()))
     if count > MAX_COMBINATIONS:
-        raise ValueError(f"must leave at most {MAX_COMBINATIONS} combinations for {method}, got {count}; list fewer")
+        rule = f"must leave at most {MAX_COMBINATIONS} combinations for {method}"
+        raise SpecRuleError("", rule, count, "list fewer")
     try:
         values = _as_taken(method, given)
     except ScheduleError as error:
-        raise ValueError(f"must hold only what {method} takes: {error}") from None
+        raise SpecRuleError("", f"must hold only what {method} takes: {error}") from None
     for name, each in values.items():
         if len(set(each)) < len(each):
-            raise ValueError(f"must name each value once, got {list(each)} for {name} of {method}")
+            raise SpecRuleError("", "must name each value once", f"{list(each)} for {name} of {method}")
     return values
 
 

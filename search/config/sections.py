@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from pruning.methods import METHODS, REVISION
 from search.config.field_types import Blocks, Duration, Keep, Partition, Share, Votes
 from search.config.option_values import check_values
+from search.config.validation_messages import SpecRuleError
 
 DEMO = "demo"
 BUNDLED = "bundled"
@@ -68,11 +69,10 @@ class BackboneSpec(Section):
     def _bundled_only_for_demo(cls, weights: str, info: Any) -> str:
         name = info.data.get("name")
         if name == DEMO and weights != BUNDLED:
-            raise ValueError(f"must be {BUNDLED} for the backbone {DEMO}, got {weights!r}; remove the key")
+            raise SpecRuleError("", f"must be {BUNDLED} for the backbone {DEMO}", repr(weights), "remove the key")
         if name is not None and name != DEMO and weights == BUNDLED:
-            raise ValueError(
-                f"must be pretrained, random or a path, got {BUNDLED}; only the backbone {DEMO} is bundled"
-            )
+            remedy = f"only the backbone {DEMO} is bundled"
+            raise SpecRuleError("", "must be pretrained, random or a path", BUNDLED, remedy)
         return weights
 
     @field_validator("weights_key")
@@ -86,7 +86,8 @@ class BackboneSpec(Section):
     @classmethod
     def _demo_has_its_own(cls, size: int | None, info: Any) -> int | None:
         if size is not None and info.data.get("name") == DEMO:
-            raise ValueError(f"must be left out for the backbone {DEMO}, whose images are 28 pixels wide, got {size}")
+            rule = f"must be left out for the backbone {DEMO}, whose images are 28 pixels wide"
+            raise SpecRuleError("", rule, size)
         return size
 
 
@@ -136,19 +137,16 @@ class DataSpec(Section):
     def _one_origin(self) -> DataSpec:
         if (self.path is None) == (self.source is None):
             got = "neither" if self.path is None else "both"
-            raise ValueError(
-                f"must have either path (a folder with one sub-folder per class, say) or source: {DEMO}, got {got}"
-            )
+            rule = f"must have either path (a folder with one sub-folder per class, say) or source: {DEMO}"
+            raise SpecRuleError("", rule, got)
         return self
 
     @model_validator(mode="after")
     def _fits_demo(self) -> DataSpec:
         bundled = sum(DEMO_SPLIT.values())
         if self.source == DEMO and self.search_images + self.confirm_images > bundled:
-            raise ValueError(
-                f"must ask for at most {bundled} bundled images, got search_images {self.search_images} + "
-                f"confirm_images {self.confirm_images}; lower one"
-            )
+            got = f"search_images {self.search_images} + confirm_images {self.confirm_images}"
+            raise SpecRuleError("", f"must ask for at most {bundled} bundled images", got, "lower one")
         return self
 
 
@@ -264,10 +262,8 @@ class SpaceSpec(Section):
         for method in self.methods:
             least = METHODS[method].least_keep
             if self.keep[1] < least:
-                raise ValueError(
-                    f"must keep up to {least} or more for {method}, which merges tokens in pairs, got keep "
-                    f"{list(self.keep)}; raise its high end"
-                )
+                rule = f"must keep up to {least} or more for {method}, which merges tokens in pairs"
+                raise SpecRuleError("", rule, f"keep {list(self.keep)}", "raise its high end")
         return self
 
     @model_validator(mode="after")
@@ -275,10 +271,9 @@ class SpaceSpec(Section):
         count = self.max_stages if self.blocks is None else self.blocks[1] - self.blocks[0] + 1
         if self.max_stages > count:
             if "max_stages" in self.model_fields_set:
-                raise ValueError(
-                    f"must have at most one stage per block, got max_stages {self.max_stages} for the {count} blocks "
-                    f"of {list(self.blocks or ())}; lower max_stages or widen blocks"
-                )
+                got = f"max_stages {self.max_stages} for the {count} blocks of {list(self.blocks or ())}"
+                rule = "must have at most one stage per block"
+                raise SpecRuleError("", rule, got, "lower max_stages or widen blocks")
             object.__setattr__(self, "max_stages", count)  # the default; written out, it is read back
         return self
 

@@ -42,13 +42,14 @@ def block_range(space: SpaceSpec, depth: int) -> tuple[int, int]:
     Raises InputError if the space does not fit the backbone.
     """
     if depth < 2:
-        raise InputError(f"backbone must have at least 2 blocks to be pruned, got {depth}")
+        raise InputError("backbone", "must have at least 2 blocks to be pruned", depth)
     low, high = space.blocks or (0, depth - 2)
     if high > depth - 2:
-        raise InputError(
-            f"space.blocks must end at {depth - 2} or below for a backbone of {depth} blocks (dropping after the last "
-            f"block saves nothing), got {[low, high]}; lower it or leave it out"
+        rule = (
+            f"must end at {depth - 2} or below for a backbone of {depth} blocks (dropping after the last block "
+            "saves nothing)"
         )
+        raise InputError("space.blocks", rule, [low, high], "lower it or leave it out")
     return low, high
 
 
@@ -199,12 +200,13 @@ def to_params(schedule: Schedule, space: SpaceSpec, depth: int) -> dict[str, Any
     _check_ranges(schedule, values, box)
     params = {name: values[name] for name, d in box.items() if not d.single()}
     if to_schedule(params, space, depth) != _composed(schedule):
-        raise OutsideSpaceError(
-            f"{schedule}: must be one that the space can express: methods of {list(space.methods)}"
+        rule = (
+            f"must be one that the space can express: methods of {list(space.methods)}"
             f"{'' if space.is_mixed else ', one for all stages'}, without options beyond those listed, stages that "
             f"drop tokens, and defaults where a method does not look; {'with' if space.exact_savings else 'without'} "
             "exact savings"
         )
+        raise OutsideSpaceError("", rule, source=schedule)
     return params
 
 
@@ -245,14 +247,13 @@ def _check_ranges(schedule: Schedule, values: Mapping[str, Any], box: Mapping[st
         if isinstance(distribution, CategoricalDistribution):
             if values[name] not in distribution.choices:
                 listed = list(distribution.choices)
-                raise OutsideSpaceError(
-                    f"{schedule}: {name} must be one of {listed} of the space, got {values[name]!r}"
-                )
+                rule = f"must be one of {listed} of the space"
+                raise OutsideSpaceError(name, rule, repr(values[name]), source=schedule)
             continue
         assert isinstance(distribution, IntDistribution | FloatDistribution)
         low, high = distribution.low, distribution.high
         if not low <= values[name] <= high:
-            raise OutsideSpaceError(f"{schedule}: {name} must be in [{low}, {high}] of the space, got {values[name]}")
+            raise OutsideSpaceError(name, f"must be in [{low}, {high}] of the space", values[name], source=schedule)
 
 
 def smallest(space: SpaceSpec, depth: int, cost: Callable[[Schedule], float] | None = None) -> Schedule:
@@ -273,10 +274,8 @@ def smallest(space: SpaceSpec, depth: int, cost: Callable[[Schedule], float] | N
         except ScheduleError:
             continue
     if not priced:
-        raise InputError(
-            f"space.keep must leave a token after {slots(space, depth)} stages, got {list(space.keep)}; raise its low "
-            "end"
-        )
+        rule = f"must leave a token after {slots(space, depth)} stages"
+        raise InputError("space.keep", rule, list(space.keep), "raise its low end")
     return candidates[min(priced)[1]]
 
 

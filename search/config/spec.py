@@ -30,7 +30,7 @@ from search.config.sections import (
     Section,
     SpaceSpec,
 )
-from search.config.validation_messages import explain, near
+from search.config.validation_messages import SpecRuleError, explain, near
 from search.errors import InputError
 from search.extras import check_extra
 
@@ -91,10 +91,8 @@ class StudySpec(Section):
             for name, allowed in (("device", ("auto", "cpu")), ("dtype", ("auto", "float32"))):
                 value = getattr(self.runtime, name)
                 if value not in allowed:
-                    raise ValueError(
-                        f"runtime.{name} must be {' or '.join(allowed)} for objectives.throughput onnxruntime, got "
-                        f"{value!r}; leave it out"
-                    )
+                    rule = f"must be {' or '.join(allowed)} for objectives.throughput onnxruntime"
+                    raise SpecRuleError(f"runtime.{name}", rule, repr(value), "leave it out")
         return self
 
     def to_dict(self) -> dict[str, Any]:
@@ -122,21 +120,19 @@ def read_spec(path_or_builtin: str, overrides: Mapping[str, Any] | None = None) 
     elif path.suffix in (".yaml", ".yml") or path.exists():
         data = read_yaml(path)
     else:
-        raise InputError(
-            f"study must be a YAML file or a built-in study ({', '.join(builtins) or 'none'}), got "
-            f"{path_or_builtin!r}; {near(path_or_builtin, builtins)}check the name"
-        )
+        rule = f"must be a YAML file or a built-in study ({', '.join(builtins) or 'none'})"
+        raise InputError("study", rule, repr(path_or_builtin), f"{near(path_or_builtin, builtins)}check the name")
     return make_spec(_override(data, overrides or {}), path_or_builtin)
 
 
 def make_spec(data: Any, place: str) -> StudySpec:
     """Check plain data against the contract. Raises InputError with `place` leading the message."""
     if not isinstance(data, Mapping):
-        raise InputError(f"{place}: a study must be a mapping with name and backbone, got {data!r}")
+        raise InputError("", "a study must be a mapping with name and backbone", repr(data), source=place)
     try:
         return StudySpec.model_validate(dict(data))
     except ValidationError as error:
-        raise InputError(f"{place}: {explain(error, StudySpec)}") from None
+        raise explain(error, StudySpec).within(place) from None
 
 
 def read_stored_spec(data: Mapping[str, Any], place: str) -> StudySpec:
@@ -168,13 +164,11 @@ def check_files(spec: StudySpec) -> None:
         try:
             form_of(expand(spec.data.path)[0])
         except InputError as error:
-            raise InputError(f"{spec.name}: {error}") from None
+            raise error.within(spec.name) from None
     weights = spec.backbone.weights
     if weights not in WEIGHTS and not os.path.isfile(weights):
-        raise InputError(
-            f"{spec.name}: backbone.weights must be pretrained, random or an existing .safetensors or .pth file, "
-            f"got {weights!r}; check the path"
-        )
+        rule = "must be pretrained, random or an existing .safetensors or .pth file"
+        raise InputError("backbone.weights", rule, repr(weights), "check the path", source=spec.name)
 
 
 def check_packages(spec: StudySpec) -> None:

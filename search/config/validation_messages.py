@@ -1,4 +1,4 @@
-"""What is wrong with a study, in a sentence that names field, rule, value and remedy."""
+"""Pydantic's errors as InputErrors that name field, rule, value and remedy."""
 
 from __future__ import annotations
 
@@ -7,29 +7,36 @@ import difflib
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from search.errors import InputError
 
-def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """All that is wrong, a sentence each. A misspelt key explains a missing one, so it goes first."""
+
+class SpecRuleError(InputError, ValueError):
+    """A rule of several fields, raised by a validator: it says itself what it got. place: below the validated field."""
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> InputError:
+    """All that is wrong. A misspelt key explains a missing one, so it goes first."""
     details = sorted(error.errors(), key=lambda detail: detail["type"] not in _UNKNOWN)
-    return "; also: ".join(_sentence(detail, model) for detail in details)
+    return InputError.of([_to_error(detail, model) for detail in details])
 
 
-def _sentence(detail: ErrorDetails, model: type[BaseModel]) -> str:
+def _to_error(detail: ErrorDetails, model: type[BaseModel]) -> InputError:
     where = ".".join(str(part) for part in detail["loc"])
     section, key = _section(model, detail["loc"])
     if detail["type"] in _UNKNOWN:
         known = list(section.model_fields)
-        return f"{where} is not a known key, got {detail['input']!r}; {near(key, known)}known: {', '.join(known)}"
+        remedy = f"{near(key, known)}known: {', '.join(known)}"
+        return InputError(where, "is not a known key", repr(detail["input"]), remedy)
     if detail["type"] == "missing":
-        return f"{where} is required; {_REQUIRED.get(where, 'add it')}"
-    problem = _problem(detail, where)
-    if ", got " in problem:  # rules about several fields say themselves what they got
-        return f"{where} {problem}"
-    remedy = f"; {_REQUIRED[where]}" if detail["type"] == "model_type" and where in _REQUIRED else _remedy(section, key)
-    return f"{where} {problem}, got {detail['input']!r}{remedy}"
+        return InputError(where, "is required", remedy=_REQUIRED.get(where, "add it"))
+    cause = detail.get("ctx", {}).get("error")
+    if isinstance(cause, SpecRuleError):
+        return InputError(".".join(filter(None, (where, str(cause.place)))), cause.rule, cause.got, cause.remedy)
+    remedy = _REQUIRED[where] if detail["type"] == "model_type" and where in _REQUIRED else _remedy(section, key)
+    return InputError(where, _rule(detail, where), repr(detail["input"]), remedy)
 
 
-def _problem(detail: ErrorDetails, where: str) -> str:
+def _rule(detail: ErrorDetails, where: str) -> str:
     """The broken rule: of our own validators, else pydantic's in our words."""
     context = {key: f"{v:g}" if isinstance(v, float) else v for key, v in detail.get("ctx", {}).items()}
     if "error" in context:
@@ -82,7 +89,7 @@ def _remedy(section: type[BaseModel], key: str) -> str:
     if field is None or field.is_required() or isinstance(field.default, BaseModel):
         return ""
     default = list(field.default) if isinstance(field.default, tuple) else field.default
-    return f"; the default is {'null' if default is None else default}"
+    return f"the default is {'null' if default is None else default}"
 
 
 def near(name: str, known: list[str]) -> str:

@@ -31,7 +31,7 @@ def choose_device(wanted: str) -> torch.device:
         "cuda": torch.cuda.is_available() and int(number or 0) < torch.cuda.device_count(),
     }
     if not there.get(kind, False):
-        raise InputError(f"runtime.device must be a device of this machine, got {wanted!r}; use auto or cpu")
+        raise InputError("runtime.device", "must be a device of this machine", repr(wanted), "use auto or cpu")
     return torch.device(wanted)
 
 

@@ -96,7 +96,7 @@ def replay(path: Path, data_path: str | None = None, runtime: str = "torch") -> 
 def _is_onnxruntime(runtime: str) -> bool:
     """Raises InputError for a runtime that is not known or not installed."""
     if runtime not in RUNTIMES:
-        raise InputError(f"--runtime must be one of {', '.join(RUNTIMES)}, got {runtime!r}")
+        raise InputError("--runtime", f"must be one of {', '.join(RUNTIMES)}", repr(runtime))
     if runtime == ONNXRUNTIME:
         check_extra(f"--runtime {ONNXRUNTIME}", "onnx")
     return runtime == ONNXRUNTIME
@@ -113,11 +113,11 @@ def _recorded(config: Config, path: Path) -> tuple[float | None, int | None]:
     """Accuracy and FLOPs as the file has them; None for what a file written by hand leaves out. Raises InputError."""
     search = config.metrics.get("search") or {}
     if not isinstance(search, Mapping):
-        raise InputError(f"{path}: metrics.search must be a mapping, got {search!r}; export it again")
+        raise InputError("metrics.search", "must be a mapping", repr(search), "export it again", source=path)
     accuracy, flops = search.get("accuracy"), config.metrics.get("flops")
     for name, value in (("metrics.search.accuracy", accuracy), ("metrics.flops", flops)):
         if value is not None and type(value) not in (int, float):
-            raise InputError(f"{path}: {name} must be a number, got {value!r}; export it again")
+            raise InputError(name, "must be a number", repr(value), "export it again", source=path)
     return accuracy, flops
 
 

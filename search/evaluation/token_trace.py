@@ -136,10 +136,10 @@ def _read(path: Path, preprocess: Preprocessing) -> Pixels:
         with Image.open(path) as image:
             return preprocess(image)
     except FileNotFoundError:
-        raise InputError(f"{path}: no such image; check the path") from None
+        raise InputError(path, "no such image", remedy="check the path") from None
     except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{path}: must be an image that can be decoded: {reason}") from None
+        raise InputError(path, f"must be an image that can be decoded: {reason}") from None
 
 
 def anatomies(
@@ -150,7 +150,7 @@ def anatomies(
     place: of the configuration, for messages. Raises InputError, ScheduleError or WeightsError.
     """
     if not config.schedule.stages:
-        raise InputError(f"{place}: schedule must drop patches to show which survive, got the dense model")
+        raise InputError("schedule", "must drop patches to show which survive", "the dense model", source=place)
     spec = spec_of(config, place, data) if data is not None or not files else None
     backbone = load_backbone_of(config, str(place))
     model = _model(config, place, backbone)
@@ -158,7 +158,7 @@ def anatomies(
         return trace_tokens(model, read_images(files, backbone), [path.name for path in files], class_words(backbone))
     images = open_images(spec.data, spec.objectives, backbone)
     if not 1 <= count <= len(images.search_indices):
-        raise InputError(f"--count must be in 1..{len(images.search_indices)}, the images there are, got {count}")
+        raise InputError("--count", f"must be in 1..{len(images.search_indices)}, the images there are", count)
     chosen = replace(images, search_indices=images.search_indices[:count])
     names = [Path(images.source.name(int(index))).name for index in chosen.search_indices]
     return trace_tokens(model, chosen.search(), names, class_words(backbone))
@@ -167,6 +167,6 @@ def anatomies(
 def _model(config: Config, place: Path, backbone: Backbone) -> PrunedViT:
     dtype = config.runtime.get("dtype", "float32")
     if dtype not in DTYPES:
-        raise InputError(f"{place}: runtime.dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+        raise InputError("runtime.dtype", f"must be one of {', '.join(DTYPES)}", repr(dtype), source=place)
     device = choose_device(str(config.runtime.get("device", "auto")))
     return PrunedViT(backbone.model.to(device, DTYPES[dtype]), config.schedule).eval()

@@ -26,11 +26,11 @@ class Limits(Bounds):
         for name in ("max_gflops", "min_speedup"):
             value = getattr(self, name)
             if value is not None and not value > 0:
-                raise InputError(f"{_flag(name)} must be above 0, got {value}")
+                raise InputError(_flag(name), "must be above 0", value)
         accuracy = self.min_accuracy
         if accuracy is not None and not 0 <= accuracy <= 1:
-            remedy = f"; write {accuracy / 100:g}" if 1 < accuracy <= 100 else ""
-            raise InputError(f"--min-accuracy must be a fraction in [0, 1], got {accuracy:g}{remedy}")
+            remedy = f"write {accuracy / 100:g}" if 1 < accuracy <= 100 else ""
+            raise InputError("--min-accuracy", "must be a fraction in [0, 1]", f"{accuracy:g}", remedy)
 
     def given(self) -> dict[str, float]:
         return {name: value for name, value in asdict(self).items() if value is not None}
@@ -61,7 +61,7 @@ def choose(front: Front, asked: Limits, budget: Bounds = NO_BOUNDS) -> Evaluatio
     """
     limits = asked.tightened(budget)
     if not front.points:
-        raise InputError("the front must hold a point to export, got none: every schedule broke the budget's limits")
+        raise InputError("the front", "must hold a point to export", "none: every schedule broke the budget's limits")
     known = dict(enumerate(front_numbers(front.points)))
     fastest = None if asked.given() else fastest_worthwhile(known, limits)
     if fastest is not None:
@@ -70,15 +70,15 @@ def choose(front: Front, asked: Limits, budget: Bounds = NO_BOUNDS) -> Evaluatio
     if fitting:
         return front.points[max(fitting, key=lambda number: known[number].rank)]
     nearest = min(known, key=lambda number: max(limits.misses(known[number]).values()))
-    given = ", ".join(f"{_flag(name)} {value:g}" for name, value in limits.given().items())
-    missed = " and ".join(_flag(name) for name in limits.misses(known[nearest]))
+    given = ", ".join(f"{name} {value:g}" for name, value in limits.given().items())
+    missed = " and ".join(limits.misses(known[nearest]))
     if budget.min_speedup and "min_speedup" in budget.misses(known[nearest]):
         missed += f" (measured; budget.min_speedup {budget.min_speedup:g} was kept by predicted speed)"
-    found = formatting.point(front.points[nearest])
-    raise InputError(
-        f"no point of the front is within {given}; the nearest misses {missed}: {found}; "
+    remedy = (
+        f"the nearest misses {missed}: {formatting.point(front.points[nearest])}; "
         "loosen the limits, or launch a study whose budget has them"
     )
+    raise InputError("", f"no point of the front is within {given}", remedy=remedy)
 
 
 def _flag(name: str) -> str:

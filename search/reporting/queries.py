@@ -39,7 +39,8 @@ def the_front(reader: Reader, study: StudyRecord, version: int | None = None) ->
     found = reader.front(study.id, version)
     if found is None:
         done = reader.progress(study.id).done
-        raise NoFrontError(f"study {study.name} has no front yet, got {done} trials done; wait for the dense model's")
+        name = f"study {study.name}"
+        raise NoFrontError(name, "has no front yet", f"{done} trials done", "wait for the dense model's")
     return found
 
 
@@ -49,11 +50,11 @@ def the_point(reader: Reader, study: StudyRecord, limits: Limits, trial: int | N
         front = the_front(reader, study)
         return choose(front, limits, budget_limits(study, front))
     if limits.given():
-        raise InputError(f"--trial names one schedule, so limits are refused beside it, got --trial {trial}; drop one")
+        raise InputError("--trial", "names one schedule, so limits are refused beside it", trial, "drop one")
     found = reader.evaluation_of_trial(study.id, trial)
     if found is None or not found.search.complete:
         points = ", ".join(str(point.trial) for point in the_front(reader, study).points)
         why = f", which was stopped after {found.search.accuracy.images} images" if found else ""
-        rule = f"--trial must be an evaluated trial of {study.name}"
-        raise InputError(f"{rule}, got {trial}{why}; on the front: {points}")
+        rule = f"must be an evaluated trial of {study.name}"
+        raise InputError("--trial", rule, f"{trial}{why}", f"on the front: {points}")
     return found

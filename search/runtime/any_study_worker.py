@@ -74,7 +74,7 @@ def _lead(store: Store, record: StudyRecord, lead: Leadership) -> Served:
     except (SearchError, PruningError) as error:
         log.warning("study %s: %s", record.name, error)
         if record.state == "created":
-            store.advance(record.id, OPEN_STATES, "stopped", f"{type(error).__name__}: {error}"[:1000], lease)
+            store.stop_for(record.id, error, lease)
         return Served.REFUSED
     return Served.DONE
 

@@ -186,7 +186,8 @@ def _open(spec: StudySpec) -> tuple[ScheduleEvaluator, list[str]]:
     if spec.data.path is not None and not Path(spec.data.path).exists():
         notes.append(f"images: {spec.data.path} is not on this machine")
     if spec.data.path is None and backbone.family.image_shape != DemoImages.shape:
-        raise InputError(f"{spec.name}: data.source {spec.data.source} does not fit backbone {spec.backbone.name}")
+        rule = f"{spec.data.source} does not fit backbone {spec.backbone.name}"
+        raise InputError("data.source", rule, source=spec.name)
     if spec.objectives.throughput == "onnxruntime":
         notes.append("speed: taken in torch here; the study takes its own in ONNX Runtime")
     none = np.arange(0)

@@ -16,10 +16,9 @@ def check_budget(spec: StudySpec, bench: ScheduleEvaluator) -> None:
     limit = spec.budget.max_gflops
     least = bench.flops(smallest(spec.space, bench.backbone.family.depth, bench.flops)) / 1e9
     if limit is not None and least > limit:
-        raise InputError(
-            f"{spec.name}: budget.max_gflops must be at least {least:.4g}, the cost of the cheapest schedule of the "
-            f"space, got {limit}; raise it, or widen space.keep, space.blocks or space.max_stages"
-        )
+        rule = f"must be at least {least:.4g}, the cost of the cheapest schedule of the space"
+        remedy = "raise it, or widen space.keep, space.blocks or space.max_stages"
+        raise InputError("budget.max_gflops", rule, limit, remedy, source=spec.name)
 
 
 def check_speedup(spec: StudySpec, bench: ScheduleEvaluator) -> None:
@@ -43,11 +42,12 @@ def speedup_limit_error(spec: StudySpec, most: float, origin: str = "") -> Input
     """most: the speed-up that the fastest schedule of the space is predicted to reach. origin: the study that took the
     latency profile; "" if it was taken for this one."""
     profile = f"the latency profile of study {origin}" if origin else "a latency profile taken now"
-    return InputError(
-        f"{spec.name}: budget.min_speedup must be at most {most:.3g}, what the fastest schedule of the space is "
-        f"predicted to reach (by {profile}, which is right to a few percent: leave some room), got "
-        f"{spec.budget.min_speedup:g}; lower it, or widen space.keep, space.blocks or space.max_stages"
+    rule = (
+        f"must be at most {most:.3g}, what the fastest schedule of the space is predicted to reach (by "
+        f"{profile}, which is right to a few percent: leave some room)"
     )
+    remedy = "lower it, or widen space.keep, space.blocks or space.max_stages"
+    return InputError("budget.min_speedup", rule, f"{spec.budget.min_speedup:g}", remedy, source=spec.name)
 
 
 def check_methods(spec: StudySpec, bench: ScheduleEvaluator) -> None:

@@ -37,10 +37,8 @@ def check_ray(url: str) -> None:
     """Raise InputError if Ray is not installed, no cluster is found, or the storage is of one machine alone."""
     parsed = parse_url(url)
     if parsed.get_backend_name() == "sqlite":
-        raise InputError(
-            f"storage must be one that every node of a Ray cluster reaches, got {shown(parsed)}; "
-            "use postgresql:// or mysql://"
-        )
+        rule = "must be one that every node of a Ray cluster reaches"
+        raise InputError("storage", rule, shown(parsed), "use postgresql:// or mysql://")
     _connect()
 
 
@@ -113,8 +111,6 @@ def _connect() -> Any:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError) as error:
             reason = str(error).strip().partition("\n")[0]
-            raise InputError(
-                f"engine ray needs a cluster that runs, got {address}: {reason}; start one with `ray start --head`, or "
-                "set RAY_ADDRESS"
-            ) from None
+            remedy = "start one with `ray start --head`, or set RAY_ADDRESS"
+            raise InputError("engine ray", "needs a cluster that runs", f"{address}: {reason}", remedy) from None
     return ray

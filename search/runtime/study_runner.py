@@ -80,8 +80,10 @@ class StudyRunner:
             raise
         except BaseException as error:
             with suppress(LeadChangedError):
-                state, note = self._interrupted if isinstance(error, KeyboardInterrupt) else ("stopped", _reason(error))
-                self._store.advance(self._record.id, OPEN_STATES, state, note, lease)
+                if isinstance(error, KeyboardInterrupt):
+                    self._store.advance(self._record.id, OPEN_STATES, *self._interrupted, lease)
+                else:
+                    self._store.stop_for(self._record.id, error, lease)
             raise
 
     def _lead(self, lead: Leadership, lease: str | None) -> None:
@@ -260,7 +262,3 @@ def _provenance(bench: ScheduleEvaluator, facts: Calibration) -> dict[str, objec
         "disturbed": facts.disturbed or None,
         FACTS: facts.to_dict(),
     }
-
-
-def _reason(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"[:1000]

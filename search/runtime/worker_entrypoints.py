@@ -21,10 +21,8 @@ def open_worker(store: Store, record: StudyRecord, number: int, keeps_time: bool
     """A worker for a study that was launched: the facts found out then hold for it too."""
     facts = record.provenance.get(FACTS)
     if facts is None:
-        raise InputError(
-            f"study {record.name} must have begun before workers join it; launch it, or start ztp "
-            "worker without a name, which begins studies that wait"
-        )
+        remedy = "launch it, or start ztp worker without a name, which begins studies that wait"
+        raise InputError(f"study {record.name}", "must have begun before workers join it", remedy=remedy)
     spec = read_stored_spec(record.spec, f"study {record.name}")
     check_files(spec)
     known = Calibration.from_dict(facts)

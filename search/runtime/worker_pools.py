@@ -130,5 +130,5 @@ ENGINES: dict[str, Engine] = {"local": Engine(run_local, parse_url), "ray": Engi
 def check_engine(name: str, url: str) -> None:
     """Raise InputError if there is no such engine, or if it cannot run here."""
     if name not in ENGINES:
-        raise InputError(f"runtime.engine must be one of {', '.join(ENGINES)}, got {name!r}")
+        raise InputError("runtime.engine", f"must be one of {', '.join(ENGINES)}", repr(name))
     ENGINES[name].check(url)

@@ -59,5 +59,5 @@ def _seconds(name: str, default: float, least: float) -> float:
         value = math.nan
     if not least <= value < math.inf:
         rule = f"must be a number of seconds, at least {least:g}"
-        raise InputError(f"{name} {rule}, got {text!r}; the default is {default:g}")
+        raise InputError(name, rule, repr(text), f"the default is {default:g}")
     return value

@@ -21,7 +21,7 @@ def check_roots(roots: Sequence[Path]) -> tuple[Path, ...]:
     """The folders with every link resolved. Raises InputError for one that is not there."""
     for root in roots:
         if not root.is_dir():
-            raise InputError(f"--data-root must be an existing folder, got {str(root)!r}; check the path")
+            raise InputError("--data-root", "must be an existing folder", repr(str(root)), "check the path")
     return tuple(root.resolve() for root in roots)
 
 
@@ -33,10 +33,10 @@ def within_roots(spec: StudySpec, roots: Sequence[Path]) -> StudySpec:
     """
     data, backbone = spec.data, spec.backbone
     if data.path is not None:
-        path = _resolved(data.path, roots, f"{spec.name}: data.path")
+        path = _resolved(data.path, roots, "data.path", spec.name)
         data = data.model_copy(update={"path": path, "roots": tuple(map(str, roots))})
     if backbone.weights not in WEIGHTS:
-        weights = _resolved(backbone.weights, roots, f"{spec.name}: backbone.weights")
+        weights = _resolved(backbone.weights, roots, "backbone.weights", spec.name)
         backbone = backbone.model_copy(update={"weights": weights})
     return spec.model_copy(update={"data": data, "backbone": backbone})
 
@@ -49,14 +49,15 @@ def check_tables(spec: StudySpec) -> None:
         try:
             check_named(data.path, Columns(data.image_column, data.label_column), bounds)
         except InputError as error:
-            raise InputError(f"{spec.name}: {error}") from None
+            raise error.within(spec.name) from None
 
 
-def _resolved(path: str, roots: Sequence[Path], place: str) -> str:
+def _resolved(path: str, roots: Sequence[Path], place: str, study: str) -> str:
     candidates = [found for root in roots if (found := _below(path, root, roots)) is not None]
     if not candidates:
         below = ", ".join(map(str, roots)) or "none is configured"
-        raise InputError(f"{place} must lie below a data root of the server ({below}), got {path!r}; see --data-root")
+        rule = f"must lie below a data root of the server ({below})"
+        raise InputError(place, rule, repr(path), "see --data-root", source=study)
     return str(next((found for found in candidates if os.path.exists(found)), candidates[0]))
 
 

@@ -29,7 +29,7 @@ from search.storage.store import Store
 DESCRIPTION = """Zero-shot token-pruning studies: create one, follow it, take its best configuration.
 
 Every request but `GET /health` needs `Authorization: Bearer TOKEN` where the server has a token. Whatever goes wrong is
-answered as `{"error": {"place": ..., "message": ...}}`, in the words of the command line.
+answered as `{"error": {"place", "rule", "got", "remedy", "message"}}`, in the words of the command line.
 """
 
 
@@ -46,6 +46,7 @@ def make_app(store: Store, gate: Gate, roots: Sequence[Path] = (), root_path: st
     )
     app.state.store, app.state.gate, app.state.roots = store, gate, tuple(roots)
     app.state.reader, app.state.closing = events.StudyReader(store), asyncio.Event()
+    store.place = "on this server"  # who asks from elsewhere knows no database
     app.state.metrics = metrics = RequestMetrics(store)
     errors.install(app)
     app.add_exception_handler(RequestValidationError, _wrong_parameter)

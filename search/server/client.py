@@ -25,9 +25,7 @@ LOOK_EVERY_S = 1.0
 ONE_EACH = httpx.Limits(max_keepalive_connections=0)  # a connection a request: nothing is left open by a command
 AWAY_S = 60.0  # a server that is started anew answers again within this
 PAGE = 1000  # evaluations a request
-# what a worker notes with a study that it refused, and the command line ends with 2 for
-REFUSALS = ("InputError: ", "ScheduleError: ", "UnsupportedBackbone: ", "WeightsError: ", "ConfigError: ")
-
+ABOUT_STUDIES: dict[int, type[InputError]] = {404: UnknownStudyError, 409: SpecConflictError}
 
 Made = TypeVar("Made")
 
@@ -142,19 +140,17 @@ class Client:
             reason = "its answer has another form"
         except ValueError:
             reason = f"its answer is no JSON but {response.headers.get('content-type', 'of no type')}"
-        raise InputError(
-            f"--server {self.url}: must be a ztp serve of this release, got {response.url}: {reason}; check the "
-            "address, what stands before the server, and that both ends have the same zero-tprune-search"
-        )
+        rule = "must be a ztp serve of this release"
+        remedy = "check the address, what stands before the server, and that both ends have the same zero-tprune-search"
+        raise InputError(f"--server {self.url}", rule, f"{response.url}: {reason}", remedy)
 
     def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:
             return self._http.request(method, path, **options)
         except httpx.TransportError as error:
             reason = str(error) or type(error).__name__
-            raise ServerUnavailableError(
-                f"--server {self.url}: cannot be reached: {reason}; check that ztp serve runs there"
-            ) from None
+            rule, remedy = f"cannot be reached: {reason}", "check that ztp serve runs there"
+            raise ServerUnavailableError(f"--server {self.url}", rule, remedy=remedy) from None
 
 
 def check_server(url: str) -> str:
@@ -165,20 +161,11 @@ def check_server(url: str) -> str:
     except ValueError:
         fits = False
     if "@" in url:
-        raise InputError(f"--server must hold no user and no password, got an address with @; set {VARIABLE} instead")
+        remedy = f"set {VARIABLE} instead"
+        raise InputError("--server", "must hold no user and no password", "an address with @", remedy)
     if not fits:
-        raise InputError(f"--server must be an address such as http://127.0.0.1:8000, got {url!r}; check it")
+        raise InputError("--server", "must be an address such as http://127.0.0.1:8000", repr(url), "check it")
     return url.rstrip("/")
-
-
-def refusal(progress: Progress) -> SearchError | None:
-    """What ended a study without a result, as the same launch would have raised it here."""
-    if progress.state not in HELD_STATES:
-        return None
-    for kind in REFUSALS:
-        if progress.note.startswith(kind):
-            return InputError(progress.note.removeprefix(kind))
-    return None
 
 
 def _to_evaluations(answer: Document) -> list[Evaluation]:
@@ -198,9 +185,11 @@ def _refused(response: httpx.Response) -> SearchError:
     error = _error(response)
     message = error["message"]
     if response.status_code in (401, 403):
-        return InputError(f"--server: {message}; set {VARIABLE} to the server's token")
-    if response.status_code == 404 and error.get("place") == "name":
-        return UnknownStudyError(message)
-    if response.status_code == 409:
-        return SpecConflictError(message, error.get("differences") or ())
-    return InputError(message) if response.status_code < 500 else SearchError(message)
+        return InputError("--server", message, remedy=f"set {VARIABLE} to the server's token")
+    if response.status_code >= 500:
+        return SearchError(message)
+    if "rule" not in error:  # another program's
+        return InputError("", message)
+    if error.get("place") == "name" and response.status_code in ABOUT_STUDIES:  # whose rules name the study
+        return ABOUT_STUDIES[response.status_code].from_dict({**error, "place": ""})
+    return InputError.from_dict(error)

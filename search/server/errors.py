@@ -1,11 +1,11 @@
-"""One shape for everything that goes wrong: {"error": {"place": ..., "message": ...}}."""
+"""One shape for everything that goes wrong: {"error": {"place", "rule", "got", "remedy", "message"}}."""
 
 from __future__ import annotations
 
 import json
 import logging
-import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -20,19 +20,18 @@ from search.errors import InputError, SearchError, SpecConflictError, UnknownStu
 from search.server.examples import CONFLICT, ERRORS
 
 LOG = logging.getLogger(__name__)
-# the field, flag or line that a message starts with, after the document's own name
-PLACE = re.compile(
-    r"^(?:\S+?: )?(?P<place>--[a-z-]+|[a-z_]+(?:\.[a-z_]+)+|(?:name|backbone|data|budget|space) )(?=[ :]|must|is)"
-)
-
-FLAG = re.compile(r"--(trial|max-gflops|min-speedup|min-accuracy)(?![a-z-])")  # what is a parameter of the API here
 
 
 class ErrorDetail(BaseModel):
-    """place: the field or parameter that is wrong, where there is one. message: place, rule, value, remedy."""
+    """place: the field or parameter that is wrong, where there is one. message: all fields in a sentence."""
 
     place: str | None = None
     message: str
+    source: str | None = Field(default=None, description="the study or file that holds the field")
+    rule: str | None = Field(default=None, description="what it must be")
+    got: str | None = Field(default=None, description="what it is")
+    remedy: str | None = Field(default=None, description="what to do")
+    also: list[dict[str, Any]] | None = Field(default=None, description="what else is wrong, in the same fields")
     differences: list[str] | None = Field(
         default=None, description="only for 409: what differs from the study of this name"
     )
@@ -43,27 +42,23 @@ class ErrorBody(BaseModel):
 
 
 class ServiceError(Exception):
-    """An answer that is not this project's error: a code and a message of its own."""
+    """A user's error with a status of its own. place: the parameter that it is about, where its rule names another."""
 
-    def __init__(self, status: int, message: str, place: str | None = None) -> None:
-        super().__init__(message)
-        self.status, self.place = status, place
+    def __init__(self, status: int, error: InputError, place: str = "") -> None:
+        super().__init__(str(error))
+        self.status, self.error, self.place = status, error, place
 
 
-def error_response(
-    status: int, message: str, place: str | None = None, headers: Mapping[str, str] | None = None, **more: Any
-) -> Response:
+def error_response(status: int, message: str, headers: Mapping[str, str] | None = None, **fields: Any) -> Response:
     """ASCII: a message may quote half a surrogate pair, which UTF-8 cannot hold."""
-    detail = {"place": place, "message": message, **more}
-    body = json.dumps({"error": {key: value for key, value in detail.items() if value is not None}})
+    body = json.dumps({"error": {**fields, "message": message}})
     challenge = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
     return Response(body + "\n", status, {**challenge, **(headers or {})}, "application/json")
 
 
-def place_of(message: str) -> str | None:
-    """The field or flag that a message is about: `study: budget.trials must be ...` is about budget.trials."""
-    found = PLACE.match(message)
-    return found["place"].strip().removeprefix("--").replace("-", "_") if found else None
+def input_error_response(status: int, error: InputError, place: str = "") -> Response:
+    """The error's fields, and its text. place: the parameter that it is about, where its rule names another."""
+    return error_response(status, str(error), **(error.to_dict() | ({"place": place} if place else {})))
 
 
 def documented(*codes: int) -> dict[int | str, dict[str, Any]]:
@@ -106,21 +101,21 @@ def install(app: Starlette) -> None:
 
 def _conflict(request: Request, error: Exception) -> Response:
     assert isinstance(error, SpecConflictError)
-    return error_response(409, _here(request, error), "name", differences=list(error.differences) or None)
+    return input_error_response(409, error, "name")
 
 
 def _unknown(request: Request, error: Exception) -> Response:
-    return error_response(404, _here(request, error), "name")
-
-
-def _here(request: Request, error: Exception) -> str:
-    """Who asks from elsewhere knows the server, not its database."""
-    return str(error).replace(f" at {request.app.state.store.shown_url}", " on this server")
+    assert isinstance(error, UnknownStudyError)
+    return input_error_response(404, error, "name")
 
 
 def _invalid(request: Request, error: Exception) -> Response:
-    said = FLAG.sub(lambda flag: flag[1].replace("-", "_"), str(error))
-    return error_response(422, said, place_of(str(error)))
+    """A flag of the command line is a parameter here."""
+    assert isinstance(error, InputError | PruningError)
+    known = InputError.of([error])
+    if (flag := str(known.place)).startswith("--"):
+        known = replace(known, place=flag.removeprefix("--").replace("-", "_"))
+    return input_error_response(422, known)
 
 
 def _unavailable(request: Request, error: Exception) -> Response:
@@ -130,16 +125,16 @@ def _unavailable(request: Request, error: Exception) -> Response:
 
 def _own(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServiceError)
-    return error_response(error.status, str(error), error.place)
+    return input_error_response(error.status, error.error, error.place)
 
 
 def parameter_error(detail: Mapping[str, Any]) -> Response:
     """A wrong parameter, as FastAPI describes it, in this project's words."""
     place = str(detail["loc"][-1])
     if detail["type"] == "missing":
-        return error_response(422, f"{place} is required{HINTS.get(place, '')}", place)
+        return input_error_response(422, InputError(place, f"is required{HINTS.get(place, '')}"))
     rule = detail["msg"].replace("Input should be", "must be").replace("Input should", "must")
-    return error_response(422, f"{place} {rule}, got {detail['input']!r}", place)
+    return input_error_response(422, InputError(place, rule, repr(detail["input"])))
 
 
 def _http(request: Request, error: Exception) -> Response:

@@ -5,7 +5,9 @@ No null stands in an example: FastAPI leaves it out of the document, and the exa
 
 from __future__ import annotations
 
-from pydantic.config import JsonDict
+from pydantic.config import JsonDict, JsonValue
+
+from search.errors import InputError, SearchError, SpecConflictError, UnknownStudyError
 
 SCHEDULE: JsonDict = {
     "method": "zero-tprune",
@@ -118,26 +120,31 @@ HEALTHY: JsonDict = {"status": "ok", "database": "reachable", "version": "0.1.0"
 FAILING: JsonDict = {"status": "failing", "database": "unreachable", "version": "0.1.0"}
 
 
-def _error(message: str, place: str | None = None) -> JsonDict:
-    return {"error": {"message": message} if place is None else {"place": place, "message": message}}
+def _error(error: SearchError, **fields: JsonValue) -> JsonDict:
+    known = error.to_dict() if isinstance(error, InputError) else {}
+    return {"error": {**known, **fields, "message": str(error)}}
 
 
 ERRORS: dict[int, JsonDict] = {
-    400: _error("study:1:16: must be valid YAML: expected ',' or ']', but got '<stream end>'"),
-    401: _error("a token is required: send Authorization: Bearer TOKEN"),
-    403: _error("a page of another origin must not change anything here"),
-    404: _error("study must be one on this server, got 'deit-smal-3g'; did you mean deit-small-3g?", "name"),
-    409: _error("deit-small-3g: must not be at work, got running; stop it, then delete it"),
-    413: _error("body must be at most 65536 bytes; a study needs some hundreds", "body"),
-    415: _error("Content-Type must be one of application/json, application/yaml, got 'text/plain'", "Content-Type"),
-    422: _error("query parameter must be left out, for there are none here, got 'limit'", "limit"),
-    503: _error("storage postgresql+psycopg://ztp@database/ztp: connection refused"),
+    400: _error(InputError("", "study:1:16: must be valid YAML: expected ',' or ']', but got '<stream end>'")),
+    401: _error(SearchError("a token is required: send Authorization: Bearer TOKEN")),
+    403: _error(SearchError("a page of another origin must not change anything here")),
+    404: _error(
+        UnknownStudyError("", "study must be one on this server", "'deit-smal-3g'", "did you mean deit-small-3g?"),
+        place="name",
+    ),
+    409: _error(InputError("", "must not be at work", "running", "stop it, then delete it", source="deit-small-3g")),
+    413: _error(InputError("body", "must be at most 65536 bytes", remedy="a study needs some hundreds")),
+    415: _error(InputError("Content-Type", "must be one of application/json, application/yaml", "'text/plain'")),
+    422: _error(InputError("query parameter", "must be left out, for there are none here", "'limit'"), place="limit"),
+    503: _error(SearchError("storage postgresql+psycopg://ztp@database/ztp: connection refused")),
 }
-CONFLICT: JsonDict = {
-    "error": {
-        "place": "name",
-        "message": "study deit-small-3g on this server exists with another spec (budget.trials: 200 -> 300); restore "
-        "the spec to continue it, or choose another name",
-        "differences": ["budget.trials: 200 -> 300"],
-    }
-}
+CONFLICT = _error(
+    SpecConflictError(
+        "",
+        "study deit-small-3g on this server exists with another spec (budget.trials: 200 -> 300)",
+        remedy="restore the spec to continue it, or choose another name",
+        differences=["budget.trials: 200 -> 300"],
+    ),
+    place="name",
+)

@@ -71,7 +71,7 @@ def _front(store: Store, study: StudyRecord, version: int | None) -> Front:
     try:
         return the_front(store, study, version)
     except InputError as error:
-        raise ServiceError(404, str(error), "version" if version is not None else "front") from None
+        raise ServiceError(404, error, "version" if version is not None else "front") from None
 
 
 @router.get("/evaluations", response_model=EvaluationListModel, responses=DENIED | documented(404, 422, 503))
@@ -95,7 +95,7 @@ def show_evaluation(
     """What one trial's schedule measured; trial 0 is the dense model, as a rule."""
     found = store.evaluation_of_trial(study.id, trial)
     if found is None:
-        raise ServiceError(404, f"{study.name}: trial must be an evaluated one, got {trial}", "trial")
+        raise ServiceError(404, InputError("trial", "must be an evaluated one", trial, source=study.name))
     return evaluation_document(found)
 
 
@@ -120,5 +120,5 @@ def export(
     try:
         point = the_point(store, study, Limits(max_gflops, min_speedup, min_accuracy), trial)
     except NoFrontError as error:
-        raise ServiceError(404, str(error), "front") from None
+        raise ServiceError(404, error, "front") from None
     return yaml_file(f"{study.name}-best.yaml", to_config(study, point).to_yaml())

@@ -8,11 +8,13 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from search.errors import InputError
 from search.server.access.auth import LOGIN, Gate, Verdict
 from search.server.access.login import relative
 from search.server.errors import ServiceError, error_response
 
 MAX_BODY = 64 * 1024  # bytes; a study has some hundreds
+TOO_LARGE = InputError("body", f"must be at most {MAX_BODY} bytes", remedy="a study needs some hundreds")
 CODES = {
     Verdict.UNAUTHENTICATED: 401,
     Verdict.WRONG_TOKEN: 401,
@@ -73,7 +75,7 @@ def _bounded(receive: Receive) -> Receive:
         message = await receive()
         seen += len(message.get("body", b""))
         if seen > MAX_BODY:
-            raise ServiceError(413, f"body must be at most {MAX_BODY} bytes; a study needs some hundreds", "body")
+            raise ServiceError(413, TOO_LARGE)
         return message
 
     return counted

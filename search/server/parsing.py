@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from pruning.errors import ConfigError
 from pruning.yaml_io import parse_yaml
 from search.config.spec import StudySpec, check_files, make_spec
+from search.errors import InputError
 from search.server.allowed_roots import check_tables, within_roots
 from search.server.errors import ServiceError
 
@@ -30,14 +31,14 @@ def parse_study(body: bytes, content_type: str, roots: Sequence[Path]) -> StudyS
 def _parse(body: bytes, media_type: str) -> Any:
     if media_type not in (*YAML_TYPES, JSON_TYPE):
         taken = ", ".join((JSON_TYPE, *YAML_TYPES))
-        raise ServiceError(415, f"Content-Type must be one of {taken}, got {media_type!r}", "Content-Type")
+        raise ServiceError(415, InputError("Content-Type", f"must be one of {taken}", repr(media_type)))
     try:
         text = body.decode("utf-8")
         return parse_json(text) if media_type == JSON_TYPE else parse_yaml(text, BODY)
     except UnicodeDecodeError:
-        raise ServiceError(400, f"{BODY}: must be UTF-8 text") from None
+        raise ServiceError(400, InputError("", "must be UTF-8 text", source=BODY)) from None
     except ConfigError as error:
-        raise ServiceError(400, str(error)) from None
+        raise ServiceError(400, InputError.of([error])) from None
 
 
 def parse_json(text: str) -> Any:

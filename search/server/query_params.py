@@ -6,6 +6,7 @@ import difflib
 
 from fastapi import Request
 
+from search.errors import InputError
 from search.server.errors import ServiceError
 
 
@@ -18,5 +19,5 @@ def check_parameters(request: Request) -> None:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             rule = f"one of {', '.join(known)}" if known else "left out, for there are none here"
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise ServiceError(422, f"query parameter must be {rule}, got {name!r}{hint}", name)
+            remedy = f"did you mean {near[0]}?" if near else ""
+            raise ServiceError(422, InputError("query parameter", f"must be {rule}", repr(name), remedy), name)

@@ -60,10 +60,8 @@ def serve(store: Store, settings: Settings) -> None:
     from search.server.app import make_app
 
     if not re.fullmatch(r"(/[\w.~-]+)*", settings.root_path, re.ASCII):
-        raise InputError(
-            f"--root-path must be the path before the server's own, such as /ztp, got {settings.root_path!r}; "
-            "begin it with a slash and end it without one"
-        )
+        rule = "must be the path before the server's own, such as /ztp"
+        raise InputError("--root-path", rule, repr(settings.root_path), "begin it with a slash and end it without one")
     roots = check_roots(settings.data_roots)
     with _listen(settings.host, settings.port) as listening:
         app = make_app(store, Gate(settings.token), roots, settings.root_path)
@@ -110,10 +108,9 @@ def _listen(host: str, port: int) -> Iterator[socket.socket]:
         listening = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         reason = error.strerror or error
-        raise InputError(
-            f"--host {host} --port {port}: must be an address of this machine and a free port: {reason}; "
-            "choose another port, or 0 for any free one"
-        ) from None
+        rule = f"must be an address of this machine and a free port: {reason}"
+        remedy = "choose another port, or 0 for any free one"
+        raise InputError(f"--host {host} --port {port}", rule, remedy=remedy) from None
     with listening:
         yield listening
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from search.config.spec import StudySpec
-from search.errors import UnknownStudyError
+from search.errors import InputError, UnknownStudyError
 from search.reporting.queries import with_progress
 from search.server.errors import ANOTHER_SPEC, ServiceError, documented
 from search.server.models import StudyListModel, StudyModel
@@ -50,7 +50,7 @@ def get_study(
 ) -> StudyRecord:
     """The study of the path. Raises UnknownStudyError; a text with a NUL in it would be an error of the database."""
     if "\x00" in name:
-        raise UnknownStudyError(f"study must be a known name, got {name!r}")
+        raise UnknownStudyError("", "study must be a known name", repr(name))
     return store.study(name)
 
 
@@ -142,7 +142,8 @@ def stop_study(study: Study, store: Reading) -> Document:
 def _move(store: Store, study: StudyRecord, sources: tuple[str, ...], state: str, note: str) -> Document:
     """Change the state, or find it changed already. Raises ServiceError if it cannot be."""
     if not store.advance(study.id, sources, state, note) and (now := store.state(study.id)) != state:
-        raise ServiceError(409, f"{study.name}: state must be {' or '.join(sources)} to become {state}, got {now}")
+        rule = f"must be {' or '.join(sources)} to become {state}"
+        raise ServiceError(409, InputError("state", rule, now, source=study.name))
     record = store.study(study.name)
     return study_document(record, store.progress(record.id))
 
@@ -155,7 +156,8 @@ def delete_study(
 ) -> None:
     """Remove a study with its trials, evaluations and fronts, for good. It must not be running."""
     if confirm != study.name:
-        raise ServiceError(422, f"confirm must be the study's name {study.name}, got {confirm!r}", "confirm")
+        raise InputError("confirm", f"must be the study's name {study.name}", repr(confirm))
     if study.state in ("running", "confirming") or store.slots(study.id, "reserved"):
-        raise ServiceError(409, f"{study.name}: must not be at work, got {study.state}; stop it, then delete it")
+        error = InputError("", "must not be at work", study.state, "stop it, then delete it", source=study.name)
+        raise ServiceError(409, error)
     store.delete_study(study.name)

@@ -42,7 +42,7 @@ def backup(url: str, path: Path, force: bool = False) -> Backup:
     _check_target(parsed, path, force)
     kind = parsed.get_backend_name()
     if kind not in ("sqlite", "postgresql"):
-        raise InputError(f"storage {shown(parsed)}: backup knows sqlite and postgresql, got {kind}; use its own tool")
+        raise InputError(f"storage {shown(parsed)}", "backup knows sqlite and postgresql", kind, "use its own tool")
     _check_store(parsed)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     os.close(descriptor)
@@ -59,21 +59,21 @@ def backup(url: str, path: Path, force: bool = False) -> Backup:
 
 def _check_target(url: URL, path: Path, force: bool) -> None:
     if not path.parent.is_dir():
-        raise InputError(f"backup {path}: folder {path.parent} must exist; create it first")
+        raise InputError(f"backup {path}", f"folder {path.parent} must exist", remedy="create it first")
     if path.is_dir():
-        raise InputError(f"backup {path}: must be a file, got a folder; add a file name")
+        raise InputError(f"backup {path}", "must be a file", "a folder", "add a file name")
     if url.get_backend_name() == "sqlite" and path.resolve() == Path(url.database or "").resolve():
-        raise InputError(f"backup {path}: must be another file than the store itself; choose another name")
+        raise InputError(f"backup {path}", "must be another file than the store itself", remedy="choose another name")
     if path.exists() and not force:
-        raise InputError(f"backup {path}: file exists; choose another name, or use --force to overwrite it")
+        raise InputError(f"backup {path}", "file exists", remedy="choose another name, or use --force to overwrite it")
     if not os.access(path.parent, os.W_OK):
-        raise InputError(f"backup {path}: folder {path.parent} must be writable; choose another")
+        raise InputError(f"backup {path}", f"folder {path.parent} must be writable", remedy="choose another")
 
 
 def _check_store(url: URL) -> None:
     """Raises InputError if there is no store to copy."""
     if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
-        raise InputError(f"no studies at {shown(url)}; name another --storage")
+        raise InputError("", f"no studies at {shown(url)}", remedy="name another --storage")
     engine = open_engine(url)
     try:
         with explained(url):
@@ -81,7 +81,7 @@ def _check_store(url: URL) -> None:
     finally:
         engine.dispose()
     if found is None:
-        raise InputError(f"no studies at {shown(url)}; name another --storage")
+        raise InputError("", f"no studies at {shown(url)}", remedy="name another --storage")
 
 
 def _copy_sqlite(url: URL, copy: Path) -> str:
@@ -102,10 +102,8 @@ def _dump_postgresql(url: URL, copy: Path) -> str:
     """By pg_dump, which reads one snapshot. The password goes by the environment: others can read arguments."""
     tool = shutil.which("pg_dump")
     if tool is None:
-        raise InputError(
-            f"backup of {shown(url)}: pg_dump must be on PATH, got none; install the server's client tools "
-            "(Debian: postgresql-client), or run it where the server is"
-        )
+        remedy = "install the server's client tools (Debian: postgresql-client), or run it where the server is"
+        raise InputError(f"backup of {shown(url)}", "pg_dump must be on PATH", "none", remedy)
     command = [tool, "--format=custom", "--no-owner", "--no-privileges", "--file", str(copy)]
     _run([*command, "--dbname", _plain(url)], url)
     listing = _run([shutil.which("pg_restore") or "pg_restore", "--list", str(copy)], url)
@@ -126,7 +124,7 @@ def _run(command: list[str], url: URL) -> str:
     try:
         ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     except FileNotFoundError:
-        raise InputError(f"backup of {shown(url)}: {command[0]} must be on PATH beside pg_dump") from None
+        raise InputError(f"backup of {shown(url)}", f"{command[0]} must be on PATH beside pg_dump") from None
     except subprocess.CalledProcessError as error:
         words = error.stderr.strip().partition("\n")[0]
         raise SearchError(f"backup of {shown(url)}: {words}; nothing was written") from None

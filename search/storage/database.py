@@ -81,9 +81,8 @@ def parse_url(url: str) -> URL:
     except (ArgumentError, ValueError):
         scheme = url.partition("://")[0] if "://" in url else ""
         shown = f"{scheme}://..." if scheme else repr(url) if "@" not in url else "a text without ://"
-        raise InputError(
-            f"storage must be an SQLAlchemy URL such as sqlite:///ztp.db, got {shown}; check the URL"
-        ) from None
+        rule = "must be an SQLAlchemy URL such as sqlite:///ztp.db"
+        raise InputError("storage", rule, shown, "check the URL") from None
     if parsed.get_backend_name() != "sqlite":
         parsed = with_password(parsed)
     if parsed.drivername in DRIVERS:
@@ -96,18 +95,17 @@ def parse_url(url: str) -> URL:
 def _check_sqlite_url(url: URL) -> None:
     name = url.database
     if not name or name == ":memory:" or name.startswith("file:"):
-        raise InputError(
-            f"storage must be a file that several processes can share, got {shown(url)}; use sqlite:///ztp.db"
-        )
+        rule = "must be a file that several processes can share"
+        raise InputError("storage", rule, shown(url), "use sqlite:///ztp.db")
     path = Path(name)
     try:
         if not path.parent.is_dir():
-            raise InputError(f"storage {shown(url)}: folder {path.parent} must exist; create it first")
+            raise InputError(f"storage {shown(url)}", f"folder {path.parent} must exist", remedy="create it first")
         if path.is_dir():
-            raise InputError(f"storage {shown(url)}: must be a file, got a folder; add a file name")
+            raise InputError(f"storage {shown(url)}", "must be a file", "a folder", "add a file name")
         holds_something = path.exists() and path.stat().st_size > 0
     except OSError as error:
-        raise InputError(f"storage {shown(url)}: cannot be read: {error.strerror}") from None
+        raise InputError(f"storage {shown(url)}", f"cannot be read: {error.strerror}") from None
     if holds_something:
         _refuse_foreign(_tables_of_file(url, path), url)
 
@@ -124,19 +122,17 @@ def _tables_of_file(url: URL, path: Path) -> set[str]:
             return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     except sqlite3.Error as error:
         if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_NOTADB:
-            raise InputError(
-                f"storage {shown(url)}: file is not a whole SQLite database; choose another file"
-            ) from None
-        raise InputError(f"storage {shown(url)}: cannot be opened: {error}; check that it is whole") from None
+            rule = "file is not a whole SQLite database"
+            raise InputError(f"storage {shown(url)}", rule, remedy="choose another file") from None
+        rule = f"cannot be opened: {error}"
+        raise InputError(f"storage {shown(url)}", rule, remedy="check that it is whole") from None
 
 
 def _refuse_foreign(tables: set[str], url: URL) -> None:
     if tables and VERSION_TABLE not in tables and not tables & OPTUNA_TABLES:
         strange = sorted(name for name in tables if not name.startswith(PREFIX))
-        raise InputError(
-            f"storage {shown(url)}: must be empty or hold studies, got other tables ({', '.join(strange[:3])}); "
-            "choose another database"
-        )
+        got = f"other tables ({', '.join(strange[:3])})"
+        raise InputError(f"storage {shown(url)}", "must be empty or hold studies", got, "choose another database")
 
 
 def exists(url: URL) -> bool:
@@ -162,13 +158,12 @@ def open_engine(url: URL) -> Engine:
     try:
         engine = create_engine(url, **engine_options(url, begin=None))
     except NoSuchModuleError:
-        raise InputError(
-            f"storage {shown(url)}: must be sqlite, postgresql or mysql, got {url.drivername}; check the URL"
-        ) from None
+        rule = "must be sqlite, postgresql or mysql"
+        raise InputError(f"storage {shown(url)}", rule, url.drivername, "check the URL") from None
     except ImportError as error:
         extra = EXTRAS.get(error.name or "", "")
         remedy = f"pip install 'zero-tprune-search[{extra}]'" if extra else f"install {error.name}"
-        raise InputError(f"storage {shown(url)}: driver {error.name} is not installed; {remedy}") from None
+        raise InputError(f"storage {shown(url)}", f"driver {error.name} is not installed", remedy=remedy) from None
     if engine.dialect.name == "sqlite":
         event.listen(engine, "begin", _begin)
     try_idle(engine)
@@ -223,9 +218,8 @@ def explained(url: URL) -> Iterator[None]:
     try:
         yield
     except SQLAlchemyError as error:
-        raise InputError(
-            f"storage {shown(url)}: cannot be opened: {_reason(error)}; check that it exists and may be written"
-        ) from None
+        rule = f"cannot be opened: {_reason(error)}"
+        raise InputError(f"storage {shown(url)}", rule, remedy="check that it exists and may be written") from None
 
 
 def schema_version(engine: Engine) -> str | None:
@@ -240,10 +234,9 @@ def schema_version(engine: Engine) -> str | None:
             return None
         version: str | None = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))
     if version is not None and version > HEAD:
-        raise InputError(
-            f"storage {shown(engine.url)}: schema version must be at most {HEAD}, got {version} (written by a newer "
-            "release); upgrade zero-tprune-search"
-        )
+        rule = f"schema version must be at most {HEAD}"
+        got = f"{version} (written by a newer release)"
+        raise InputError(f"storage {shown(engine.url)}", rule, got, "upgrade zero-tprune-search")
     return version
 
 

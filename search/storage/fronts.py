@@ -144,7 +144,7 @@ def read_front(connection: Connection, study_id: int, version: int | None) -> Fr
     query = select(FRONT).where(FRONT.c.study_id == study_id, FRONT.c.version == wanted)
     row = connection.execute(query).one_or_none()
     if row is None:
-        raise InputError(f"front version must be in 1..{latest}, got {wanted}")
+        raise InputError("front version", f"must be in 1..{latest}", wanted)
     return Front(
         version=row.version,
         trials=row.trials,

@@ -13,11 +13,14 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from search.errors import LeadChangedError, SearchError
+from pruning.errors import PruningError
+from search.errors import InputError, LeadChangedError, SearchError
 from search.storage import evaluations, fronts, leases, studies
 from search.storage.database import reading, writing
 from search.storage.tables import LEADER
-from search.types import STUDY_STATES, Measurement
+from search.types import OPEN_STATES, STUDY_STATES, Measurement
+
+MAX_NOTE = 1000  # characters
 
 
 class LeaderStore:
@@ -75,6 +78,14 @@ class LeaderStore:
         with writing(self._engine) as connection:
             _check(connection, study_id, lease)
             return studies.set_state(connection, study_id, state, note, sources)
+
+    def stop_for(self, study_id: int, error: BaseException, lease: str | None = None) -> None:
+        """Stop the study, if it is open, with the error as its note; a user's error is kept with its fields, too."""
+        note = f"{type(error).__name__}: {error}"[:MAX_NOTE]
+        known = InputError.of([error]) if isinstance(error, InputError | PruningError) else None
+        with writing(self._engine) as connection:
+            _check(connection, study_id, lease)
+            studies.set_state(connection, study_id, "stopped", note, OPEN_STATES, known)
 
     def set_provenance(self, study_id: int, provenance: Mapping[str, Any], lease: str | None = None) -> None:
         """Merge plain data into what is known of the study's origin."""

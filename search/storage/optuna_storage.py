@@ -110,7 +110,7 @@ def _open(url: URL, **options: Any) -> TrialStorage:
         return storage
     storage.remove_session()
     storage.engine.dispose()
-    raise InputError(f"storage {shown(url)}: {problem}")
+    raise InputError(f"storage {shown(url)}", problem)
 
 
 def _problem(storage: RDBStorage) -> str | None:

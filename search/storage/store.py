@@ -39,6 +39,7 @@ class Store(LeaderStore, Queue):
 
     def __init__(self, url: URL, engine: Engine) -> None:
         self._url = url
+        self.place = f"at {shown(url)}"  # where studies are, as errors tell it
         self._engine = engine
         self._optuna: RDBStorage | None = None
         self._lock = Lock()
@@ -48,7 +49,7 @@ class Store(LeaderStore, Queue):
         """Connect, and create or migrate the tables; not `create`: only if there are any, for commands that only read.
         Raises InputError: see `search.storage.database`."""
         parsed = parse_url(url)
-        missing = InputError(f"no studies at {shown(parsed)}; launch one first, or name another --storage")
+        missing = InputError("", f"no studies at {shown(parsed)}", remedy="launch one first, or name another --storage")
         if not create and not exists(parsed):
             raise missing
         store = cls(parsed, open_engine(parsed))
@@ -118,14 +119,12 @@ class Store(LeaderStore, Queue):
             record = self._find_or_add(spec)
         except IntegrityError:  # another process was faster
             record = self._find_or_add(spec)
-        stored = read_stored_spec(record.spec, f"study {spec.name} at {shown(self._url)}")
+        stored = read_stored_spec(record.spec, f"study {spec.name} {self.place}")
         changed = differences(stored, spec)
         if changed:
-            raise SpecConflictError(
-                f"study {spec.name} at {shown(self._url)} exists with another spec ({'; '.join(changed)}); "
-                "restore the spec to continue it, or choose another name",
-                changed,
-            )
+            rule = f"study {spec.name} {self.place} exists with another spec ({'; '.join(changed)})"
+            remedy = "restore the spec to continue it, or choose another name"
+            raise SpecConflictError("", rule, remedy=remedy, differences=changed)
         from search.storage import optuna_storage  # loads Optuna
 
         optuna_storage.create_optuna_study(storage, spec.name)
@@ -133,12 +132,12 @@ class Store(LeaderStore, Queue):
 
     def _find_or_add(self, spec: StudySpec) -> StudyRecord:
         with writing(self._engine) as connection:
-            return studies.find_or_add(connection, spec, shown(self._url))
+            return studies.find_or_add(connection, spec, self.place)
 
     def study(self, name: str) -> StudyRecord:
         """Look a study up by name. Raises UnknownStudyError listing near or known names."""
         with reading(self._engine) as connection:
-            return studies.get(connection, name, shown(self._url))
+            return studies.get(connection, name, self.place)
 
     def studies(self) -> list[StudyRecord]:
         """All studies, oldest first."""

@@ -9,27 +9,25 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, insert, select, text, update
 
 from search.config.spec import StudySpec
-from search.errors import SpecConflictError, StudyDeletedError, UnknownStudyError
+from search.errors import InputError, SpecConflictError, StudyDeletedError, UnknownStudyError
 from search.storage import leases
 from search.storage.compatibility import newer_writer, warn_of_newer_writer
 from search.storage.evaluations import utc_now
 from search.storage.tables import ATTEMPT, EVALUATION, FRONT, FRONT_POINT, LEADER, SLOT, STUDY
-from search.types import STUDY_STATES, StudyRecord
+from search.types import ERROR, STUDY_STATES, StudyRecord
 
 
 def find_or_add(connection: Connection, spec: StudySpec, place: str) -> StudyRecord:
     """The study of this name, made if there is none. Raises SpecConflictError if Optuna has one that is not ours.
 
-    place: the database, as error messages name it.
+    place: "at URL", the database as error messages name it.
     """
     row = _find(connection, spec.name)
     if row is None:
         taken = text("SELECT study_id FROM studies WHERE study_name = :name")
         if connection.execute(taken, {"name": spec.name}).first() is not None:
-            raise SpecConflictError(
-                f"study {spec.name}: an Optuna study of this name exists at {place} that was not launched by ztp; "
-                "choose another name"
-            )
+            rule = f"study {spec.name}: an Optuna study of this name exists {place} that was not launched by ztp"
+            raise SpecConflictError("", rule, remedy="choose another name")
         values = {"state": "created", "note": "", "provenance": {}, "seconds": 0.0}
         values |= {"name": spec.name, "spec": spec.to_dict(), "created_at": utc_now()}
         connection.execute(insert(STUDY).values(values))
@@ -46,7 +44,7 @@ def get(connection: Connection, name: str, place: str) -> StudyRecord:
     known = list(connection.scalars(select(STUDY.c.name).order_by(STUDY.c.id)))
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known[-10:]) or 'none; launch one first'}"
-    raise UnknownStudyError(f"study must be one at {place}, got {name!r}; {hint}")
+    raise UnknownStudyError("", f"study must be one {place}", repr(name), hint)
 
 
 def find_all(connection: Connection) -> list[StudyRecord]:
@@ -54,12 +52,22 @@ def find_all(connection: Connection) -> list[StudyRecord]:
     return [_to_study(row) for row in connection.execute(select(STUDY).order_by(STUDY.c.id))]
 
 
-def set_state(connection: Connection, study_id: int, state: str, note: str, sources: Collection[str]) -> bool:
-    """Change the state if it is one of `sources`; whether it was."""
+def set_state(
+    connection: Connection,
+    study_id: int,
+    state: str,
+    note: str,
+    sources: Collection[str],
+    error: InputError | None = None,
+) -> bool:
+    """Change the state if it is one of `sources`; whether it was. error: why, kept in the provenance until the next."""
     if state not in STUDY_STATES:
         raise ValueError(f"state must be one of {', '.join(STUDY_STATES)}, got {state!r}")
     known = (STUDY.c.id == study_id) & STUDY.c.state.in_(sources)
-    return connection.execute(update(STUDY).where(known).values(state=state, note=note)).rowcount > 0
+    changed = connection.execute(update(STUDY).where(known).values(state=state, note=note)).rowcount > 0
+    if changed:
+        merge_provenance(connection, study_id, {ERROR: error.to_dict()} if error else {})
+    return changed
 
 
 def get_of_id(connection: Connection, study_id: int) -> StudyRecord:
@@ -79,8 +87,8 @@ def remove(connection: Connection, study_id: int) -> None:
 
 def merge_provenance(connection: Connection, study_id: int, provenance: Mapping[str, Any]) -> None:
     query = select(STUDY.c.provenance).where(STUDY.c.id == study_id).with_for_update()
-    merged = {**(connection.scalar(query) or {}), **provenance}
-    connection.execute(update(STUDY).where(STUDY.c.id == study_id).values(provenance=merged))
+    known = {key: value for key, value in (connection.scalar(query) or {}).items() if key != ERROR}
+    connection.execute(update(STUDY).where(STUDY.c.id == study_id).values(provenance={**known, **provenance}))
 
 
 def add_seconds(connection: Connection, study_id: int, seconds: float) -> None:

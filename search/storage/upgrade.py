@@ -78,7 +78,6 @@ def _refuse_newer(storage: RDBStorage, url: URL, wrote: str) -> None:
     found = storage.get_current_version()
     newer = int(wrote.partition(".")[0]) > int(optuna.__version__.partition(".")[0])
     if newer or found not in storage.get_all_versions():
-        raise InputError(
-            f"storage {shown(url)}: Optuna's schema version must be at most {storage.get_head_version()}, got {found} "
-            f"(written by optuna {wrote}); pip install --upgrade optuna"
-        )
+        rule = f"Optuna's schema version must be at most {storage.get_head_version()}"
+        got = f"{found} (written by optuna {wrote})"
+        raise InputError(f"storage {shown(url)}", rule, got, "pip install --upgrade optuna")

@@ -21,7 +21,7 @@ def with_password(url: URL) -> URL:
             url = url.set(password=Path(file).read_text(encoding="utf-8").strip())
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not text"
-            raise InputError(f"{PASSWORD_FILE} must name a file with the password, got {file}: {reason}") from None
+            raise InputError(PASSWORD_FILE, "must name a file with the password", f"{file}: {reason}") from None
     logs.hide(password_of(url))
     return url
 

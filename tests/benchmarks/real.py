@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def run(arguments: argparse.Namespace) -> None:
     spec = make_study(arguments)
     if not all(0 < percent < 100 for percent in arguments.levels):
-        raise InputError(f"--levels must be percent in (0, 100), got {arguments.levels}")
+        raise InputError("--levels", "must be percent in (0, 100)", arguments.levels)
     fronts = read_fronts(arguments.front)
     backbone = load_backbone(spec.backbone.name, spec.backbone.weights)
     images = choose_images(spec, backbone, arguments.images, arguments.exclude)
@@ -134,7 +134,8 @@ def make_study(arguments: argparse.Namespace) -> StudySpec:
     """The backbone, images and number format as a study has them. Raises InputError."""
     demo = arguments.backbone == DEMO
     if not demo and (arguments.weights is None or arguments.data is None):
-        raise InputError(f"--weights and --data are needed for {arguments.backbone}, got no file or folder; give both")
+        rule = f"--weights and --data are needed for {arguments.backbone}"
+        raise InputError("", rule, "no file or folder", "give both")
     weights = {} if arguments.weights is None else {"weights": arguments.weights}
     data = {"source": DEMO} if arguments.data is None else {"path": arguments.data}
     return make_spec(
@@ -157,7 +158,7 @@ def choose_images(spec: StudySpec, backbone: Backbone, wanted: int | None, exclu
         left = np.delete(left, named)
     count = len(left) if wanted is None else wanted
     if not 2 <= count <= len(left):  # two: one has no standard error
-        raise InputError(f"--images must be in 2..{len(left)}, the images there are, got {count}")
+        raise InputError("--images", f"must be in 2..{len(left)}, the images there are", count)
     drawn = np.sort(np.random.default_rng(spec.data.seed).permutation(left)[:count])
     return replace(images, search_indices=drawn)
 
@@ -173,13 +174,12 @@ def _named(exclude: Path, names: Sequence[str], folder: Path) -> list[int]:
     try:
         lines = exclude.read_text(encoding="utf-8").splitlines()
     except OSError as error:
-        raise InputError(f"--exclude {exclude}: cannot be read: {error.strerror}; check the path") from None
+        raise InputError(f"--exclude {exclude}", f"cannot be read: {error.strerror}", remedy="check the path") from None
     found: list[int] = []
     for number, line in enumerate(lines, start=1):
         if line.strip() and line.strip() not in places:
-            raise InputError(
-                f"--exclude {exclude}:{number}: must name an image of {folder}, got {line.strip()!r}; mend or remove it"
-            )
+            place = f"--exclude {exclude}:{number}"
+            raise InputError(place, f"must name an image of {folder}", repr(line.strip()), "mend or remove it")
         found += places.get(line.strip(), [])
     return found
 

@@ -65,7 +65,9 @@ def read_fronts(paths: Sequence[Path]) -> list[Front]:
     names = [front.name for front in found]
     doubled = [name for name in names if names.count(name) > 1]
     if doubled:
-        raise InputError(f"--front must name each file once, and none like another, got {doubled[0]} twice; rename one")
+        raise InputError(
+            "--front", "must name each file once, and none like another", f"{doubled[0]} twice", "rename one"
+        )
     return found
 
 
@@ -73,7 +75,7 @@ def _read(path: Path) -> Iterator[Front]:
     document = _parse(path)
     for part in document if isinstance(document, list) else [document]:
         if not isinstance(part, Mapping) or not ("points" in part or "schedule" in part):
-            raise InputError(f"{path}: must be what ztp front --json printed, or an exported configuration")
+            raise InputError(path, "must be what ztp front --json printed, or an exported configuration")
         name = f"{path.stem}, {part.get('study')}" if isinstance(document, list) else path.stem
         points = part["points"] if "points" in part else [_of_config(part)]
         yield Front(name, tuple(_point(each, f"{path}: points[{i}]") for i, each in enumerate(points)))
@@ -101,7 +103,7 @@ def _point(data: Any, place: str) -> Point:
         fidelity = (confirm or data).get("fidelity") or {}
         schedule = data["schedule"]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{place}: must have schedule and accuracy, got {error!r}; print it again") from None
+        raise InputError(place, "must have schedule and accuracy", repr(error), "print it again") from None
     # exact savings are given to all rows alike
     return Point(
         replace(Schedule.from_dict(schedule, place), exact_savings=True),

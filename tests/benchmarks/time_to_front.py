@@ -158,7 +158,7 @@ def run_or_recall(job: Job, folder: Path | None) -> Run:
         kept = Run.from_dict(json.loads(file.read_text()))
         if kept.job == job:
             return kept
-        raise InputError(f"{file} must hold the run {job}, got {kept.job}; remove it, or name another folder")
+        raise InputError(file, f"must hold the run {job}", kept.job, "remove it, or name another folder")
     finished = run(job)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(file, json.dumps(asdict(finished)))
@@ -187,7 +187,7 @@ def plan(arguments: argparse.Namespace) -> list[Job]:
 def base(arguments: argparse.Namespace) -> dict[str, Any]:
     """What the options change in the demo study. Raises InputError for a backbone without images."""
     if (arguments.backbone is None) != (arguments.data is None):
-        raise InputError("--backbone and --data belong together: a backbone of your own needs images of your own")
+        raise InputError("", "--backbone and --data belong together: a backbone of your own needs images of your own")
     if arguments.backbone is None:
         return {}
     weights = arguments.weights or "pretrained"

@@ -77,7 +77,7 @@ def test_another_file_is_not_shown(ztp: Ztp, text: str) -> None:
     Path("saved.json").write_text(text)
     ran = ztp("compare", "--from", "saved.json")
     assert (ran.code, ran.out) == (2, "")
-    assert "saved.json: must be" in ran.err
+    assert "saved.json must be" in ran.err
 
 
 def test_visualize_draws_the_configurations_own_images(ztp: Ztp) -> None:

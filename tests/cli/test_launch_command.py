@@ -200,7 +200,7 @@ def test_evaluate_passes_the_other_images(ztp: Ztp, monkeypatch: pytest.MonkeyPa
     import search.evaluation.reproduce
 
     def refuse(path: Path, data: str | None, runtime: str) -> None:
-        raise InputError(f"got {path}, {data} and {runtime}")
+        raise InputError("", f"got {path}, {data} and {runtime}")
 
     monkeypatch.setattr(search.evaluation.reproduce, "replay", refuse)
     assert ztp("evaluate", "best.yaml", "--data", "pets").err == "ztp: got best.yaml, pets and torch\n"

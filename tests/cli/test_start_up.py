@@ -79,7 +79,7 @@ def test_the_module_runs_as_workers_are_started() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "code"), [(InputError("a rule"), 2), (PruningError("a rule"), 2), (SearchError("a rule"), 1)]
+    ("error", "code"), [(InputError("", "a rule"), 2), (PruningError("a rule"), 2), (SearchError("a rule"), 1)]
 )
 def test_exit_codes(ztp: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, error: Exception, code: int) -> None:
     def fail(storage: str, server: str | None) -> Store:

@@ -77,11 +77,11 @@ def test_of_equally_accurate_points_the_faster(front: Front, make_evaluation: Ca
 @pytest.mark.parametrize(
     ("limits", "missed", "nearest"),
     [
-        ({"min_speedup": 3.0}, "--min-speedup", 7),
-        ({"max_gflops": 0.1}, "--max-gflops", 7),
-        ({"min_accuracy": 0.95}, "--min-accuracy", 0),
+        ({"min_speedup": 3.0}, "min_speedup", 7),
+        ({"max_gflops": 0.1}, "max_gflops", 7),
+        ({"min_accuracy": 0.95}, "min_accuracy", 0),
         # 1.59x misses 1.8 by 12%, its 86.1% keep 0.86; 2.01x keeps 1.8, its 79.9% miss 0.86 by 7%
-        ({"min_speedup": 1.8, "min_accuracy": 0.86}, "--min-accuracy", 7),
+        ({"min_speedup": 1.8, "min_accuracy": 0.86}, "min_accuracy", 7),
     ],
 )
 def test_no_point_fits_names_the_nearest(front: Front, limits: dict[str, float], missed: str, nearest: int) -> None:
@@ -193,7 +193,7 @@ def test_next_commands_repeat_the_storage_but_no_password(
 
 def test_where_measured_speed_misses_the_budget_it_says_that_predicted_speed_kept_it(front: Front) -> None:
     point = replace(front, points=(front.points[2],))  # predicted at 1.31x, measured at 1.28x
-    with pytest.raises(InputError, match=r"misses --min-speedup \(measured; budget\.min_speedup 1\.3 was kept by pred"):
+    with pytest.raises(InputError, match=r"misses min_speedup \(measured; budget\.min_speedup 1\.3 was kept by pred"):
         choose(point, Limits(), Limits(min_speedup=1.3))
-    with pytest.raises(InputError, match=r"misses --min-speedup: 89\.10"):  # what was asked for now is no budget's
+    with pytest.raises(InputError, match=r"misses min_speedup: 89\.10"):  # what was asked for now is no budget's
         choose(point, Limits(min_speedup=1.3))

@@ -181,7 +181,7 @@ class TestRefused:
         from search.evaluation.data.splits import Images
 
         def corrupt(self: Images) -> None:
-            raise InputError("data.path: image x cannot be decoded")
+            raise InputError("data.path", "image x cannot be decoded")
 
         monkeypatch.setattr(Images, "confirm", corrupt)
         with pytest.raises(InputError, match="image x cannot be decoded"):

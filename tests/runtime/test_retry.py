@@ -55,7 +55,7 @@ def test_repeats_until_it_answers_and_says_so(error: Exception, caplog: pytest.L
     "error",
     [
         SearchError("unknown study"),
-        InputError("no such URL"),
+        InputError("", "no such URL"),
         ValueError("a mistake"),
         IntegrityError("INSERT", None, Exception("twice")),
         wrapped(ProgrammingError("SELECT", None, Exception("no such table"))),

@@ -93,6 +93,7 @@ def test_errors_name_the_code_that_they_stand_under(service: Any) -> None:
         shown = TypeAdapter(errors.ErrorBody).validate_python(examples.ERRORS[code]).error
         told = errors.ErrorBody.model_validate(answer.json()).error
         assert (told.place, told.message[:30]) == (shown.place, shown.message[:30])
+        assert told.model_fields_set == shown.model_fields_set
 
 
 def test_the_study_that_is_shown_can_be_created() -> None:

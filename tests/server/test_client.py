@@ -7,7 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,10 @@ import pytest
 
 from search.config.spec import make_spec
 from search.errors import InputError, SpecConflictError, UnknownStudyError
-from search.server.client import Client, ServerUnavailableError, check_server, refusal
+from search.server.client import Client, ServerUnavailableError, check_server
 from search.server.serialization import evaluation_document, to_evaluation
 from search.storage.store import Store
-from search.types import MAX_ERRORS, Evaluation, Progress
+from search.types import ERROR, MAX_ERRORS, Evaluation, Progress
 from tests.serving import TOKEN, Service, start_service
 
 
@@ -136,6 +138,25 @@ def test_a_launch_over_a_server_ends_with_the_front(
     assert (other.code, "budget.trials: 8 -> 9" in other.err) == (2, True)
 
 
+def test_a_launch_ends_with_the_error_that_stopped_its_study(
+    served: Service, ztp: Callable[..., Any], there: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = InputError("budget.trials", "must be fewer", source="refused")
+
+    def refuse() -> None:
+        while "refused" not in [study.name for study in there.studies()]:
+            time.sleep(0.1)
+        there.stop_for(there.study("refused").id, error)
+
+    monkeypatch.setenv("ZTP_TOKEN", TOKEN)
+    Path("refused.yaml").write_text("name: refused\nbackbone: {name: demo}\n")
+    with ThreadPoolExecutor(1) as pool:
+        refused = pool.submit(refuse)
+        ran = ztp("launch", "refused.yaml", "--server", served.address)
+        refused.result()
+    assert (ran.code, ran.err.splitlines()[-1]) == (2, f"ztp: {error}")
+
+
 def test_a_launch_over_a_server_logs_nothing_but_json(served: Service, tmp_path: Path) -> None:
     (tmp_path / "shirts.yaml").write_text("name: shirts\nbackbone: {name: demo}\nbudget: {trials: 8}\n")
     ran = subprocess.run(
@@ -167,17 +188,20 @@ def test_what_is_held_is_resumed_by_a_launch(client: Client, there: Store) -> No
 
 def test_following_tells_every_change_and_ends(client: Client, there: Store) -> None:
     study = client.launch(make_spec({"name": "followed", "backbone": {"name": "demo"}}, "test"))
+    error = InputError("budget.trials", "must be fewer", source="followed")
     seen: list[str] = []
 
     def observe(progress: Progress) -> None:
         seen.append(progress.state)
-        there.set_state(study.id, "running" if len(seen) == 1 else "stopped", "InputError: followed: too much")
+        if len(seen) == 1:
+            there.set_state(study.id, "running")
+        else:
+            there.stop_for(study.id, error)
 
-    last = client.follow(study.id, observe)
+    client.follow(study.id, observe)
     assert seen == ["created", "running", "stopped"]
-    error = refusal(last)
-    assert isinstance(error, InputError)
-    assert str(error) == "followed: too much"
+    kept = InputError.from_dict(client.study("followed").provenance[ERROR])
+    assert str(kept) == str(error) == "followed: budget.trials must be fewer"
 
 
 def test_refusals_are_errors_of_this_project(client: Client, served: Service, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,7 +209,7 @@ def test_refusals_are_errors_of_this_project(client: Client, served: Service, mo
         client.study("shirt")
     with pytest.raises(SpecConflictError) as conflict:
         client.launch(make_spec({"name": "shirts", "backbone": {"name": "demo"}, "budget": {"trials": 200}}, "test"))
-    assert conflict.value.differences == ("budget.trials: 8 -> 200",)
+    assert conflict.value.differences == ["budget.trials: 8 -> 200"]
     far = {"name": "far", "backbone": {"name": "vit_tiny_patch16_224"}, "data": {"path": "/etc"}}
     with pytest.raises(InputError, match="data root of the server"):
         client.launch(make_spec(far, "test"))

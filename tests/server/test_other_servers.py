@@ -64,7 +64,7 @@ def refused(ztp: Callable[..., Any], other: Other) -> str:
     """The one line that a command says."""
     ran = ztp("status", "shirts", "--server", other.address)
     assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1), ran.err
-    assert ran.err.startswith(f"ztp: --server {other.address}: must be a ztp serve of this release, got ")
+    assert ran.err.startswith(f"ztp: --server {other.address} must be a ztp serve of this release, got ")
     assert "check the address" in ran.err
     return str(ran.err)
 

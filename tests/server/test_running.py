@@ -98,6 +98,7 @@ def test_what_cannot_run_is_stopped_with_the_reason(start: Any, url: str, tiny: 
     service.api("POST", "/studies", content=impossible, headers=YAML)
     study = wait_for(lambda: (s := service.api("GET", "/studies/tiny").json())["state"] == "stopped" and s)
     assert study["progress"]["note"].startswith("InputError: tiny: budget.max_gflops must be at least")
+    assert study["provenance"]["error"]["place"] == "budget.max_gflops"
 
 
 @pytest.mark.slow

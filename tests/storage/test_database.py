@@ -36,7 +36,7 @@ def path(tmp_path: Path) -> Path:
         ("me:secret@host", "must be an SQLAlchemy URL .* got a text without ://"),
         (
             "mongodb://me:secret@host/db",
-            r"mongodb://me:\*\*\*@host/db: must be sqlite, postgresql or mysql, got mongodb",
+            r"mongodb://me:\*\*\*@host/db must be sqlite, postgresql or mysql, got mongodb",
         ),
         ("postgres://host/db", "must be sqlite, postgresql or mysql, got postgres; "),
         ("mysql+mysqldb://me:secret@host/db", r"me:\*\*\*@host/db: driver MySQLdb is not installed; install MySQLdb"),

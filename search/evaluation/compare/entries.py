@@ -63,7 +63,7 @@ class Levels:
 
     def __post_init__(self) -> None:
         if self.keeps and self.gflops:
-            raise InputError("--keep and --gflops are two ways to say the same, got both; drop one")
+            raise InputError("", "--keep and --gflops are two ways to say the same", "both", "drop one")
         _check("--keep", self.keeps, "in (0, 1)", lambda value: 0 < value < 1)
         _check("--gflops", self.gflops, "above 0", lambda value: value > 0)
         _check("--blocks", self.blocks or (), "from 0 (the first block)", lambda value: value >= 0)
@@ -72,9 +72,9 @@ class Levels:
 def _check(flag: str, values: Sequence[float], rule: str, holds: Callable[[float], bool]) -> None:
     wrong = [value for value in values if not holds(value)]
     if wrong:
-        raise InputError(f"{flag} must hold numbers {rule}, got {wrong[0]}")
+        raise InputError(flag, f"must hold numbers {rule}", wrong[0])
     if len(set(values)) < len(values):
-        raise InputError(f"{flag} must name each value once, got {','.join(map(str, values))}")
+        raise InputError(flag, "must name each value once", ",".join(map(str, values)))
 
 
 def read_contenders(methods: str | None, options: Iterable[str], stages: int | None) -> list[Contender]:
@@ -100,13 +100,13 @@ def _names(methods: str) -> dict[str, str]:
         name, equals, method = (part.strip() for part in text.partition("="))
         method = method if equals else name
         if not re.fullmatch(r"[\w+-]+", name):
-            raise InputError(f"--methods must be names separated by commas, got {text!r} in {methods!r}")
+            raise InputError("--methods", "must be names separated by commas", f"{text!r} in {methods!r}")
         if method not in METHODS:
             near = difflib.get_close_matches(method, METHODS, n=1)
             hint = f"did you mean {near[0]}? " if near else ""
-            raise InputError(f"--methods must name methods, got {method!r}; {hint}known: {', '.join(METHODS)}")
+            raise InputError("--methods", "must name methods", repr(method), f"{hint}known: {', '.join(METHODS)}")
         if name in named:
-            raise InputError(f"--methods must name each row once, got {name} twice; write OTHER-NAME={method}")
+            raise InputError("--methods", "must name each row once", f"{name} twice", f"write OTHER-NAME={method}")
         named[name] = method
     return named
 
@@ -114,10 +114,11 @@ def _names(methods: str) -> dict[str, str]:
 def _option(text: str, given: Mapping[str, Any]) -> tuple[str, str, Any]:
     match = re.fullmatch(r"([\w+-]+)\.(\w+)=(.+)", text)
     if match is None:
-        raise InputError(f"--options must be NAME.OPTION=VALUE, got {text!r}; for example zero-tprune.split=alternate")
+        rule = "must be NAME.OPTION=VALUE"
+        raise InputError("--options", rule, repr(text), "for example zero-tprune.split=alternate")
     name, key, value = match.groups()
     if name not in given:
-        raise InputError(f"--options must begin with a name of --methods, got {name!r}; those: {', '.join(given)}")
+        raise InputError("--options", "must begin with a name of --methods", repr(name), f"those: {', '.join(given)}")
     return name, key, parse_yaml(f"[{value}]", f"--options {text}")
 
 
@@ -131,19 +132,19 @@ def _contender(name: str, method: str, given: Mapping[str, list[Any]], stages: i
         place = f"--options {name}.{key}"
         if key in STAGE_OPTIONS and key not in row.options:
             if key not in row.stage_fields:
-                raise InputError(f"{place} must be a field that {method} reads, which it does not; drop it")
+                raise InputError(place, f"must be a field that {method} reads, which it does not", remedy="drop it")
             if len(values) not in (1, stages):
-                raise InputError(f"{place} must be one value, or one for each of {stages} blocks, got {len(values)}")
+                raise InputError(place, f"must be one value, or one for each of {stages} blocks", len(values))
             fields[key] = tuple(values)
         elif len(values) != 1:
-            raise InputError(f"{place} must be one value, got {len(values)}")
+            raise InputError(place, "must be one value", len(values))
         else:
             options[key] = values[0]
     found = Contender(name, method, options, fields)
     try:
         found.schedule(range(stages), 0.5)
     except ScheduleError as error:
-        raise InputError(f"--options for {name}: {error}") from None
+        raise InputError(f"--options for {name}", str(error)) from None
     return found
 
 
@@ -154,15 +155,13 @@ def _preset(
     place, presets = f"--options {name}.{PRESET}", method_row(method).presets
     if len(values) != 1 or str(values[0]) not in presets:
         known = f"one of {', '.join(presets)}" if presets else f"left out for {method}, which has none"
-        raise InputError(f"{place} must be {known}, got {','.join(map(str, values))}")
+        raise InputError(place, f"must be {known}", ",".join(map(str, values)))
     found = {key: value if isinstance(value, tuple) else (value,) for key, value in presets[str(values[0])].items()}
     left = {key: each for key, each in found.items() if key not in own}
     for key, each in left.items():
         if len(each) not in (1, stages):
-            raise InputError(
-                f"{place}={values[0]} has {key} {','.join(map(str, each))}, one for each of its {len(each)} stages, "
-                f"got {stages} blocks; give {name}.{key} as well"
-            )
+            rule = f"has {key} {','.join(map(str, each))}, one for each of its {len(each)} stages"
+            raise InputError(f"{place}={values[0]}", rule, f"{stages} blocks", f"give {name}.{key} as well")
     return left
 
 

@@ -91,14 +91,11 @@ def _measured(spec: StudySpec) -> StudySpec:
 def check_config(path: Path, config: Config, backbone: Backbone) -> None:
     """Raise InputError or WeightsError unless the configuration is of this backbone; of a sketch, whatever weights."""
     if config.backbone["name"] != backbone.name:
-        raise InputError(
-            f"{path}: backbone.name must be that of the comparison, {backbone.name}, got {config.backbone['name']}"
-        )
+        rule = f"must be that of the comparison, {backbone.name}"
+        raise InputError("backbone.name", rule, config.backbone["name"], source=path)
     if config.sizes != backbone.sizes:
-        raise InputError(
-            f"{path}: the backbone's sizes must be those of the comparison, {_sizes(backbone.sizes)}, got "
-            f"{_sizes(config.sizes)}"
-        )
+        rule = f"the backbone's sizes must be those of the comparison, {_sizes(backbone.sizes)}"
+        raise InputError(path, rule, _sizes(config.sizes))
     expected = config.backbone.get("fingerprint", backbone.fingerprint)
     if backbone.fingerprint and expected != backbone.fingerprint:
         raise WeightsError(
@@ -125,7 +122,7 @@ def choose_images(
     count = min(IMAGES, len(left)) if wanted is None else wanted
     if not 1 <= count <= len(left):
         unseen = " that no search has seen" if seen else ""
-        raise InputError(f"--images must be in 1..{len(left)}, the images of {_place(spec)}{unseen}, got {wanted}")
+        raise InputError("--images", f"must be in 1..{len(left)}, the images of {_place(spec)}{unseen}", wanted)
     drawn = np.sort(np.random.default_rng(spec.data.seed).permutation(left)[:count])
     words = f"{count:,} of {_place(spec)}, seed {spec.data.seed}" + (", none of them searched on" if seen else "")
     words += f"; labels: {everything.classes}"
@@ -157,19 +154,18 @@ def line_up(
     dense = cost(UNTOUCHED)
     blocks = levels.blocks or paper_blocks(family.depth)
     if max(blocks) > family.depth - 2:
-        raise InputError(
-            f"--blocks must be at most {family.depth - 2} for a backbone of {family.depth} blocks (dropping after the "
-            f"last block saves nothing), got {max(blocks)}"
+        rule = (
+            f"must be at most {family.depth - 2} for a backbone of {family.depth} blocks (dropping after the "
+            "last block saves nothing)"
         )
+        raise InputError("--blocks", rule, max(blocks))
     joining = [(name, config.schedule, cost(config.schedule) / 1e9) for name, config in configs]
     costs = _costs(levels, dense / 1e9, [gflops for _, _, gflops in joining])
     groups = [[at_keep(each, blocks, keep, cost) for each in contenders] for keep in levels.keeps]
     groups += [[at_cost(each, blocks, gflops, cost, family.tokens) for each in contenders] for gflops in costs]
     for group in groups:
         if group and all(entry.schedule is None for entry in group):
-            raise InputError(
-                f"{group[0].level}: some method must reach it, got none; {group[0].name}: {group[0].absent}"
-            )
+            raise InputError(group[0].level, "some method must reach it", f"none; {group[0].name}: {group[0].absent}")
     joined = [Entry(name, _method(s), _level(gflops, costs), s) for name, s, gflops in joining]
     # a level of a configuration of its own comes first
     order = list(dict.fromkeys(group[0].level for group in groups if group))
@@ -192,7 +188,8 @@ def _costs(levels: Levels, dense: float, joining: Sequence[float]) -> list[float
     """The levels in GFLOPs, the dearest first; those of the joining configurations if none are asked for."""
     over = [gflops for gflops in levels.gflops if gflops >= dense]
     if over:
-        raise InputError(f"--gflops must be below the {dense:.4g} GFLOPs of the dense model, got {over[0]:g}; lower it")
+        rule = f"must be below the {dense:.4g} GFLOPs of the dense model"
+        raise InputError("--gflops", rule, f"{over[0]:g}", "lower it")
     if levels.keeps:
         return []
     asked = levels.gflops or tuple(joining) or tuple(share * dense for share in SHARES)

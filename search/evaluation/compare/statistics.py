@@ -165,7 +165,7 @@ class Comparison:
     def from_dict(cls, data: Any, place: str) -> Comparison:
         """Inverse of `to_dict`. Raises InputError with `place` unless it is one."""
         if not isinstance(data, Mapping) or data.get("format") != FORMAT or "rows" not in data:
-            raise InputError(f"{place}: must be what ztp compare --json printed, format {FORMAT}; compare again")
+            raise InputError(place, f"must be what ztp compare --json printed, format {FORMAT}", remedy="compare again")
         try:
             rows = tuple(_row(row) for row in data["rows"])
             found = [data["dense"], data.get("dense_saving"), *(row["measurement"] for row in data["rows"])]
@@ -178,9 +178,7 @@ class Comparison:
                 costs=_costs([each for each in found if each]),
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                f"{place}: must be what ztp compare --json printed, got {error!r}; compare again"
-            ) from None
+            raise InputError(place, "must be what ztp compare --json printed", repr(error), "compare again") from None
 
 
 def _costs(measured: Iterable[Mapping[str, Any]]) -> dict[str, Costs]:

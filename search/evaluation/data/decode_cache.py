@@ -139,7 +139,5 @@ def _mend(entry: Entry, indices: NDArray[np.int64], decode: Decode, state: State
 
 
 def _unwritable(folder: Path, error: OSError) -> InputError:
-    return InputError(
-        f"cache {folder}: cannot be written: {error.strerror or error}; set ZTP_CACHE to a folder with room, or run: "
-        "ztp cache --clear"
-    )
+    rule = f"cannot be written: {error.strerror or error}"
+    return InputError(f"cache {folder}", rule, remedy="set ZTP_CACHE to a folder with room, or run: ztp cache --clear")

@@ -127,10 +127,9 @@ def check_room(entry: Entry) -> None:
     """Raise InputError if the disk has no room for the entry."""
     free = shutil.disk_usage(entry.folder).free
     if free < entry.size + SPARE_BYTES:
-        raise InputError(
-            f"cache {entry.folder}: needs {gib(entry.size)} for {entry.shape[0]} decoded images, got {gib(free)} free; "
-            "set ZTP_CACHE to a folder on another disk, ask for fewer images, or run: ztp cache --clear"
-        )
+        rule = f"needs {gib(entry.size)} for {entry.shape[0]} decoded images"
+        remedy = "set ZTP_CACHE to a folder on another disk, ask for fewer images, or run: ztp cache --clear"
+        raise InputError(f"cache {entry.folder}", rule, f"{gib(free)} free", remedy)
 
 
 def list_entries(folder: Path) -> list[Path]:

@@ -110,13 +110,11 @@ class Collection:
         except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             if isinstance(error, OSError) and error.errno is not None:  # of the file system: the image may be sound
-                raise InputError(
-                    f"data.path: image {self.name(index)} cannot be read: {error.strerror}; check that it is there"
-                ) from None
-            raise CorruptImageError(
-                f"data.path: image {self.name(index)} cannot be decoded: {reason}; mend or remove it, or set "
-                "data.skip_corrupt: true"
-            ) from None
+                rule, remedy = f"image {self.name(index)} cannot be read: {error.strerror}", "check that it is there"
+                raise InputError("data.path", rule, remedy=remedy) from None
+            rule = f"image {self.name(index)} cannot be decoded: {reason}"
+            remedy = "mend or remove it, or set data.skip_corrupt: true"
+            raise CorruptImageError("data.path", rule, remedy=remedy) from None
 
 
 def _digest(lines: Sequence[str], config: dict[str, Any]) -> str:

@@ -96,7 +96,7 @@ class Images:
         good = decoded.good
         if not len(good):
             first = self.source.name(int(indices[0]))
-            raise InputError(f"data.path: no image of the {name} split can be decoded; first: {first}")
+            raise InputError("data.path", f"no image of the {name} split can be decoded; first: {first}")
         labels = self.source.classes.indices
         return Split(
             name=name,
@@ -150,11 +150,11 @@ def open_source(data: DataSpec, objectives: ObjectivesSpec, backbone: Backbone) 
     source = _demo(backbone) if data.path is None else _collection(data.path, data, backbone)
     classes = source.classes
     if objectives.accuracy == "top1" and classes.indices is None:
-        raise InputError(
-            f"data.path must have labels that are classes of the backbone ({backbone.num_classes}) for "
-            f"objectives.accuracy top1, got {classes.problem} in {data.path}; mend the labels or use "
-            "accuracy: agreement"
+        rule = (
+            f"must have labels that are classes of the backbone ({backbone.num_classes}) for objectives.accuracy top1"
         )
+        got = f"{classes.problem} in {data.path}"
+        raise InputError("data.path", rule, got, "mend the labels or use accuracy: agreement")
     return source
 
 
@@ -165,10 +165,9 @@ def _collection(path: str, data: DataSpec, backbone: Backbone) -> Source:
 
 def _demo(backbone: Backbone) -> Source:
     if backbone.family.image_shape != DemoImages.shape:
-        raise InputError(
-            f"data.source: the demo's images are 1x28x28, got backbone {backbone.name} for "
-            f"{'x'.join(map(str, backbone.family.image_shape))}; give data.path, labelled images of yours"
-        )
+        rule = "the demo's images are 1x28x28"
+        got = f"backbone {backbone.name} for {'x'.join(map(str, backbone.family.image_shape))}"
+        raise InputError("data.source", rule, got, "give data.path, labelled images of yours")
     return DemoImages()
 
 
@@ -180,7 +179,5 @@ def _sizes(data: DataSpec, available: int) -> tuple[int, int]:
     if {"search_images": search, "confirm_images": confirm} == FOLDER_SPLIT and available >= 2:
         search = min(search, available // 2)
         return search, available - search
-    raise InputError(
-        f"data.search_images + data.confirm_images must be at most the {available} images of "
-        f"{data.path or 'the demo'}, got {search} + {confirm}; lower one"
-    )
+    rule = f"must be at most the {available} images of {data.path or 'the demo'}"
+    raise InputError("data.search_images + data.confirm_images", rule, f"{search} + {confirm}", "lower one")

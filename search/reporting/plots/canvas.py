@@ -41,9 +41,9 @@ def look(place: int) -> tuple[str, str, str]:
 def check_path(path: Path, endings: tuple[str, ...] = ENDINGS, flag: str = "--plot") -> None:
     """Raises InputError unless a picture can be written under this name; before minutes or seconds are spent on it."""
     if not path.parent.is_dir():
-        raise InputError(f"{path}: cannot be written: folder {path.parent} must exist; create it first")
+        raise InputError(path, f"cannot be written: folder {path.parent} must exist", remedy="create it first")
     if path.suffix.lower() not in endings:
-        raise InputError(f"{flag}: the file must end in {' or '.join(endings)}, got {str(path)!r}; rename it")
+        raise InputError(flag, f"the file must end in {' or '.join(endings)}", repr(str(path)), "rename it")
 
 
 def save(
@@ -62,7 +62,7 @@ def write_bytes(path: Path, content: bytes) -> None:
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise InputError(f"{path}: cannot be written: {error.strerror}; choose a writable folder") from None
+        raise InputError(path, f"cannot be written: {error.strerror}", remedy="choose a writable folder") from None
 
 
 def png(figure: Figure) -> bytes:

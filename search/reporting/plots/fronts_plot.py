@@ -70,9 +70,7 @@ def _check_kinds(found: Sequence[Found]) -> None:
     kinds = {study.name: formatting.measurements(front)[-1].accuracy.kind for study, front in found}
     if len(set(kinds.values())) > 1:
         told = ", ".join(f"{name}: {kind}" for name, kind in kinds.items())
-        raise InputError(
-            f"--plot: fronts must have one objectives.accuracy to share an axis, got {told}; plot them apart"
-        )
+        raise InputError("--plot", "fronts must have one objectives.accuracy to share an axis", told, "plot them apart")
 
 
 def _by_rate(found: Sequence[Found]) -> bool:
@@ -105,7 +103,8 @@ def _curve(study: StudyRecord, front: Front, rates: bool, absolute: bool) -> Cur
 
 def _dense_accuracy(study: StudyRecord, front: Front) -> float:
     if front.dense is None:
-        raise InputError(f"--plot: study {study.name} must have its dense model measured to be compared; wait for it")
+        rule = f"study {study.name} must have its dense model measured to be compared"
+        raise InputError("--plot", rule, remedy="wait for it")
     return front.dense.best_known.accuracy.value
 
 

@@ -31,11 +31,13 @@ class Token:
         fits = self.secret.isascii() and self.secret.isprintable() and " " not in self.secret
         distinct = len(set(self.secret))
         if not fits or not MIN_LENGTH <= len(self.secret) <= MAX_LENGTH or distinct < MIN_DISTINCT:
-            raise InputError(
-                f"token must be {MIN_LENGTH} to {MAX_LENGTH} printable ASCII characters without spaces, of which at "
-                f"least {MIN_DISTINCT} differ, got {len(self.secret)} characters, {distinct} of them different; "
-                "make one: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+            rule = (
+                f"must be {MIN_LENGTH} to {MAX_LENGTH} printable ASCII characters without spaces, of which at least "
+                f"{MIN_DISTINCT} differ"
             )
+            got = f"{len(self.secret)} characters, {distinct} of them different"
+            remedy = "make one: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+            raise InputError("token", rule, got, remedy)
 
     def matches(self, secret: str) -> bool:
         return hmac.compare_digest(self.secret.encode(), secret.encode("utf-8", "replace"))
@@ -57,15 +59,13 @@ def read_token(file: Path | None) -> Token | None:
     try:
         return Token(file.read_text(encoding="utf-8").strip())
     except OSError as error:
-        raise InputError(f"--token-file {file}: cannot be read: {error.strerror}; check the path") from None
+        raise InputError(f"--token-file {file}", f"cannot be read: {error.strerror}", remedy="check the path") from None
     except UnicodeDecodeError:
-        raise InputError(f"--token-file {file}: must be text") from None
+        raise InputError(f"--token-file {file}", "must be text") from None
 
 
 def check_host(host: str, token: Token | None) -> None:
     """Raise InputError if others could reach a server without a token."""
     if token is None and host not in LOOPBACK:
-        raise InputError(
-            f"--host must be a loopback address ({', '.join(LOOPBACK)}) without a token, got {host}; "
-            f"set {VARIABLE} or give --token-file"
-        )
+        rule = f"must be a loopback address ({', '.join(LOOPBACK)}) without a token"
+        raise InputError("--host", rule, host, f"set {VARIABLE} or give --token-file")

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from pruning.errors import ScheduleError
 from search.config.spec import StudySpec, make_spec
-from search.errors import InputError, StudyDeletedError, UnknownStudyError
+from search.errors import InputError, SearchError, StudyDeletedError, UnknownStudyError
 from search.storage.store import Store
 from search.storage.tables import METADATA
-from search.types import StudyRecord
+from search.types import ERROR, StudyRecord
 
 
 class TestStudies:
@@ -88,6 +89,22 @@ class TestStudies:
         progress = opened.progress(record.id)
         assert (progress.state, progress.note, progress.seconds) == ("stopped", "time budget used up", 3.75)
         assert opened.study("shirts").provenance == {"dtype": "bfloat16", "versions": {"torch": "2.6"}}
+
+    def test_an_error_that_stopped_it_is_kept_until_it_goes_on(self, opened: Store, record: StudyRecord) -> None:
+        error = InputError("budget.max_gflops", "must be at least 2", 1.5, "raise it", source="shirts")
+        opened.stop_for(record.id, error)
+        progress = opened.progress(record.id)
+        assert (progress.state, progress.note) == ("stopped", f"InputError: {error}")
+        assert opened.study("shirts").provenance == {ERROR: error.to_dict()}
+        opened.stop_for(record.id, SearchError("too late: it is no longer open"))
+        assert opened.study("shirts").provenance == {ERROR: error.to_dict()}
+        opened.set_state(record.id, "created")
+        assert opened.study("shirts").provenance == {}
+        opened.stop_for(record.id, ScheduleError("stages[0].keep must be in (0, 1], got 2"))
+        assert opened.study("shirts").provenance == {ERROR: {"rule": "stages[0].keep must be in (0, 1], got 2"}}
+        opened.set_state(record.id, "created")
+        opened.stop_for(record.id, OSError("no space left"))
+        assert (opened.progress(record.id).note, opened.study("shirts").provenance) == ("OSError: no space left", {})
 
     def test_unknown_state_is_a_mistake_in_the_program(self, opened: Store, record: StudyRecord) -> None:
         with pytest.raises(ValueError, match=r"state must be one of .* got 'asleep'"):

@@ -199,5 +199,5 @@ def spoiled(document: dict[str, Any], path: Sequence[Any], value: Any) -> dict[s
 )
 def test_other_documents_are_refused(found: Comparison, path: list[Any], value: Any) -> None:
     document = spoiled(json.loads(json.dumps(found.to_dict())), path, value)
-    with pytest.raises(InputError, match=r"saved\.json: must be what ztp compare --json printed.*compare again"):
+    with pytest.raises(InputError, match=r"saved\.json must be what ztp compare --json printed.*compare again"):
         Comparison.from_dict(document, "saved.json")

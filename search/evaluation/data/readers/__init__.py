@@ -60,9 +60,8 @@ def open_reader(path: str, columns: Columns = USUAL, bounds: Bounds = ANYWHERE) 
     paths = expand(path)
     forms = sorted({find_form(each) for each in paths})
     if len(paths) > 1 and (len(forms) > 1 or forms[0] not in MANY_FILES):
-        raise InputError(
-            f"data.path must be one path, or files that are all {' or all '.join(MANY_FILES)}, got {path!r}; name one"
-        )
+        rule = f"must be one path, or files that are all {' or all '.join(MANY_FILES)}"
+        raise InputError("data.path", rule, repr(path), "name one")
     return READERS[forms[0]].read(paths, columns, bounds)
 
 

@@ -98,9 +98,8 @@ class Bounds:
             plain = known[folder] and file.name not in ("", "..") and not os.path.islink(file)
             if not plain and not self.holds(file):
                 below = ", ".join(map(str, self.roots or ())) or "none is configured"
-                raise InputError(
-                    f"data.path: {place} must lie below a data root ({below}), links resolved; mend or remove it"
-                )
+                rule = f"{place} must lie below a data root ({below}), links resolved"
+                raise InputError("data.path", rule, remedy="mend or remove it")
 
     def holds(self, path: Path) -> bool:
         try:
@@ -129,4 +128,4 @@ def open_bytes(content: bytes) -> Image.Image:
 
 
 def unreadable(path: Path, error: OSError) -> InputError:
-    return InputError(f"data.path: {path} cannot be read: {error.strerror or error}; check its permissions")
+    return InputError("data.path", f"{path} cannot be read: {error.strerror or error}", remedy="check its permissions")

@@ -34,16 +34,18 @@ class FileRows(Files):
     def __init__(self, table: Path, rows: Sequence[Row], unlabelled: str = "", bounds: Bounds = ANYWHERE) -> None:
         """unlabelled: why the rows have no labels, if they have none. Raises InputError naming the row."""
         if not rows:
-            raise InputError(f"data.path: {table} must hold at least one row, got none; add rows below the header")
+            raise InputError("data.path", f"{table} must hold at least one row", "none", "add rows below the header")
         for place, path, label in rows:
             missing = "path" if not path else "label" if not label and not unlabelled else ""
             if missing:
-                raise InputError(f"data.path: {table}, {place}: the {missing} must not be empty; mend the row")
+                rule = f"{table}, {place}: the {missing} must not be empty"
+                raise InputError("data.path", rule, remedy="mend the row")
         files = [table.parent / path for _, path, _ in rows]
         bounds.check((f"{table}, {row[0]}: {row[1]!r}", file) for row, file in zip(rows, files, strict=True))
         for (place, _, _), file in zip(rows, files, strict=True):
             if not file.is_file():
-                raise InputError(f"data.path: {table}, {place}: no such image file: {file}; mend or remove the row")
+                rule = f"{table}, {place}: no such image file: {file}"
+                raise InputError("data.path", rule, remedy="mend or remove the row")
         labels = None if unlabelled else as_labels([label for _, _, label in rows])
         super().__init__(files, Listing(*stat_lines(files, table.parent), labels, unlabelled=unlabelled))
 
@@ -58,9 +60,10 @@ class RowsReader(FileRows):
         try:
             rows, unlabelled = _read(path, columns)
         except UnicodeDecodeError as error:
-            raise InputError(f"data.path: {path} must be UTF-8 text: {error.reason}; save it as UTF-8") from None
+            rule = f"{path} must be UTF-8 text: {error.reason}"
+            raise InputError("data.path", rule, remedy="save it as UTF-8") from None
         except csv.Error as error:
-            raise InputError(f"data.path: {path} is not a readable table: {error}; fix it") from None
+            raise InputError("data.path", f"{path} is not a readable table: {error}", remedy="fix it") from None
         except OSError as error:
             raise unreadable(path, error) from None
         super().__init__(path, rows, unlabelled, bounds)
@@ -81,17 +84,15 @@ def find_columns(table: Path, header: Sequence[str], columns: Columns) -> tuple[
     image = _find(table, header, columns.image, "image", IMAGE_COLUMNS)
     label = _find(table, header, columns.label, "label", [name for name in LABEL_COLUMNS if name != image])
     if image is None:
-        raise InputError(
-            f"data.path: {table} must have a column of images named {', '.join(IMAGE_COLUMNS[:-1])} or "
-            f"{IMAGE_COLUMNS[-1]}, got {_listed(header)}; rename it, or name it by data.image_column"
-        )
+        rule = f"{table} must have a column of images named {', '.join(IMAGE_COLUMNS[:-1])} or {IMAGE_COLUMNS[-1]}"
+        raise InputError("data.path", rule, _listed(header), "rename it, or name it by data.image_column")
     return image, label
 
 
 def _find(table: Path, header: Sequence[str], asked: str | None, what: str, known: Sequence[str]) -> str | None:
     if asked is not None:
         if asked not in header:
-            raise InputError(f"data.{what}_column must be a column of {table} ({_listed(header)}), got {asked!r}")
+            raise InputError(f"data.{what}_column", f"must be a column of {table} ({_listed(header)})", repr(asked))
         return asked
     by_name = {column.strip().lower(): column for column in reversed(header)}
     return next((by_name[name] for name in known if name in by_name), None)
@@ -124,8 +125,6 @@ def _rows(
         if not fields:
             continue  # an empty line, as at the end of many files
         if len(fields) != len(header):
-            raise InputError(
-                f"data.path: {path}, {place}: must have {len(header)} fields as the header, got {len(fields)}; "
-                "mend or remove the row"
-            )
+            rule = f"{path}, {place}: must have {len(header)} fields as the header"
+            raise InputError("data.path", rule, len(fields), "mend or remove the row")
         yield place, fields[image_at].strip(), "" if label_at is None else fields[label_at].strip()

@@ -49,10 +49,11 @@ def _list(root: Path) -> tuple[list[Path], list[str]]:
         return [path for path, _ in found], [name for _, name in found]
     flat = sorted(_walk(root))
     if not flat:
-        raise InputError(
-            f"data.path must hold images ({', '.join(sorted(ENDINGS))}) in one sub-folder per class, or tar shards, "
-            f"parquet files or an IDX pair, got none in {root}; check the path"
+        rule = (
+            f"must hold images ({', '.join(sorted(ENDINGS))}) in one sub-folder per class, or tar shards, "
+            "parquet files or an IDX pair"
         )
+        raise InputError("data.path", rule, f"none in {root}", "check the path")
     return flat, []
 
 

@@ -43,10 +43,8 @@ class IdxReader:
         self._length = len(self._images)
         labels = None if labels_path is None else read_idx(labels_path, 1)
         if labels is not None and len(labels) != self._length:
-            raise InputError(
-                f"data.path: {labels_path} must hold a label for each of the {self._length} images of {self._path}, "
-                f"got {len(labels)}; take the files of one collection"
-            )
+            rule = f"{labels_path} must hold a label for each of the {self._length} images of {self._path}"
+            raise InputError("data.path", rule, len(labels), "take the files of one collection")
         content = hashlib.sha256(self._images.tobytes()).hexdigest()  # all such files of a size look alike from outside
         self.listing = Listing(
             [f"{self._images.shape} {content}"],
@@ -76,7 +74,7 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
         with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
             return _parse(cast(BinaryIO, file), path, dimensions)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise InputError(f"data.path: {path} is a broken gzip file: {error}; fetch it again") from None
+        raise InputError("data.path", f"{path} is a broken gzip file: {error}", remedy="fetch it again") from None
     except OSError as error:
         raise unreadable(path, error) from None
 
@@ -84,21 +82,20 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
 def _parse(file: BinaryIO, path: Path, dimensions: int) -> NDArray[np.uint8]:
     start = file.read(4)
     if start != bytes((0, 0, UNSIGNED_BYTE, dimensions)):
-        raise InputError(
-            f"data.path: {path} must be an IDX file of unsigned bytes in {dimensions} dimensions, got the first bytes "
-            f"{start.hex() or 'of an empty file'}; check the file"
-        )
+        rule = f"{path} must be an IDX file of unsigned bytes in {dimensions} dimensions"
+        raise InputError("data.path", rule, f"the first bytes {start.hex() or 'of an empty file'}", "check the file")
     header = file.read(4 * dimensions)
     if len(header) < 4 * dimensions:
-        raise InputError(f"data.path: {path} ends within its header; fetch it again")
+        raise InputError("data.path", f"{path} ends within its header", remedy="fetch it again")
     shape = struct.unpack(f">{dimensions}I", header)
     size = math.prod(shape)
     if not size:
-        raise InputError(f"data.path: {path} must hold at least one element, got shape {list(shape)}; check the file")
+        rule = f"{path} must hold at least one element"
+        raise InputError("data.path", rule, f"shape {list(shape)}", "check the file")
     content = _read(file, size + 1)
     if len(content) != size:
         got = f"only {len(content)}" if len(content) < size else "more"
-        raise InputError(f"data.path: {path} must hold {size} bytes behind its header, got {got}; fetch it again")
+        raise InputError("data.path", f"{path} must hold {size} bytes behind its header", got, "fetch it again")
     return np.frombuffer(content, dtype=np.uint8).reshape(shape)
 
 
@@ -116,10 +113,8 @@ def _images_path(path: Path) -> Path:
         return path
     found = images_files(path)
     if len(found) > 1:
-        raise InputError(
-            f"data.path must name one IDX file of images, got {path} with {', '.join(each.name for each in found)}; "
-            "give the path of one"
-        )
+        got = f"{path} with {', '.join(each.name for each in found)}"
+        raise InputError("data.path", "must name one IDX file of images", got, "give the path of one")
     return found[0]
 
 

@@ -47,10 +47,9 @@ class ParquetReader:
         first, schema = self._paths[0], opened[0].schema_arrow
         for path, file in zip(self._paths, opened, strict=True):
             if file.schema_arrow.names != schema.names:
-                raise InputError(
-                    f"data.path: {path} must have the columns of {first} ({', '.join(schema.names)}), got "
-                    f"{', '.join(file.schema_arrow.names)}; give the files of one data set"
-                )
+                rule = f"{path} must have the columns of {first} ({', '.join(schema.names)})"
+                got = ", ".join(file.schema_arrow.names)
+                raise InputError("data.path", rule, got, "give the files of one data set")
         features = _features(schema)
         self._column, label = _columns(first, schema, features, columns)
         rows = [file.metadata.num_rows for file in opened]
@@ -65,7 +64,7 @@ class ParquetReader:
             self.listing = self._files.listing
             return
         if not self._starts[-1]:
-            raise InputError(f"data.path: {first} must hold at least one row, got none; check the file")
+            raise InputError("data.path", f"{first} must hold at least one row", "none", "check the file")
         if bounds.roots is not None:
             for path, file in zip(self._paths, opened, strict=True):
                 bounds.check(_named(path, file, self._column))
@@ -130,7 +129,8 @@ def _open(path: Path) -> parquet.ParquetFile:
         return parquet.ParquetFile(path)
     except pyarrow.ArrowException as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"data.path: {path} is not a readable parquet file: {reason}; fetch it again") from None
+        rule = f"{path} is not a readable parquet file: {reason}"
+        raise InputError("data.path", rule, remedy="fetch it again") from None
     except OSError as error:
         raise unreadable(path, error) from None
 
@@ -139,10 +139,11 @@ def _one_split(shards: list[Path], folder: Path) -> list[Path]:
     names = sorted({found[1] for path in shards if (found := SPLIT_NAME.fullmatch(path.name))})
     if len(names) > 1:
         one = next(path for path in shards if path.name.startswith(names[-1]))
-        raise InputError(
-            f"data.path must name the files of one split, got {folder} with {', '.join(names)}; give its files by "
-            f"their names with numbers in braces, such as {one.name.replace('-00000-', '-{00000..00001}-')}"
+        remedy = (
+            "give its files by their names with numbers in braces, such as "
+            f"{one.name.replace('-00000-', '-{00000..00001}-')}"
         )
+        raise InputError("data.path", "must name the files of one split", f"{folder} with {', '.join(names)}", remedy)
     return shards
 
 
@@ -161,9 +162,8 @@ def _columns(path: Path, schema: Any, features: dict[str, Any], columns: Columns
     of_images = [name for name, value in features.items() if value.get("_type") == "Image"]
     of_labels = [name for name, value in features.items() if value.get("_type") == "ClassLabel"]
     if columns.label is None and len(of_labels) > 1:
-        raise InputError(
-            f"data.path: {path} has the label columns {', '.join(of_labels)}; name one by data.label_column"
-        )
+        rule = f"{path} has the label columns {', '.join(of_labels)}"
+        raise InputError("data.path", rule, remedy="name one by data.label_column")
     told = Columns(
         columns.image or (of_images[0] if len(of_images) == 1 else None),
         columns.label or (of_labels[0] if of_labels else None),
@@ -171,10 +171,8 @@ def _columns(path: Path, schema: Any, features: dict[str, Any], columns: Columns
     image, label = find_columns(path, schema.names, told)
     kind = schema.field(image).type
     if not (_is_text(kind) or _is_binary(kind) or _is_image(kind)):
-        raise InputError(
-            f"data.path: {path}: column {image} must hold images (bytes, or a struct with bytes) or paths, got {kind}; "
-            "name another by data.image_column"
-        )
+        rule = f"{path}: column {image} must hold images (bytes, or a struct with bytes) or paths"
+        raise InputError("data.path", rule, kind, "name another by data.image_column")
     return image, label
 
 
@@ -203,9 +201,8 @@ def _labels(path: Path, file: parquet.ParquetFile, label: str | None) -> list[An
     values: list[Any] = file.read(columns=[label])[0].to_pylist()
     for row, value in enumerate(values, start=1):
         if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
-            raise InputError(
-                f"data.path: {path} row {row}: {label} must be a class index or name, got {value!r}; mend or remove it"
-            )
+            rule = f"{path} row {row}: {label} must be a class index or name"
+            raise InputError("data.path", rule, repr(value), "mend or remove it")
     return values
 
 

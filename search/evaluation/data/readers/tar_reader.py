@@ -56,13 +56,12 @@ class TarReader:
         bounds.check((str(shard), shard) for shard in self._shards)
         samples = [sample for number in range(len(self._shards)) for sample in self._index(number, columns)]
         if not samples:
-            raise InputError(f"data.path: {self._shards[0]} must hold images as KEY.jpg, KEY.png or so, got none")
+            raise InputError("data.path", f"{self._shards[0]} must hold images as KEY.jpg, KEY.png or so", "none")
         without = [sample.place for sample in samples if sample.label is None]
         if without and len(without) < len(samples):
-            raise InputError(
-                f"data.path: every image must have a label, KEY.cls or KEY.json, got none for {without[0]} and "
-                f"{len(without) - 1} more; add or remove them"
-            )
+            rule = "every image must have a label, KEY.cls or KEY.json"
+            got = f"none for {without[0]} and {len(without) - 1} more"
+            raise InputError("data.path", rule, got, "add or remove them")
         labels = None if without else as_labels([sample.label or "" for sample in samples])
         images = [(sample.shard, sample.image) for sample in samples if sample.image is not None]
         self._images = [_Image(shard, image.name, image.offset_data, image.size) for shard, image in images]
@@ -89,9 +88,8 @@ class TarReader:
             with tarfile.open(shard, "r:") as archive:  # not compressed
                 samples = _samples(archive, number, shard, columns)
         except tarfile.TarError as error:
-            raise InputError(
-                f"data.path: {shard} must be a tar file, whole and not compressed: {error}; unpack it or fetch it again"
-            ) from None
+            rule = f"{shard} must be a tar file, whole and not compressed: {error}"
+            raise InputError("data.path", rule, remedy="unpack it or fetch it again") from None
         except OSError as error:
             raise unreadable(shard, error) from None
         return [sample for sample in samples if sample.image is not None]
@@ -111,10 +109,8 @@ def _samples(archive: tarfile.TarFile, number: int, shard: Path, columns: Column
         sample = samples.setdefault(key, _Sample(f"{shard}: {key}", number))
         if f".{ending.lower()}" in ENDINGS:
             if sample.image is not None:
-                raise InputError(
-                    f"data.path: {sample.place} must have one image, got {sample.image.name} and {member.name}; "
-                    "remove one"
-                )
+                rule = f"{sample.place} must have one image"
+                raise InputError("data.path", rule, f"{sample.image.name} and {member.name}", "remove one")
             sample.image = member
         elif ending in ("cls", "json") and sample.label is None:
             label = _label(archive, member, f"{shard}: {member.name}", columns)
@@ -127,17 +123,17 @@ def _label(archive: tarfile.TarFile, member: tarfile.TarInfo, place: str, column
     file = archive.extractfile(member)
     assert file is not None  # a regular file has content
     if member.size > MAX_LABEL_BYTES:
-        raise InputError(f"data.path: {place} must be a label of at most {MAX_LABEL_BYTES} bytes, got {member.size}")
+        raise InputError("data.path", f"{place} must be a label of at most {MAX_LABEL_BYTES} bytes", member.size)
     try:
         text = file.read().decode().strip()
         value = json.loads(text) if member.name.endswith(".json") else text
     except ValueError as error:
-        raise InputError(f"data.path: {place} cannot be read as a label: {error}; fix it") from None
+        raise InputError("data.path", f"{place} cannot be read as a label: {error}", remedy="fix it") from None
     if isinstance(value, dict):
         keys = LABEL_COLUMNS if columns.label is None else (columns.label,)
         value = next((value[key] for key in keys if key in value), None)
         if value is None:
             return None
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-        raise InputError(f"data.path: {place} must hold a class index or name, got {value!r}; fix it")
+        raise InputError("data.path", f"{place} must hold a class index or name", repr(value), "fix it")
     return str(value)
