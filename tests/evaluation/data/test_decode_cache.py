@@ -21,10 +21,10 @@ def image(index: int) -> Pixels:
     return np.full(SHAPE, index, dtype=np.uint8)
 
 
-def but_for(bad: int, error: type[Exception] = CorruptImageError) -> Callable[[int], Pixels]:
+def but_for(bad: int, error: type[InputError] = CorruptImageError) -> Callable[[int], Pixels]:
     def decode(index: int) -> Pixels:
         if index == bad:
-            raise error(f"image {index} cannot be decoded")
+            raise error("data.path", f"image {index} cannot be decoded")
         return image(index)
 
     return decode
