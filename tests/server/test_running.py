@@ -166,7 +166,7 @@ def test_a_taken_port_is_refused(ztp: Callable[..., Any], store: Store, command:
         port = taken.getsockname()[1]
         ran = ztp(command, "--port", port, "--storage", store.url)
     assert (ran.code, ran.out) == (2, "")
-    assert re.match(rf"ztp: --host 127.0.0.1 --port {port}: .*[Aa]ddress already in use.*; choose", ran.err)
+    assert re.match(rf"ztp: --host 127.0.0.1 --port {port} .*[Aa]ddress already in use.*; choose", ran.err)
 
 
 @pytest.mark.parametrize("command", ["serve", "dashboard"])
@@ -177,7 +177,7 @@ def test_an_impossible_address_is_refused(
     monkeypatch.setenv("ZTP_TOKEN", TOKEN)
     ran = ztp(command, "--host", host, "--port", "0", "--storage", store.url)
     assert (ran.code, ran.out) == (2, "")
-    assert ran.err.startswith(f"ztp: --host {host} --port 0: must be an address of this machine and a free port: ")
+    assert ran.err.startswith(f"ztp: --host {host} --port 0 must be an address of this machine and a free port: ")
 
 
 def test_the_dashboards_old_address_is_refused_with_what_replaces_it(
