@@ -177,7 +177,7 @@ class Measurement:
 class Evaluation:
     """A row of `ztp_evaluation`: the search measurement, and the confirm one once there is one.
 
-    trial: number of the first Optuna trial that had this schedule. feasible: within every limit of the budget;
+    trial: number of the first trial that had this schedule. feasible: within every limit of the budget;
     only feasible evaluations whose search measurement is complete can stand on a front.
     estimate: the accuracy on the search images that the front is chosen by, from what was counted and from the
         divergence of the answers from the dense model's; None while that is what was counted. confirm_estimate: the
@@ -286,7 +286,7 @@ class StudyRecord:
 class Slot:
     """One reserved unit of the trial budget. A study of N trials never has more than N slots.
 
-    state: "reserved" (a worker holds it), "done", or "failed" (given up on). trial: Optuna's number, once asked.
+    state: "reserved" (a worker holds it), "done", or "failed" (given up on). trial: its number, once there is one.
     lease: drawn when the slot was taken; who holds another lease of the same slot has lost it.
     """
 
@@ -310,11 +310,36 @@ class Attempt:
     created_at: str  # UTC, ISO 8601
 
 
+NEW = -1  # the number of a trial that is not in the store yet
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trial as the store has it. state: "WAITING", "RUNNING", or as of `Ending`.
+
+    system_attributes: what the sampler keeps with its proposal. started_at, ended_at: seconds since 1970.
+    """
+
+    number: int
+    state: str
+    params: Mapping[str, Any]
+    user_attributes: Mapping[str, Any] = field(default_factory=dict)
+    system_attributes: Mapping[str, Any] = field(default_factory=dict)
+    values: tuple[float, ...] | None = None
+    constraints: Mapping[str, float] = field(default_factory=dict)
+    started_at: float | None = None
+    ended_at: float | None = None
+
+    @property
+    def is_ended(self) -> bool:
+        return self.state not in ("WAITING", "RUNNING")
+
+
 @dataclass(frozen=True)
 class Ending:
-    """What Optuna is told of a trial that ends, beside the state: "COMPLETE" (with both values), "PRUNED" or "FAIL".
+    """How a trial ends, beside the state: "COMPLETE" (with both values), "PRUNED" or "FAIL".
 
-    attributes: the user attributes that are added. constraints: by limit of the budget, kept where <= 0.
+    attributes: all of its user attributes. constraints: by limit of the budget, kept where <= 0.
     """
 
     state: str

@@ -23,7 +23,19 @@ from search.cli import main
 from search.config.space import distributions, to_params
 from search.config.spec import StudySpec, make_spec
 from search.storage.store import Store
-from search.types import Accuracy, Evaluation, Front, Measurement, Progress, Setting, StudyRecord, Throughput
+from search.types import (
+    NEW,
+    Accuracy,
+    Ending,
+    Evaluation,
+    Front,
+    Measurement,
+    Progress,
+    Setting,
+    StudyRecord,
+    Throughput,
+    Trial,
+)
 
 pytest_plugins = ["tests.drill_table"]
 
@@ -172,37 +184,25 @@ def study(spec: StudySpec) -> StudyRecord:
 
 def fill(store: Store, spec: StudySpec, evaluations: Iterable[Evaluation], state: str = "done") -> StudyRecord:
     """Run a study without measuring: what a worker writes for each trial, in the same order, then the confirm runs."""
-    import optuna
+    from search.storage.mirror import mirror_all
 
     record = store.add_study(spec)
-    trials = optuna.load_study(
-        storage=store.optuna_storage(), study_name=spec.name, sampler=optuna.samplers.RandomSampler()
-    )
     for evaluation in evaluations:
-        slot = store.reserve(record.id, "test", spec.budget.trials)
+        search, slot = evaluation.search, store.reserve(record.id, "test", spec.budget.trials)
         assert slot is not None
-        trials.add_trial(_frozen_trial(spec, evaluation))
-        store.assign(slot, evaluation.trial)
-        store.complete(slot, evaluation.search, evaluation.feasible, evaluation.trial)
+        trial = store.start(slot, Trial(NEW, "RUNNING", to_params(search.schedule, spec.space, DEPTH)))
+        assert trial.number == evaluation.trial
+        values = search.accuracy.value, search.throughput.images_per_s
+        over = {"budget": -1.0 if evaluation.feasible else 1.0}
+        ending = Ending("COMPLETE", values, {"measurement": search.to_dict()}, over)
+        store.complete(slot, search, evaluation.feasible, trial.number, ending)
         if evaluation.confirm:
-            store.save_confirm(record.id, evaluation.search.key, evaluation.confirm)
+            store.save_confirm(record.id, search.key, evaluation.confirm)
+    mirror_all(store, record, distributions(spec.space, DEPTH))
     store.set_provenance(record.id, PROVENANCE)
     store.add_seconds(record.id, 125.0)
     store.set_state(record.id, state)
     return store.study(spec.name)
-
-
-def _frozen_trial(spec: StudySpec, evaluation: Evaluation) -> Any:
-    import optuna
-
-    search = evaluation.search
-    return optuna.trial.create_trial(
-        params=to_params(search.schedule, spec.space, DEPTH),
-        distributions=distributions(spec.space, DEPTH),
-        values=[search.accuracy.value, search.throughput.images_per_s],
-        user_attrs={"measurement": search.to_dict()},
-        constraints={"budget": -1.0 if evaluation.feasible else 1.0},
-    )
 
 
 @pytest.fixture(name="fill")

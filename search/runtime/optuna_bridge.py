@@ -1,13 +1,11 @@
 """The bridge to Optuna: asking for trials, refusing those over a limit, saying how they end, mending after a crash.
 
-Our own store is the truth about what was measured; Optuna's trials follow it, in the same transactions (see
-`search.storage.trial_queue`), so a process may die at any moment. `mend` finds what dead workers held, and what an
-earlier release, which told Optuna after it had kept a result, left untold.
+Our own store is the truth: what was proposed, what waits, what was measured. Samplers learn it through a study in
+memory, by Optuna's public interface; Optuna's study in the database is a mirror (see `search.storage.mirror`).
 """
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -24,13 +22,26 @@ from search.config.spec import StudySpec
 from search.config.starting_schedules import baselines
 from search.errors import SearchError
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
+from search.runtime.retry import plain
+from search.samplers.ehvi_sampler import EHVISampler
 from search.samplers.registry import make_sampler
 from search.samplers.sampler_context import PROBED, SamplerContext
-from search.storage.drafts import Drafts
 from search.storage.fronts import ACCURACY_BELOW_DENSE
+from search.storage.mirror import mirror, to_optuna
 from search.storage.store import Store
-from search.storage.trial_queue import REFUSED, failed
-from search.types import Ending, Known, Measurement, PartialEvaluation, Slot, StudyRecord, Throughput, TrialResult
+from search.storage.trial_queue import REFUSED
+from search.types import (
+    NEW,
+    Ending,
+    Known,
+    Measurement,
+    PartialEvaluation,
+    Slot,
+    StudyRecord,
+    Throughput,
+    Trial,
+    TrialResult,
+)
 
 LOGGER = logging.getLogger(__name__)
 MAX_REFUSALS = 1000  # suggestions in a row over the limits; a refusal costs a suggestion and a transaction
@@ -47,7 +58,7 @@ class Proposal:
     chosen_on: how many of the first images it was chosen for (see `search.samplers.ehvi_sampler`).
     """
 
-    trial: FrozenTrial
+    trial: Trial
     schedule: Schedule
     flops: int
     throughput: Throughput
@@ -73,7 +84,11 @@ def violations(budget: BudgetSpec, gflops: float, speedup: float, drop: float | 
 
 
 class OptunaBridge:
-    """Optuna's side of one study, for one worker."""
+    """Optuna's side of one study, for one worker: its sampler, and a study in memory that it learns from.
+
+    Each call of the store is repeated by itself where a database is away, so nothing is drawn twice. A trial of another
+    worker is there as running, so that nobody proposes the same, and once more when it has ended.
+    """
 
     def __init__(
         self,
@@ -84,13 +99,17 @@ class OptunaBridge:
         worker: int,
         probe: Callable[[Schedule, int], PartialEvaluation | None] | None = None,
     ) -> None:
-        """worker: sets its suggestions apart. probe: how a sampler may look at a schedule (see `SamplerContext`)."""
-        self._store, self._record, self._spec, self._bench, self._probe = store, record, spec, bench, probe
+        """worker: sets its suggestions apart. probe: evaluates a schedule partially, by so many looks."""
+        self._store, self._plain = store, plain(store)
+        self._record, self._spec, self._bench, self._probe = record, spec, bench, probe
         self._depth = bench.backbone.family.depth
         sampler = make_sampler(spec.sampler, self._problem(), store.count_trials(record.id), worker)
-        self._drafts = Drafts(store.optuna_storage())
-        self.study = optuna.load_study(study_name=record.name, storage=self._drafts, sampler=sampler)
+        self.study = optuna.create_study(directions=["maximize", "maximize"], sampler=sampler)
         self._box = distributions(spec.space, self._depth)
+        self._last = NEW  # the highest number that was read
+        self._open: dict[int, int | None] = {}  # trials that have not ended; where they run, their number in memory
+        self._drawn: optuna.Trial | None = None  # proposed here, and not in the store yet
+        self._own: tuple[int, optuna.Trial] | None = None  # the one proposed here last, by our number
 
     def _problem(self) -> SamplerContext:
         """The study as samplers see it. Where speed is measured, the ratio of FLOPs stands for it beforehand."""
@@ -105,8 +124,7 @@ class OptunaBridge:
             within_limits=lambda s: not self._over_known_limits(s),
             result=result_of,
             below_dense=ACCURACY_BELOW_DENSE if drop is None else min(drop, ACCURACY_BELOW_DENSE),
-            probe=self._probe if bench.probe_images else None,
-            probes=self._spec.sampler.probes,
+            probes=self._spec.sampler.probes if self._probe and bench.probe_images else 0,
         )
 
     # Before the first trial
@@ -116,8 +134,9 @@ class OptunaBridge:
         for label, schedule in baselines(self._spec.space, self._depth, self._bench.backbone.family.tokens):
             if schedule.stages and self._over_known_limits(schedule):
                 continue
-            params = to_params(schedule, self._spec.space, self._depth)
-            self.study.enqueue_trial(params, user_attrs={BASELINE: label}, skip_if_exists=True)
+            self._store.queue_trial(
+                self._record.id, to_params(schedule, self._spec.space, self._depth), {BASELINE: label}
+            )
 
     def _over_known_limits(self, schedule: Schedule) -> bool:
         limits = self._spec.budget
@@ -137,9 +156,8 @@ class OptunaBridge:
         Raises SearchError after MAX_REFUSALS refusals in a row, TrialStoppedError if the slot was freed.
         """
         for _ in range(MAX_REFUSALS):
-            stored, tried = self._store.take(slot) or (None, 0)
-            trial = self._drafts.suggest(self.study, self._box, copy.deepcopy(stored))
-            schedule = to_schedule(trial.params, self._spec.space, self._depth)
+            trial, tried = self._store.take(slot) or (self._propose(), 0)
+            schedule = to_schedule(dict(trial.params), self._spec.space, self._depth)
             try:
                 flops = self._bench.flops(schedule)
                 refusal = self._refusal(schedule, flops) if schedule.plan(self._bench.backbone.family.tokens) else None
@@ -148,17 +166,71 @@ class OptunaBridge:
                     throughput = known.own.search.throughput if known.own else self._bench.throughput(schedule)
                     refusal = self._too_slow(schedule, flops, throughput)
                 if refusal is None:
-                    self._store.start(slot, trial, stored)
-                    chosen_on = trial.system_attrs.get(PROBED, {}).get("chosen_on", 0)
+                    if trial.number == NEW:
+                        trial = self._store.start(slot, trial)
+                        self._own, self._drawn = (trial.number, self._drawn) if self._drawn else None, None
+                    chosen_on = trial.system_attributes.get(PROBED, {}).get("chosen_on", 0)
                     return Proposal(trial, schedule, flops, throughput, known, tried, chosen_on)
             except ScheduleError as error:
                 refusal = ({"schedule": 1.0}, str(error))
             over, reason = refusal
-            self._store.refuse(slot, trial, stored, self._end(trial, "PRUNED", {REFUSED: reason}, over))
+            self._forget_drawn()
+            self._store.refuse(slot, trial, _end(trial, "PRUNED", {REFUSED: reason}, over))
         raise SearchError(
             f"study {self._spec.name}: {MAX_REFUSALS} suggestions in a row were over the limits of the budget; "
             "loosen budget.max_gflops or budget.min_speedup, or narrow space.keep and space.blocks to cheaper schedules"
         )
+
+    def _propose(self) -> Trial:
+        """What the sampler wants next. A partial evaluation that it wants first is run here, outside of its calls."""
+        self._read_news()
+        sampler, kept = self.study.sampler, dict[str, Any]()
+        if isinstance(sampler, EHVISampler):
+            looks, answer = sampler.looks(self.study), None
+            try:
+                while True:
+                    look = looks.send(answer)
+                    answer = self._probe(look.schedule, look.looks) if self._probe else None
+            except StopIteration as end:
+                kept = end.value
+        self._drawn = self.study.ask(self._box)
+        (drawn,) = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))[-1:]
+        return Trial(NEW, "RUNNING", dict(self._drawn.params), {}, {**drawn.system_attrs, **kept})
+
+    def _forget_drawn(self) -> None:
+        if self._drawn is not None:
+            self.study.tell(self._drawn, state=TrialState.FAIL)
+            self._drawn = None
+
+    def _read_news(self) -> None:
+        """Bring the study in memory up to date, by what is new in the store."""
+        self._forget_drawn()  # left by an attempt that was interrupted
+        for trial in self._store.trials(self._record.id, self._last, self._open.keys()):
+            self._last = max(self._last, trial.number)
+            own = self._own[1] if self._own is not None and self._own[0] == trial.number else None
+            if trial.is_ended:
+                shown = self._open.pop(trial.number, None)
+                if own is not None:
+                    self._tell_own(own, trial)
+                    continue
+                if shown is not None:
+                    self.study.tell(shown, state=TrialState.FAIL)  # it makes way for the ended one
+                self.study.add_trial(to_optuna(trial, self._box))
+            elif own is not None:
+                self._open[trial.number] = own.number
+            elif trial.state == "RUNNING" and self._open.get(trial.number) is None:
+                self.study.add_trial(to_optuna(trial, self._box))
+                self._open[trial.number] = len(self.study.get_trials(deepcopy=False)) - 1
+            else:
+                self._open.setdefault(trial.number, None)
+
+    def _tell_own(self, own: optuna.Trial, trial: Trial) -> None:
+        for name, value in trial.user_attributes.items():
+            own.set_user_attr(name, value)
+        for limit, excess in trial.constraints.items():
+            own.set_constraint(limit, excess)
+        self.study.tell(own, trial.values, TrialState[trial.state])
+        self._own = None
 
     def _known(self, schedule: Schedule) -> Known:
         """Among it the throughput: timing takes seconds where it is not profiled."""
@@ -180,25 +252,6 @@ class OptunaBridge:
             return None  # the dense model is always measured: everything is compared with it
         return violations(limits, flops / 1e9, throughput.speedup), f"speedup {throughput.speedup:.3f}"
 
-    def ending(self, trial: FrozenTrial, measurement: Measurement, over: Mapping[str, float]) -> Ending:
-        """What Optuna is told of a measured trial: both objectives, or that it was stopped; and how limits are kept."""
-        state = "COMPLETE" if measurement.complete else "PRUNED"
-        values = (measurement.accuracy.value, measurement.throughput.images_per_s) if measurement.complete else None
-        return self._end(trial, state, {MEASUREMENT: measurement.to_dict()}, over, values)
-
-    def _end(
-        self,
-        trial: FrozenTrial,
-        state: str,
-        attributes: Mapping[str, Any],
-        over: Mapping[str, float],
-        values: tuple[float, float] | None = None,
-    ) -> Ending:
-        """The sampler hears of it first, as Optuna promises; limits by how far they are exceeded."""
-        constraints = {limit: max(excess, -1.0) for limit, excess in over.items()}
-        self.study.sampler.after_trial(self.study, trial, TrialState[state], values)
-        return Ending(state, values, attributes, constraints)
-
     def log_end(self, number: int, measurement: Measurement) -> None:
         accuracy, speed = measurement.accuracy.value, measurement.throughput.images_per_s
         known = {"trial": number, "accuracy": accuracy, "throughput": speed, "gflops": measurement.gflops}
@@ -207,7 +260,7 @@ class OptunaBridge:
 
     def lose(self, slot: Slot, kind: str, reason: str) -> str:
         """As `Store.lose`, and says so."""
-        verdict = self._store.lose(slot, kind, reason)
+        verdict = self._plain.lose(slot, kind, reason)
         if slot.trial is not None:
             LOGGER.info("trial %d %s: %s", slot.trial, verdict, reason, extra={"fields": {"trial": slot.trial}})
         return verdict
@@ -215,34 +268,34 @@ class OptunaBridge:
     # After a crash
 
     def mend(self) -> None:
-        """Bring Optuna and the slots in line with what the store holds. Safe to run at any time, by anyone.
-
-        Results that were kept but not told are told; trials of dead workers are queued again.
-        """
-        for slot in self._store.stale_slots(self._record.id):
+        """Queue again the trials of dead workers. Safe to run at any time, by anyone."""
+        for slot in self._plain.stale_slots(self._record.id):
             # only one of several menders succeeds, and from then on a worker that was just slow gets TrialStoppedError
             # instead of a result
             self.lose(slot, "dead", f"worker {slot.worker} died")
-        running = self._store.running_trials(self._record.id)
-        held = {slot.trial for slot in self._store.slots(self._record.id, "reserved")}  # read after `running`
-        for number, trial_id in running:
-            if number not in held:
-                self._mend_one(number, trial_id, asking=None in held)
 
-    def _mend_one(self, number: int, trial_id: int, asking: bool) -> None:
-        """A running trial that no worker holds. asking: a worker of an earlier release may have asked for it, and not
-        noted it yet."""
-        slot = self._store.slot_of_trial(self._record.id, number)
-        evaluation = self._store.evaluation_of_trial(self._record.id, number)
-        if slot is not None and slot.state == "failed":
-            reasons = [a.reason for a in self._store.attempts(self._record.id) if a.trial == number]
-            self._store.tell(trial_id, failed(reasons[-1]))
-        elif evaluation is not None:
-            trial = self._drafts.get_trial(trial_id)
-            self._store.tell(trial_id, self.ending(trial, evaluation.search, trial.constraints))
-            self.log_end(number, evaluation.search)
-        elif slot is None and not asking:
-            self._store.adopt(self._record.id, number, trial_id)
+    def mirror(self) -> None:
+        """Show in Optuna's study what has ended, unless another process does."""
+        mirror(self._plain, self._record, self._box)
+
+
+def ending(trial: Trial, measurement: Measurement, over: Mapping[str, float]) -> Ending:
+    """How a measured trial ends: with both objectives, or that it was stopped; and how limits are kept."""
+    state = "COMPLETE" if measurement.complete else "PRUNED"
+    values = (measurement.accuracy.value, measurement.throughput.images_per_s) if measurement.complete else None
+    return _end(trial, state, {MEASUREMENT: measurement.to_dict()}, over, values)
+
+
+def _end(
+    trial: Trial,
+    state: str,
+    attributes: Mapping[str, Any],
+    over: Mapping[str, float],
+    values: tuple[float, float] | None = None,
+) -> Ending:
+    """over: limits by how far they are exceeded."""
+    constraints = {limit: max(excess, -1.0) for limit, excess in over.items()}
+    return Ending(state, values, {**trial.user_attributes, **attributes}, constraints)
 
 
 def result_of(trial: FrozenTrial) -> TrialResult | None:

@@ -14,16 +14,20 @@ from dataclasses import replace
 from importlib.metadata import version
 
 from pruning.schedule import UNTOUCHED
+from search.config.space import distributions
 from search.errors import LeadChangedError, SearchError, StudyPausedError
 from search.evaluation.calibration import Calibration
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
 from search.runtime.accuracy_estimates import estimate_accuracies, in_steps
 from search.runtime.feasibility import check_speedup
 from search.runtime.leadership import Leadership
+from search.runtime.retry import RetryPolicy, plain
 from search.runtime.shutdown import graceful_shutdown
 from search.runtime.transfer import PREDICTION_ERROR, found_elsewhere, prediction_error
 from search.runtime.worker import FACTS, Observer, Worker, naming_deleted
 from search.runtime.worker_pools import ENGINES
+from search.runtime.worker_settings import read_settings
+from search.storage.mirror import mirror_all
 from search.storage.store import Store
 from search.types import HELD_STATES, OPEN_STATES, Evaluation, Front, Measurement, Progress, StudyRecord
 
@@ -97,8 +101,14 @@ class StudyRunner:
         self._confirm(lead, lease)
         done, total = self._store.progress(study_id).done, self._bench.spec.budget.trials
         note = "" if done == total else f"time budget used up after {done} of {total} trials"
+        self._mirror()
         self._enter("done", lease, note)
         self._observe(self._store.progress(study_id))
+
+    def _mirror(self) -> None:
+        """Whoever opens the study by Optuna finds all of it."""
+        box = distributions(self._bench.spec.space, self._bench.backbone.family.depth)
+        RetryPolicy(read_settings().patience_s).call(lambda: mirror_all(plain(self._store), self._record, box))
 
     def _follow(self, lead: Leadership) -> None:
         """Help once the study is prepared and as long as it has trials; else wait a moment."""

@@ -21,7 +21,7 @@ from search import logs
 from search.errors import SearchError, StorageUnavailableError, StudyDeletedError, TrialStoppedError
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
 from search.runtime.heartbeat import Heartbeat
-from search.runtime.optuna_bridge import OptunaBridge, Proposal, is_feasible, violations
+from search.runtime.optuna_bridge import OptunaBridge, Proposal, ending, is_feasible, violations
 from search.runtime.retry import RetryPolicy, plain
 from search.runtime.shutdown import graceful_shutdown
 from search.runtime.trial_evaluator import TrialEvaluator
@@ -69,7 +69,7 @@ class Worker:
         self.name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._measuring = TrialEvaluator(self._store, record, bench)
         self.trials = self._retry(
-            lambda: OptunaBridge(self._plain, record, bench.spec, bench, number, self._measuring.probe)
+            lambda: OptunaBridge(self._store, record, bench.spec, bench, number, self._measuring.probe)
         )
         self._lease = ""  # of the slot that is held, or being taken
         self._failures = FailureCount()
@@ -126,9 +126,10 @@ class Worker:
         self._retry(self.trials.mend)
 
     def look_after(self) -> None:
-        """Queue again what dead workers held, unless another worker has just looked."""
+        """Queue again what dead workers held, and show what has ended, unless another worker has just looked."""
         if self._plain.claim_mending(self._record.id, self._settings.look_s):
             self.trials.mend()
+            self.trials.mirror()
 
     def budget_is_spent(self) -> bool:
         """Whether every trial is done, or the time is used up."""
@@ -151,7 +152,7 @@ class Worker:
         proposal: Proposal | None = None
         counted = not self._keeps_time
         try:
-            proposal = self._retry(lambda: self.trials.ask(slot))
+            proposal = self.trials.ask(slot)
             self._bench.use_batch(RETRY_BATCH if proposal.tried else 1.0)
             self._save(slot, proposal, self._attempt(proposal), 0.0 if counted else time.monotonic() - began)
             counted = True
@@ -183,8 +184,9 @@ class Worker:
         measurement, dense = measured
         drop, trial = dense - measurement.accuracy.value, proposal.trial
         over = violations(self._bench.spec.budget, measurement.gflops, measurement.throughput.speedup, drop)
-        ending = self._retry(lambda: self.trials.ending(trial, measurement, over))
-        self._store.complete(slot, measurement, is_feasible(over), trial.number, ending, trial._trial_id, seconds)
+        self._store.complete(
+            slot, measurement, is_feasible(over), trial.number, ending(trial, measurement, over), seconds
+        )
         self.trials.log_end(trial.number, measurement)
 
     def _give_up(self, slot: Slot, proposal: Proposal, failure: TrialFailedError) -> None:

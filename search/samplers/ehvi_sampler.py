@@ -17,7 +17,7 @@ the most promising now.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -35,7 +35,7 @@ from search.samplers.ehvi import expected_growth
 from search.samplers.loss_model import LossModel, fit_loss_model
 from search.samplers.proposals import Candidates
 from search.samplers.run_history import Floats, Known, RunHistory
-from search.samplers.sampler_context import PROBED, SamplerContext
+from search.samplers.sampler_context import PROBED, Look, Looks, SamplerContext
 from search.types import PartialEvaluation
 
 SPREAD, NEAR = 50, 50  # candidates a trial: new ones, and changes of members of the front; of these ...
@@ -64,6 +64,7 @@ class EHVISampler(BaseSampler):
         self._journal = RunHistory(problem, self._box)
         self._like: surrogate.Surrogate | None = None
         self._losses: LossModel | None = None
+        self._chosen: tuple[Schedule | None] | None = None
         self._nothing_fits = False  # all candidates within the limits have been tried, or there are none
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -78,17 +79,28 @@ class EHVISampler(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        probes: list[PartialEvaluation] = []
-        proposed, chosen_on = self._propose(self._journal.trials(study), probes), self._journal.chosen_on
-        if chosen_on:
-            probed: dict[str, Any] = {"probes": [each.to_dict() for each in probes], "chosen_on": chosen_on}
-            study._storage.set_trial_system_attr(trial._trial_id, PROBED, probed)
+        """What was chosen beforehand, or else without a look."""
+        if self._chosen is None:
+            for _ in self.looks(study, allowed=0):
+                pass
+        (proposed,), self._chosen = self._chosen or (None,), None
         return {} if proposed is None else to_params(proposed, self._problem.space, self._problem.depth)
 
-    def _propose(self, earlier: Sequence[Known], probes: list[PartialEvaluation]) -> Schedule | None:
+    def looks(self, study: Study, allowed: int | None = None) -> Looks:
+        """Choose what the next `sample_relative` proposes. allowed: looks at most, the study's number by default."""
+        probes: list[PartialEvaluation] = []
+        allowed = self._problem.probes if allowed is None else allowed
+        self._chosen = ((yield from self._propose(self._journal.trials(study), probes, allowed)),)
+        if not self._journal.chosen_on:
+            return {}
+        return {PROBED: {"probes": [each.to_dict() for each in probes], "chosen_on": self._journal.chosen_on}}
+
+    def _propose(
+        self, earlier: Sequence[Known], probes: list[PartialEvaluation], left: int
+    ) -> Generator[Look, PartialEvaluation | None, Schedule | None]:
         """The most promising candidate, any one if nothing is known yet; None if none is within the limits.
 
-        probes: those taken for it are added.
+        probes: those taken for it are added. left: looks that may still be taken.
         """
         measured = [one for one in earlier if one.result is not None]
         dense = next((one for one in measured if not one.schedule.stages), None)
@@ -106,10 +118,9 @@ class EHVISampler(BaseSampler):
         self._like = None  # one choice of the hyperparameters a trial: a probe more does not change them much
         judge = self._judge(dense, front, earlier)
         pool, growth = self._bred(pool, taken, judge, ROUNDS)
-        left = self._problem.probes
         while True:
             best = int(np.argmax(growth))
-            known = self._looked_at(pool[best], left, probes)
+            known = yield from self._looked_at(pool[best], left, probes)
             if known is pool[best]:
                 return known.schedule
             left -= known.looks - pool[best].looks
@@ -117,12 +128,14 @@ class EHVISampler(BaseSampler):
             judge = self._judge(dense, front, earlier)
             pool, growth = self._bred(pool, taken, judge, 1, CHILDREN_OF_A_LOOK)
 
-    def _looked_at(self, one: Known, left: int, probes: list[PartialEvaluation]) -> Known:
+    def _looked_at(
+        self, one: Known, left: int, probes: list[PartialEvaluation]
+    ) -> Generator[Look, PartialEvaluation | None, Known]:
         """With as many looks more as it had, but at first one; itself if it had enough, or as many are not left."""
         looks = 2 * one.looks or 1
-        if looks > ENOUGH_LOOKS or looks - one.looks > left or self._problem.probe is None:
+        if looks > ENOUGH_LOOKS or looks - one.looks > left:
             return one
-        probe = self._problem.probe(one.schedule, looks)
+        probe = yield Look(one.schedule, looks)
         if probe is None or probe.looks <= one.looks:
             return one
         probes.append(probe)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pruning.schedule import Schedule
 from search.config.sections import PROBES, SpaceSpec
@@ -18,6 +18,19 @@ PROBED = "ztp:probed"  # the attribute of a trial with its probes, and how many 
 
 
 @dataclass(frozen=True)
+class Look:
+    """What a sampler wants before it proposes: a partial evaluation of the schedule, by so many looks at it in all."""
+
+    schedule: Schedule
+    looks: int
+
+
+Looks = Generator[Look, PartialEvaluation | None, dict[str, Any]]
+"""Wants partial evaluations, one after the other, and returns what is to be kept with the proposal that follows. It is
+sent None if an evaluation fails, and one of fewer looks where there are no more images for it."""
+
+
+@dataclass(frozen=True)
 class SamplerContext:
     """The study as samplers see it.
 
@@ -26,9 +39,7 @@ class SamplerContext:
         that does not fit the backbone.
     result: what an ended trial measured; None if it was refused or failed.
     below_dense: accuracy below the dense model's from which a point is of no use.
-    probe: of a schedule, by so many looks at it in all; returns None if that fails, and a probe of fewer looks where
-        there are no more images for it. None where there are too few images for any.
-    probes: how many looks there may be before a trial.
+    probes: how many looks there may be before a trial; 0 where there are too few images for any.
     """
 
     space: SpaceSpec
@@ -38,5 +49,4 @@ class SamplerContext:
     within_limits: Callable[[Schedule], bool]
     result: Callable[[FrozenTrial], TrialResult | None]
     below_dense: float = 0.10
-    probe: Callable[[Schedule, int], PartialEvaluation | None] | None = None
     probes: int = PROBES

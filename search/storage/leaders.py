@@ -51,7 +51,7 @@ class LeaderStore:
     def beat_lead(self, study_id: int, lease: str) -> bool:
         """Say that the leader lives; False if it leads no more."""
         with writing(self._engine) as connection:
-            beat = update(LEADER).where(_is_held(study_id, lease)).values(heartbeat_at=leases.now(connection))
+            beat = update(LEADER).where(_is_held(study_id, lease)).values(heartbeat_at=leases.CLOCK)
             return connection.execute(beat).rowcount > 0
 
     def resign(self, study_id: int, lease: str) -> bool:
@@ -124,7 +124,7 @@ def _claim(connection: Connection, study_id: int, worker: str, lease: str, lease
         "worker": worker,
         "host": leases.host_identity(),
         "process": leases.process_identity(os.getpid()),
-        "heartbeat_at": leases.now(connection),
+        "heartbeat_at": leases.CLOCK,
         "lease": lease,
         "lease_s": lease_s,
     }

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
-    ColumnElement,
     Connection,
     Double,
     Row,
@@ -22,10 +21,12 @@ from sqlalchemy import (
     delete,
     func,
     insert,
-    literal_column,
     select,
     update,
 )
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 
 from search.errors import StudyDeletedError, TrialStoppedError
 from search.storage import failed_attempts
@@ -35,12 +36,26 @@ from search.types import HELD_STATES, Slot
 RESERVED, DONE, FAILED = "reserved", "done", "failed"
 LEASE_S = 12.5  # of a worker that says nothing else: see `search.runtime.worker_settings`
 
-# Workers on several machines share the database's clock, not their own. Seconds since 1970.
 _NOW = {
     "sqlite": "(julianday('now') - 2440587.5) * 86400.0",
     "postgresql": "extract(epoch FROM clock_timestamp())::float8",
     "mysql": "(unix_timestamp(now(3)) + 0.0e0)",
 }
+
+
+class Clock(FunctionElement[float]):
+    """Seconds since 1970 by the database's clock, within a statement: workers on several machines share that one."""
+
+    type = Double()
+    inherit_cache = True
+
+
+@compiles(Clock)
+def _compile_clock(element: Clock, compiler: SQLCompiler, **options: Any) -> str:
+    return _NOW[compiler.dialect.name]
+
+
+CLOCK = Clock()
 
 # What every trial asks is built once: building a statement costs as much as sending it.
 IS_HELD = and_(SLOT.c.id == bindparam("slot"), SLOT.c.lease == bindparam("held"), SLOT.c.state == RESERVED)
@@ -52,7 +67,7 @@ _LOCK = _STUDY_ROW.with_for_update(key_share=True)  # rows that point to the stu
 _LOCK_WHOLE = _STUDY_ROW.with_for_update()  # ... and here not even those
 _NOTE = update(SLOT).where(IS_HELD).values(trial=bindparam("number"))
 _FINISH = update(SLOT).where(IS_HELD).values(state=DONE, trial=bindparam("number"), schedule_key=bindparam("key"))
-_BEAT = update(SLOT).where(SLOT.c.worker == bindparam("name"), SLOT.c.state == RESERVED)
+_BEAT = update(SLOT).where(SLOT.c.worker == bindparam("name"), SLOT.c.state == RESERVED).values(heartbeat_at=CLOCK)
 
 
 def reserve(
@@ -85,22 +100,13 @@ def reserve(
         "state": RESERVED,
         "host": host_identity(),
         "process": process_identity(os.getpid()),
-        "heartbeat_at": clock(connection),
+        "heartbeat_at": CLOCK,
         "lease": lease,
         "lease_s": lease_s,
     }
     result = connection.execute(insert(SLOT).values(values))
     assert result.inserted_primary_key is not None
     return Slot(result.inserted_primary_key[0], study_id, worker, RESERVED, lease=lease)
-
-
-def assign(connection: Connection, slot: Slot, trial: int) -> int:
-    """Note which Optuna trial the slot is used for. Returns how many attempts at the trial failed before.
-
-    Raises TrialStoppedError if the slot was freed meanwhile.
-    """
-    note(connection, slot, trial)
-    return failed_attempts.count(connection, slot.study_id, trial)
 
 
 def note(connection: Connection, slot: Slot, trial: int | None) -> None:
@@ -123,7 +129,7 @@ def finish(connection: Connection, slot: Slot, trial: int, key: str) -> bool:
 
 def beat(connection: Connection, worker: str) -> int:
     """Say that `worker` lives. Returns how many slots it holds."""
-    return connection.execute(_BEAT.values(heartbeat_at=clock(connection)), {"name": worker}).rowcount
+    return connection.execute(_BEAT, {"name": worker}).rowcount
 
 
 def hold(connection: Connection, slot: Slot) -> Slot | None:
@@ -155,11 +161,6 @@ def lose(connection: Connection, slot: Slot, kind: str, reason: str) -> str:
     return "failed"
 
 
-def find_of_trial(connection: Connection, study_id: int, trial: int) -> Slot | None:
-    row = connection.execute(select(SLOT).where(SLOT.c.study_id == study_id, SLOT.c.trial == trial)).first()
-    return None if row is None else _to_slot(row)
-
-
 def list_slots(connection: Connection, study_id: int, state: str | None) -> list[Slot]:
     query = select(SLOT).where(SLOT.c.study_id == study_id).order_by(SLOT.c.id)
     if state is not None:
@@ -172,7 +173,7 @@ def list_stale(connection: Connection, study_id: int, older_than_s: float | None
 
     older_than_s: seconds without a beat, instead of those of the lease.
     """
-    query = select(SLOT, clock(connection).label("at")).where(SLOT.c.study_id == study_id, SLOT.c.state == RESERVED)
+    query = select(SLOT, CLOCK.label("at")).where(SLOT.c.study_id == study_id, SLOT.c.state == RESERVED)
     here = host_identity()
     rows = connection.execute(query.order_by(SLOT.c.id))
     return [_to_slot(row) for row in rows if _is_over(row, row.at, here, older_than_s)]
@@ -207,12 +208,7 @@ def lock_study(connection: Connection, study_id: int, whole: bool = False) -> tu
 
 def now(connection: Connection) -> float:
     """Seconds since 1970 by the database's clock."""
-    return float(connection.scalar(select(clock(connection))) or 0.0)
-
-
-def clock(connection: Connection) -> ColumnElement[float]:
-    """Seconds since 1970 by the database's clock, within a statement."""
-    return literal_column(_NOW[connection.dialect.name], Double)
+    return float(connection.scalar(select(CLOCK)) or 0.0)
 
 
 def host_identity() -> str:

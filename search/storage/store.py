@@ -114,25 +114,26 @@ class Store(LeaderStore, Queue):
         Raises SpecConflictError with the differences if the name is taken by another spec, or by a foreign Optuna
         study.
         """
+        from search.storage import optuna_storage  # loads Optuna
+
         storage = self.optuna_storage()
+        taken = optuna_storage.has_optuna_study(storage, spec.name)
         try:
-            record = self._find_or_add(spec)
+            record = self._find_or_add(spec, taken)
         except IntegrityError:  # another process was faster
-            record = self._find_or_add(spec)
+            record = self._find_or_add(spec, taken)
         stored = read_stored_spec(record.spec, f"study {spec.name} {self.place}")
         changed = differences(stored, spec)
         if changed:
             rule = f"study {spec.name} {self.place} exists with another spec ({'; '.join(changed)})"
             remedy = "restore the spec to continue it, or choose another name"
             raise SpecConflictError("", rule, remedy=remedy, differences=changed)
-        from search.storage import optuna_storage  # loads Optuna
-
         optuna_storage.create_optuna_study(storage, spec.name)
         return record
 
-    def _find_or_add(self, spec: StudySpec) -> StudyRecord:
+    def _find_or_add(self, spec: StudySpec, taken: bool) -> StudyRecord:
         with writing(self._engine) as connection:
-            return studies.find_or_add(connection, spec, self.place)
+            return studies.find_or_add(connection, spec, self.place, taken)
 
     def study(self, name: str) -> StudyRecord:
         """Look a study up by name. Raises UnknownStudyError listing near or known names."""

@@ -6,26 +6,25 @@ import difflib
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select, text, update
+from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from search.config.spec import StudySpec
 from search.errors import InputError, SpecConflictError, StudyDeletedError, UnknownStudyError
 from search.storage import leases
 from search.storage.compatibility import newer_writer, warn_of_newer_writer
 from search.storage.evaluations import utc_now
-from search.storage.tables import ATTEMPT, EVALUATION, FRONT, FRONT_POINT, LEADER, SLOT, STUDY
+from search.storage.tables import ATTEMPT, EVALUATION, FRONT, FRONT_POINT, LEADER, SLOT, STUDY, TRIAL
 from search.types import ERROR, STUDY_STATES, StudyRecord
 
 
-def find_or_add(connection: Connection, spec: StudySpec, place: str) -> StudyRecord:
+def find_or_add(connection: Connection, spec: StudySpec, place: str, taken: bool) -> StudyRecord:
     """The study of this name, made if there is none. Raises SpecConflictError if Optuna has one that is not ours.
 
-    place: "at URL", the database as error messages name it.
+    place: "at URL", the database as error messages name it. taken: whether Optuna had a study of this name before.
     """
     row = _find(connection, spec.name)
     if row is None:
-        taken = text("SELECT study_id FROM studies WHERE study_name = :name")
-        if connection.execute(taken, {"name": spec.name}).first() is not None:
+        if taken:
             rule = f"study {spec.name}: an Optuna study of this name exists {place} that was not launched by ztp"
             raise SpecConflictError("", rule, remedy="choose another name")
         values = {"state": "created", "note": "", "provenance": {}, "seconds": 0.0}
@@ -80,7 +79,7 @@ def get_of_id(connection: Connection, study_id: int) -> StudyRecord:
 
 def remove(connection: Connection, study_id: int) -> None:
     """Every row of a study, those that point to others first."""
-    for table in (FRONT_POINT, FRONT, ATTEMPT, SLOT, EVALUATION, LEADER):
+    for table in (FRONT_POINT, FRONT, ATTEMPT, SLOT, TRIAL, EVALUATION, LEADER):
         connection.execute(delete(table).where(table.c.study_id == study_id))
     connection.execute(delete(STUDY).where(STUDY.c.id == study_id))
 
@@ -101,19 +100,28 @@ def claim_mending(connection: Connection, study_id: int, every_s: float) -> bool
     On PostgreSQL also where another changes the study's row at this moment: many workers look, and one of them will
     find it free, while to wait would keep those waiting who take a trial.
     """
-    now = leases.clock(connection)
-    due = (STUDY.c.id == study_id) & (STUDY.c.mended_at <= now - every_s)
+    due = (STUDY.c.id == study_id) & (STUDY.c.mended_at <= leases.CLOCK - every_s)
     if connection.dialect.name == "postgresql":
         free = select(STUDY.c.id).where(due).with_for_update(key_share=True, skip_locked=True)
         if connection.scalar(free) is None:
             return False
-    return connection.execute(update(STUDY).where(due).values(mended_at=now)).rowcount > 0
+    return connection.execute(update(STUDY).where(due).values(mended_at=leases.CLOCK)).rowcount > 0
 
 
 def mending_is_due(connection: Connection, study_id: int, every_s: float) -> bool:
     """Whether `claim_mending` may succeed: what most callers learn, without a write."""
-    since = leases.clock(connection) - STUDY.c.mended_at
+    since = leases.CLOCK - STUDY.c.mended_at
     return connection.scalar(select(STUDY.c.id).where(STUDY.c.id == study_id, since >= every_s)) is not None
+
+
+def claim_mirror(connection: Connection, study_id: int, lease_s: float) -> bool:
+    """True for one caller at a time, for `lease_s` seconds or until `release_mirror`."""
+    free = (STUDY.c.id == study_id) & (STUDY.c.mirrored_at <= leases.CLOCK)
+    return connection.execute(update(STUDY).where(free).values(mirrored_at=leases.CLOCK + lease_s)).rowcount > 0
+
+
+def release_mirror(connection: Connection, study_id: int) -> None:
+    connection.execute(update(STUDY).where(STUDY.c.id == study_id).values(mirrored_at=0.0))
 
 
 def _find(connection: Connection, name: str) -> Row[Any] | None:

@@ -41,6 +41,7 @@ STUDY = Table(
     Column("seconds", Double, nullable=False),  # evaluation time used so far, over all launches
     Column("created_at", String(32), nullable=False),
     Column("mended_at", Double, nullable=False, server_default="0"),  # seconds since 1970, the database's clock
+    Column("mirrored_at", Double, nullable=False, server_default="0"),  # when the lease of who mirrors is over
     sqlite_autoincrement=True,  # the id of a deleted study is never another's: its workers may still be about
 )
 
@@ -50,7 +51,7 @@ EVALUATION = Table(
     Column("id", Integer, primary_key=True),
     Column("study_id", Integer, ForeignKey("ztp_study.id"), nullable=False),
     Column("schedule_key", String(64), nullable=False),
-    Column("trial", Integer, nullable=False),  # Optuna's number of the first trial with this schedule
+    Column("trial", Integer, nullable=False),  # number of the first trial with this schedule
     Column("feasible", Boolean, nullable=False),
     Column("accuracy", Double, nullable=False),
     Column("images", Integer, nullable=False),
@@ -116,6 +117,24 @@ SLOT = Table(
     Index("ztp_slot_by_state", "study_id", "state"),
     Index("ztp_slot_by_worker", "worker"),
     Index("ztp_slot_by_lease", "lease"),
+)
+
+TRIAL = Table(
+    "ztp_trial",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("study_id", Integer, ForeignKey("ztp_study.id"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("state", String(20), nullable=False),  # WAITING, RUNNING, COMPLETE, PRUNED or FAIL
+    Column("params", JSON, nullable=False),
+    Column("user_attributes", JSON, nullable=False),
+    Column("system_attributes", JSON, nullable=False),  # what the sampler keeps with its proposal
+    Column("objectives", JSON(none_as_null=True)),  # accuracy and images/s of a complete one
+    Column("limits", JSON),  # by limit of the budget, by how much it was exceeded
+    Column("started_at", Double),  # seconds since 1970, the database's clock
+    Column("ended_at", Double),
+    UniqueConstraint("study_id", "number", name="ztp_trial_once"),
+    Index("ztp_trial_by_state", "study_id", "state"),
 )
 
 ATTEMPT = Table(  # failed attempts at a trial

@@ -1,25 +1,23 @@
 """The part of a store that workers live on: slots of the trial budget, and the trials they are used for.
 
-A trial takes three: `reserve`, `start`, `complete`; one that waited takes one more, `take`. After a kill between any
+A trial takes three transactions: `reserve`, `start` (`take` for one that waited), `complete`. After a kill between any
 two of them the slot says what is to be undone, and `lose` or `free` undoes it, again at once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import IntegrityError
 
-from search.storage import evaluations, failed_attempts, fronts, leases, studies
+from search.storage import evaluations, failed_attempts, fronts, leases, studies, trials
 from search.storage.database import reading, writing
 from search.storage.leases import LEASE_S
-from search.types import Attempt, Ending, Front, Known, Measurement, Slot
-
-if TYPE_CHECKING:
-    from optuna.trial import FrozenTrial
+from search.types import Attempt, Ending, Front, Known, Measurement, Slot, Trial
 
 MAX_REASON = 500  # characters
 REFUSED = "refused"  # the attribute of a trial that says why it was over a limit
@@ -52,14 +50,6 @@ class Queue:
         with writing(self._engine) as connection:
             return leases.reserve(connection, study_id, worker, total, lease or uuid4().hex, lease_s, within_s)
 
-    def assign(self, slot: Slot, trial_number: int) -> int:
-        """Note the Optuna trial of a slot; returns how many attempts at this trial failed before.
-
-        Raises TrialStoppedError if the slot was freed meanwhile.
-        """
-        with writing(self._engine) as connection:
-            return leases.assign(connection, slot, trial_number)
-
     def beat(self, worker: str) -> int:
         """Say that `worker` lives; returns how many slots it holds. To be called every few seconds."""
         with writing(self._engine) as connection:
@@ -77,7 +67,7 @@ class Queue:
     def lose(self, slot: Slot, kind: str, reason: str) -> str:
         """End an attempt at the slot's trial that came to nothing, and keep why. kind: one of ATTEMPT_KINDS.
 
-        Returns "again" (the slot is free, the trial queued), "failed" (the trial is given up on, in Optuna too; its
+        Returns "again" (the slot is free, the trial queued), "failed" (the trial is given up on; its
         slot is spent) or "lost" (the slot is another's; nothing was written). See `search.storage.failed_attempts` for
         when.
         """
@@ -95,13 +85,8 @@ class Queue:
 
     def _requeue(self, connection: Connection, slot: Slot) -> None:
         """Whoever asks next gets the same parameters, under the same number: the dense model goes first again."""
-        if slot.trial is None:
-            return
-        from search.storage import trial_rows  # loads Optuna
-
-        trial_id = trial_rows.find(connection, slot.study_id, slot.trial)
-        if trial_id is not None:
-            trial_rows.requeue(connection, trial_id)
+        if slot.trial is not None:
+            trials.requeue(connection, slot.study_id, slot.trial)
 
     def attempts(self, study_id: int) -> list[Attempt]:
         """Failed attempts, in the order in which they ended."""
@@ -115,11 +100,6 @@ class Queue:
                 return False
         with writing(self._engine) as connection:
             return studies.claim_mending(connection, study_id, every_s)
-
-    def slot_of_trial(self, study_id: int, trial: int) -> Slot | None:
-        """The slot that is, or was, used for a trial; None if there is none."""
-        with reading(self._engine) as connection:
-            return leases.find_of_trial(connection, study_id, trial)
 
     def slots(self, study_id: int, state: str | None = None) -> list[Slot]:
         """Slots in the order they were taken; state: "reserved", "done", "failed", or None for all."""
@@ -137,62 +117,56 @@ class Queue:
     # Trials
 
     def count_trials(self, study_id: int) -> int:
-        """How many trials Optuna has of the study, refused ones included."""
-        from search.storage import trial_rows  # loads Optuna
-
+        """How many trials the study has, those that wait and refused ones included."""
         with reading(self._engine) as connection:
-            return trial_rows.count(connection, study_id)
+            return trials.count(connection, study_id)
 
-    def take(self, slot: Slot) -> tuple[FrozenTrial, int] | None:
+    def trials(self, study_id: int, after: int = -1, still_open: Collection[int] = ()) -> list[Trial]:
+        """Trials by number: those above `after`, and those of `still_open`, which may have ended."""
+        with reading(self._engine) as connection:
+            return trials.list_news(connection, study_id, after, still_open)
+
+    def queue_trial(
+        self, study_id: int, params: Mapping[str, Any], attributes: Mapping[str, Any], again: bool = False
+    ) -> bool:
+        """Let a proposal wait for a slot. again: also if the study has one with these parameters; else it is False."""
+        with writing(self._engine) as connection:
+            leases.lock_study(connection, study_id)
+            if not again and any(trial.params == params for trial in trials.list_news(connection, study_id, -1, ())):
+                return False
+            trials.queue(connection, study_id, params, attributes)
+            return True
+
+    def claim_mirror(self, study_id: int, lease_s: float) -> bool:
+        """True for one caller at a time: it may change Optuna's study (see `search.storage.mirror`)."""
+        with writing(self._engine) as connection:
+            return studies.claim_mirror(connection, study_id, lease_s)
+
+    def release_mirror(self, study_id: int) -> None:
+        with writing(self._engine) as connection:
+            studies.release_mirror(connection, study_id)
+
+    def take(self, slot: Slot) -> tuple[Trial, int] | None:
         """The trial that waits longest, the slot's from now on, and how many attempts at it failed before.
 
         None if no trial waits. The trial that the slot has already, if it has one: a second call finds it.
         """
-        from search.storage import trial_rows  # loads Optuna
-
         with reading(self._engine) as connection:
-            if not trial_rows.is_there(connection, slot):
+            if not trials.is_there(connection, slot):
                 return None
         with writing(self._engine) as connection:
-            held = leases.hold(connection, slot)
-            if held is None:
-                raise leases.lost(slot)
-            if held.trial is not None:
-                trial_id = trial_rows.find(connection, slot.study_id, held.trial)
-            else:
-                trial_id = trial_rows.find_waiting(connection, slot.study_id)
-                if trial_id is None or not trial_rows.take(connection, trial_id):
-                    return None
-            (trial,) = trial_rows.read(connection, trial_rows.TRIALS.c.trial_id == trial_id)
-            return trial, leases.assign(connection, slot, trial.number)
+            trial = trials.take(connection, slot)
+            return None if trial is None else (trial, failed_attempts.count(connection, slot.study_id, trial.number))
 
-    def start(self, slot: Slot, trial: FrozenTrial, stored: FrozenTrial | None) -> None:
-        """Let a trial run in the slot, with all its parameters. Without `stored` it is a new one, and gets its number.
-
-        stored: the trial as `take` found it; what it has not is added.
-        """
-        from search.storage import (
-            trial_rows,  # loads Optuna
-            trial_starts,
-        )
-
+    def start(self, slot: Slot, trial: Trial) -> Trial:
+        """Let a new trial run in the slot, under its number. A second call finds the first one's."""
         with writing(self._engine) as connection:
-            if stored is None:
-                trial_starts.start(connection, slot, trial)
-            else:
-                trial_rows.complete(connection, trial, stored)
+            return trials.start(connection, slot, trial)
 
-    def refuse(self, slot: Slot, trial: FrozenTrial, stored: FrozenTrial | None, ending: Ending) -> None:
-        """Keep a trial that is not to be measured: it ends as it begins, and the slot is free for another."""
-        from search.storage import trial_rows  # loads Optuna
-
+    def refuse(self, slot: Slot, trial: Trial, ending: Ending) -> None:
+        """Keep a trial that is not to be measured; the slot is free for another. trial: from `take`, or new."""
         with writing(self._engine) as connection:
-            if stored is None:
-                trial_rows.add(connection, slot.study_id, trial)
-            else:
-                leases.note(connection, slot, None)
-                trial_rows.complete(connection, trial, stored)
-            trial_rows.end(connection, trial._trial_id, ending)
+            trials.refuse(connection, slot, trial, ending)
 
     def known(self, study_id: int, key: str, identity: str) -> Known:
         """What the store holds of a schedule, by its key and by its identity (see `reusable`)."""
@@ -211,13 +185,11 @@ class Queue:
         feasible: bool,
         trial: int,
         ending: Ending | None = None,
-        trial_id: int | None = None,
         seconds: float = 0.0,
     ) -> Front | None:
-        """Keep a trial's result: evaluation, slot, front version and Optuna's trial, in one transaction.
+        """Keep a trial's result: evaluation, slot, front version and trial, in one transaction.
 
-        ending, trial_id: what Optuna is told, and its id of the trial; without them `tell` is left to do. seconds: to
-        be counted against the time budget.
+        ending: how the trial ends. seconds: to be counted against the time budget.
 
         Returns the new front version, or None if the front stayed as it was. If the schedule was evaluated
         before, the first evaluation stays; only if that one was stopped and this one is complete, this one takes
@@ -228,7 +200,7 @@ class Queue:
         def keep(again: bool) -> Front | None:
             """Under the study's lock, for which all its workers wait, only where need be: most results change no front.
 
-            Where it is taken it is the first (see `slots.hold`): what counts time changes the study's row, and on
+            Where it is taken it is the first (see `leases.hold`): what counts time changes the study's row, and on
             MySQL whoever adds a row that points to the study shares a lock of it.
             """
             with writing(self._engine) as connection:
@@ -238,10 +210,8 @@ class Queue:
                     leases.lock_study(connection, study_id)
                 if not leases.finish(connection, slot, trial, measurement.key):
                     return None
-                if ending is not None and trial_id is not None:
-                    from search.storage import trial_rows  # loads Optuna
-
-                    trial_rows.end(connection, trial_id, ending, replace=again)
+                if ending is not None:
+                    trials.end(connection, study_id, trial, ending)
                 evaluations.add(connection, study_id, trial, measurement, feasible)
                 if seconds:
                     studies.add_seconds(connection, study_id, seconds)
@@ -252,43 +222,11 @@ class Queue:
         try:
             return keep(again=False)
         except IntegrityError:
-            # another worker kept the schedule's first evaluation at this very moment, or Optuna's trial was told a part
+            # another worker kept the schedule's first evaluation at this very moment
             return keep(again=True)
-
-    # Trials that no slot knows any more
-
-    def running_trials(self, study_id: int) -> list[tuple[int, int]]:
-        """(number, Optuna's id) of every trial that Optuna has for running."""
-        from search.storage import trial_rows  # loads Optuna
-
-        with reading(self._engine) as connection:
-            return trial_rows.list_running(connection, study_id)
-
-    def tell(self, trial_id: int, ending: Ending) -> bool:
-        """How a trial ended, by Optuna's id, to Optuna alone. False if it does not run."""
-        from search.storage import trial_rows  # loads Optuna
-
-        with writing(self._engine) as connection:
-            return trial_rows.end(connection, trial_id, ending)
-
-    def adopt(self, study_id: int, number: int, trial_id: int) -> bool:
-        """Queue a running trial that no slot holds. False if one does, or if it does not run."""
-        from search.storage import trial_rows  # loads Optuna
-
-        with writing(self._engine) as connection:
-            leases.lock_study(connection, study_id)  # so that nobody takes a trial meanwhile
-            slot = leases.find_of_trial(connection, study_id, number)
-            return slot is None and trial_rows.requeue(connection, trial_id)
 
 
 def _fail(connection: Connection, study_id: int, number: int, reason: str) -> None:
-    from search.storage import trial_rows  # loads Optuna
-
-    trial_id = trial_rows.find(connection, study_id, number)
-    if trial_id is not None:
-        trial_rows.end(connection, trial_id, failed(reason))
-
-
-def failed(reason: str) -> Ending:
-    """How a trial that was given up on ends."""
-    return Ending("FAIL", attributes={FAILED: reason[:MAX_REASON]})
+    trial = trials.find(connection, study_id, number)
+    attributes = {**(trial.user_attributes if trial else {}), FAILED: reason[:MAX_REASON]}
+    trials.end(connection, study_id, number, Ending("FAIL", attributes=attributes))

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from optuna.distributions import FloatDistribution, distribution_to_json
-from optuna.storages._rdb import models
-from optuna.trial import TrialState
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import insert
 
 from pruning.schedule import UNTOUCHED
 from search.reporting import report as reports
 from search.reporting import status
-from search.storage import fronts, trial_rows
-from search.storage.database import reading, writing
+from search.storage import fronts
+from search.storage.database import writing
 from search.storage.evaluations import evaluation_values
 from search.storage.store import Store
-from search.storage.tables import EVALUATION, SLOT
-from search.types import Evaluation
+from search.storage.tables import EVALUATION, SLOT, TRIAL
+from search.types import NEW, Ending, Evaluation, Trial
 from tests.drills.nursery import drill_spec
 from tests.drills.postgres import PostgreSQL
 from tests.serving import Service, start_service
@@ -33,53 +28,41 @@ from tests.serving import Service, start_service
 CHUNK = 5000
 LIMIT_S = 1.0
 PARAMETERS = 6  # of each trial
-FINITE = models.TrialValueModel.TrialValueType.FINITE.name
-SHARE = distribution_to_json(FloatDistribution(0.3, 1.0))
-MEASURED = json.dumps({"of": "x" * 500})  # about what a measurement takes
+MEASURED = {"of": "x" * 500}  # about what a measurement takes
+ENDED_AT = 1_795_000_000.0
 
 
 def fill(store: Store, study_id: int, trials: int, make_evaluation: Callable[..., Evaluation]) -> None:
-    """As many slots, evaluations and trials of Optuna as trials; every thousandth is near the front."""
+    """As many slots and evaluations as trials; every thousandth is near the front."""
     rng = np.random.default_rng(0)
     dense = make_evaluation(0, 0.9, 1.0).search
     first = evaluation_values(study_id, 0, dense, True)
     with writing(store._engine) as connection:
         connection.execute(insert(EVALUATION), [first])
         connection.execute(insert(SLOT), [slot(study_id, 0, UNTOUCHED.key)])
+        connection.execute(insert(TRIAL), [trial(study_id, 0, rng)])
         for start in range(1, trials, CHUNK):
             numbers = range(start, min(start + CHUNK, trials))
             connection.execute(insert(EVALUATION), [row(first, number, rng) for number in numbers])
             connection.execute(insert(SLOT), [slot(study_id, number, f"{number:064x}") for number in numbers])
-        for start in range(0, trials, CHUNK):
-            add_to_optuna(connection, study_id, range(start, min(start + CHUNK, trials)), rng)
+            connection.execute(insert(TRIAL), [trial(study_id, number, rng) for number in numbers])
         fronts.update_front(connection, study_id)
 
 
-def add_to_optuna(connection: Connection, study_id: int, numbers: range, rng: np.random.Generator) -> None:
-    """Trials as Optuna keeps them: each with its values, a number of parameters and what it measured."""
-    study = trial_rows.lock(connection, study_id)
-    at = datetime(2026, 11, 22, tzinfo=UTC).replace(tzinfo=None)
-    times = {"datetime_start": at, "datetime_complete": at}
-    rows = [{"study_id": study, "number": number, "state": TrialState.COMPLETE, **times} for number in numbers]
-    connection.execute(insert(trial_rows.TRIALS), rows)
-    table = trial_rows.TRIALS.c
-    wanted = (table.study_id == study) & (table.number >= numbers.start) & (table.number < numbers.stop)
-    trials = connection.scalars(select(table.trial_id).where(wanted)).all()
-    assert len(trials) == len(numbers)
-    params = [
-        {"trial_id": trial, "param_name": f"keep_{number}", "param_value": value, "distribution_json": SHARE}
-        for trial in trials
-        for number, value in enumerate(rng.uniform(0.3, 1.0, PARAMETERS))
-    ]
-    values = [
-        {"trial_id": trial, "objective": objective, "value": value, "value_type": FINITE}
-        for trial in trials
-        for objective, value in enumerate((rng.uniform(0.3, 0.9), rng.uniform(180, 270)))
-    ]
-    attributes = [{"trial_id": trial, "key": "measurement", "value_json": MEASURED} for trial in trials]
-    connection.execute(insert(trial_rows.PARAMS), params)
-    connection.execute(insert(trial_rows.VALUES), values)
-    connection.execute(insert(trial_rows.USER_ATTRIBUTES), attributes)
+def trial(study_id: int, number: int, rng: np.random.Generator) -> dict[str, Any]:
+    """As a worker leaves it, with a number of parameters."""
+    return {
+        "study_id": study_id,
+        "number": number,
+        "state": "COMPLETE",
+        "params": {f"keep_{place}": value for place, value in enumerate(rng.uniform(0.3, 1.0, PARAMETERS))},
+        "user_attributes": {"measurement": MEASURED},
+        "system_attributes": {},
+        "objectives": [rng.uniform(0.3, 0.9), rng.uniform(180, 270)],
+        "limits": {},
+        "started_at": ENDED_AT - 1.0,
+        "ended_at": ENDED_AT,
+    }
 
 
 def row(first: dict[str, Any], number: int, rng: np.random.Generator) -> dict[str, Any]:
@@ -121,7 +104,9 @@ def drill(
         taken = store.reserve(record.id, "last", trials + 1)
         assert taken is not None
         best = replace(make_evaluation(7, 0.99, 2.0).search, key="f" * 64)
-        assert store.complete(taken, best, True, trials) is not None
+        proposed = store.start(taken, Trial(NEW, "RUNNING", {"keep_0": 0.5}))
+        assert proposed.number == trials
+        assert store.complete(taken, best, True, proposed.number, Ending("COMPLETE", (0.99, 360.0))) is not None
 
     service = start_service(folder, store.url, "--workers", 0)
     calls: dict[str, Callable[[], object]] = {
@@ -138,8 +123,7 @@ def drill(
     finally:
         service.end()
     note = ", ".join(f"{name} {1e3 * each:.0f} ms" for name, each in taken.items())
-    with reading(store._engine) as connection:
-        assert trial_rows.count(connection, record.id) == trials
+    assert store.count_trials(record.id) == trials + 1
     kind = store.url.partition(":")[0]
     report(drill=f"{trials} trials, {kind}", expected=trials + 1, complete=store.progress(record.id).done, note=note)
     assert {name: each for name, each in taken.items() if each >= LIMIT_S} == {}

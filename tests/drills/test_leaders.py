@@ -16,7 +16,7 @@ from search.storage.store import Store
 from tests.drills.machines import Machines
 from tests.drills.nursery import drill_spec
 from tests.drills.postgres import PostgreSQL
-from tests.runtime.soundness import check_sound
+from tests.runtime.soundness import check_mirrored, check_sound
 
 TRIALS = 5
 HEARTBEAT_S = 4.0  # of which a busy machine may lose some: see `search.runtime.worker_settings`
@@ -61,6 +61,7 @@ def check_once(machines: Machines, store: Store, killed: str = "") -> None:
     assert {each for each, event, step, _ in machines.steps() if event == "ends" and step == "confirm"} != {killed}
     assert all(evaluation.confirm for evaluation in (front.dense, *front.points))
     check_sound(store, "led", TRIALS)
+    check_mirrored(store, "led")
     assert "Traceback" not in machines.said()
 
 

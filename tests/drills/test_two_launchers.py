@@ -13,7 +13,7 @@ import pytest
 from search.storage.store import Store
 from tests.drills.nursery import ROOT, Nursery, drill_spec, prepare
 from tests.drills.postgres import PostgreSQL
-from tests.runtime.soundness import check_sound
+from tests.runtime.soundness import check_mirrored, check_sound
 
 LAUNCH = """
 import sys
@@ -55,5 +55,6 @@ def test_two_launches_of_one_study(
         doubled=complete - len({slot.trial for slot in store.slots(record.id, "done")}),
     )
     check_sound(store, "two", trials)
+    check_mirrored(store, "two")
     assert store.study("two").state == "done"
     store.close()

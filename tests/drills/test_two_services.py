@@ -12,7 +12,7 @@ import pytest
 
 from search.storage.store import Store
 from tests.drills.postgres import PostgreSQL
-from tests.runtime.soundness import check_sound
+from tests.runtime.soundness import check_mirrored, check_sound
 from tests.serving import TOKEN, Service, start_service
 
 TRIALS = 8
@@ -65,6 +65,7 @@ def test_one_service_is_killed(
     store = Store.open(url)
     for name in ("first", "second"):
         check_sound(store, name, TRIALS)
+        check_mirrored(store, name)
         front = store.front(store.study(name).id)
         assert front is not None
         assert all(point.confirm is not None for point in front.points)

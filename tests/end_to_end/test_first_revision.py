@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
 import yaml
 
@@ -137,8 +136,7 @@ class TestLaunch:
         """The next trial has the parameters of one that was measured; its key."""
         space = read_stored_spec(store.study("stopped").spec, "stopped").space
         found = next(e.search for e in rows(store, "stopped").values() if e.search.schedule.method == "tome")
-        study = optuna.load_study(study_name="stopped", storage=store.optuna_storage())
-        study.enqueue_trial(to_params(found.schedule, space, DEPTH))
+        store.queue_trial(store.study("stopped").id, to_params(found.schedule, space, DEPTH), {}, again=True)
         return found.key
 
     @pytest.mark.parametrize(

@@ -102,9 +102,9 @@ class Started:
 
     def queue(self, *schedules: Schedule) -> None:
         """These are asked for next, in this order."""
-        study = self.worker().trials.study
         for schedule in schedules:
-            study.enqueue_trial(to_params(schedule, self.bench.spec.space, self.bench.backbone.family.depth))
+            params = to_params(schedule, self.bench.spec.space, self.bench.backbone.family.depth)
+            self.store.queue_trial(self.record.id, params, {}, again=True)
 
     def ask(self, trials: OptunaBridge | None = None) -> tuple[Slot, Proposal]:
         """A slot, and a trial that runs in it, as a worker has them that is never heard of again."""

@@ -7,14 +7,37 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
+from search.config.space import distributions
+from search.config.spec import make_spec
 from search.storage import pareto
+from search.storage.mirror import NUMBER, to_optuna
 from search.storage.store import Store
 from search.types import StudyRecord
 
 
 def optuna_trials(store: Store, name: str, state: TrialState | None = None) -> list[FrozenTrial]:
+    """The store's trials as Optuna has them once they are mirrored."""
+    record = store.study(name)
+    box, found = distributions(make_spec(record.spec, "stored").space, 12), []
+    for trial in store.trials(record.id):
+        if state is None or trial.state == state.name:
+            found.append(to_optuna(trial, box))
+            found[-1].number = trial.number
+    return found
+
+
+def check_mirrored(store: Store, name: str) -> None:
+    """Optuna's study tells of every trial that ended what the store does."""
     study = optuna.load_study(study_name=name, storage=store.optuna_storage(), sampler=optuna.samplers.RandomSampler())
-    return study.get_trials(states=None if state is None else (state,))
+    mirrored, kept = study.trials, optuna_trials(store, name)
+    while kept and not kept[-1].state.is_finished():  # what still waits when the budget is spent
+        kept.pop()
+    assert len(mirrored) == len(kept)
+    for theirs, ours in zip(mirrored, kept, strict=True):
+        assert theirs.user_attrs == {**ours.user_attrs, NUMBER: ours.number}
+        told = ("number", "state", "values", "params", "distributions", "constraints")
+        assert [getattr(theirs, name) for name in told] == [getattr(ours, name) for name in told]
+        assert (theirs.datetime_start, theirs.datetime_complete) == (ours.datetime_start, ours.datetime_complete)
 
 
 def check_sound(store: Store, name: str, total: int) -> None:

@@ -25,6 +25,7 @@ from search.runtime import restart_policy, worker_pools
 from search.runtime.launch import launch
 from search.storage.store import Store
 from search.types import Progress
+from tests.runtime.soundness import check_mirrored
 
 Start = Callable[..., Any]
 Spec = Callable[..., Any]
@@ -53,6 +54,7 @@ def test_from_spec_to_confirmed_front(url: str, tiny_spec: Spec, check_sound: Ca
     assert [p.done for p in seen if p.state == "running"] == [0, 1, 2, 3, 4]
     store = Store.open(url, create=False)
     check_sound(store, "tiny", 4)
+    check_mirrored(store, "tiny")
     front = store.front(record.id)
     assert front is not None
     assert front.dense is not None

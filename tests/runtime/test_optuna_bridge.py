@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
-import optuna
 import pytest
 from optuna.trial import TrialState
 
@@ -147,21 +145,7 @@ class TestAbandoned:
         started.store.free(slot)
         _, again = started.ask(trials)
         assert (again.trial.number, again.trial.params, again.schedule) == (0, first.trial.params, UNTOUCHED)
-        assert again.trial.user_attrs == {"baseline": "dense"}
-
-    def test_half_suggested_baseline_is_still_itself(self, start: Start, tiny_spec: Spec) -> None:
-        """A kill of an earlier release's worker between two of Optuna's writes: the trial has its first parameter."""
-        started = start(tiny_spec())
-        trials = started.worker().trials
-        trials.enqueue_baselines()
-        storage = started.store.optuna_storage()
-        optuna.load_study(study_name="tiny", storage=storage).ask({"stages": trials._box["stages"]})
-        trials.mend()
-        _, proposal = started.ask(trials)
-        assert (proposal.trial.number, proposal.schedule) == (0, UNTOUCHED)
-        (running,) = started.trials(TrialState.RUNNING)
-        assert running.params == proposal.trial.params
-        assert set(running.params) == set(trials._box)
+        assert again.trial.user_attributes == {"baseline": "dense"}
 
     def test_finished_trial_stays_finished(self, start: Start, tiny_spec: Spec, oracle: Oracle) -> None:
         started = start(tiny_spec())
@@ -174,26 +158,6 @@ class TestAbandoned:
 
 
 class TestMend:
-    @pytest.mark.parametrize("complete", [True, False], ids=["whole", "stopped"])
-    def test_tells_what_an_earlier_release_kept_and_did_not_tell(
-        self, start: Start, tiny_spec: Spec, oracle: Oracle, complete: bool
-    ) -> None:
-        started = start(tiny_spec(budget={"trials": 1}))
-        oracle(started.bench)
-        trials = started.worker().trials
-        slot, proposal = started.ask(trials)
-        measurement = replace(started.bench.measure(proposal.schedule, proposal.throughput), complete=complete)
-        started.store.complete(slot, measurement, True, proposal.trial.number)
-        for _ in range(2):
-            trials.mend()
-        (told,) = started.trials()
-        if complete:
-            assert told.state == TrialState.COMPLETE
-            assert told.values == [measurement.accuracy.value, measurement.throughput.images_per_s]
-        else:
-            assert (told.state, told.values, told.intermediate_values) == (TrialState.PRUNED, None, {})
-        assert told.user_attrs["measurement"] == measurement.to_dict()
-
     def test_leaves_the_trials_of_living_workers_alone(self, start: Start, tiny_spec: Spec) -> None:
         started = start(tiny_spec())
         trials = started.worker().trials
@@ -204,27 +168,44 @@ class TestMend:
         assert [trial.state for trial in started.trials()] == [TrialState.RUNNING]
         assert [slot.trial for slot in started.store.slots(started.record.id)] == [None, 0]
 
-    def test_puts_back_a_trial_that_no_slot_knows(self, start: Start, tiny_spec: Spec) -> None:
-        """An earlier release's worker asked first, and noted the trial with its slot then."""
-        started = start(tiny_spec())
-        trials = started.worker().trials
-        optuna.load_study(study_name="tiny", storage=started.store.optuna_storage()).ask(trials._box)
-        started.ask(trials)
-        slot = started.store.reserve(started.record.id, "asking", 4)
-        trials.mend()
-        assert [trial.state for trial in started.trials()] == [TrialState.RUNNING] * 2  # it may be the last slot's
-        started.store.free(slot)
-        trials.mend()
-        assert [trial.state for trial in started.trials()] == [TrialState.WAITING, TrialState.RUNNING]
 
-    def test_is_what_it_was_when_done_twice(self, start: Start, tiny_spec: Spec) -> None:
+class TestInMemory:
+    """What a worker's sampler sees of the study."""
+
+    @staticmethod
+    def states(trials: OptunaBridge) -> list[str]:
+        """A trial that failed tells a sampler nothing."""
+        return sorted(trial.state.name for trial in trials.study.trials if trial.state != TrialState.FAIL)
+
+    @pytest.mark.parametrize("others", [True, False], ids=["another's", "own"])
+    def test_a_trial_runs_and_has_then_ended_once(
+        self, start: Start, tiny_spec: Spec, oracle: Oracle, others: bool
+    ) -> None:
         started = start(tiny_spec())
-        trials = started.worker().trials
-        trials.enqueue_baselines()
-        optuna.load_study(study_name="tiny", storage=started.store.optuna_storage()).ask()
-        for _ in range(2):
-            trials.mend()
-        assert {trial.state for trial in started.trials()} == {TrialState.WAITING}
+        oracle(started.bench)
+        mine = started.worker().trials
+        slot, proposal = started.ask(started.worker(1).trials if others else mine)
+        started.ask(mine)
+        assert self.states(mine) == ["RUNNING", "RUNNING"]
+        measured = started.bench.measure(proposal.schedule, proposal.throughput)
+        ending = bridge.ending(proposal.trial, measured, {})
+        started.store.complete(slot, measured, True, proposal.trial.number, ending)
+        started.ask(mine)
+        assert self.states(mine) == ["COMPLETE", "RUNNING", "RUNNING"]
+        (ended,) = (trial for trial in mine.study.trials if trial.state == TrialState.COMPLETE)
+        assert ended.params == proposal.trial.params
+        assert ended.values == [measured.accuracy.value, measured.throughput.images_per_s]
+        assert ended.user_attrs == {"measurement": measured.to_dict()}
+
+    def test_a_refused_proposal_has_ended(self, start: Start, tiny_spec: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(bridge, "MAX_REFUSALS", 3)
+        started = start(tiny_spec(budget={"min_speedup": 1000.0}))
+        mine = started.worker().trials
+        with pytest.raises(SearchError):
+            started.ask(mine)
+        assert self.states(mine) == ["PRUNED"] * 2  # the third is read before the next proposal
+        (first, _) = (trial for trial in mine.study.trials if trial.state == TrialState.PRUNED)
+        assert first.constraints["min_speedup"] > 0
 
 
 class TestAsked:
@@ -260,27 +241,11 @@ class TestAsked:
             _, proposal = started.ask(trials)
             (stored,) = (trial for trial in started.trials() if trial.number == number)
             proposed = proposal.trial
-            assert (stored.number, stored._trial_id) == (proposed.number, proposed._trial_id)
+            assert stored.number == proposed.number == number
             assert stored.params == proposed.params
-            assert stored.distributions == proposed.distributions == trials._box
-            assert stored.system_attrs == proposed.system_attrs
+            assert stored.distributions == trials._box
+            assert stored.system_attrs == proposed.system_attributes
             assert stored.datetime_start is not None
-
-
-def test_what_an_earlier_attempt_wrote_gives_way(start: Start, tiny_spec: Spec, oracle: Oracle) -> None:
-    """Optuna keeps the first constraint of a name; a trial that is measured again has its last."""
-    started = start(tiny_spec(budget={"max_gflops": 1.0}))
-    oracle(started.bench)
-    slot, proposal = started.ask()
-    storage = started.store.optuna_storage()
-    storage.set_trial_user_attr(proposal.trial._trial_id, "measurement", {"of": "a worker that was killed"})
-    storage.set_trial_system_attr(proposal.trial._trial_id, "constraints:max_gflops", 2.0)
-    started.store.free(slot)
-    started.worker().run(at_most=1)
-    (trial,) = started.trials()
-    (evaluation,) = started.store.evaluations(started.record.id)
-    assert trial.user_attrs == {"measurement": evaluation.search.to_dict()}
-    assert trial.constraints == pytest.approx({"max_gflops": evaluation.search.gflops - 1})
 
 
 @pytest.mark.parametrize(("workers", "same"), [((0, 0), True), ((0, 1), False)])

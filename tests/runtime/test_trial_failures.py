@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,8 +17,6 @@ from search.evaluation.data.splits import Split
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
 from search.runtime import trial_failures
 from search.runtime.trial_failures import limit_s
-from search.storage import leases
-from search.storage.database import writing
 
 Start = Callable[..., Any]
 Spec = Callable[..., Any]
@@ -182,17 +179,3 @@ class TestDeadWorkers:
         assert started.trials()[1].user_attrs["failed"] == "worker dying died"
         assert started.store.progress(started.record.id).failed == 1
         assert started.worker().budget_is_spent()
-
-    def test_one_that_an_earlier_release_failed_and_did_not_tell_is_mended(self, start: Start, tiny_spec: Spec) -> None:
-        started = start(tiny_spec(budget={"trials": 2}))
-        started.run(UNTOUCHED)
-        started.queue(BAD)
-        for _ in range(3):
-            self.die(started, 1)
-        slot, proposal = started.ask()
-        with writing(started.store._engine) as connection:
-            assert leases.lose(connection, replace(slot, trial=1), "dead", "struck by lightning") == "failed"
-        assert [trial.number for trial in started.trials(TrialState.RUNNING)] == [proposal.trial.number] == [1]
-        started.worker().mend()
-        (failed,) = started.trials(TrialState.FAIL)
-        assert failed.user_attrs["failed"] == "struck by lightning"

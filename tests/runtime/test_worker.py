@@ -10,6 +10,7 @@ from optuna.trial import TrialState
 
 from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
+from search.config.space import to_params
 from search.errors import SearchError, StudyDeletedError
 from search.evaluation.calibration import Calibration
 from search.runtime import worker as fleet_worker
@@ -41,6 +42,14 @@ def raise_once(target: Any, name: str, error: BaseException, monkeypatch: pytest
     monkeypatch.setattr(target, name, wrapped)
 
 
+def propose_next(started: Any, worker: Any, schedule: Schedule, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker's sampler wants this one."""
+    params = to_params(schedule, started.bench.spec.space, 12)
+    monkeypatch.setattr(
+        worker.trials.study.sampler, "sample_independent", lambda study, trial, name, distribution: params[name]
+    )
+
+
 STEPS = [
     ("store", "reserve"),
     ("store", "take"),
@@ -48,7 +57,7 @@ STEPS = [
     ("store", "start"),
     ("trials", "ask"),
     ("bench", "measure"),
-    ("trials", "ending"),
+    ("worker", "ending"),
     ("store", "complete"),
 ]
 
@@ -77,14 +86,22 @@ class TestInterrupted:
         worker = started.worker()
         if stopped:
             started.run(UNTOUCHED)
-        started.queue(*([hopeless] if stopped else [UNTOUCHED, hopeless]))
+        if step == "start":  # what waits in the queue needs none
+            propose_next(started, worker, hopeless, monkeypatch)
+            if not stopped:
+                started.run(UNTOUCHED)
+        else:
+            started.queue(*([hopeless] if stopped else [UNTOUCHED, hopeless]))
         with monkeypatch.context() as patch:
-            target = {"trials": worker.trials, "store": started.store, "bench": started.bench}[room]
+            rooms = {"trials": worker.trials, "store": started.store, "bench": started.bench, "worker": fleet_worker}
+            target = rooms[room]
             raise_once(target, step, KeyboardInterrupt(), patch, after)
             with pytest.raises(KeyboardInterrupt):
                 worker.run(ignore)
         assert not started.store.slots(started.record.id, "reserved")
         again = started.worker()
+        if step == "start":
+            propose_next(started, again, hopeless, monkeypatch)
         again.trials.mend()
         again.run(ignore)
         check_sound(started.store, "tiny", 2)

@@ -15,8 +15,9 @@ from optuna.trial import FrozenTrial, TrialState
 from pruning.schedule import UNTOUCHED, Schedule
 from search.config.sections import SpaceSpec
 from search.config.space import distributions, to_params, to_schedule
+from search.samplers.ehvi_sampler import EHVISampler
 from search.samplers.sampler_context import SamplerContext
-from search.types import TrialResult
+from search.types import PartialEvaluation, TrialResult
 
 DEPTH, TOKENS = 12, 196
 DENSE_ACCURACY = 0.9
@@ -25,6 +26,13 @@ DENSE_ACCURACY = 0.9
 @pytest.fixture(autouse=True)
 def _quiet() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+@dataclass(frozen=True)
+class Probed(SamplerContext):
+    """probe: the partial evaluation that whoever asks runs; None fails always."""
+
+    probe: Callable[[Schedule, int], PartialEvaluation | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -56,7 +64,7 @@ class Toy:
 
     @property
     def problem(self) -> SamplerContext:
-        return SamplerContext(self.space, DEPTH, TOKENS, self.speedup, self.within_limits, result_of)
+        return Probed(self.space, DEPTH, TOKENS, self.speedup, self.within_limits, result_of)
 
     @property
     def box(self) -> dict[str, Any]:
@@ -71,11 +79,27 @@ class Toy:
         study.enqueue_trial(to_params(UNTOUCHED, self.space, DEPTH))
         return study
 
+    def ask(self, study: optuna.Study) -> optuna.Trial:
+        """As a worker does: partial evaluations that the sampler wants first are run, and kept with the trial."""
+        sampler, kept = study.sampler, dict[str, Any]()
+        if isinstance(sampler, EHVISampler):
+            looks, answer = sampler.looks(study), None
+            try:
+                while True:
+                    look = looks.send(answer)
+                    probe = sampler._problem.probe  # type: ignore[attr-defined]
+                    answer = probe(look.schedule, look.looks) if probe else None
+            except StopIteration as end:
+                kept = end.value
+        trial = study.ask(self.box)
+        study.get_trials(deepcopy=False)[-1].system_attrs.update(kept)
+        return trial
+
     def run(self, study: optuna.Study, trials: int) -> list[tuple[Schedule, float, float]]:
         """Ask, measure and tell; (schedule, accuracy, speed-up) of each."""
         found = []
         for _ in range(trials):
-            trial = study.ask(self.box)
+            trial = self.ask(study)
             schedule = self.schedule(trial.params)
             accuracy, speedup = self.accuracy(schedule), self.speedup(schedule)
             study.tell(trial, [accuracy, speedup])

@@ -102,7 +102,7 @@ class TestNeverProposes:
         toy = make_toy(max_stages=1, blocks=[4, 4], keep=[0.96, 1.0], methods=["random"])  # 8 different ones
         study = sampled(toy)
         toy.run(study, 1)
-        running = [toy.schedule(study.ask(toy.box).params).key for _ in range(6)]
+        running = [toy.schedule(toy.ask(study).params).key for _ in range(6)]
         assert len(set(running)) == 6
 
     def test_anything_else_once_all_is_known(self, make_toy: Maker) -> None:
@@ -296,7 +296,7 @@ class TestProbes:
             study = self.study(toy, toy.problem)
             toy.run(study, 8)
             study.sampler = EHVISampler(problem, 5)
-            return toy.schedule(study.ask(toy.box).params)
+            return toy.schedule(toy.ask(study).params)
 
         hopeful, told = next_with(toy.problem), list[Schedule]()
 

@@ -42,8 +42,7 @@ def add_failing_study(url: str) -> None:
     for verdict in ["again"] * (MAX_ERRORS - 1) + ["failed"]:
         slot = store.reserve(study.id, "test", 1)
         assert slot is not None
-        store.assign(slot, 0)
-        assert store.lose(slot, "crashed", "no such kernel") == verdict
+        assert store.lose(replace(slot, trial=0), "crashed", "no such kernel") == verdict
     store.set_state(study.id, "paused")
     store.close()
 

@@ -15,7 +15,6 @@ from typing import Any, NoReturn
 from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage, get_storage
 from optuna.study import StudyDirection
-from optuna.study._frozen import FrozenStudy  # not public, but named by the public interface of BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from search.errors import InputError
@@ -44,11 +43,12 @@ class FrontReader(BaseStorage):
         front = self._store.front(study.id)
         return {point.trial for point in front.points} if front else set()
 
-    def get_all_studies(self) -> list[FrozenStudy]:
-        studies = sorted(self._optuna.get_all_studies(), key=lambda study: study._study_id)
-        for study in studies:
-            study.system_attrs = self._with_front(study._study_id, study.study_name, study.system_attrs)
-        return studies
+    def get_all_studies(self) -> list[Any]:
+        found = self._optuna.get_all_studies()
+        ids = {study.study_name: self.get_study_id_from_name(study.study_name) for study in found}
+        for study in found:
+            study.system_attrs = self._with_front(ids[study.study_name], study.study_name, study.system_attrs)
+        return sorted(found, key=lambda study: ids[study.study_name])
 
     def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
         name = self._optuna.get_study_name_from_id(study_id)
@@ -70,7 +70,7 @@ class FrontReader(BaseStorage):
         front = self._store.front(study.id)
         if front is None:
             return {}
-        trial_ids = {t.number: t._trial_id for t in self._optuna.get_all_trials(study_id, deepcopy=False)}
+        trial_ids = trial_annotations.mirrored_ids(self._optuna, study_id, front)
         artifact_id = front_id(study, front)
         found = trial_annotations.attributes(
             study, front, self._store.evaluations(study.id), trial_ids, f"/artifacts/{study_id}/{artifact_id}"
@@ -141,5 +141,5 @@ def _with_constraints(trial: FrozenTrial) -> FrozenTrial:
     if not trial.constraints:
         return trial
     shown = copy.copy(trial)
-    shown._system_attrs = {**trial._system_attrs, OLD_CONSTRAINTS: list(trial.constraints.values())}
+    shown.system_attrs = {**trial.system_attrs, OLD_CONSTRAINTS: list(trial.constraints.values())}
     return shown

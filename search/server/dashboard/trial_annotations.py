@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 from search.reporting import formatting
 from search.reporting.plots import front_plot
 from search.storage.store import Store
 from search.types import Evaluation, Front, StudyRecord
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
 
 PIECE = 2045  # characters of one attribute; Optuna's column holds 2048
 STUDY_NOTE = "dashboard:note_"
@@ -123,6 +127,15 @@ def _artifact(artifact_id: str, name: str) -> str:
     return json.dumps({"artifact_id": artifact_id, "filename": name, "mimetype": "image/png", "encoding": None})
 
 
+def mirrored_ids(storage: BaseStorage, study_id: int, front: Front) -> dict[int, int]:
+    """Optuna's id, by number, of each trial of the front that is mirrored already."""
+    found = {}
+    for point in front.points:
+        with suppress(KeyError):
+            found[point.trial] = storage.get_trial_id_from_study_id_trial_number(study_id, point.trial)
+    return found
+
+
 def publish(store: Store, study: StudyRecord) -> None:
     """Write the notes and the plot into the database, for those who open it with a plain `optuna-dashboard`.
 
@@ -133,7 +146,7 @@ def publish(store: Store, study: StudyRecord) -> None:
         return
     storage = store.optuna_storage()
     study_id = storage.get_study_id_from_name(study.name)
-    trial_ids = {trial.number: trial._trial_id for trial in storage.get_all_trials(study_id, deepcopy=False)}
+    trial_ids = mirrored_ids(storage, study_id, front)
     wanted = attributes(study, front, store.evaluations(study.id), trial_ids)
     stored = storage.get_study_system_attrs(study_id)
     left_over = [key for key in stored if key not in wanted and key.startswith(prefixes(wanted))]

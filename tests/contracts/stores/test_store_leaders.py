@@ -161,7 +161,6 @@ class TestFence:
         claim("a")
         slot = opened.reserve(record.id, "worker", 12)
         assert slot is not None
-        opened.assign(slot, 0)
         opened.lose(replace(slot, trial=0), "crashed", "why")
         opened.delete_study(record.name)
         assert opened.studies() == []

@@ -13,12 +13,15 @@ import sqlalchemy as sa
 from pruning.schedule import Schedule
 from search.config.spec import StudySpec
 from search.errors import TrialStoppedError
+from search.storage import leases
+from search.storage.database import writing
 from search.storage.store import Store
 from search.storage.tables import METADATA
-from search.types import Front, Measurement, Slot, StudyRecord
+from search.types import NEW, Front, Measurement, Slot, StudyRecord, Trial
 
 Measure = Callable[..., Measurement]
 Run = Callable[..., Front | None]
+DRAFT = Trial(NEW, "RUNNING", {})
 
 
 class TestSlots:
@@ -53,10 +56,10 @@ class TestSlots:
     ) -> None:
         slot = opened.reserve(record.id, "a", 12)
         assert slot is not None
-        opened.assign(slot, 7)
-        assert opened.slots(record.id, "reserved") == [replace(slot, trial=7)]
-        opened.complete(slot, measured(5, 0.8, 1.2), True, 7)
-        assert opened.slots(record.id) == [replace(slot, trial=7, state="done", key=schedule(5).key)]
+        opened.start(slot, DRAFT)
+        assert opened.slots(record.id, "reserved") == [replace(slot, trial=0)]
+        opened.complete(slot, measured(5, 0.8, 1.2), True, 0)
+        assert opened.slots(record.id) == [replace(slot, trial=0, state="done", key=schedule(5).key)]
         assert opened.slots(record.id, "reserved") == []
 
     def test_studies_do_not_share_a_budget(self, opened: Store, record: StudyRecord, asked: StudySpec) -> None:
@@ -72,7 +75,7 @@ class TestSlots:
         assert slot is not None
         opened.free(slot)
         with pytest.raises(TrialStoppedError, match=f"slot {slot.id} of worker a"):
-            opened.assign(slot, 0)
+            opened.start(slot, DRAFT)
         with pytest.raises(TrialStoppedError):
             opened.complete(slot, measured(0, 0.9, 1.0), True, 0)
         assert opened.evaluations(record.id) == []
@@ -88,7 +91,7 @@ class TestSlots:
         assert taken is not None
         assert not opened.free(former)
         with pytest.raises(TrialStoppedError):
-            opened.assign(former, 0)
+            opened.start(former, DRAFT)
         with pytest.raises(TrialStoppedError):
             opened.complete(former, measured(0, 0.9, 1.0), True, 0)
         assert opened.slots(record.id) == [taken]
@@ -151,7 +154,8 @@ class TestLosing:
     def take(self, opened: Store, record: StudyRecord, trial: int) -> Slot:
         slot = opened.reserve(record.id, "worker", 12)
         assert slot is not None
-        opened.assign(slot, trial)
+        with writing(opened._engine) as connection:
+            leases.note(connection, slot, trial)
         return replace(slot, trial=trial)
 
     @pytest.mark.parametrize(
@@ -166,27 +170,28 @@ class TestLosing:
     def test_goes_on_until_it_makes_no_sense(
         self, opened: Store, record: StudyRecord, kinds: list[str], verdicts: list[str]
     ) -> None:
+        opened.queue_trial(record.id, {}, {})
         found, counts = [], []
         for kind in kinds:
             slot = opened.reserve(record.id, "worker", 12)
             assert slot is not None
-            counts.append(opened.assign(slot, 3))
-            found.append(opened.lose(replace(slot, trial=3), kind, f"because {kind}"))
+            taken = opened.take(slot)
+            assert taken is not None
+            counts.append(taken[1])
+            found.append(opened.lose(slot, kind, f"because {kind}"))
         assert found == verdicts
         assert counts == list(range(len(kinds)))
         assert [(a.trial, a.kind, a.reason, a.worker) for a in opened.attempts(record.id)] == [
-            (3, kind, f"because {kind}", "worker") for kind in kinds
+            (0, kind, f"because {kind}", "worker") for kind in kinds
         ]
         (slot,) = opened.slots(record.id)
-        assert (slot.state, slot.trial) == ("failed", 3)
-        assert opened.slot_of_trial(record.id, 3) == slot
+        assert (slot.state, slot.trial) == ("failed", 0)
         assert (opened.progress(record.id).done, opened.progress(record.id).failed) == (1, 1)
 
     def test_counts_by_trial(self, opened: Store, record: StudyRecord) -> None:
         for trial in (1, 2):
             assert opened.lose(self.take(opened, record, trial), "crashed", "why") == "again"
         assert opened.slots(record.id) == []
-        assert opened.slot_of_trial(record.id, 1) is None
 
     def test_what_is_lost_already_writes_nothing(self, opened: Store, record: StudyRecord, measured: Measure) -> None:
         former = self.take(opened, record, 1)

@@ -4,27 +4,38 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import sqlalchemy as sa
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
+from optuna.trial import TrialState
 
 import search.storage.migrations as migrations
 from pruning.schedule import Schedule
 from search.config.spec import StudySpec
 from search.storage.database import open_engine, parse_url, reading, writing
 from search.storage.migrations import HEAD, VERSION_TABLE
-from search.storage.optuna_storage import create_optuna_tables
+from search.storage.optuna_storage import (
+    create_optuna_study,
+    create_optuna_tables,
+    open_optuna,
+)
 from search.storage.store import Store
 from search.storage.tables import METADATA
-from search.types import Front, Measurement
+from search.types import Front, Measurement, Trial
+
+RANDOM = optuna.samplers.RandomSampler(seed=1)
+BOX = {"keep": optuna.distributions.FloatDistribution(0.0, 1.0)}
+SLOT = {"study_id": 1, "worker": "a", "host": "h", "process": "1:", "heartbeat_at": 0.0}
 
 Measure = Callable[..., Measurement]
 Rows = dict[str, list[dict[str, Any]]]
@@ -77,6 +88,28 @@ class TestTables:
             ours = connection.scalar(sa.text(f"SELECT version_num FROM {VERSION_TABLE}"))
             optunas = connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
         assert (ours, optunas[0]) == (HEAD, "v")
+
+
+@dataclass
+class Old:
+    """A database of an earlier schema, with one study; its trials are asked for, and told, by Optuna."""
+
+    url: str
+    engine: sa.Engine
+    storage: optuna.storages.RDBStorage
+    study: optuna.Study
+
+    def add(self, table_name: str, **row: Any) -> None:
+        table = sa.Table(table_name, sa.MetaData(), autoload_with=self.engine)
+        with writing(self.engine) as connection:
+            connection.execute(table.insert().values(as_text(row, table)))
+
+    def trials(self) -> list[Trial]:
+        """As they are once the store is upgraded."""
+        store = Store.open(self.url)
+        found = store.trials(1)
+        store.close()
+        return found
 
 
 def old_evaluation(trial: int, schedule: Schedule, accuracy: float, speedup: float, **more: Any) -> dict[str, Any]:
@@ -175,7 +208,7 @@ class TestFromTheFirstSchema:
         for row in before["ztp_evaluation"]:
             row.update(complete=True, identity=None, estimate=None, confirm_estimate=None)
         for row in before["ztp_study"]:
-            row.update(mended_at=0.0)
+            row.update(mended_at=0.0, mirrored_at=0.0)
         for row in before["ztp_slot"]:
             row.update(lease="", lease_s=60.0)
         with reading(engine) as connection:
@@ -242,3 +275,66 @@ class TestFromTheFirstSchema:
         new = {"complete", "identity", "estimate", "confirm_estimate"}
         assert rows == [{name: row[name] for name in row if name not in new} for row in kept]
         store.close()
+
+
+class TestFromSchema6:
+    """Trials were in Optuna's tables alone."""
+
+    @pytest.fixture
+    def old(self, empty: str, asked: StudySpec) -> Iterator[Old]:
+        url = parse_url(empty)
+        create_optuna_tables(url)
+        engine, storage = open_engine(url), open_optuna(url)
+        with writing(engine) as connection:
+            command.upgrade(alembic_on(connection), "0006")
+        create_optuna_study(storage, asked.name)
+        study = optuna.load_study(study_name=asked.name, storage=storage, sampler=RANDOM)
+        old = Old(empty, engine, storage, study)
+        row = {"id": 1, "name": asked.name, "state": "stopped", "note": "", "spec": asked.to_dict(), "provenance": {}}
+        old.add("ztp_study", **row, seconds=0.0, created_at=CREATED)
+        yield old
+        storage.remove_session()
+        storage.engine.dispose()
+        engine.dispose()
+
+    def test_trials_keep_their_numbers(self, old: Old) -> None:
+        old.study.enqueue_trial({"keep": 0.5}, user_attrs={"baseline": "half"})
+        told = old.study.ask(BOX)
+        told.set_constraint("max_gflops", -0.5)
+        old.study.tell(told, [0.5, 100.0])
+        old.study.tell(old.study.ask(BOX), state=TrialState.FAIL)
+        old.study.enqueue_trial({"keep": 0.75}, user_attrs={"baseline": "more"})
+        before, after = old.study.trials, old.trials()
+        assert [trial.state for trial in after] == ["COMPLETE", "FAIL", "WAITING"]
+        assert (after[2].params, after[2].user_attributes) == ({"keep": 0.75}, {"baseline": "more"})
+        assert after[2].system_attributes == {}
+        for theirs, ours in zip(before[:2], after[:2], strict=True):
+            assert (ours.number, ours.params, ours.constraints) == (theirs.number, theirs.params, theirs.constraints)
+            assert (ours.user_attributes, ours.values) == (theirs.user_attrs, theirs.values and tuple(theirs.values))
+            times = [at and at.timestamp() for at in (theirs.datetime_start, theirs.datetime_complete)]
+            assert [ours.started_at, ours.ended_at] == times
+
+    @pytest.mark.parametrize("complete", [True, False], ids=["whole", "stopped"])
+    def test_what_was_kept_and_not_told_has_ended(
+        self, old: Old, schedule: Callable[[int], Schedule], complete: bool
+    ) -> None:
+        old.study.ask(BOX)
+        kept = old_evaluation(0, schedule(60), 0.75, 1.25, complete=complete)
+        old.add("ztp_evaluation", **kept)
+        old.add("ztp_slot", **SLOT, state="done", trial=0, schedule_key=kept["schedule_key"])
+        (trial,) = old.trials()
+        told = ("COMPLETE", (0.75, 225.0)) if complete else ("PRUNED", None)
+        assert (trial.state, trial.values) == told
+        whole = {**kept["measurement"], "schedule": kept["schedule"], "complete": complete, "fidelity": None}
+        assert trial.user_attributes == {"measurement": whole}
+
+    def test_a_running_trial_is_what_its_slot_says(self, old: Old) -> None:
+        for _ in range(3):
+            old.study.ask(BOX)
+        old.add("ztp_slot", **SLOT, state="reserved", trial=1)
+        old.add("ztp_slot", **SLOT, state="failed", trial=2)
+        assert [trial.state for trial in old.trials()] == ["WAITING", "RUNNING", "FAIL"]
+
+    def test_a_study_that_optuna_lost_has_none(self, old: Old) -> None:
+        optuna.delete_study(study_name="shirts", storage=old.storage)
+        assert old.trials() == []

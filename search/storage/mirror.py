@@ -1,0 +1,127 @@
+"""Optuna's study of the store as a mirror of our trials: for Optuna Dashboard, and for whoever analyses it by Optuna.
+
+Loading this module loads Optuna.
+
+Invariants:
+- Optuna's trials are ours of the same numbers, without gaps, up to the first that has not ended;
+- how far the mirror is stands in Optuna's study alone: it is as long as it has trials, and its last one carries our
+  number and our study's id. Where they disagree the mirror is rebuilt, so it makes no difference after which write a
+  process was killed;
+- one process mirrors at a time, by a short lease on the study's row. Should two do so all the same, the numbers
+  disagree, and the mirror is rebuilt.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from search.storage.optuna_storage import create_optuna_study, delete_optuna_study
+from search.types import StudyRecord, Trial
+
+if TYPE_CHECKING:
+    from search.storage.store import Store
+
+NUMBER = "ztp_trial"  # the user attribute of a mirrored trial that holds our number
+STUDY_ID = "ztp_study"  # the system attribute that holds our study's id: another study may have had the name before
+LEASE_S = 30.0
+BATCH_S = 1.0  # of one turn: workers take it beside their heartbeat
+PAUSE_S = 0.2  # between two turns
+UNFINISHED = (TrialState.WAITING, TrialState.RUNNING)
+Distributions = Mapping[str, BaseDistribution]
+
+
+def mirror(store: Store, record: StudyRecord, distributions: Distributions, whole: bool = False) -> bool:
+    """Bring Optuna's study up to date; whether it is, False if another process mirrors or this turn was over.
+
+    whole: trials that wait behind the last that ended are no reason to stop: they are shown as waiting.
+    """
+    if not store.claim_mirror(record.id, LEASE_S):
+        return False
+    try:
+        return _mirror(store, record, distributions, whole)
+    finally:
+        store.release_mirror(record.id)
+
+
+def mirror_all(store: Store, record: StudyRecord, distributions: Distributions) -> None:
+    """Until it is complete, waiting for another process that mirrors now. Raises StudyDeletedError."""
+    while not mirror(store, record, distributions, whole=True):
+        time.sleep(PAUSE_S)
+        store.study_of_id(record.id)
+
+
+def _mirror(store: Store, record: StudyRecord, distributions: Distributions, whole: bool) -> bool:
+    storage, began = store.optuna_storage(), time.monotonic()
+    length = _length(storage, record)
+    if length and (length > store.count_trials(record.id) or (whole and _has_outdated(store, record))):
+        length = None
+    if length is None:
+        delete_optuna_study(storage, record.name)
+        create_optuna_study(storage, record.name)
+    trials = store.trials(record.id, after=(length or 0) - 1)
+    last = max((trial.number for trial in trials if trial.is_ended), default=-1)
+    study = optuna.load_study(study_name=record.name, storage=storage, sampler=optuna.samplers.RandomSampler())
+    for trial in trials:
+        if trial.number > last or not (trial.is_ended or whole):
+            return trial.number > last
+        if time.monotonic() - began > BATCH_S:
+            return False
+        study.add_trial(to_optuna(trial, distributions, {NUMBER: trial.number}, {STUDY_ID: record.id}))
+    return True
+
+
+def _length(storage: BaseStorage, record: StudyRecord) -> int | None:
+    """How many trials are mirrored; None if what is there is not this study's mirror."""
+    try:
+        study_id = storage.get_study_id_from_name(record.name)
+    except KeyError:
+        return None
+    length = storage.get_n_trials(study_id)
+    if length == 0:
+        return 0
+    last = storage.get_trial(storage.get_trial_id_from_study_id_trial_number(study_id, length - 1))
+    carried = (last.user_attrs.get(NUMBER), last.system_attrs.get(STUDY_ID))
+    return length if last.state.is_finished() and carried == (length - 1, record.id) else None
+
+
+def _has_outdated(store: Store, record: StudyRecord) -> bool:
+    """Whether trials that are mirrored as waiting have ended since: Optuna's cannot be ended with times of ours."""
+    storage = store.optuna_storage()
+    study_id = storage.get_study_id_from_name(record.name)
+    waiting = {trial.number for trial in storage.get_all_trials(study_id, deepcopy=False, states=UNFINISHED)}
+    return bool(waiting) and any(
+        trial.is_ended for trial in store.trials(record.id, max(waiting), waiting) if trial.number in waiting
+    )
+
+
+def to_optuna(
+    trial: Trial,
+    distributions: Distributions,
+    user_attributes: Mapping[str, object] | None = None,
+    system_attributes: Mapping[str, object] | None = None,
+) -> FrozenTrial:
+    """A trial as Optuna has it, with attributes beside its own."""
+    frozen = create_trial(
+        state=TrialState[trial.state],
+        values=trial.values,
+        params=dict(trial.params),
+        distributions={name: distributions[name] for name in trial.params},
+        user_attrs={**trial.user_attributes, **(user_attributes or {})},
+        system_attrs={**trial.system_attributes, **(system_attributes or {})},
+        constraints=dict(trial.constraints) or None,
+    )
+    frozen.datetime_start = _local(trial.started_at)
+    frozen.datetime_complete = _local(trial.ended_at)
+    return frozen
+
+
+def _local(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds)

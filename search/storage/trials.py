@@ -1,0 +1,162 @@
+"""Trials as rows: proposals that wait, those under way, and how they ended.
+
+Invariants:
+- a trial's number is the next of its study, given under the study's lock;
+- a trial that waits is taken by one, and one that has ended never changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, func, insert, or_, select, update
+
+from search.storage import leases
+from search.storage.tables import SLOT, TRIAL
+from search.types import NEW, Ending, Slot, Trial
+
+WAITING, RUNNING = "WAITING", "RUNNING"
+
+# What every trial asks is built once: building a statement costs as much as sending it.
+_OF_STUDY = TRIAL.c.study_id == bindparam("study")
+_NUMBERED = select(TRIAL).where(_OF_STUDY, TRIAL.c.number == bindparam("wanted"))
+_NEXT = select(func.coalesce(func.max(TRIAL.c.number) + 1, 0)).where(_OF_STUDY).scalar_subquery()
+_FIRST_WAITING = select(func.min(TRIAL.c.number)).where(_OF_STUDY, TRIAL.c.state == WAITING).scalar_subquery()
+_LOOK = select(SLOT.c.trial, _FIRST_WAITING.label("waiting")).where(leases.IS_HELD)
+_HOLD = select(SLOT.c.trial, _NEXT.label("next"), leases.CLOCK.label("at")).where(leases.IS_HELD).with_for_update()
+_WAITING = select(TRIAL).where(_OF_STUDY, TRIAL.c.number == _FIRST_WAITING)
+_ADD = insert(TRIAL)
+_CHANGE = update(TRIAL).where(_OF_STUDY, TRIAL.c.number == bindparam("wanted"), TRIAL.c.state == bindparam("before"))
+_TAKE = _CHANGE.values(state=RUNNING, started_at=leases.CLOCK)
+_REQUEUE = _CHANGE.values(state=WAITING)
+_END = _CHANGE.values(
+    state=bindparam("after"),
+    user_attributes=bindparam("attributes", type_=TRIAL.c.user_attributes.type),
+    objectives=bindparam("told", type_=TRIAL.c.objectives.type),
+    limits=bindparam("kept", type_=TRIAL.c.limits.type),
+    ended_at=leases.CLOCK,
+)
+
+
+def count(connection: Connection, study_id: int) -> int:
+    return connection.scalar(select(func.count()).select_from(TRIAL).where(_OF_STUDY), {"study": study_id}) or 0
+
+
+def find(connection: Connection, study_id: int, number: int) -> Trial | None:
+    row = connection.execute(_NUMBERED, {"study": study_id, "wanted": number}).one_or_none()
+    return None if row is None else _to_trial(row)
+
+
+def list_news(connection: Connection, study_id: int, after: int, still_open: Collection[int]) -> list[Trial]:
+    """Trials with numbers above `after`, and those of `still_open`, which may have ended; by number."""
+    new = or_(TRIAL.c.number > after, TRIAL.c.number.in_(list(still_open))) if still_open else TRIAL.c.number > after
+    query = select(TRIAL).where(_OF_STUDY, new).order_by(TRIAL.c.number)
+    return [_to_trial(row) for row in connection.execute(query, {"study": study_id})]
+
+
+def queue(connection: Connection, study_id: int, params: Mapping[str, Any], attributes: Mapping[str, Any]) -> None:
+    """A new trial that waits, under the study's lock, which the caller holds."""
+    number = connection.scalar(select(_NEXT), {"study": study_id})
+    connection.execute(_ADD, _to_row(study_id, Trial(number or 0, WAITING, params, attributes)))
+
+
+def hold(connection: Connection, slot: Slot) -> Row[Any]:
+    """(trial: of the slot; next: the number of the study's next; at: the time), until the transaction ends.
+
+    Raises TrialStoppedError for a slot that was freed.
+    """
+    leases.lock_study(connection, slot.study_id)
+    row = connection.execute(_HOLD, {"study": slot.study_id, **leases.named(slot)}).one_or_none()
+    if row is None:
+        raise leases.lost(slot)
+    return row
+
+
+def start(connection: Connection, slot: Slot, trial: Trial) -> Trial:
+    """Let a new trial run in the slot, under its number. A second call finds the first one's."""
+    held = hold(connection, slot)
+    if held.trial is not None and (known := find(connection, slot.study_id, held.trial)) is not None:
+        return known
+    trial = replace(trial, number=held.next, started_at=held.at)
+    connection.execute(_ADD, _to_row(slot.study_id, trial))
+    leases.note(connection, slot, trial.number)
+    return trial
+
+
+def take(connection: Connection, slot: Slot) -> Trial | None:
+    """The slot's trial, or the one that waits longest, the slot's from now on; None if there is none."""
+    number = hold(connection, slot).trial
+    if number is not None:
+        return find(connection, slot.study_id, number)
+    row = connection.execute(_WAITING, {"study": slot.study_id}).one_or_none()
+    if row is None:
+        return None
+    connection.execute(_TAKE, {"study": slot.study_id, "wanted": row.number, "before": WAITING})
+    leases.note(connection, slot, row.number)
+    return _to_trial(row)
+
+
+def refuse(connection: Connection, slot: Slot, trial: Trial, ending: Ending) -> None:
+    """Keep a trial that is not to be measured, one of `take` or a new one; the slot has none then."""
+    held = hold(connection, slot)
+    if trial.number == NEW:
+        trial = replace(trial, number=held.next, started_at=held.at, ended_at=held.at, state=ending.state)
+        trial = replace(trial, user_attributes=ending.attributes, constraints=ending.constraints)
+        connection.execute(_ADD, _to_row(slot.study_id, trial))
+    else:
+        end(connection, slot.study_id, trial.number, ending)
+    leases.note(connection, slot, None)
+
+
+def requeue(connection: Connection, study_id: int, number: int) -> bool:
+    """Put a running trial back into the queue as it is; False if it does not run."""
+    named = {"study": study_id, "wanted": number, "before": RUNNING}
+    return connection.execute(_REQUEUE, named).rowcount > 0
+
+
+def end(connection: Connection, study_id: int, number: int, ending: Ending) -> bool:
+    """Keep how a running trial ended; False, and nothing is written, if it does not run."""
+    named = {"study": study_id, "wanted": number, "before": RUNNING, "after": ending.state}
+    named |= {"attributes": dict(ending.attributes), "kept": dict(ending.constraints)}
+    named |= {"told": list(ending.values) if ending.values else None}
+    return connection.execute(_END, named).rowcount > 0
+
+
+def is_there(connection: Connection, slot: Slot) -> bool:
+    """Whether the slot has a trial, or one waits that it might have. Raises TrialStoppedError for a slot that was
+    freed."""
+    row = connection.execute(_LOOK, {"study": slot.study_id, **leases.named(slot)}).one_or_none()
+    if row is None:
+        raise leases.lost(slot)
+    return row.trial is not None or row.waiting is not None
+
+
+def _to_row(study_id: int, trial: Trial) -> dict[str, Any]:
+    return {
+        "study_id": study_id,
+        "number": trial.number,
+        "state": trial.state,
+        "params": dict(trial.params),
+        "user_attributes": dict(trial.user_attributes),
+        "system_attributes": dict(trial.system_attributes),
+        "objectives": None if trial.values is None else list(trial.values),
+        "limits": dict(trial.constraints),
+        "started_at": trial.started_at,
+        "ended_at": trial.ended_at,
+    }
+
+
+def _to_trial(row: Row[Any]) -> Trial:
+    return Trial(
+        row.number,
+        row.state,
+        row.params,
+        row.user_attributes,
+        row.system_attributes,
+        None if row.objectives is None else tuple(row.objectives),
+        row.limits or {},
+        row.started_at,
+        row.ended_at,
+    )
