@@ -2,7 +2,7 @@
 
 cli -> server -> reporting -> runtime -> evaluation | samplers | storage -> config -> types -> pruning, never back up,
 and no sideways import among the three in the middle; `pruning` knows nothing of `search`;
-no cycles; what runs no model loads no torch.
+no cycles; what runs no model loads no torch. And Optuna is used by its public interface alone.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import graphlib
 import importlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -164,3 +165,67 @@ def loaded_by(*names: str) -> set[str]:
 )
 def test_what_runs_no_model_loads_no_torch(names: list[str]) -> None:
     assert loaded_by(*names) & HEAVY == set()
+
+
+# Optuna's tables. Which release wrote them stands in version_info alone, and Optuna has no function that tells it.
+THEIRS = "studies|study_directions|study_user_attributes|study_system_attributes|trials|trial_params|trial_values|"
+THEIRS += "trial_intermediate_values|trial_user_attributes|trial_system_attributes|trial_heartbeats"
+SQL = re.compile(rf"\b(FROM|INTO|JOIN|TABLE|UPDATE)\s+({THEIRS})\b")
+OURS = {"self", "cls"}  # whose private attributes may be used, ...
+ALLOWED = {"os._exit", "store._prepare"}  # ... and two more, of which none is Optuna's
+
+
+def private_uses(source: str) -> list[str]:
+    """Private modules and names of Optuna, private attributes of any object but one's own, SQL on Optuna's tables."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and is_within(node.module or "", "optuna"):
+            found += [name for alias in node.names if is_private(name := f"{node.module}.{alias.name}")]
+        elif isinstance(node, ast.Import):
+            names = (alias.name for alias in node.names)
+            found += [name for name in names if is_within(name, "optuna") and is_private(name)]
+        elif isinstance(node, ast.Attribute) and is_private(node.attr):
+            if not (isinstance(node.value, ast.Name) and node.value.id in OURS):
+                found.append(ast.unparse(node))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and SQL.search(node.value):
+            found.append(node.value)
+        elif isinstance(node, ast.Call):
+            found += called(node)
+    return sorted(set(found) - ALLOWED)
+
+
+def is_private(name: str) -> bool:
+    return any(part.startswith("_") and not part.startswith("__") for part in name.split("."))
+
+
+def called(node: ast.Call) -> list[str]:
+    """What a call names by a string: a table of Optuna's, or a private attribute."""
+    name = ast.unparse(node.func).rpartition(".")[2]
+    texts = [each.value for each in node.args if isinstance(each, ast.Constant) and isinstance(each.value, str)]
+    if name in ("Table", "table", "has_table"):
+        return [text for text in texts if re.fullmatch(THEIRS, text)]
+    return [text for text in texts if is_private(text)] if name in ("getattr", "setattr", "hasattr") else []
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if is_within(name, "search")])
+def test_optuna_is_used_by_its_public_interface(name: str) -> None:
+    assert private_uses(MODULES[name].read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("from optuna.storages._rdb import models", ["optuna.storages._rdb.models"]),
+        ("from optuna.storages import RDBStorage, _CachedStorage", ["optuna.storages._CachedStorage"]),
+        ("import optuna.storages._rdb.models as models", ["optuna.storages._rdb.models"]),
+        ("study._storage.set_trial_user_attr(1, 'a', 2)", ["study._storage"]),
+        ("number = self.study.ask()._trial_id", ["self.study.ask()._trial_id"]),
+        ("number = getattr(trial, '_trial_id')", ["_trial_id"]),
+        ("text('SELECT number FROM trials')", ["SELECT number FROM trials"]),
+        ("text(f'UPDATE trial_params SET a = {b}')", ["UPDATE trial_params SET a = "]),
+        ("sa.Table('studies', metadata)", ["studies"]),
+        ("study.ask(); self._store.trials(); files('studies'); text('SELECT 1 FROM ztp_trial'); type(a).__name__", []),
+    ],
+)
+def test_the_reader_of_uses_sees_every_kind(source: str, found: list[str]) -> None:
+    assert private_uses(source) == found
