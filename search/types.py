@@ -236,6 +236,7 @@ class Progress:
     images: images that the study's evaluations rest on, each as it now stands in the store; those of results taken
         over from another study count as well.
     failed: trials given up on after several attempts; they are among those done.
+    running: numbers of the trials that workers measure now.
     images_whole: what `images` would be if no evaluation had been stopped.
     """
 
@@ -252,6 +253,7 @@ class Progress:
     images: int = 0
     images_whole: int = 0
     failed: int = 0
+    running: tuple[int, ...] = ()
 
     def is_spent(self, limit_s: float | None) -> bool:
         """Whether every trial is done, or the time is used up. limit_s: the time budget; None for none."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pruning.schedule import Schedule
@@ -12,6 +12,7 @@ from search.types import FLOP_CONVENTION, Accuracy, Evaluation, Front, Measureme
 KIND_WORDS = {"top1": "top-1 accuracy", "agreement": "agreement with the dense model"}
 
 
+MAX_LISTED = 5  # trials by their numbers, on one line
 LOPSIDED = 1.25  # times as long as the other may an interval's arm be where one half width stands for both
 
 
@@ -66,6 +67,13 @@ def count(number: int, noun: str) -> str:
     if number != 1:
         noun = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
     return f"{number:,} {noun}"
+
+
+def trial_numbers(numbers: Sequence[int]) -> str:
+    """`trial 4`, `trials 4, 7`, `trials 4, 7, 8, 9, 11 and 3 more`."""
+    listed = ", ".join(map(str, numbers[:MAX_LISTED]))
+    more = f" and {len(numbers) - MAX_LISTED:,} more" if len(numbers) > MAX_LISTED else ""
+    return f"trial{'s' * (len(numbers) != 1)} {listed}{more}"
 
 
 def backbone(spec: Mapping[str, Any]) -> str:

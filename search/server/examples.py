@@ -57,6 +57,7 @@ PROGRESS: JsonDict = {
     "images": 714000,
     "images_whole": 1000000,
     "failed": 0,
+    "running": [],
 }
 STUDY: JsonDict = {
     "id": 1,

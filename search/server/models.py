@@ -100,6 +100,7 @@ class ProgressModel(BaseModel):
     images: int
     images_whole: int
     failed: int = Field(description="trials given up on after several attempts; they are among those done")
+    running: list[int] = Field(description="numbers of the trials that workers measure now")
 
 
 class StudyModel(BaseModel):

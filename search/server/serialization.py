@@ -54,13 +54,15 @@ def _of(kind: type[DataclassInstance], document: Mapping[str, Any]) -> Document:
 
 def progress_document(progress: Progress) -> Document:
     plain = {field.name: getattr(progress, field.name) for field in fields(progress)}
-    return {**plain, "best": evaluation_document(progress.best) if progress.best else None}
+    best = evaluation_document(progress.best) if progress.best else None
+    return {**plain, "best": best, "running": list(progress.running)}
 
 
 def to_progress(document: Mapping[str, Any]) -> Progress:
-    """Inverse of `progress_document`."""
-    best = document["best"]
-    return Progress(**{**_of(Progress, document), "best": to_evaluation(best) if best else None})
+    """Inverse of `progress_document`, also of an earlier release's, which did not tell of running trials."""
+    best, running = document["best"], tuple(document.get("running", ()))
+    document = {**document, "best": to_evaluation(best) if best else None, "running": running}
+    return Progress(**_of(Progress, document))
 
 
 def study_document(study: StudyRecord, progress: Progress) -> Document:

@@ -201,6 +201,7 @@ def read_progress(connection: Connection, study_id: int) -> Progress:
         images=images,
         images_whole=images_whole,
         failed=failed,
+        running=leases.list_running(connection, study_id),
     )
 
 

@@ -196,6 +196,12 @@ def count_ended(connection: Connection, study_id: int) -> tuple[int, int]:
     return counts.get(DONE, 0), counts.get(FAILED, 0)
 
 
+def list_running(connection: Connection, study_id: int) -> tuple[int, ...]:
+    """Numbers of the trials that reserved slots are used for."""
+    held = (SLOT.c.study_id == study_id) & (SLOT.c.state == RESERVED) & SLOT.c.trial.is_not(None)
+    return tuple(connection.scalars(select(SLOT.c.trial).where(held).order_by(SLOT.c.trial)))
+
+
 def lock_study(connection: Connection, study_id: int, whole: bool = False) -> tuple[str, float] | None:
     """Wait until nobody else changes this study's slots or front; returns its state and the seconds it used.
 

@@ -182,3 +182,16 @@ def test_settings_list_each_machine_once(front: Front) -> None:
     other = replace(points[1].search, setting=replace(points[1].search.setting, device="cuda: H100"))
     points[1] = replace(points[1], search=other)
     assert formatting.settings(replace(front, points=tuple(points))).count(";") == 1
+
+
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [
+        ([4], "trial 4"),
+        ([4, 7], "trials 4, 7"),
+        (range(5), "trials 0, 1, 2, 3, 4"),
+        (range(7), "trials 0, 1, 2, 3, 4 and 2 more"),
+    ],
+)
+def test_trial_numbers(numbers: list[int], words: str) -> None:
+    assert formatting.trial_numbers(numbers) == words

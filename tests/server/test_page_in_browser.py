@@ -13,7 +13,7 @@ import pytest
 from search.config.spec import StudySpec
 from search.reporting.plots import front_plot
 from search.storage.store import Store
-from search.types import Evaluation, StudyRecord
+from search.types import NEW, Evaluation, StudyRecord, Trial
 from tests.browser import Browser, needs_chromium, pixels
 from tests.serving import TOKEN
 
@@ -54,6 +54,7 @@ def test_the_page_shows_studies_and_follows_them(
 
 
 ADDRESS = f"{PLOT}?.getAttribute('src')"
+TRIALS = "document.querySelector('#study-shirts dd')?.textContent"
 VERSION = "document.querySelector('#study-shirts summary')?.textContent"
 
 
@@ -86,6 +87,12 @@ def test_a_new_version_of_the_front_is_drawn_on_an_open_page(
     wait_for(lambda: browser.ask(VERSION) == f"3 points, version {front.version}")
     assert browser.ask(ADDRESS) != before
     wait_for(lambda: browser.ask(DRAWN) == 1600)
+    assert browser.ask(TRIALS) == "4 / 8"
+
+    slot = store.reserve(1, "at work", 8)
+    assert slot is not None
+    store.start(slot, Trial(NEW, "RUNNING", {}))
+    wait_for(lambda: browser.ask(TRIALS) == "4 / 8, running trial 4")
     assert browser.ask("window.loaded") == "once"
     store.close()
 

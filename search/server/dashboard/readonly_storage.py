@@ -72,9 +72,9 @@ class FrontReader(BaseStorage):
             return {}
         trial_ids = trial_annotations.mirrored_ids(self._optuna, study_id, front)
         artifact_id = front_id(study, front)
-        found = trial_annotations.attributes(
-            study, front, self._store.evaluations(study.id), trial_ids, f"/artifacts/{study_id}/{artifact_id}"
-        )
+        picture, running = f"/artifacts/{study_id}/{artifact_id}", self._store.progress(study.id).running
+        evaluations = self._store.evaluations(study.id)
+        found = trial_annotations.attributes(study, front, evaluations, trial_ids, picture, running)
         found |= trial_annotations.picture_attribute(artifact_id)
         for point in front.points:
             if point.search.schedule.stages and point.trial in trial_ids:

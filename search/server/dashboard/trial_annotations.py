@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -28,14 +28,16 @@ def trial_note_prefix(trial_id: int) -> str:
     return f"dashboard:{trial_id}:note_"
 
 
-def study_note(study: StudyRecord, front: Front, picture: str | None = None) -> str:
-    """The front as a Markdown table. picture: the path under which the dashboard serves the plot."""
+def study_note(study: StudyRecord, front: Front, picture: str | None = None, running: Sequence[int] = ()) -> str:
+    """The front as a Markdown table. picture: the path under which the dashboard serves the plot. running: trials that
+    are measured now."""
     lines = [f"## {study.name}", ""]
     if picture:
         lines += [f"![front of {study.name}]({picture})", ""]
     lines += [
         f"Front of {len(front.points)}, version {front.version} (after {formatting.count(front.trials, 'trial')}), "
         f"hypervolume {front.hypervolume:.4g}.",
+        *(["", f"Running: {formatting.trial_numbers(running)}."] if running else []),
         "",
         _line(["trial", "accuracy %", "confirm %", "images/s", "speed-up", "GFLOPs", "schedule"]),
         "|---:|---:|---:|---:|---:|---:|:---|",
@@ -84,13 +86,15 @@ def attributes(
     evaluations: Iterable[Evaluation],
     trial_ids: Mapping[int, int],
     picture: str | None = None,
+    running: Sequence[int] = (),
 ) -> dict[str, Any]:
     """Every study attribute by which the dashboard shows the front.
 
-    trial_ids: storage id of each trial number. evaluations: all that the plot shows faintly.
+    trial_ids: storage id of each trial number. evaluations: all that the plot shows faintly. running: trials that are
+    measured now.
     """
     figure = front_plot.plotly_figure(front_plot.picture(study, front, evaluations)).to_json()
-    found = dict(_note(STUDY_NOTE, front.version, study_note(study, front, picture)))
+    found = dict(_note(STUDY_NOTE, front.version, study_note(study, front, picture, running)))
     found |= {f"{PLOT}{i}": piece for i, piece in enumerate(_pieces(figure))}
     for point in front.points:
         if point.trial in trial_ids:

@@ -25,8 +25,8 @@ async function refresh(name) {
   document.getElementById("empty").hidden = true;
 }
 
-function keyOf({ done, confirmed, hypervolume }) {
-  return `${done} ${confirmed} ${hypervolume.toFixed(9)}`;
+function keyOf({ done, confirmed, hypervolume, running }) {
+  return `${done} ${confirmed} ${hypervolume.toFixed(9)} ${running}`;
 }
 
 function soon(name) {

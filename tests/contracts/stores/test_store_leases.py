@@ -58,8 +58,10 @@ class TestSlots:
         assert slot is not None
         opened.start(slot, DRAFT)
         assert opened.slots(record.id, "reserved") == [replace(slot, trial=0)]
+        assert opened.progress(record.id).running == (0,)
         opened.complete(slot, measured(5, 0.8, 1.2), True, 0)
         assert opened.slots(record.id) == [replace(slot, trial=0, state="done", key=schedule(5).key)]
+        assert opened.progress(record.id).running == ()
         assert opened.slots(record.id, "reserved") == []
 
     def test_studies_do_not_share_a_budget(self, opened: Store, record: StudyRecord, asked: StudySpec) -> None:

@@ -18,7 +18,7 @@ from search.server.dashboard import readonly_storage as reader_module
 from search.server.dashboard.plots import FrontPictures, ReadOnlyError
 from search.server.dashboard.readonly_storage import FrontReader
 from search.storage.store import Store
-from search.types import Evaluation, StudyRecord
+from search.types import NEW, Evaluation, StudyRecord, Trial
 
 
 @pytest.fixture
@@ -94,6 +94,19 @@ def test_a_running_study_is_shown_as_it_is_now(
     fill(store, spec, evaluations[3:])
     after = reader.get_study_system_attrs(1)["dashboard:note_str:0"]
     assert ("after 3 trials" in before, "after 8 trials" in after) == (True, True)
+    store.close()
+
+
+def test_running_trials_stand_in_the_note(
+    url: str, spec: StudySpec, evaluations: list[Evaluation], fill: Callable[..., StudyRecord]
+) -> None:
+    store = Store.open(url)
+    fill(store, spec, evaluations[:3], state="running")
+    assert "Running" not in FrontReader(store).get_study_system_attrs(1)["dashboard:note_str:0"]
+    slot = store.reserve(1, "at work", 8)
+    assert slot is not None
+    store.start(slot, Trial(NEW, "RUNNING", {}))
+    assert "Running: trial 3." in FrontReader(store).get_study_system_attrs(1)["dashboard:note_str:0"]
     store.close()
 
 
