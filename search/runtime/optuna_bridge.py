@@ -28,6 +28,7 @@ from search.samplers.registry import make_sampler
 from search.samplers.sampler_context import PROBED, SamplerContext
 from search.storage.fronts import ACCURACY_BELOW_DENSE
 from search.storage.mirror import mirror, to_optuna
+from search.storage.optuna_storage import log_as_we_do
 from search.storage.store import Store
 from search.storage.trial_queue import REFUSED
 from search.types import (
@@ -104,6 +105,7 @@ class OptunaBridge:
         self._record, self._spec, self._bench, self._probe = record, spec, bench, probe
         self._depth = bench.backbone.family.depth
         sampler = make_sampler(spec.sampler, self._problem(), store.count_trials(record.id), worker)
+        log_as_we_do()
         self.study = optuna.create_study(directions=["maximize", "maximize"], sampler=sampler)
         self._box = distributions(spec.space, self._depth)
         self._last = NEW  # the highest number that was read

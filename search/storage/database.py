@@ -184,27 +184,28 @@ def reading(engine: Engine) -> Iterator[Connection]:
     fails.
     """
     options: dict[str, Any] = {"isolation_level": "AUTOCOMMIT"} if engine.dialect.name == "postgresql" else {}
-    with _told(engine), engine.connect().execution_options(**options) as connection, connection.begin():
+    with search_errors(engine.url), engine.connect().execution_options(**options) as connection, connection.begin():
         yield connection
 
 
 @contextmanager
 def writing(engine: Engine) -> Iterator[Connection]:
     """One transaction that is committed as a whole or not at all. Raises SearchError if the database fails."""
-    with _told(engine), engine.connect().execution_options(writes=True) as connection, connection.begin():
+    with search_errors(engine.url), engine.connect().execution_options(writes=True) as connection, connection.begin():
         yield connection
 
 
 @contextmanager
-def _told(engine: Engine) -> Iterator[None]:
+def search_errors(url: URL) -> Iterator[None]:
+    """Turn what goes wrong with a database that was opened into a SearchError."""
     try:
         yield
     except IntegrityError:
         raise  # not a failure of the database: another process was faster
     except (OperationalError, InterfaceError) as error:  # not there, locked, full: it may be better later
-        raise StorageUnavailableError(f"storage {shown(engine.url)}: {_reason(error)}") from error
+        raise StorageUnavailableError(f"storage {shown(url)}: {_reason(error)}") from error
     except DatabaseError as error:
-        raise SearchError(f"storage {shown(engine.url)}: {_reason(error)}") from error
+        raise SearchError(f"storage {shown(url)}: {_reason(error)}") from error
 
 
 def _reason(error: SQLAlchemyError) -> str:

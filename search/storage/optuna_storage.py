@@ -19,7 +19,7 @@ from sqlalchemy.pool import NullPool
 
 from search.errors import InputError
 from search.storage.compatibility import optuna_problem, optuna_writer
-from search.storage.database import engine_options, explained
+from search.storage.database import engine_options, explained, search_errors
 from search.storage.pool_ping import try_idle
 from search.storage.urls import shown
 
@@ -48,17 +48,22 @@ def create_optuna_tables(url: URL) -> None:
 def open_optuna(url: URL) -> RDBStorage:
     """Optuna's storage, its tables made already, with the same settings as ours.
 
-    Raises InputError if the database cannot be opened or its schema is another Optuna's.
+    Raises SearchError if the database cannot be opened, InputError if its schema is another Optuna's.
     """
-    with explained(url):
+    with search_errors(url):
         return _open(url)
+
+
+def log_as_we_do() -> None:
+    """Optuna's warnings go through our log, in the form that was chosen; it would announce every study on stderr."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.disable_default_handler()
+    optuna.logging.enable_propagation()
 
 
 def connect(url: URL, **options: Any) -> RDBStorage:
     """Optuna's storage whatever its schema; see `open_optuna` for the checked one."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # else it announces every study and trial on stderr
-    optuna.logging.disable_default_handler()  # its messages go through our log, in the form that was chosen
-    optuna.logging.enable_propagation()
+    log_as_we_do()
     storage = RDBStorage(
         url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}"),  # Optuna formats it
         # IMMEDIATE: Optuna reads before it writes, see `database._begin`
