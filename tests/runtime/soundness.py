@@ -12,7 +12,7 @@ from search.config.spec import make_spec
 from search.storage import pareto
 from search.storage.mirror import NUMBER, to_optuna
 from search.storage.store import Store
-from search.types import StudyRecord
+from search.types import Measurement, StudyRecord
 
 
 def optuna_trials(store: Store, name: str, state: TrialState | None = None) -> list[FrozenTrial]:
@@ -58,7 +58,7 @@ def check_sound(store: Store, name: str, total: int) -> None:
     assert set(by_key) == {slot.key for slot in slots}
     for slot in slots:
         trial, kept = measured[slot.trial or 0], by_key[str(slot.key)]
-        assert trial.user_attrs["measurement"] == kept.to_dict()
+        assert Measurement.from_dict(trial.user_attrs["measurement"]).to_dict() == kept.to_dict()  # an older one's, too
         assert trial.intermediate_values == {}
         told = [kept.accuracy.value, kept.throughput.images_per_s] if kept.complete else None
         assert (trial.values, trial.state) == (told, TrialState.COMPLETE if kept.complete else TrialState.PRUNED)
