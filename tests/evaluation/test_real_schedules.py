@@ -213,8 +213,8 @@ def test_a_front_is_read_by_confirmed_accuracy_or_by_estimate() -> None:
 @pytest.mark.parametrize(
     ("spoil", "rule"),
     [
-        (lambda d: d.pop("points"), r"a\.json: must be what ztp front --json printed"),
-        (lambda d: d["points"][0].pop("schedule"), r"a\.json: points\[0\]: must have schedule and accuracy"),
+        (lambda d: d.pop("points"), r"a\.json must be what ztp front --json printed"),
+        (lambda d: d["points"][0].pop("schedule"), r"a\.json: points\[0\] must have schedule and accuracy"),
         (lambda d: d["points"][0]["schedule"].update(method="tomme"), r"a\.json: points\[0\]: method must be one of"),
     ],
 )
