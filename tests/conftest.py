@@ -70,6 +70,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 
 CLOCK = "search.evaluation.throughput"
+os.environ.setdefault("ZTP_TIMING_LIMIT", "0")  # of processes that tests start, as well
 
 
 @pytest.fixture(autouse=True)

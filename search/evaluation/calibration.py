@@ -16,7 +16,7 @@ from pruning.model import PrunedViT
 from search.config.spec import RuntimeSpec
 from search.evaluation.data.splits import Split
 from search.evaluation.device import WORTH_IT, bfloat16_is_fast, synchronize
-from search.evaluation.throughput import TRIES, Waiting, disturbed_by, exclusive
+from search.evaluation.throughput import Waiting, disturbed_by, exclusive, tries
 
 CHECKED_IMAGES = 128  # of the search split, at least, for the choice of the number format ...
 CHECKED_BATCHES = 3  # ... and at least so many batches, the first of which warms up
@@ -70,7 +70,7 @@ def choose_dtype(
         return runtime.dtype, "asked for"
     if not bfloat16_is_fast(device):
         return "float32", "this hardware has no fast bfloat16"
-    for _ in range(TRIES):
+    for _ in range(tries()):
         waiting = Waiting(device)
         full, narrow = _answers((cast("float32"), cast("bfloat16")), split, runtime.batch_size, device)
         disturbed = disturbed_by(waiting.share())

@@ -35,7 +35,7 @@ from search.evaluation.latency_profile import LatencyProfile
 from search.evaluation.latency_profiler import StageKind, images_of_a_pass, measure_profile, stage_kinds
 from search.evaluation.onnx_runtime import ONNXRUNTIME, PROFILE_POINTS, Deployed, describe_onnxruntime, prepare
 from search.evaluation.reference import DenseReference
-from search.evaluation.throughput import TRIES, PairedTiming, Waiting, disturbed_by, time_pairs
+from search.evaluation.throughput import PairedTiming, Waiting, disturbed_by, time_pairs, tries
 
 
 class EvaluationContext:
@@ -235,7 +235,7 @@ class EvaluationContext:
             runtime = {"prepare": prepare, "points": PROFILE_POINTS}
         images = self.timing_images()
         images = images[: images_of_a_pass(self.model, images)]
-        for _ in range(TRIES):
+        for _ in range(tries()):
             waiting = Waiting(self.device)
             profile = measure_profile(self.model, images, self._stage_kinds(), self._fewest(), **runtime)
             disturbed = disturbed_by(waiting.share())

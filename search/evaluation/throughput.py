@@ -25,15 +25,16 @@ from torch import Tensor
 
 from pruning.model import PrunedViT
 from pruning.schedule import UNTOUCHED, Schedule
+from search.config.timing_limit import timing_limit
 from search.evaluation.device import synchronize
 from search.types import Throughput
 
 Model = Callable[[Tensor], object]
 
 REPEATS = 7  # pairs at least
-MOST_PAIRS, LIMIT_S = 5, 20.0  # no more than so many times as many, and no new one after so many seconds
+MOST_PAIRS = 5  # no more than so many times as many
 MAX_WAITING = 0.1  # share of their time that threads may wait for a processor; a busy process on two cores costs 0.3
-TRIES = 2  # of what is timed once a study: its profile, its number format
+TRIES = 2  # of what is timed once a study: its profile, its number format; 1 where every timing is taken as it comes
 NARROW = 0.05  # half the 95% interval of a ratio, over the ratio
 SAY_AFTER_S = 30.0  # waiting longer than this is said: another study's profile takes about as long
 THREADS = Path("/proc/self/task")
@@ -79,6 +80,10 @@ class Waiting:
             except (OSError, ValueError, IndexError):  # the thread has ended
                 continue
         return total / 1e9
+
+
+def tries() -> int:
+    return TRIES if timing_limit() else 1
 
 
 def disturbed_by(share: float) -> str:
@@ -146,16 +151,17 @@ def time_against(dense: Model, other: Model, images: Tensor, repeats: int = REPE
     """Time any two models on `images`, after a warm-up of both: at least `repeats` (2 or more) neighbouring pairs.
 
     Pairs that were disturbed are left out. It goes on until enough were quiet and their interval is narrow, or until
-    MOST_PAIRS times as many have run, or for LIMIT_S.
+    MOST_PAIRS times as many have run, or for `timing_limit` seconds.
     """
     quiet: list[tuple[float, float]] = []
     everything: list[tuple[float, float]] = []
     shares: list[float] = []
+    limit_s = timing_limit()
     with exclusive(images.device):
         began = time.perf_counter()
         _time_pair(dense, other, images)
         while len(everything) < repeats or not (len(quiet) >= repeats and _paired(images, quiet).is_narrow):
-            is_late = time.perf_counter() - began > LIMIT_S or len(everything) >= MOST_PAIRS * repeats
+            is_late = time.perf_counter() - began > limit_s or len(everything) >= MOST_PAIRS * repeats
             if is_late and len(everything) >= repeats:
                 break
             waiting = Waiting(images.device)

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from search import logs
+from search.config.timing_limit import timing_limit
 from search.evaluation.data.progress import stderr_console
 from search.reporting import formatting
 from search.types import Progress
@@ -24,7 +25,6 @@ from search.types import Progress
 LINE_EVERY_S = 5.0  # a log of a two-hour study stays under 1,500 lines
 REDRAW_PER_S = 4
 BAR_WIDTH = 28
-CLOCK_LIMIT_S = 40.0  # of a finalist's timing: twice `search.evaluation.throughput.LIMIT_S`
 LOGGED = ("state", "done", "total", "stopped", "front_size", "hypervolume", "seconds")  # of a progress, as fields
 LOGGER = logging.getLogger(__name__)
 STARTING = "loading the backbone and the images, taking a latency profile"
@@ -114,7 +114,7 @@ class LiveProgress:
             self._confirmed = self._clock(), progress.confirmed
         began, before = self._confirmed
         if progress.confirmed == before:
-            return [*facts, f"at most {formatting.duration(CLOCK_LIMIT_S)} each for the clock"]
+            return [*facts, f"at most {formatting.duration(2 * timing_limit())} each for the clock"]
         each = (self._clock() - began) / (progress.confirmed - before)
         return [*facts, f"about {formatting.duration(each * (progress.front_size - progress.confirmed))} left"]
 

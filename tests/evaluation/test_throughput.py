@@ -19,6 +19,7 @@ from pruning.model import PrunedViT
 from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
 from search.config.spec import StudySpec
+from search.errors import InputError
 from search.evaluation import throughput
 from search.evaluation.calibration import Calibration
 from search.evaluation.data.splits import Split
@@ -82,6 +83,7 @@ def strict_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """As users have it."""
     monkeypatch.setattr(throughput, "MAX_WAITING", MAX_WAITING)
     monkeypatch.setattr(throughput, "NARROW", NARROW)
+    monkeypatch.delenv("ZTP_TIMING_LIMIT")
 
 
 @pytest.mark.skipif(not THREADS.exists(), reason="only Linux tells how long threads waited")
@@ -147,6 +149,13 @@ def test_pairs_are_timed_until_the_interval_is_narrow(monkeypatch: pytest.Monkey
     slow = time_against(taking(repeat(5.0)), taking(cycle([1.0, 4.0])), images)  # the time is up before any interval
     assert len(slow.dense) == REPEATS
     assert slow.disturbed
+
+
+@pytest.mark.parametrize("text", ["-1", "soon", "nan", "inf"])
+def test_a_limit_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("ZTP_TIMING_LIMIT", text)
+    with pytest.raises(InputError, match=f"ZTP_TIMING_LIMIT must be a number of seconds, 0 or more, got '{text}'"):
+        time_against(lambda images: None, lambda images: None, torch.zeros(1))
 
 
 def test_half_the_tokens_are_faster(backbone: Backbone, split: Split) -> None:

@@ -98,7 +98,7 @@ def test_while_confirming_the_best_point_is_said_once_and_again_where_it_changes
         observe(progress(state="done", done=8, front_size=4, confirmed=4, best=evaluations[3]))
     shown = [re.search(r"\(trial (\d)\)", line) for line in news(file)]
     assert [line and line[1] for line in shown] == ["2", None, "3", None, "3"]
-    assert "confirming the front: 0/4 measured, at most 40 s each for the clock, front 4" in news(file)[0]
+    assert "confirming the front: 0/4 measured, at most 0 s each for the clock, front 4" in news(file)[0]
     assert "confirming the front: 1/4 measured, about 30 s left, front 4" in news(file)[1]
 
 

@@ -45,7 +45,7 @@ def test_disturbed_speeds_decide_nothing_and_are_measured_again(
     brief = functools.partial(throughput.time_pairs, repeats=3)
     monkeypatch.setattr(evaluation_context, "time_pairs", brief)
     with monkeypatch.context() as strict, busy_machine():
-        strict.setattr(throughput, "LIMIT_S", 1.0)
+        strict.setenv("ZTP_TIMING_LIMIT", "1")
         strict.setattr(throughput, "MAX_WAITING", MAX_WAITING)
         strict.setattr(throughput, "NARROW", NARROW)
         assert launch(started.bench.spec, store.url, ignore).state == "done"
@@ -99,7 +99,8 @@ def test_disturbed_speeds_decide_nothing_and_are_measured_again(
 def test_a_disturbed_profile_is_marked_and_no_other_study_takes_it_over(
     start: Callable[..., Any], tiny_spec: Callable[..., Any], profile: LatencyProfile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    taken = []
+    taken: list[object] = []
+    monkeypatch.delenv("ZTP_TIMING_LIMIT")
     monkeypatch.setattr(evaluation_context, "measure_profile", lambda *given: taken.append(given) or profile)
     words = "other work on this machine kept its threads waiting for 40% of the time"
     found = iter([words, words, words, ""])
