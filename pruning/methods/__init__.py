@@ -119,6 +119,8 @@ _PAPER: dict[str, Value | tuple[Value, ...]] = {
     "class_start": True,
     "personalized": False,
     "temperature": 1.0,
+    "merged_norm": "own",
+    "size_exponent": 1.0,
     "head_filter": True,
     "v_min": 0.01,
     "v_max": 0.7,
