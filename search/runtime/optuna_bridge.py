@@ -20,7 +20,7 @@ from pruning.errors import ScheduleError
 from pruning.schedule import UNTOUCHED, Schedule
 from search.config.sections import BudgetSpec
 from search.config.space import distributions, to_params, to_schedule
-from search.config.spec import StudySpec
+from search.config.spec import StudyRecord, StudySpec
 from search.config.starting_schedules import baselines
 from search.errors import SearchError
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
@@ -30,7 +30,7 @@ from search.storage.drafts import Drafts
 from search.storage.fronts import ACCURACY_BELOW_DENSE
 from search.storage.store import Store
 from search.storage.trial_queue import REFUSED, failed
-from search.types import Ending, Known, Measurement, PartialEvaluation, Slot, StudyRecord, Throughput, TrialResult
+from search.types import Ending, Known, Measurement, PartialEvaluation, Slot, Throughput, TrialResult
 
 LOGGER = logging.getLogger(__name__)
 MAX_REFUSALS = 1000  # suggestions in a row over the limits; a refusal costs a suggestion and a transaction

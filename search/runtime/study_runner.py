@@ -14,6 +14,7 @@ from dataclasses import replace
 from importlib.metadata import version
 
 from pruning.schedule import UNTOUCHED
+from search.config.spec import StudyRecord
 from search.errors import LeadChangedError, SearchError, StudyPausedError
 from search.evaluation.calibration import Calibration
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
@@ -25,7 +26,7 @@ from search.runtime.transfer import PREDICTION_ERROR, found_elsewhere, predictio
 from search.runtime.worker import FACTS, Observer, Worker, naming_deleted
 from search.runtime.worker_pools import ENGINES
 from search.storage.store import Store
-from search.types import HELD_STATES, OPEN_STATES, Evaluation, Front, Measurement, Progress, StudyRecord
+from search.types import HELD_STATES, OPEN_STATES, Evaluation, Front, Measurement, Progress
 
 RECORDED_VERSIONS = ("zero-tprune-search", "torch", "timm", "optuna", "fvcore")
 POLL_S = 1.0  # between two looks at what the leader has done

@@ -7,9 +7,9 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
+from search.config.spec import StudyRecord
 from search.storage import pareto
 from search.storage.store import Store
-from search.types import StudyRecord
 
 
 def optuna_trials(store: Store, name: str, state: TrialState | None = None) -> list[FrozenTrial]:
@@ -39,7 +39,7 @@ def check_sound(store: Store, name: str, total: int) -> None:
         assert trial.intermediate_values == {}
         told = [kept.accuracy.value, kept.throughput.images_per_s] if kept.complete else None
         assert (trial.values, trial.state) == (told, TrialState.COMPLETE if kept.complete else TrialState.PRUNED)
-        assert kept.complete == (kept.accuracy.images == record.spec["data"]["search_images"])
+        assert kept.complete == (kept.accuracy.images == record.spec.data.search_images)
     check_front(store, record)
 
 

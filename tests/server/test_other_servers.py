@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from search.config.spec import StudyRecord
 from search.server.client import Client
 from search.server.serialization import Document, study_document
-from search.types import Evaluation, Progress, StudyRecord
+from search.types import Evaluation, Progress
 
 LOGIN_PAGE = "<!doctype html><title>Sign in</title>"
 

@@ -6,10 +6,11 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from search.config.spec import StudyRecord
 from search.reporting import formatting
 from search.reporting.plots import front_plot
 from search.storage.store import Store
-from search.types import Evaluation, Front, StudyRecord
+from search.types import Evaluation, Front
 
 PIECE = 2045  # characters of one attribute; Optuna's column holds 2048
 STUDY_NOTE = "dashboard:note_"
@@ -38,7 +39,7 @@ def study_note(study: StudyRecord, front: Front, picture: str | None = None) -> 
         *(_row(front, point) for point in front.points),
         "",
         *(f"- {line}" for line in formatting.footnotes(front)),
-        *(f"- {line}" for line in formatting.limit_notes(front, study.spec["budget"].get("min_speedup"))),
+        *(f"- {line}" for line in formatting.limit_notes(front, study.spec.budget.min_speedup)),
         "",
         f"Export one: `ztp export {study.name} --trial N -o best.yaml`",
     ]

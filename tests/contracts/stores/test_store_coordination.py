@@ -15,13 +15,13 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 from sqlalchemy import Connection
 
-from search.config.spec import StudySpec, make_spec
+from search.config.spec import StudyRecord, StudySpec
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
 from search.runtime.worker import Worker
 from search.storage import evaluations, leases
 from search.storage.database import writing
 from search.storage.store import Store
-from search.types import Ending, StudyRecord
+from search.types import Ending
 from tests.benchmarks.coordination import Counted
 from tests.contracts.stores.conftest import measured, run_in
 from tests.drills.nursery import _worker, drill_spec, prepare
@@ -143,7 +143,7 @@ def test_a_study_is_deleted_after_those_who_add_results(locked: tuple[Store, Stu
         connection.commit()
         deleted.result(timeout=10)
     assert store.evaluations(record.id) == []
-    store.add_study(make_spec(record.spec, "again"))  # the fixture deletes it
+    store.add_study(record.spec)  # the fixture deletes it
 
 
 def test_one_schedule_by_many_workers_is_kept_once(opened: Store, record: StudyRecord) -> None:

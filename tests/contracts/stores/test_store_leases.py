@@ -11,11 +11,11 @@ import pytest
 import sqlalchemy as sa
 
 from pruning.schedule import Schedule
-from search.config.spec import StudySpec
+from search.config.spec import StudyRecord, StudySpec
 from search.errors import TrialStoppedError
 from search.storage.store import Store
 from search.storage.tables import METADATA
-from search.types import Front, Measurement, Slot, StudyRecord
+from search.types import Front, Measurement, Slot
 
 Measure = Callable[..., Measurement]
 Run = Callable[..., Front | None]

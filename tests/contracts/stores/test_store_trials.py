@@ -11,10 +11,11 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from search.config.spec import StudyRecord
 from search.errors import TrialStoppedError
 from search.storage.drafts import Drafts
 from search.storage.store import Store
-from search.types import Ending, Slot, StudyRecord
+from search.types import Ending, Slot
 
 BOX: dict[str, BaseDistribution] = {
     "method": CategoricalDistribution(("zero-tprune", "tome", None, 3)),
