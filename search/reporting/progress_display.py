@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from search import logs
-from search.config.timing_limit import timing_limit
+from search.config.environment import timing_limit
 from search.evaluation.data.progress import stderr_console
 from search.reporting import formatting
 from search.types import Progress

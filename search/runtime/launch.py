@@ -5,6 +5,7 @@ A second launch of the same spec continues where the first one ended, however it
 
 from __future__ import annotations
 
+from search.config.environment import timing_limit
 from search.config.spec import StudySpec, check_files, check_packages, continued_spec, read_stored_spec
 from search.errors import InputError, StudyPausedError
 from search.evaluation.calibration import Calibration
@@ -60,6 +61,7 @@ def check_here(spec: StudySpec, engine: str, url: str) -> None:
     check_files(spec)
     check_packages(spec)
     check_engine(engine, url)
+    timing_limit()
 
 
 def open_bench(spec: StudySpec, known: StudyRecord | None) -> ScheduleEvaluator:

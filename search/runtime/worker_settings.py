@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
-import os
 from dataclasses import dataclass
 
-from search.errors import InputError
+from search.config.environment import read_seconds
 
 HEARTBEAT = "ZTP_HEARTBEAT"
 PATIENCE = "ZTP_DATABASE_PATIENCE"
@@ -44,20 +42,6 @@ def read_settings() -> Settings:
     """From the environment. Raises InputError."""
     default = Settings()
     return Settings(
-        heartbeat_s=_seconds(HEARTBEAT, default.heartbeat_s, least=0.1),
-        patience_s=_seconds(PATIENCE, default.patience_s, least=0.0),
+        heartbeat_s=read_seconds(HEARTBEAT, default.heartbeat_s, least=0.1),
+        patience_s=read_seconds(PATIENCE, default.patience_s),
     )
-
-
-def _seconds(name: str, default: float, least: float) -> float:
-    text = os.environ.get(name, "")
-    if not text:
-        return default
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not least <= value < math.inf:
-        rule = f"must be a number of seconds, at least {least:g}"
-        raise InputError(name, rule, repr(text), f"the default is {default:g}")
-    return value

@@ -154,7 +154,7 @@ def test_pairs_are_timed_until_the_interval_is_narrow(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("text", ["-1", "soon", "nan", "inf"])
 def test_a_limit_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("ZTP_TIMING_LIMIT", text)
-    with pytest.raises(InputError, match=f"ZTP_TIMING_LIMIT must be a number of seconds, 0 or more, got '{text}'"):
+    with pytest.raises(InputError, match=f"ZTP_TIMING_LIMIT must be a number of seconds, at least 0, got '{text}'"):
         time_against(lambda images: None, lambda images: None, torch.zeros(1))
 
 
