@@ -33,9 +33,7 @@ Model = Callable[[Tensor], object]
 
 REPEATS = 7  # pairs at least
 MOST_PAIRS = 5  # no more than so many times as many
-MAX_WAITING = (
-    0.1  # share of their time that threads may wait for a processor; three busy threads on two cores wait for a third
-)
+MAX_WAITING = 0.1  # share of their time that threads may wait for a processor; three on two cores wait for 1/3
 TRIES = 2  # of what is timed once a study: its profile, its number format; 1 where every timing is taken as it comes
 NARROW = 0.05  # half the 95% interval of a ratio, over the ratio
 SAY_AFTER_S = 30.0  # waiting longer than this is said: another study's profile takes about as long
