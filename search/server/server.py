@@ -120,10 +120,10 @@ def _address(host: str, listening: socket.socket) -> str:
 
 
 def _announce(settings: Settings, listening: socket.socket) -> None:
-    """Addresses to stdout, what to know about them to stderr."""
-    address = _address(settings.host, listening)
-    print(f"{address}/  (API under /api/v1, Optuna Dashboard under /dashboard, Ctrl-C ends it)", flush=True)
+    """What to know about the service to stderr, then its address to stdout: whoever reads that finds the rest written."""
     if settings.token is None:
         logs.say("ztp: no token (ZTP_TOKEN, --token-file): it listens on loopback alone")
     if not settings.workers:
         logs.say("ztp: --workers 0: studies wait until `ztp worker --keep-waiting` runs somewhere")
+    address = _address(settings.host, listening)
+    print(f"{address}/  (API under /api/v1, Optuna Dashboard under /dashboard, Ctrl-C ends it)", flush=True)

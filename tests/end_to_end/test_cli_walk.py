@@ -74,4 +74,10 @@ def test_launch_front_export_evaluate(folder: Path) -> None:
     ztp(folder, "launch", "walk.yaml")
     refused = ztp(folder, "launch", "walk.yaml", "--trials", "6", code=2)
     assert "budget.trials: 5 -> 6" in refused.stderr
-    assert json.loads(ztp(folder, "front", "walk", "--json").stdout) == front
+    again = json.loads(ztp(folder, "front", "walk", "--json").stdout)
+    for before, after in zip(points, again["points"], strict=True):
+        if before["confirm"]["disturbed"]:  # measured again by the second launch
+            for timing in (before, after, before["confirm"], after["confirm"]):
+                for of_time in ("throughput", "speedup", "spread", "disturbed", "estimate"):
+                    timing.pop(of_time, None)
+    assert again == front
