@@ -267,24 +267,6 @@ ERROR = "error"  # the key of a study's provenance with the fields of the user's
 
 
 @dataclass(frozen=True)
-class StudyRecord:
-    """A row of `ztp_study`.
-
-    state: "created" (waits for a worker), "running", "confirming", "done", "paused" (by somebody, until resumed), or
-        "stopped" (by somebody, interrupted, or failed; the note says which).
-    spec: the StudySpec as plain data. provenance: versions, hardware, dtype choice, prediction error, fingerprints;
-        of a study that a user's error stopped, the error's fields.
-    """
-
-    id: int
-    name: str
-    state: str
-    spec: Mapping[str, Any]
-    provenance: Mapping[str, Any]
-    created_at: str
-
-
-@dataclass(frozen=True)
 class Slot:
     """One reserved unit of the trial budget. A study of N trials never has more than N slots.
 

@@ -21,21 +21,9 @@ from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
 from search.cli import main
 from search.config.space import distributions, to_params
-from search.config.spec import StudySpec, make_spec
+from search.config.spec import StudyRecord, StudySpec, make_spec
 from search.storage.store import Store
-from search.types import (
-    NEW,
-    Accuracy,
-    Ending,
-    Evaluation,
-    Front,
-    Measurement,
-    Progress,
-    Setting,
-    StudyRecord,
-    Throughput,
-    Trial,
-)
+from search.types import NEW, Accuracy, Ending, Evaluation, Front, Measurement, Progress, Setting, Throughput, Trial
 
 pytest_plugins = ["tests.drill_table"]
 

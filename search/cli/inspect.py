@@ -26,8 +26,9 @@ from search.errors import InputError, SearchError
 
 if TYPE_CHECKING:
     from pruning.config import Config
+    from search.config.spec import StudyRecord
     from search.reporting.queries import Reader
-    from search.types import Evaluation, Front, StudyRecord
+    from search.types import Evaluation, Front
 
 
 def list_studies(storage: Storage = DEFAULT_STORAGE, server: Server = None) -> None:

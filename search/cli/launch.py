@@ -23,9 +23,9 @@ from search.cli.options import (
 from search.errors import InputError, SearchError
 
 if TYPE_CHECKING:
-    from search.config.spec import StudySpec
+    from search.config.spec import StudyRecord, StudySpec
     from search.reporting.queries import Reader
-    from search.types import Front, StudyRecord
+    from search.types import Front
 
 COMMON_FOLDERS = {"val", "validation", "test", "train", "images", "data"}  # say nothing about which data it is
 

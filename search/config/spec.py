@@ -1,4 +1,4 @@
-"""The study YAML as one frozen `StudySpec`: read, checked, compared.
+"""The study YAML as one frozen `StudySpec`: read, checked, compared, and kept in a `StudyRecord`.
 
 The rules of each field stand in `search.config.sections`, how to say that one is broken in
 `search.config.validation_messages`.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,7 @@ __all__ = [
     "RuntimeSpec",
     "SamplerSpec",
     "SpaceSpec",
+    "StudyRecord",
     "StudySpec",
     "builtin_names",
     "check_files",
@@ -153,6 +156,29 @@ def continued_spec(stored: StudySpec, wanted: StudySpec) -> StudySpec:
         section, _, key = name.partition(".")
         document[section][key] = given[name]
     return make_spec(document, stored.name)
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """A row of `ztp_study`.
+
+    state: "created" (waits for a worker), "running", "confirming", "done", "paused" (by somebody, until resumed), or
+        "stopped" (by somebody, interrupted, or failed; the note says which).
+    document: the spec as plain data, as it was written. provenance: versions, hardware, dtype choice, prediction error,
+        fingerprints; of a study that a user's error stopped, the error's fields.
+    """
+
+    id: int
+    name: str
+    state: str
+    document: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    created_at: str
+
+    @cached_property
+    def spec(self) -> StudySpec:
+        """Raises InputError for what a newer release wrote and this one cannot read; listing it needs no spec."""
+        return read_stored_spec(self.document, f"study {self.name}")
 
 
 def check_files(spec: StudySpec) -> None:

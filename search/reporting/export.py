@@ -12,10 +12,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pruning.config import Config
+from search.config.spec import StudyRecord
 from search.errors import InputError
 from search.reporting import formatting
 from search.storage.selection import NO_BOUNDS, Bounds, budget_bounds, fastest_worthwhile, front_numbers
-from search.types import FLOP_CONVENTION, Evaluation, Front, Measurement, StudyRecord
+from search.types import FLOP_CONVENTION, Evaluation, Front, Measurement
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Limits(Bounds):
 def budget_limits(study: StudyRecord, front: Front) -> Bounds:
     """What the study's budget asks of a point, for measurements of a finalist that the search had not seen yet."""
     dense = front_numbers([front.dense])[0] if front.dense else None
-    return budget_bounds(study.spec["budget"], dense)
+    return budget_bounds(vars(study.spec.budget), dense)
 
 
 def choose(front: Front, asked: Limits, budget: Bounds = NO_BOUNDS) -> Evaluation:
@@ -104,7 +105,7 @@ def to_config(study: StudyRecord, evaluation: Evaluation) -> Config:
 
 
 def _backbone(study: StudyRecord) -> dict[str, Any]:
-    backbone = {name: value for name, value in study.spec["backbone"].items() if value is not None}
+    backbone: dict[str, Any] = study.spec.to_dict()["backbone"]
     found = {"weights_key": study.provenance.get("weights_key"), "fingerprint": study.provenance.get("fingerprint")}
     return backbone | {name: str(value) for name, value in found.items() if value}
 
@@ -112,13 +113,13 @@ def _backbone(study: StudyRecord) -> dict[str, Any]:
 def _runtime(study: StudyRecord, search: Measurement) -> dict[str, Any]:
     """What the numbers depend on beside the images; the device only if the study asked for one."""
     runtime = {"dtype": search.setting.dtype, "batch_size": search.setting.batch_size}
-    device = study.spec["runtime"]["device"]
+    device = study.spec.runtime.device
     return runtime if device == "auto" else {**runtime, "device": device}
 
 
 def _data(study: StudyRecord) -> dict[str, Any]:
     """The images, and by `fingerprint` which of them were searched on; `accuracy` says what they were asked."""
-    data = {**study.spec["data"], "accuracy": study.spec["objectives"]["accuracy"]}
+    data = {**study.spec.data.model_dump(mode="json"), "accuracy": study.spec.objectives.accuracy}
     fingerprint = study.provenance.get("images")
     return data if fingerprint is None else {**data, "fingerprint": str(fingerprint)}
 

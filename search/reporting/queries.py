@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Protocol
 
+from search.config.spec import StudyRecord
 from search.errors import InputError, UnknownStudyError
 from search.reporting.export import Limits, budget_limits, choose
-from search.types import Evaluation, Front, Progress, StudyRecord
+from search.types import Evaluation, Front, Progress
 
 
 class Reader(Protocol):

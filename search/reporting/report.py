@@ -13,8 +13,9 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from search.config.spec import StudyRecord
 from search.reporting import formatting
-from search.types import FLOP_CONVENTION, Evaluation, Front, Measurement, StudyRecord
+from search.types import FLOP_CONVENTION, Evaluation, Front, Measurement
 
 if TYPE_CHECKING:
     from search.evaluation.reproduce import Replay
@@ -66,7 +67,7 @@ def front_table(study: StudyRecord, front: Front) -> RenderableType:
         table.add_row(*_cells(front, front.dense), style="dim")
     for point in front.points:
         table.add_row(*_cells(front, point))
-    notes = [*formatting.footnotes(front), *formatting.limit_notes(front, study.spec["budget"].get("min_speedup"))]
+    notes = [*formatting.footnotes(front), *formatting.limit_notes(front, study.spec.budget.min_speedup)]
     return Group(table, *(Text(line, style="dim") for line in notes))
 
 

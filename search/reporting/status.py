@@ -10,8 +10,9 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from search.config.spec import StudyRecord
 from search.reporting import formatting
-from search.types import Evaluation, Progress, StudyRecord
+from search.types import Evaluation, Progress
 
 STATE_STYLE = {"done": "green", "running": "cyan", "confirming": "cyan", "stopped": "yellow", "paused": "yellow"}
 SHOWN_SECTIONS = ("backbone", "data", "objectives", "budget", "space", "sampler", "racing")
@@ -28,7 +29,7 @@ def study_list(rows: Iterable[tuple[StudyRecord, Progress]]) -> Table:
         table.add_row(
             study.name,
             Text(study.state, style=STATE_STYLE.get(study.state, "")),
-            formatting.backbone(study.spec["backbone"]),
+            formatting.backbone(study.document["backbone"]),
             f"{progress.done}/{progress.total}",
             str(progress.front_size),
             formatting.duration(progress.seconds),
@@ -71,7 +72,7 @@ def _facts(study: StudyRecord, progress: Progress) -> list[tuple[str, Renderable
     ]
     if progress.failed:
         facts.insert(4, ("failed", f"{formatting.count(progress.failed, 'trial')}; the reasons are in ztp_attempt"))
-    facts += [(name, _one_line(study.spec[name])) for name in SHOWN_SECTIONS if name in study.spec]
+    facts += [(name, _one_line(study.document[name])) for name in SHOWN_SECTIONS if name in study.document]
     return facts + list(_origin(study.provenance))
 
 

@@ -13,7 +13,7 @@ import time
 from enum import Enum
 
 from pruning.errors import PruningError
-from search.config.spec import read_stored_spec
+from search.config.spec import StudyRecord
 from search.errors import LeadChangedError, SearchError, StorageLostError, StudyPausedError
 from search.runtime.launch import check_here, open_bench
 from search.runtime.leadership import Leadership
@@ -23,7 +23,7 @@ from search.runtime.study_runner import StudyRunner
 from search.runtime.worker_entrypoints import has_trials, help_with, seed_of
 from search.runtime.worker_settings import read_settings
 from search.storage.store import Store
-from search.types import OPEN_STATES, StudyRecord
+from search.types import OPEN_STATES
 
 HANDED_BACK = ("created", "handed back by a worker that was ended")
 POLL_S = 1.0  # between two looks for a study that is open
@@ -62,7 +62,7 @@ def serve(store: Store, record: StudyRecord, number: int) -> Served:
 def _lead(store: Store, record: StudyRecord, lead: Leadership) -> Served:
     lease = lead.lease
     try:
-        spec = read_stored_spec(record.spec, f"study {record.name}")
+        spec = record.spec
         check_here(spec, spec.runtime.engine, store.url)
         patient = RetryPolicy(read_settings().patience_s).wrap(store)
         bench, engine = open_bench(spec, record), spec.runtime.engine

@@ -6,7 +6,7 @@ A second launch of the same spec continues where the first one ended, however it
 from __future__ import annotations
 
 from search.config.environment import timing_limit
-from search.config.spec import StudySpec, check_files, check_packages, continued_spec, read_stored_spec
+from search.config.spec import StudyRecord, StudySpec, check_files, check_packages, continued_spec
 from search.errors import InputError, StudyPausedError
 from search.evaluation.calibration import Calibration
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
@@ -19,7 +19,7 @@ from search.runtime.worker import FACTS, Observer
 from search.runtime.worker_pools import check_engine
 from search.runtime.worker_settings import read_settings
 from search.storage.store import Store
-from search.types import HELD_STATES, OPEN_STATES, StudyRecord
+from search.types import HELD_STATES, OPEN_STATES
 
 
 def launch(spec: StudySpec, url: str, observe: Observer, workers: int = 1, engine: str | None = None) -> StudyRecord:
@@ -35,7 +35,7 @@ def launch(spec: StudySpec, url: str, observe: Observer, workers: int = 1, engin
     if known is not None and known.state == "done" and not disturbed:
         return known  # nothing needs to be loaded
     if known is not None:
-        spec = continued_spec(read_stored_spec(known.spec, f"study {spec.name}"), spec)
+        spec = continued_spec(known.spec, spec)
     bench = open_bench(spec, known)
     bench.learn(others)
     if known is None:

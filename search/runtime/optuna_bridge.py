@@ -18,7 +18,7 @@ from pruning.errors import ScheduleError
 from pruning.schedule import UNTOUCHED, Schedule
 from search.config.sections import BudgetSpec
 from search.config.space import distributions, to_params, to_schedule
-from search.config.spec import StudySpec
+from search.config.spec import StudyRecord, StudySpec
 from search.config.starting_schedules import baselines
 from search.errors import SearchError
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
@@ -31,18 +31,7 @@ from search.storage.mirror import mirror, to_optuna
 from search.storage.optuna_storage import log_as_we_do
 from search.storage.store import Store
 from search.storage.trial_queue import REFUSED
-from search.types import (
-    NEW,
-    Ending,
-    Known,
-    Measurement,
-    PartialEvaluation,
-    Slot,
-    StudyRecord,
-    Throughput,
-    Trial,
-    TrialResult,
-)
+from search.types import NEW, Ending, Known, Measurement, PartialEvaluation, Slot, Throughput, Trial, TrialResult
 
 LOGGER = logging.getLogger(__name__)
 MAX_REFUSALS = 1000  # suggestions in a row over the limits; a refusal costs a suggestion and a transaction

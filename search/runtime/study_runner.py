@@ -15,6 +15,7 @@ from importlib.metadata import version
 
 from pruning.schedule import UNTOUCHED
 from search.config.space import distributions
+from search.config.spec import StudyRecord
 from search.errors import LeadChangedError, SearchError, StudyPausedError
 from search.evaluation.calibration import Calibration
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
@@ -29,7 +30,7 @@ from search.runtime.worker_pools import ENGINES
 from search.runtime.worker_settings import read_settings
 from search.storage.mirror import mirror_all
 from search.storage.store import Store
-from search.types import HELD_STATES, OPEN_STATES, Evaluation, Front, Measurement, Progress, StudyRecord
+from search.types import HELD_STATES, OPEN_STATES, Evaluation, Front, Measurement, Progress
 
 RECORDED_VERSIONS = ("zero-tprune-search", "torch", "timm", "optuna", "fvcore")
 POLL_S = 1.0  # between two looks at what the leader has done

@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from pruning.schedule import UNTOUCHED, Schedule
+from search.config.spec import StudyRecord
 from search.evaluation.racing import Race, Requirement
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
 from search.runtime.optuna_bridge import Proposal
 from search.runtime.trial_failures import TrialFailedError, guarded, limit_s
 from search.storage.store import Store
-from search.types import Evaluation, Front, Measurement, PartialEvaluation, StudyRecord, Throughput
+from search.types import Evaluation, Front, Measurement, PartialEvaluation, Throughput
 
 LUCK = 2.0  # standard errors by which the best of many may have been counted too high; nothing is stopped for that
 LOGGER = logging.getLogger(__name__)

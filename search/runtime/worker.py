@@ -18,6 +18,7 @@ from dataclasses import replace
 
 from pruning.schedule import UNTOUCHED
 from search import logs
+from search.config.spec import StudyRecord
 from search.errors import SearchError, StorageUnavailableError, StudyDeletedError, TrialStoppedError
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
 from search.runtime.heartbeat import Heartbeat
@@ -28,7 +29,7 @@ from search.runtime.trial_evaluator import TrialEvaluator
 from search.runtime.trial_failures import FailureCount, TrialFailedError, guarded
 from search.runtime.worker_settings import Settings, read_settings
 from search.storage.store import Store
-from search.types import Measurement, Progress, Slot, StudyRecord
+from search.types import Measurement, Progress, Slot
 
 FACTS = "facts"  # the key of the study's provenance under which the launcher keeps them
 POLL_S = 1.0  # between two looks at trials that others hold

@@ -6,13 +6,12 @@ import logging
 import os
 
 from pruning.errors import PruningError
-from search.config.spec import check_files, read_stored_spec
+from search.config.spec import StudyRecord, check_files
 from search.errors import InputError, LeadChangedError, SearchError, StorageLostError
 from search.evaluation.calibration import Calibration
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
 from search.runtime.worker import FACTS, Observer, Worker
 from search.storage.store import Store
-from search.types import StudyRecord
 
 log = logging.getLogger(__name__)
 
@@ -23,10 +22,9 @@ def open_worker(store: Store, record: StudyRecord, number: int, keeps_time: bool
     if facts is None:
         remedy = "launch it, or start ztp worker without a name, which begins studies that wait"
         raise InputError(f"study {record.name}", "must have begun before workers join it", remedy=remedy)
-    spec = read_stored_spec(record.spec, f"study {record.name}")
-    check_files(spec)
+    check_files(record.spec)
     known = Calibration.from_dict(facts)
-    bench = ScheduleEvaluator.open(spec, known)
+    bench = ScheduleEvaluator.open(record.spec, known)
     bench.use(known)
     return Worker(store, record, bench, number, keeps_time)
 
@@ -53,7 +51,7 @@ def has_trials(store: Store, record: StudyRecord) -> bool:
     """Whether the study is prepared, runs, and has budget left."""
     if record.state != "running" or FACTS not in record.provenance:
         return False
-    return not store.progress(record.id).is_spent(read_stored_spec(record.spec, f"study {record.name}").budget.time)
+    return not store.progress(record.id).is_spent(record.spec.budget.time)
 
 
 def help_with(store: Store, record: StudyRecord, number: int, observe: Observer | None = None) -> bool:

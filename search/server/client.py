@@ -13,12 +13,12 @@ from urllib.parse import quote, urlsplit
 import httpx
 
 from pruning.errors import PruningError
-from search.config.spec import StudySpec
+from search.config.spec import StudyRecord, StudySpec
 from search.errors import InputError, SearchError, SpecConflictError, UnknownStudyError
 from search.server.access.token import VARIABLE, read_token
 from search.server.serialization import Document, to_evaluation, to_front, to_progress, to_study
 from search.storage.evaluations import MAX_TRIAL_NUMBER
-from search.types import HELD_STATES, Evaluation, Front, Progress, StudyRecord
+from search.types import HELD_STATES, Evaluation, Front, Progress
 
 TIMEOUT_S = 30.0
 LOOK_EVERY_S = 1.0

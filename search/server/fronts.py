@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Response
 
+from search.config.spec import StudyRecord
 from search.errors import InputError
 from search.reporting import report
 from search.reporting.export import Limits, to_config
@@ -24,7 +25,7 @@ from search.server.serialization import Document, evaluation_document, front_doc
 from search.server.studies import API, DENIED, Reading, Study, yaml_file
 from search.storage.evaluations import MAX_TRIAL_NUMBER
 from search.storage.store import Store
-from search.types import Front, StudyRecord
+from search.types import Front
 
 MAX_AT_ONCE = 1000
 CONFIG_EXAMPLE = """format: 1

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, select_autoescape
 
+from search.config.spec import StudyRecord
 from search.reporting import formatting
 from search.reporting.plots import front_plot
 from search.reporting.queries import the_front, with_progress
@@ -17,7 +18,7 @@ from search.server.dashboard.application import needs_root
 from search.server.dashboard.plots import front_id
 from search.server.studies import Reading, Study
 from search.storage.store import Store
-from search.types import OPEN_STATES, Front, Progress, StudyRecord
+from search.types import OPEN_STATES, Front, Progress
 
 ASSETS = {"app.css": "text/css", "app.js": "text/javascript"}
 STATE_WORDS = {"created": "waiting"}

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
-from search.types import Accuracy, Evaluation, Front, Measurement, Progress, Setting, StudyRecord, Throughput
+from search.config.spec import StudyRecord
+from search.types import Accuracy, Evaluation, Front, Measurement, Progress, Setting, Throughput
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -67,11 +68,12 @@ def to_progress(document: Mapping[str, Any]) -> Progress:
 
 def study_document(study: StudyRecord, progress: Progress) -> Document:
     """A study with all that is known of it, and how far it is."""
-    return {**asdict(study), "progress": progress_document(progress)}
+    plain = asdict(study)
+    return {"spec": plain.pop("document"), **plain, "progress": progress_document(progress)}
 
 
 def to_study(document: Mapping[str, Any]) -> StudyRecord:
-    return StudyRecord(**_of(StudyRecord, document))
+    return StudyRecord(**_of(StudyRecord, {**document, "document": document["spec"]}))
 
 
 def front_document(front: Front) -> Document:

@@ -120,7 +120,7 @@ def _address(host: str, listening: socket.socket) -> str:
 
 
 def _announce(settings: Settings, listening: socket.socket) -> None:
-    """What to know about the service to stderr, then its address to stdout: whoever reads that finds the rest written."""
+    """What to know of the service to stderr, then its address to stdout: whoever reads that finds the rest written."""
     if settings.token is None:
         logs.say("ztp: no token (ZTP_TOKEN, --token-file): it listens on loopback alone")
     if not settings.workers:

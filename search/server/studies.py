@@ -8,7 +8,7 @@ import yaml
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from search.config.spec import StudySpec
+from search.config.spec import StudyRecord, StudySpec
 from search.errors import InputError, UnknownStudyError
 from search.reporting.queries import with_progress
 from search.server.errors import ANOTHER_SPEC, ServiceError, documented
@@ -17,7 +17,7 @@ from search.server.parsing import JSON_TYPE, YAML_TYPES, parse_study
 from search.server.query_params import check_parameters
 from search.server.serialization import Document, study_document
 from search.storage.store import Store
-from search.types import HELD_STATES, OPEN_STATES, StudyRecord
+from search.types import HELD_STATES, OPEN_STATES
 
 API = "/api/v1"
 DENIED = documented(401, 403, 422)  # what any request may be answered
@@ -114,7 +114,7 @@ def show_study(study: Study, store: Reading) -> Document:
 )
 def show_spec(study: Study) -> Response:
     """The study as YAML, every default written out: `ztp launch` takes it, and so does this API."""
-    return yaml_file(f"{study.name}.yaml", yaml.safe_dump(dict(study.spec), sort_keys=False))
+    return yaml_file(f"{study.name}.yaml", yaml.safe_dump(dict(study.document), sort_keys=False))
 
 
 @router.post("/{name}/pause", response_model=StudyModel, responses=DENIED | documented(404, 409, 503))

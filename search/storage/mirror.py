@@ -23,8 +23,9 @@ from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from search.config.spec import StudyRecord
 from search.storage.optuna_storage import create_optuna_study, delete_optuna_study
-from search.types import StudyRecord, Trial
+from search.types import Trial
 
 if TYPE_CHECKING:
     from search.storage.store import Store

@@ -20,7 +20,7 @@ from sqlalchemy import Engine
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import IntegrityError
 
-from search.config.spec import StudySpec, differences, read_stored_spec
+from search.config.spec import StudyRecord, StudySpec, differences
 from search.errors import InputError, SearchError, SpecConflictError
 from search.storage import evaluations, fronts, leases, studies
 from search.storage.database import exists, explained, migrate, open_engine, parse_url, reading, schema_version, writing
@@ -28,7 +28,7 @@ from search.storage.leaders import LeaderStore
 from search.storage.migrations import HEAD
 from search.storage.trial_queue import Queue
 from search.storage.urls import shown
-from search.types import Evaluation, Front, Measurement, Progress, StudyRecord
+from search.types import Evaluation, Front, Measurement, Progress
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
@@ -122,8 +122,7 @@ class Store(LeaderStore, Queue):
             record = self._find_or_add(spec, taken)
         except IntegrityError:  # another process was faster
             record = self._find_or_add(spec, taken)
-        stored = read_stored_spec(record.spec, f"study {spec.name} {self.place}")
-        changed = differences(stored, spec)
+        changed = differences(record.spec, spec)
         if changed:
             rule = f"study {spec.name} {self.place} exists with another spec ({'; '.join(changed)})"
             remedy = "restore the spec to continue it, or choose another name"

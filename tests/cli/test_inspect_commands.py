@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from pruning.config import read_config
-from search.config.spec import StudySpec, make_spec
+from search.config.spec import StudyRecord, StudySpec, make_spec
 from search.storage.store import Store
-from search.types import Evaluation, StudyRecord
+from search.types import Evaluation
 
 Ztp = Callable[..., Any]
 

@@ -17,10 +17,10 @@ import search.cli.launch
 import search.runtime.any_study_worker
 import search.runtime.launch
 import search.runtime.worker_entrypoints
-from search.config.spec import StudySpec, make_spec
+from search.config.spec import StudyRecord, StudySpec, make_spec
 from search.errors import InputError
 from search.storage.store import Store
-from search.types import Evaluation, StudyRecord
+from search.types import Evaluation
 
 Ztp = Callable[..., Any]
 

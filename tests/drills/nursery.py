@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from search.config.spec import StudySpec, make_spec
+from search.config.spec import StudyRecord, StudySpec, make_spec
 from search.errors import SearchError
 from search.evaluation.calibration import Calibration
 from search.evaluation.latency_profile import LatencyProfile, StageCost
@@ -30,7 +30,6 @@ from search.evaluation.schedule_evaluator import ScheduleEvaluator
 from search.runtime.worker import FACTS, Worker
 from search.storage import leases
 from search.storage.store import Store
-from search.types import StudyRecord
 from tests.benchmarks.overhead import IMAGES, Simulated
 
 ROOT = Path(__file__).parents[2]
@@ -155,7 +154,7 @@ def main(url: str, name: str, seconds: float, folder: str) -> None:
     store = Store.open(url, create=False)
     record = store.study(name)
     store.close()
-    bench = SimulatedBench.open(make_spec(record.spec, name))
+    bench = SimulatedBench.open(record.spec)
     bench.use(Calibration.from_dict(record.provenance[FACTS]))
     print("ready", flush=True)
     for line in sys.stdin:

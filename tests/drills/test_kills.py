@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from search.config.spec import StudyRecord
 from search.storage.store import Store
-from search.types import MAX_DEATHS, StudyRecord
+from search.types import MAX_DEATHS
 from tests.drills.nursery import Nursery, drill_spec, prepare
 from tests.drills.postgres import PostgreSQL
 from tests.runtime.soundness import check_sound

@@ -18,10 +18,9 @@ from tests.runtime.soundness import check_mirrored, check_sound
 LAUNCH = """
 import sys
 from search.runtime.launch import launch
-from search.config.spec import make_spec
 from search.storage.store import Store
 store = Store.open(sys.argv[1])
-spec = make_spec(store.study(sys.argv[2]).spec, "drill")
+spec = store.study(sys.argv[2]).spec
 store.close()
 print(launch(spec, sys.argv[1], lambda progress: None).state)
 """

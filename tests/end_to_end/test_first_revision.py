@@ -18,7 +18,7 @@ import yaml
 from pruning.methods import METHODS
 from pruning.schedule import UNTOUCHED
 from search.config.space import to_params
-from search.config.spec import StudySpec, make_spec, read_spec, read_stored_spec
+from search.config.spec import StudySpec, make_spec, read_spec
 from search.errors import InputError
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
 from search.runtime.launch import launch
@@ -71,7 +71,7 @@ def stopped_file(**space: Any) -> StudySpec:
 class TestRead:
     def test_study_is_of_the_first_revision(self, old: Store) -> None:
         for name in ("finished", "stopped"):
-            space = read_stored_spec(old.study(name).spec, name).space
+            space = old.study(name).spec.space
             assert (space.revision, space.is_mixed, space.exact_savings) == (1, False, False)
 
     @pytest.mark.parametrize("name", ["finished", "stopped"])
@@ -128,13 +128,13 @@ class TestLaunch:
             frozen = METHODS[method].fill_options(method, {}, revision=1)
             listed = {"metric", "similarity"} if method == "zero-tprune" else set[str]()
             assert {n for n, v in schedule.options.items() if v != frozen[n]} <= listed
-        space = read_stored_spec(old.study("stopped").spec, "stopped").space
+        space = old.study("stopped").spec.space
         assert (space.revision, space.mixed, space.exact_savings) == (1, False, False)
 
     @staticmethod
     def queue_one_of_before(store: Store) -> str:
         """The next trial has the parameters of one that was measured; its key."""
-        space = read_stored_spec(store.study("stopped").spec, "stopped").space
+        space = store.study("stopped").spec.space
         found = next(e.search for e in rows(store, "stopped").values() if e.search.schedule.method == "tome")
         store.queue_trial(store.study("stopped").id, to_params(found.schedule, space, DEPTH), {}, again=True)
         return found.key

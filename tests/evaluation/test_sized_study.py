@@ -12,10 +12,11 @@ from pruning.config import read_config
 from pruning.errors import UnsupportedBackbone
 from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
+from search.config.spec import StudyRecord
 from search.evaluation.reproduce import replay
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
 from search.reporting.export import to_config
-from search.types import Evaluation, StudyRecord, Throughput
+from search.types import Evaluation, Throughput
 
 SCHEDULE = Schedule([Stage(1, 0.5, 2)], "random")
 

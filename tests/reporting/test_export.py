@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from pruning.config import read_config
+from search.config.spec import StudyRecord
 from search.errors import InputError
 from search.reporting.export import Limits, budget_limits, choose, next_commands, to_config
-from search.types import FLOP_CONVENTION, Evaluation, Front, StudyRecord
+from search.types import FLOP_CONVENTION, Evaluation, Front
 
 
 @pytest.mark.parametrize(
@@ -40,7 +41,7 @@ def test_the_most_accurate_point_within_the_limits(front: Front, limits: dict[st
 def test_the_budget_holds_for_what_was_confirmed(
     front: Front, study: StudyRecord, budget: dict[str, float], trial: int
 ) -> None:
-    asked = replace(study, spec={**study.spec, "budget": {**study.spec["budget"], **budget}})
+    asked = replace(study, document={**study.document, "budget": {**study.document["budget"], **budget}})
     assert choose(front, Limits(), budget_limits(asked, front)).trial == trial
 
 
@@ -145,7 +146,7 @@ def test_configuration_says_which_weights_of_a_file(study: StudyRecord, front: F
 
 
 def test_configuration_keeps_a_device_that_was_asked_for(study: StudyRecord, front: Front) -> None:
-    asked = replace(study, spec={**study.spec, "runtime": {**study.spec["runtime"], "device": "cpu"}})
+    asked = replace(study, document={**study.document, "runtime": {**study.document["runtime"], "device": "cpu"}})
     assert to_config(asked, front.points[2]).runtime == {"dtype": "float32", "batch_size": 64, "device": "cpu"}
 
 
@@ -174,7 +175,9 @@ def test_next_commands_without_a_worthwhile_point(study: StudyRecord, front: Fro
 
 def test_next_commands_keep_to_the_budget(study: StudyRecord, front: Front) -> None:
     """89.1% are within a percentage point, but not within the drop that the budget allows."""
-    strict = replace(study, spec={**study.spec, "budget": {**study.spec["budget"], "max_accuracy_drop": 0.005}})
+    strict = replace(
+        study, document={**study.document, "budget": {**study.document["budget"], "max_accuracy_drop": 0.005}}
+    )
     export, _ = next_commands(strict, front, DEFAULT, DEFAULT)
     assert "--min-speedup 1.28" not in export
     asked = Limits(min_speedup=float(export.split()[4])) if "--min-speedup" in export else Limits()

@@ -13,8 +13,9 @@ import pytest
 
 from pruning.schedule import Schedule
 from pruning.stage import Stage
+from search.config.spec import StudyRecord
 from search.reporting import report
-from search.types import FLOP_CONVENTION, Accuracy, Evaluation, Front, StudyRecord
+from search.types import FLOP_CONVENTION, Accuracy, Evaluation, Front
 
 Printed = Callable[..., str]
 
@@ -86,7 +87,7 @@ def test_table_marks_what_confirmed_numbers_put_behind(printed: Printed, study: 
 
 
 def test_table_says_how_a_limit_on_speed_was_kept(printed: Printed, study: StudyRecord, front: Front) -> None:
-    asked = replace(study, spec={**study.spec, "budget": {**study.spec["budget"], "min_speedup": 1.6}})
+    asked = replace(study, document={**study.document, "budget": {**study.document["budget"], "min_speedup": 1.6}})
     text = " ".join(printed(report.front_table(asked, front)).split())
     assert "budget.min_speedup 1.6: the search kept it by predicted speed" in text
     assert "export passes them over: 2 (1.12x), 3 (1.28x), 5 (1.59x)" in text

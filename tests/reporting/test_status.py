@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from search.config.spec import StudyRecord
 from search.reporting import status
-from search.types import Progress, StudyRecord
+from search.types import Progress
 
 Printed = Callable[..., str]
 MakeProgress = Callable[..., Progress]
@@ -58,8 +59,8 @@ def test_status_before_anything_is_known(printed: Printed, study: StudyRecord, p
 def test_status_leaves_out_what_the_spec_leaves_empty(
     printed: Printed, study: StudyRecord, progress: MakeProgress
 ) -> None:
-    spec = {**study.spec, "space": {"methods": ["random"], "options": {}, "blocks": None}}
-    shown = printed(status.study_status(replace(study, spec=spec), progress()))
+    spec = {**study.document, "space": {"methods": ["random"], "options": {}, "blocks": None}}
+    shown = printed(status.study_status(replace(study, document=spec), progress()))
     assert "methods: [random]" in shown
     assert "options" not in shown
     assert "blocks" not in shown

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from pruning.backbones import Backbone, load_backbone
 from pruning.schedule import UNTOUCHED, Schedule
 from search.config.space import to_params
-from search.config.spec import StudySpec, make_spec
+from search.config.spec import StudyRecord, StudySpec, make_spec
 from search.evaluation.calibration import Calibration
 from search.evaluation.data.splits import Images, open_images
 from search.evaluation.evaluator import Bits, GoOn
@@ -24,7 +24,7 @@ from search.evaluation.schedule_evaluator import ScheduleEvaluator
 from search.runtime.optuna_bridge import OptunaBridge, Proposal
 from search.runtime.worker import FACTS, Worker
 from search.storage.store import Store
-from search.types import Slot, StudyRecord
+from search.types import Slot
 from tests.runtime.soundness import check_sound, optuna_trials
 
 IMAGES = 24

@@ -8,17 +8,17 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from search.config.space import distributions
-from search.config.spec import make_spec
+from search.config.spec import StudyRecord
 from search.storage import pareto
 from search.storage.mirror import NUMBER, to_optuna
 from search.storage.store import Store
-from search.types import Measurement, StudyRecord
+from search.types import Measurement
 
 
 def optuna_trials(store: Store, name: str, state: TrialState | None = None) -> list[FrozenTrial]:
     """The store's trials as Optuna has them once they are mirrored."""
     record = store.study(name)
-    box, found = distributions(make_spec(record.spec, "stored").space, 12), []
+    box, found = distributions(record.spec.space, 12), []
     for trial in store.trials(record.id):
         if state is None or trial.state == state.name:
             found.append(to_optuna(trial, box))
@@ -62,7 +62,7 @@ def check_sound(store: Store, name: str, total: int) -> None:
         assert trial.intermediate_values == {}
         told = [kept.accuracy.value, kept.throughput.images_per_s] if kept.complete else None
         assert (trial.values, trial.state) == (told, TrialState.COMPLETE if kept.complete else TrialState.PRUNED)
-        assert kept.complete == (kept.accuracy.images == record.spec["data"]["search_images"])
+        assert kept.complete == (kept.accuracy.images == record.spec.data.search_images)
     check_front(store, record)
 
 

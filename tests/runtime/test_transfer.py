@@ -11,6 +11,7 @@ import pytest
 
 from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
+from search.config.spec import StudyRecord
 from search.errors import InputError
 from search.evaluation import evaluation_context
 from search.evaluation.calibration import Calibration
@@ -21,7 +22,7 @@ from search.runtime.launch import launch
 from search.runtime.transfer import PREDICTION_ERROR, TRUSTED_ERROR, found_elsewhere, prediction_error
 from search.runtime.worker import FACTS
 from search.storage.store import Store
-from search.types import Accuracy, Evaluation, Measurement, Setting, StudyRecord, Throughput
+from search.types import Accuracy, Evaluation, Measurement, Setting, Throughput
 
 KNOWN = Calibration("float32", "asked for", "cpu", "w", "i", 10.0, {"any": 1}, "", "profile", "strata")
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from search.config.spec import StudyRecord
 from search.server.client import Client
 from search.server.serialization import Document, study_document
-from search.types import Evaluation, Progress, StudyRecord
+from search.types import Evaluation, Progress
 
 LOGIN_PAGE = "<!doctype html><title>Sign in</title>"
 
@@ -79,8 +80,8 @@ def test_a_page_in_the_place_of_an_answer(ztp: Callable[..., Any], other: Other)
         ([], "has another form"),
         ("ok", "has another form"),
         (None, "has another form"),
-        ({"name": "shirts"}, "lacks 'id'"),
-        ({}, "lacks 'id'"),
+        ({"name": "shirts"}, "lacks 'spec'"),
+        ({}, "lacks 'spec'"),
     ],
 )
 def test_json_of_another_program(ztp: Callable[..., Any], other: Other, answer: Any, words: str) -> None:

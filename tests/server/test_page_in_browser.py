@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from search.config.spec import StudySpec
+from search.config.spec import StudyRecord, StudySpec
 from search.reporting.plots import front_plot
 from search.storage.store import Store
-from search.types import NEW, Evaluation, StudyRecord, Trial
+from search.types import NEW, Evaluation, Trial
 from tests.browser import Browser, needs_chromium, pixels
 from tests.serving import TOKEN
 

@@ -12,7 +12,7 @@ import optuna
 import pytest
 
 from search.config.space import distributions, to_params
-from search.config.spec import make_spec
+from search.config.spec import StudyRecord, make_spec
 from search.config.starting_schedules import baselines
 from search.errors import StudyDeletedError
 from search.storage import mirror as mirroring
@@ -20,7 +20,7 @@ from search.storage import trials
 from search.storage.database import writing
 from search.storage.mirror import NUMBER, STUDY_ID, mirror, mirror_all, to_optuna
 from search.storage.store import Store
-from search.types import NEW, Ending, StudyRecord, Trial
+from search.types import NEW, Ending, Trial
 
 SPEC = make_spec({"name": "shirts", "backbone": {"name": "demo"}, "space": {"max_stages": 2}}, "test")
 BOX = distributions(SPEC.space, 12)

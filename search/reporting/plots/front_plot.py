@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search.config.space import read_fields
+from search.config.spec import StudyRecord
 from search.reporting import formatting
 from search.reporting.plots import canvas
-from search.types import FLOP_CONVENTION, Evaluation, Front, Measurement, StudyRecord
+from search.types import FLOP_CONVENTION, Evaluation, Front, Measurement
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -78,7 +79,7 @@ def picture(study: StudyRecord, front: Front, evaluations: Iterable[Evaluation] 
     dense = [front.dense] if front.dense else []
     known = formatting.measurements(front)
     kind = known[-1].accuracy.kind if known else "top1"
-    backbone = formatting.backbone(study.spec["backbone"])
+    backbone = formatting.backbone(vars(study.spec.backbone))
     return Picture(
         title=f"{study.name}: {len(front.points)} of {len(everything) or len(front.points)} schedules on the front",
         y_label=f"{formatting.KIND_WORDS[kind]} (%)",

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from search.config.spec import StudyRecord
 from search.errors import InputError
 from search.reporting import formatting
 from search.reporting.plots import canvas
-from search.types import Evaluation, Front, Measurement, StudyRecord
+from search.types import Evaluation, Front, Measurement
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -75,14 +76,14 @@ def _check_kinds(found: Sequence[Found]) -> None:
 
 def _by_rate(found: Sequence[Found]) -> bool:
     """Several backbones on one machine: what counts is images per second, in whatever number format."""
-    backbones = {(formatting.backbone(study.spec["backbone"]), study.spec["backbone"]["weights"]) for study, _ in found}
+    backbones = {study.spec.backbone for study, _ in found}
     devices = {m.setting.device for _, front in found for m in formatting.measurements(front)}
     return len(backbones) > 1 and len(devices) == 1
 
 
 def _same_images(found: Sequence[Found]) -> bool:
     """By fingerprint, which covers both splits and the preprocessing, or else by what the studies asked for."""
-    return len({study.provenance.get("images") or str(study.spec["data"]) for study, _ in found}) == 1
+    return len({study.provenance.get("images") or str(study.spec.data) for study, _ in found}) == 1
 
 
 def _curve(study: StudyRecord, front: Front, rates: bool, absolute: bool) -> Curve:
@@ -91,7 +92,7 @@ def _curve(study: StudyRecord, front: Front, rates: bool, absolute: bool) -> Cur
     base = 0.0 if absolute else _dense_accuracy(study, front)
     dense = front.dense.best_known if front.dense else None
     return Curve(
-        name=f"{study.name} ({formatting.backbone(study.spec['backbone'])})",
+        name=f"{study.name} ({formatting.backbone(vars(study.spec.backbone))})",
         x=[_speed(m, rates) for m in known],
         y=[100 * (m.accuracy.value - base) for m in known],
         below=[100 * (m.accuracy.value - m.accuracy.low) for m in known],

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 from pruning.errors import PruningError
+from search.config.spec import StudyRecord
 from search.errors import InputError
 from search.reporting import export, formatting
 from search.reporting.plots import front_plot
 from search.storage.store import Store
-from search.types import Evaluation, Front, StudyRecord
+from search.types import Evaluation, Front
 
 PATCH_IMAGES = 4
 KEPT = 64  # sheets in memory, of 30 to 300 kB each
@@ -87,7 +88,7 @@ def _draw(study: StudyRecord, found: Evaluation) -> bytes:
     schedule = found.search.schedule
     title = f"{study.name}, trial {found.trial}: {formatting.stages(schedule, named=True)}"
     try:
-        count = min(PATCH_IMAGES, int(study.spec["data"]["search_images"]))
+        count = min(PATCH_IMAGES, study.spec.data.search_images)
         return patches_plot.png(anatomies(export.to_config(study, found), Path(study.name), count=count), title)
     except (InputError, PruningError) as error:
         return patches_plot.message_png(title, f"The patches cannot be drawn on this machine. {error}")

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from search.config.spec import StudyRecord
 from search.reporting import formatting
 from search.reporting.plots import front_plot
 from search.storage.store import Store
-from search.types import Evaluation, Front, StudyRecord
+from search.types import Evaluation, Front
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -44,7 +45,7 @@ def study_note(study: StudyRecord, front: Front, picture: str | None = None, run
         *(_row(front, point) for point in front.points),
         "",
         *(f"- {line}" for line in formatting.footnotes(front)),
-        *(f"- {line}" for line in formatting.limit_notes(front, study.spec["budget"].get("min_speedup"))),
+        *(f"- {line}" for line in formatting.limit_notes(front, study.spec.budget.min_speedup)),
         "",
         f"Export one: `ztp export {study.name} --trial N -o best.yaml`",
     ]

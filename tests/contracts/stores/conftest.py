@@ -16,11 +16,11 @@ from optuna.storages._rdb import models as optuna_models  # to empty its tables
 
 from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
-from search.config.spec import StudySpec, make_spec
+from search.config.spec import StudyRecord, StudySpec, make_spec
 from search.storage.database import writing
 from search.storage.store import Store
 from search.storage.tables import METADATA
-from search.types import Accuracy, Front, Measurement, Setting, StudyRecord, Throughput
+from search.types import Accuracy, Front, Measurement, Setting, Throughput
 from tests.contracts.stores.mariadb import MariaDB, missing
 
 

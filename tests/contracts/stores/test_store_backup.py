@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from search.config.spec import StudySpec, make_spec
+from search.config.spec import StudyRecord, StudySpec, make_spec
 from search.errors import InputError, SearchError
 from search.storage import pareto
 from search.storage.backup import backup
 from search.storage.database import open_engine, parse_url
 from search.storage.store import Store
-from search.types import Measurement, StudyRecord
+from search.types import Measurement
 
 Measure = Callable[..., Measurement]
 WRITERS = 3

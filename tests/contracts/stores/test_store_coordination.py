@@ -13,13 +13,13 @@ import pytest
 from optuna.trial import TrialState
 from sqlalchemy import Connection
 
-from search.config.spec import StudySpec, make_spec
+from search.config.spec import StudyRecord, StudySpec
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
 from search.runtime.worker import Worker
 from search.storage import evaluations, leases
 from search.storage.database import writing
 from search.storage.store import Store
-from search.types import NEW, Ending, StudyRecord, Trial
+from search.types import NEW, Ending, Trial
 from tests.benchmarks.coordination import Counted
 from tests.contracts.stores.conftest import measured, run_in
 from tests.drills.nursery import _worker, drill_spec, prepare
@@ -139,7 +139,7 @@ def test_a_study_is_deleted_after_those_who_add_results(locked: tuple[Store, Stu
         connection.commit()
         deleted.result(timeout=10)
     assert store.evaluations(record.id) == []
-    store.add_study(make_spec(record.spec, "again"))  # the fixture deletes it
+    store.add_study(record.spec)  # the fixture deletes it
 
 
 def test_one_schedule_by_many_workers_is_kept_once(opened: Store, record: StudyRecord) -> None:

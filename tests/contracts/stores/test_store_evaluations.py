@@ -8,10 +8,10 @@ import pytest
 import sqlalchemy as sa
 
 from pruning.schedule import UNTOUCHED, Schedule
-from search.config.spec import StudySpec
+from search.config.spec import StudyRecord, StudySpec
 from search.errors import SearchError, TrialStoppedError
 from search.storage.store import Store
-from search.types import Front, Measurement, StudyRecord
+from search.types import Front, Measurement
 
 DENSE = UNTOUCHED
 IDENTITY = "ab" * 32

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from search.config.spec import make_spec
+from search.config.spec import StudyRecord, make_spec
 from search.errors import InputError
 from search.reporting.export import Limits, budget_limits, choose
 from search.storage.store import Store
-from search.types import Front, Measurement, StudyRecord
+from search.types import Front, Measurement
 
 Measure = Callable[..., Measurement]
 Run = Callable[..., Front | None]

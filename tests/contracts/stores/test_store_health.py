@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from search.config.spec import StudyRecord
 from search.storage import health
 from search.storage.database import open_engine, parse_url
 from search.storage.health import FAIL, OK, WARN, Check, clock_check, filesystem, inspect_database
 from search.storage.migrations import HEAD, VERSION_TABLE
 from search.storage.store import Store
-from search.types import StudyRecord
 
 
 def found(url: str) -> dict[str, Check]:

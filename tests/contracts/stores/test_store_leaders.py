@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from search.config.spec import make_spec
+from search.config.spec import StudyRecord, make_spec
 from search.errors import LeadChangedError
 from search.storage import leases
 from search.storage.store import Store
 from search.storage.tables import LEADER
-from search.types import Measurement, StudyRecord
+from search.types import Measurement
 
 Measure = Callable[..., Measurement]
 LEASE_S = 50.0

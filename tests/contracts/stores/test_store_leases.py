@@ -11,13 +11,13 @@ import pytest
 import sqlalchemy as sa
 
 from pruning.schedule import Schedule
-from search.config.spec import StudySpec
+from search.config.spec import StudyRecord, StudySpec
 from search.errors import TrialStoppedError
 from search.storage import leases
 from search.storage.database import writing
 from search.storage.store import Store
 from search.storage.tables import METADATA
-from search.types import NEW, Front, Measurement, Slot, StudyRecord, Trial
+from search.types import NEW, Front, Measurement, Slot, Trial
 
 Measure = Callable[..., Measurement]
 Run = Callable[..., Front | None]

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from search.config.spec import StudyRecord
 from search.errors import InputError
 from search.storage.migrations import HEAD, VERSION_TABLE
 from search.storage.store import Store
-from search.types import Front, Measurement, StudyRecord
+from search.types import Front, Measurement
 
 Measure = Callable[..., Measurement]
 Run = Callable[..., Front | None]

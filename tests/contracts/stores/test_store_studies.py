@@ -9,18 +9,18 @@ from typing import Any
 import pytest
 
 from pruning.errors import ScheduleError
-from search.config.spec import StudySpec, make_spec
+from search.config.spec import StudyRecord, StudySpec, make_spec
 from search.errors import InputError, SearchError, StudyDeletedError, UnknownStudyError
 from search.storage.store import Store
 from search.storage.tables import METADATA
-from search.types import ERROR, StudyRecord
+from search.types import ERROR
 
 
 class TestStudies:
     def test_is_found_by_name_with_its_spec(self, opened: Store, asked: StudySpec) -> None:
         made = opened.add_study(asked)
         assert opened.study("shirts") == made
-        assert (made.state, make_spec(made.spec, "stored")) == ("created", asked)
+        assert (made.state, made.spec) == ("created", asked)
         assert opened.studies() == [made]
 
     def test_same_spec_finds_the_same_study(self, opened: Store, record: StudyRecord, asked: StudySpec) -> None:

@@ -6,11 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from search.config.spec import StudyRecord
 from search.errors import TrialStoppedError
 from search.storage import trials
 from search.storage.database import writing
 from search.storage.store import Store
-from search.types import NEW, Ending, Slot, StudyRecord, Trial
+from search.types import NEW, Ending, Slot, Trial
 
 PARAMS = {"method": "tome", "stages": 2, "keep_0": 0.1 + 0.2, "option": None}
 DRAFT = Trial(NEW, "RUNNING", PARAMS, system_attributes={"a:generation": 3})

@@ -14,7 +14,7 @@ from alembic import command
 from optuna.storages._rdb.storage import _VersionManager
 from sqlalchemy.engine import make_url
 
-from search.config.spec import StudySpec
+from search.config.spec import StudyRecord, StudySpec
 from search.errors import InputError
 from search.storage import compatibility, optuna_storage
 from search.storage.compatibility import newer_writer, optuna_problem, series
@@ -23,7 +23,7 @@ from search.storage.migrations import HEAD, VERSION_TABLE
 from search.storage.store import Store
 from search.storage.upgrade import upgrade
 from search.storage.urls import PASSWORD_FILE
-from search.types import Front, Measurement, StudyRecord
+from search.types import Front, Measurement
 
 Run = Callable[..., Front | None]
 Measure = Callable[..., Measurement]

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from search.config.spec import StudyRecord
 from search.errors import InputError
 from search.reporting.plots import front_plot
-from search.types import FLOP_CONVENTION, Evaluation, Front, StudyRecord
+from search.types import FLOP_CONVENTION, Evaluation, Front
 
 
 @pytest.fixture

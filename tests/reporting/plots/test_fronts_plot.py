@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from search.config.spec import StudyRecord
 from search.errors import InputError
 from search.reporting.plots import canvas, fronts_plot
-from search.types import Accuracy, Evaluation, Front, Measurement, StudyRecord
+from search.types import Accuracy, Evaluation, Front, Measurement
 
 Found = list[tuple[StudyRecord, Front]]
 
@@ -28,9 +29,9 @@ def with_measured(front: Front, change: Callable[[Measurement], Measurement]) ->
 
 
 def twin(study: StudyRecord, name: str, backbone: str = "demo", images: str | None = None) -> StudyRecord:
-    spec = {**study.spec, "backbone": {"name": backbone, "weights": "bundled"}}
+    document = {**study.document, "backbone": {"name": backbone}}
     provenance = {**study.provenance, **({} if images is None else {"images": images})}
-    return replace(study, name=name, spec=spec, provenance=provenance)
+    return replace(study, name=name, document=document, provenance=provenance)
 
 
 def on_another_machine(front: Front) -> Front:

@@ -13,12 +13,12 @@ from optuna.storages import BaseStorage
 from optuna_dashboard._serializer import serialize_frozen_trial
 from PIL import Image
 
-from search.config.spec import StudySpec, make_spec
+from search.config.spec import StudyRecord, StudySpec, make_spec
 from search.server.dashboard import readonly_storage as reader_module
 from search.server.dashboard.plots import FrontPictures, ReadOnlyError
 from search.server.dashboard.readonly_storage import FrontReader
 from search.storage.store import Store
-from search.types import NEW, Evaluation, StudyRecord, Trial
+from search.types import NEW, Evaluation, Trial
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from search.config.spec import make_spec
+from search.config.spec import StudyRecord, make_spec
 from search.storage.store import Store
-from search.types import Evaluation, StudyRecord
+from search.types import Evaluation
 from tests.serving import Service, start_service
 
 FRONT = [0, 2, 3, 5, 7]

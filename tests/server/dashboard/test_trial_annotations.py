@@ -12,11 +12,11 @@ import optuna_dashboard
 import pytest
 
 from pruning.schedule import Schedule
-from search.config.spec import make_spec
+from search.config.spec import StudyRecord, make_spec
 from search.server.dashboard import trial_annotations
 from search.server.dashboard.trial_annotations import publish
 from search.storage.store import Store
-from search.types import FLOP_CONVENTION, Evaluation, Front, StudyRecord
+from search.types import FLOP_CONVENTION, Evaluation, Front
 
 IDS = {0: 11, 2: 13, 3: 14, 5: 16, 7: 18}  # storage ids of the trials on the front
 
