@@ -44,6 +44,21 @@ class _StrictLoader(yaml.SafeLoader):
             return len(child)
         return sum(self._expanded(node, sizes) for node in (child if isinstance(child, tuple) else (child,)))
 
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        self._refuse_other_bases(node)
+        return int(super().construct_yaml_int(node))
+
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
+        self._refuse_other_bases(node)
+        return float(super().construct_yaml_float(node))
+
+    def _refuse_other_bases(self, node: yaml.ScalarNode) -> None:
+        """YAML 1.1 counts 1:30 in sixties and 010 in eights, which nobody means who writes them."""
+        digits = str(node.value).lstrip("+-")
+        if ":" in digits or (len(digits) > 1 and digits.isdigit() and digits[0] == "0"):
+            problem = f"{node.value} is no decimal number; write one, or in quotes if it is text, or a duration as 90s"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
@@ -56,6 +71,10 @@ class _StrictLoader(yaml.SafeLoader):
                 )
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+_StrictLoader.add_constructor("tag:yaml.org,2002:int", _StrictLoader.construct_yaml_int)
+_StrictLoader.add_constructor("tag:yaml.org,2002:float", _StrictLoader.construct_yaml_float)
 
 
 def parse_yaml(text: str, place: str) -> Any:

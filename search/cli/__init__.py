@@ -7,10 +7,12 @@ and the plotting libraries take seconds to load, and `ztp --help` or `ztp list` 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
+from errno import EIO, ENOSPC, EPIPE
 from importlib.metadata import version
-from typing import Annotated, NoReturn
+from typing import Annotated, NoReturn, TypeGuard
 
 import typer
 
@@ -50,17 +52,31 @@ app.add_typer(admin.database, name="db")
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run `ztp` with `argv` (default: this process's) and exit. User errors are printed as one line on stderr."""
     try:
-        app(args=argv, prog_name="ztp")
+        try:
+            app(args=argv, prog_name="ztp")
+        finally:
+            sys.stdout.flush()
     except (InputError, PruningError) as error:
         _exit(error, INVALID)
     except SearchError as error:
         _exit(error, FAILED)
     except Exception as error:
+        if _is_of_stdout(error):
+            _exit(SearchError(f"stdout: cannot be written: {error.strerror}; what was to be printed is lost"), FAILED)
         if not logs.as_json():
             raise
         logging.getLogger("ztp").critical("%s: %s", type(error).__name__, error, exc_info=True)
         sys.exit(FAILED)
     sys.exit(0)
+
+
+def _is_of_stdout(error: Exception) -> TypeGuard[OSError]:
+    """Whether stdout is full or closed (`> /dev/full`, `| head`): an error of a file names it, one of a socket has a
+    number of its own. The stream is then closed as far as it goes, or the interpreter complains again at its end."""
+    if not isinstance(error, OSError) or error.filename is not None or error.errno not in (ENOSPC, EPIPE, EIO):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 def _exit(error: Exception, code: int) -> NoReturn:

@@ -28,6 +28,9 @@ from pruning.yaml_io import parse_yaml, read_yaml, write_text
         ("a: &b {c: 1}\nd: {<<: *b}", "x.yaml:2:5: must be valid YAML: could not determine a constructor"),
         ("a: 1\n---\nb: 2", "x.yaml:2:1: must be valid YAML: but found another document"),
         ("a: 2026-13-45", "x.yaml: must be valid YAML: month must be in 1..12"),
+        ("a: 1:30", "x.yaml:1:4: must be valid YAML: 1:30 is no decimal number"),  # YAML 1.1 says 90
+        ("a: 1:30.5", "x.yaml:1:4: must be valid YAML: 1:30.5 is no decimal number"),
+        ("a: -0100", "x.yaml:1:4: must be valid YAML: -0100 is no decimal number"),  # ... and -64
         ("a: \x00", "x.yaml: must be valid YAML: unacceptable character #x0000"),
         ("[" * 2000, "x.yaml: must be valid YAML: maximum recursion depth exceeded"),
     ],
@@ -45,6 +48,7 @@ def test_what_is_not_strict_yaml_is_refused_with_its_place(text: str, message: s
         ("a: {b: [1, 2.5, x, true, null]}", {"a": {"b": [1, 2.5, "x", True, None]}}),
         ("a: &b {c: 1}\nd: *b", {"a": {"c": 1}, "d": {"c": 1}}),
         ("1: a", {1: "a"}),
+        ("[0, -0, 0.5, 007x, '1:30', 1e-3, 0x1f]", [0, 0, 0.5, "007x", "1:30", "1e-3", 31]),
     ],
 )
 def test_good_yaml_is_read(text: str, data: object) -> None:
