@@ -18,13 +18,13 @@ database = typer.Typer(help="Keep the database of the studies: upgrade it, back 
 def doctor(as_json: AsJson = False, storage: Storage = DEFAULT_STORAGE) -> None:
     """Check this machine and the database, and say what to do; exit 1 if anything fails."""
     from search.reporting import doctor as examination
-    from search.reporting import report
+    from search.reporting import tables
 
     checks = examination.examine(storage)
     if as_json:
         print(json.dumps(examination.as_document(checks), indent=2))
     else:
-        report.show(examination.as_table(checks))
+        tables.show(examination.as_table(checks))
     if not examination.healthy(checks):
         raise typer.Exit(UNHEALTHY)
 

@@ -26,7 +26,7 @@ def backbones(
     from pruning.model_registry import Entry, Refused, look_up, names
     from search.evaluation.data.decode_cache_files import cache_folder
     from search.evaluation.data.progress import stderr_console
-    from search.reporting import catalogue, report
+    from search.reporting import catalogue, tables
 
     chosen = names() if pattern is None else names(pattern)
     console = stderr_console()
@@ -46,4 +46,4 @@ def backbones(
         print(json.dumps(catalogue.backbones_json(entries, refused), indent=2))
         return
     parts = [catalogue.backbone_table(entries)] if entries else []
-    report.show(*parts, *([catalogue.refused_text(refused)] if refused else []))
+    tables.show(*parts, *([catalogue.refused_text(refused)] if refused else []))

@@ -220,7 +220,7 @@ def _measure(
 
 
 def _print(shown: Comparison, as_json: bool, as_csv: bool, plot: Path | None) -> None:
-    from search.reporting import comparison, report
+    from search.reporting import comparison, tables
     from search.reporting.plots import canvas, comparison_plot
 
     if as_json:
@@ -228,7 +228,7 @@ def _print(shown: Comparison, as_json: bool, as_csv: bool, plot: Path | None) ->
     elif as_csv:
         print(comparison.as_csv(shown), end="")
     else:
-        report.show(comparison.table(shown))
+        tables.show(comparison.table(shown))
     if plot is not None:
         canvas.save(plot, shown, comparison_plot.matplotlib_figure, comparison_plot.plotly_figure)
         logs.say(f"ztp: wrote {plot}")

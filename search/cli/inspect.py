@@ -33,20 +33,20 @@ if TYPE_CHECKING:
 
 def list_studies(storage: Storage = DEFAULT_STORAGE, server: Server = None) -> None:
     """List the studies of a storage."""
-    from search.reporting import report, status
+    from search.reporting import status, tables
     from search.reporting.queries import with_progress
 
     store = open_reader(storage, server)
-    report.show(status.study_list(with_progress(store)))
+    tables.show(status.study_list(with_progress(store)))
 
 
 def study_status(name: Name, storage: Storage = DEFAULT_STORAGE, server: Server = None) -> None:
     """Show how far a study is, and what is known of it."""
-    from search.reporting import report, status
+    from search.reporting import status, tables
 
     store = open_reader(storage, server)
     study = store.study(name)
-    report.show(status.study_status(study, store.progress(study.id)))
+    tables.show(status.study_status(study, store.progress(study.id)))
 
 
 def front(
@@ -58,7 +58,7 @@ def front(
     server: Server = None,
 ) -> None:
     """Show a study's Pareto front of accuracy and throughput, or those of several."""
-    from search.reporting import report
+    from search.reporting import report, tables
     from search.reporting.plots import canvas
     from search.reporting.queries import the_front
 
@@ -79,7 +79,7 @@ def front(
     elif as_csv:
         print(report.front_csv(found), end="")
     else:
-        report.show(*(report.front_table(study, latest) for study, latest in found))
+        tables.show(*(report.front_table(study, latest) for study, latest in found))
 
 
 def _plot(path: Path, store: Reader, found: Sequence[tuple[StudyRecord, Front]]) -> None:
@@ -156,13 +156,13 @@ def evaluate(
 ) -> None:
     """Measure an exported configuration again; on the same images its accuracy and FLOPs must come out the same."""
     from search.evaluation.reproduce import replay
-    from search.reporting import report
+    from search.reporting import report, tables
 
     measured = replay(config, data, runtime)
     if as_json:
         print(json.dumps(report.replay_json(measured), indent=2))
     else:
-        report.show(report.replay_table(str(config), measured))
+        tables.show(report.replay_table(str(config), measured))
     if measured.reproduced is False:
         raise SearchError(f"{config}: {report.VERDICTS[False]}")
 

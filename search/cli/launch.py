@@ -75,7 +75,7 @@ def launch(
 
 def _forecast(spec: StudySpec) -> None:
     from search.reporting.cost_estimate import forecast_table
-    from search.reporting.report import show
+    from search.reporting.tables import show
     from search.runtime.cost_estimate import forecast  # only now: torch, for seconds
 
     show(forecast_table(forecast(spec)))
@@ -168,7 +168,7 @@ def _derived_name(backbone: str, data: str) -> str:
 
 def _conclude(reader: Reader, name: str) -> tuple[StudyRecord, Front]:
     """What one wants to see when a launch ends: the front and its plots."""
-    from search.reporting import report
+    from search.reporting import report, tables
     from search.reporting.plots import front_plot
 
     study = reader.study(name)
@@ -176,7 +176,7 @@ def _conclude(reader: Reader, name: str) -> tuple[StudyRecord, Front]:
     progress = reader.progress(study.id)
     if front is None:
         raise SearchError(f"{name}: {study.state} without a front after {progress.done} trials; {progress.note}")
-    report.show(report.front_table(study, front))
+    tables.show(report.front_table(study, front))
     if study.state != "done":
         print(f"\n{name}: {study.state} after {progress.done} of {progress.total} trials; {progress.note}")
     print()

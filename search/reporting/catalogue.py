@@ -6,13 +6,12 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from rich import box
 from rich.console import RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from pruning.model_registry import Entry, Refused
 from search.reporting import formatting
+from search.reporting.tables import new_table
 
 NAMED = 4  # of many models that are refused for one reason, so many are named
 
@@ -20,7 +19,7 @@ NAMED = 4  # of many models that are refused for one reason, so many are named
 def backbone_table(entries: Sequence[Entry]) -> RenderableType:
     """A line for each model that can be pruned."""
     title = f"{formatting.count(len(entries), 'backbone')} can be pruned (one multiply-add = one FLOP)"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = new_table(title=title, title_justify="left")
     table.add_column("backbone", overflow="fold")
     for name in ("input", "blocks", "tokens", "prefix", "GFLOPs"):
         table.add_column(name, justify="right", no_wrap=True)

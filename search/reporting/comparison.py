@@ -6,9 +6,7 @@ import csv
 import io
 from typing import TYPE_CHECKING
 
-from rich import box
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from pruning.methods import METHODS
@@ -16,6 +14,7 @@ from pruning.schedule import Schedule
 from pruning.stage import Stage
 from search.evaluation.compare.statistics import SIGNIFICANCE, Comparison, Row
 from search.reporting import formatting
+from search.reporting.tables import new_table
 from search.types import FLOP_CONVENTION, Accuracy, Measurement
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ _SAVINGS = (
 
 def table(shown: Comparison) -> RenderableType:
     """For a terminal: the dense model, then level by level, under it what the numbers mean."""
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), title=_title(shown), title_justify="left")
+    made = new_table(title=_title(shown), title_justify="left")
     made.add_column("level", no_wrap=True)
     made.add_column("method", no_wrap=True)
     for name in _columns(shown):

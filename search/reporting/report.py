@@ -8,20 +8,18 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from rich import box
-from rich.console import Console, Group, RenderableType
-from rich.table import Table
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from search.config.spec import StudyRecord
 from search.reporting import formatting
+from search.reporting.tables import FittedTable, new_table
 from search.types import FLOP_CONVENTION, Evaluation, Front, Measurement
 
 if TYPE_CHECKING:
     from search.evaluation.reproduce import Replay
 
-PLAIN_WIDTH = 240  # columns when nobody's terminal is the limit: a pipe or a file must not fold lines
-
+NUMBERS = ("trial", "accuracy", "confirm", "images/s", "speed-up", "GFLOPs")
 VERDICTS = {
     True: "reproduced: accuracy and FLOPs are exactly those recorded",
     False: "NOT reproduced: accuracy or FLOPs differ from those recorded",
@@ -36,33 +34,16 @@ CSV_COLUMNS = (
 )
 
 
-def terminal() -> Console:
-    """The console of stdout: the terminal's own width, or no folding where there is no terminal."""
-    console = Console(highlight=False, markup=False)
-    return (
-        console if console.is_terminal else Console(file=console.file, highlight=False, markup=False, width=PLAIN_WIDTH)
-    )
-
-
-def show(*parts: RenderableType) -> None:
-    """Print results to stdout; without rich's padding where no terminal needs it."""
-    console = terminal()
-    if console.is_terminal:
-        console.print(*parts, sep="\n")
-        return
-    with console.capture() as capture:
-        console.print(*parts, sep="\n")
-    console.file.write("\n".join(line.rstrip() for line in capture.get().splitlines()).strip("\n") + "\n")
-
-
 def front_table(study: StudyRecord, front: Front) -> RenderableType:
     """The front for a terminal, slowest point first, under it what the numbers mean."""
-    table = Table(
-        box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), title=_title(study, front), title_justify="left"
-    )
-    for name in ("trial", "accuracy", "confirm", "images/s", "speed-up", "GFLOPs"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("schedule", overflow="fold", min_width=12)
+    numbers = {name: {"justify": "right", "no_wrap": True} for name in NUMBERS}
+    least = [
+        "GFLOPs",
+        "images/s",
+        "accuracy" if any(point.confirm for point in front.points) else "confirm",
+        "speed-up",
+    ]
+    table = FittedTable({**numbers, "schedule": {"overflow": "fold", "min_width": 12}}, least, _title(study, front))
     if front.dense and front.dense.trial not in {point.trial for point in front.points}:
         table.add_row(*_cells(front, front.dense), style="dim")
     for point in front.points:
@@ -212,7 +193,7 @@ def _confirm_row(point: Evaluation) -> dict[str, Any]:
 def replay_table(name: str, replay: Replay) -> RenderableType:
     """What a configuration measures now, beside what its file says."""
     measured = replay.measured
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = new_table()
     for column, justify in (("", "left"), ("measured", "right"), ("recorded", "right")):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]  # rich's literal, lost in the tuple
     recorded = "-" if replay.recorded_accuracy is None else f"{100 * replay.recorded_accuracy:.2f}"

@@ -5,26 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from rich import box
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from search.config.spec import StudyRecord
 from search.reporting import formatting
+from search.reporting.tables import FittedTable
 from search.types import Evaluation, Progress
 
 STATE_STYLE = {"done": "green", "running": "cyan", "confirming": "cyan", "stopped": "yellow", "paused": "yellow"}
+BEST, CREATED = "fastest within 1 point", "created (UTC)"
 SHOWN_SECTIONS = ("backbone", "data", "objectives", "budget", "space", "sampler", "racing")
 
 
-def study_list(rows: Iterable[tuple[StudyRecord, Progress]]) -> Table:
+def study_list(rows: Iterable[tuple[StudyRecord, Progress]]) -> RenderableType:
     """Every study of a store, one line each."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in ("study", "state", "backbone"):
-        table.add_column(name, overflow="fold")
-    for name in ("trials", "front", "time used", "fastest within 1 point", "created (UTC)"):
-        table.add_column(name, justify="right")
+    texts = {name: {"overflow": "fold", "min_width": 8} for name in ("study", "state", "backbone")}
+    numbers = {
+        name: {"justify": "right", "min_width": width}
+        for name, width in {"trials": 8, "front": 5, "time used": 9, BEST: 15, CREATED: 16}.items()
+    }
+    table = FittedTable({**texts, **numbers}, [CREATED, "time used", "front", "backbone", BEST])
     for study, progress in rows:
         table.add_row(
             study.name,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 
-from search.reporting import doctor, report
+from search.reporting import doctor, tables
 from search.storage.health import FAIL, OK, WARN, Check
 
 TOKEN = "0123456789abcdefghijkl"  # the shortest that is taken
@@ -88,7 +88,7 @@ def test_a_taken_port_is_said() -> None:
 
 
 def test_a_table_has_a_line_a_check_and_its_remedy_below(capsys: pytest.CaptureFixture[str]) -> None:
-    report.show(doctor.as_table([Check("clock", OK, "right"), Check("port", FAIL, "taken", "free it")]))
+    tables.show(doctor.as_table([Check("clock", OK, "right"), Check("port", FAIL, "taken", "free it")]))
     assert capsys.readouterr().out.splitlines() == [
         "ok    clock  right",
         "fail  port   taken",

@@ -14,7 +14,7 @@ import pytest
 from pruning.schedule import Schedule
 from pruning.stage import Stage
 from search.config.spec import StudyRecord
-from search.reporting import report
+from search.reporting import report, tables
 from search.types import FLOP_CONVENTION, Accuracy, Evaluation, Front
 
 Printed = Callable[..., str]
@@ -56,15 +56,19 @@ def test_table_names_the_study_and_states_machine_and_flops(printed: Printed, st
         assert fact in text
 
 
-@pytest.mark.parametrize("width", [60, 80, 100])
-def test_table_fits_the_terminal_and_loses_no_number(
+@pytest.mark.parametrize("width", [40, 60, 80, 100])
+def test_table_fits_the_terminal_and_leaves_out_whole_columns(
     printed: Printed, study: StudyRecord, front: Front, width: int
 ) -> None:
     text = printed(report.front_table(study, front), width)
     assert max(map(len, text.splitlines())) <= width
-    if width >= 80:
-        assert "…" not in text
-        assert "89.10 ±0.68" in text
+    assert "…" not in text
+    assert "trial" in text
+    for point in front.points:
+        for stage in point.search.schedule.stages[:1]:
+            assert f"{stage.block}:{stage.keep:g}" in text
+    assert "89.10 ±0.68" in text
+    assert ("wide: GFLOPs" in " ".join(text.split())) == (width < 80)
 
 
 @pytest.mark.parametrize("first", [0, 1])
@@ -170,11 +174,11 @@ def test_csv_leaves_empty_what_is_not_known(
 def test_show_writes_no_padding_into_a_pipe(
     capsys: pytest.CaptureFixture[str], study: StudyRecord, front: Front
 ) -> None:
-    report.show(report.front_table(study, front))
+    tables.show(report.front_table(study, front))
     out = capsys.readouterr().out
     assert out
     assert all(line == line.rstrip() for line in out.splitlines())
-    assert max(map(len, out.splitlines())) <= report.PLAIN_WIDTH
+    assert max(map(len, out.splitlines())) <= tables.PLAIN_WIDTH
 
 
 def replay(study_point: Evaluation, reproduced: bool | None, **changes: Any) -> Any:

@@ -104,3 +104,14 @@ def test_status_counts_failed_trials_if_there_are_any(
 ) -> None:
     assert "2 trials; the reasons are in ztp_attempt" in printed(status.study_status(study, progress(failed=2)))
     assert "ztp_attempt" not in printed(status.study_status(study, progress()))
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_the_list_keeps_name_state_and_trials_whole(
+    printed: Printed, study: StudyRecord, progress: MakeProgress, width: int
+) -> None:
+    text = printed(status.study_list([(study, progress())]), width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    for whole in ("shirts", "done", "3/8"):
+        assert whole in text

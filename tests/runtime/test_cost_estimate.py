@@ -16,7 +16,7 @@ from search.config.space import smallest
 from search.config.spec import builtin_names, make_spec, read_spec
 from search.errors import InputError
 from search.reporting.cost_estimate import forecast_table
-from search.reporting.report import show
+from search.reporting.tables import show
 from search.runtime.cost_estimate import Forecast, forecast
 
 SMALL: dict[str, Any] = {

@@ -1,0 +1,82 @@
+"""Tables on stdout, as wide as the terminal allows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+PLAIN_WIDTH = 240  # columns when nobody's terminal is the limit: a pipe or a file must not fold lines
+
+
+def terminal() -> Console:
+    """The console of stdout: the terminal's own width, or no folding where there is no terminal."""
+    console = Console(highlight=False, markup=False)
+    return (
+        console if console.is_terminal else Console(file=console.file, highlight=False, markup=False, width=PLAIN_WIDTH)
+    )
+
+
+def show(*parts: RenderableType) -> None:
+    """Print results to stdout; without rich's padding where no terminal needs it."""
+    console = terminal()
+    if console.is_terminal:
+        console.print(*parts, sep="\n")
+        return
+    with console.capture() as capture:
+        console.print(*parts, sep="\n")
+    console.file.write("\n".join(line.rstrip() for line in capture.get().splitlines()).strip("\n") + "\n")
+
+
+def new_table(**options: Any) -> Table:
+    """An empty table in the style of all of them."""
+    return Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), **options)
+
+
+class FittedTable:
+    """A table that leaves out columns, the least important first, until it fits the terminal, and then says which.
+
+    columns: by heading, rich's options of each. droppable: headings, the least important first. Rows are as in `Table`.
+    """
+
+    def __init__(self, columns: dict[str, dict[str, Any]], droppable: Sequence[str], title: Text | None = None) -> None:
+        self.columns, self.droppable, self.title = columns, droppable, title
+        self._rows: list[tuple[Sequence[RenderableType], str]] = []
+
+    def add_row(self, *cells: RenderableType, style: str = "") -> None:
+        self._rows.append((cells, style))
+
+    def without(self, dropped: Sequence[str]) -> Table:
+        """With the columns that are not dropped."""
+        table = new_table(title=self.title, title_justify="left")
+        stay = [place for place, heading in enumerate(self.columns) if heading not in dropped]
+        for place in stay:
+            heading, options = list(self.columns.items())[place]
+            widths = [cell_len(str(text)) for text in (heading, *(cells[place] for cells, _ in self._rows))]
+            whole = {"min_width": max(widths)} if options.get("no_wrap") else {}  # rich takes the longest word's
+            table.add_column(heading, **options | whole)
+        for cells, style in self._rows:
+            table.add_row(*(cells[place] for place in stay), style=style)
+        return table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        unbound = options.update(max_width=PLAIN_WIDTH)  # else the least width counts as what there is
+        dropped, table = next(
+            (dropped, table)
+            for dropped, table in self._narrowed()
+            if len(dropped) == len(self.droppable)
+            or Measurement.get(console, unbound, table).minimum <= options.max_width
+        )
+        yield table
+        if dropped:
+            yield Text(f"not shown, for the terminal is {options.max_width} columns wide: {', '.join(dropped)}", "dim")
+
+    def _narrowed(self) -> Iterator[tuple[Sequence[str], Table]]:
+        for count in range(len(self.droppable) + 1):
+            yield self.droppable[:count], self.without(self.droppable[:count])
