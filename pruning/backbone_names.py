@@ -1,4 +1,4 @@
-"""What a backbone can be called: timm's names and the bundled demo; near names for one that is none."""
+"""What a backbone can be called: timm's names, the bundled demo and others'; near names for one that is none."""
 
 from __future__ import annotations
 
@@ -7,8 +7,33 @@ import re
 
 import timm
 
+from pruning.checkpoints.names import HUB, OPENCLIP, TIMM, TORCHVISION, folder_of
+from pruning.errors import UnsupportedBackbone
+
 DEMO = "demo"
 NEAR = 3  # names that are suggested
+
+
+def check_name(name: str) -> None:
+    """Raise UnsupportedBackbone unless it is the demo, a model of timm's, alone or with one of its tags, or a name of
+    another origin, which is looked at when it is loaded."""
+    if name == DEMO or folder_of(name) is not None or name.startswith((*HUB, TORCHVISION, OPENCLIP)):
+        return
+    own = name.removeprefix(TIMM)
+    if own.split(".")[0] not in timm.list_models():
+        raise UnsupportedBackbone(f"backbone.name must be a timm model or {DEMO}, got {name!r}; {hint(own)}")
+    _check_tag(own)
+
+
+def _check_tag(name: str) -> None:
+    """What follows the dot names pretrained weights; timm looks it up even when it is not to load them."""
+    architecture, dot, tag = name.partition(".")
+    tags = timm.list_pretrained(f"{architecture}.*")
+    if dot and name not in tags:
+        known = ", ".join(each.partition(".")[2] for each in tags) or "none"
+        raise UnsupportedBackbone(
+            f"backbone.name must be {architecture} alone or with a tag of its own, got tag {tag!r}; its tags: {known}"
+        )
 
 
 def near_names(wanted: str) -> list[str]:

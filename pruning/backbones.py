@@ -1,30 +1,40 @@
-"""Load a backbone: a timm name with hub, local or random weights, or the bundled demo."""
+"""Load a backbone: a name of timm's or of another library's, a folder, or the bundled demo, with its weights."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.resources import as_file, files
-from pathlib import Path
 from typing import Any
 
-import timm
-import torch
 from timm.data.config import resolve_model_data_config
-from torch import Tensor, nn
+from torch import nn
 
 from pruning.architectures import Family, describe
-from pruning.backbone_names import DEMO, hint
-from pruning.checkpoints import read_checkpoint
-from pruning.errors import PruningError, UnsupportedBackbone, WeightsError
+from pruning.backbone_names import DEMO, check_name
+from pruning.backbone_sizes import check_sizes
+from pruning.checkpoints.base import Blueprint
+from pruning.checkpoints.building import create, fit
+from pruning.checkpoints.files import read_file
+from pruning.checkpoints.sources import find_blueprint
+from pruning.errors import UnsupportedBackbone
 from pruning.model import check_untouched
 from pruning.model_registry import build_demo, build_without_values
 
 DEMO_MEAN, DEMO_STD = (0.2860,), (0.3530,)  # of Fashion-MNIST's training pixels
-# timm interpolates these by an indexing that torch announces to read otherwise one day, which would be silently wrong
-BIAS_TABLE = "relative_position_bias_table"
-RANDOM_SEED = 0  # "random" weights are the same on every machine, so that what is measured on them repeats
+DEMO_BLUEPRINT = Blueprint(
+    source=DEMO,
+    build=build_demo,
+    preprocessing={
+        "mean": DEMO_MEAN,
+        "std": DEMO_STD,
+        "interpolation": "bilinear",
+        "crop_pct": 1.0,
+        "crop_mode": "center",
+    },
+)
 
 
 @dataclass(frozen=True)
@@ -35,6 +45,7 @@ class Backbone:
     sizes: img_size and patch_size in pixels, those asked for. fingerprint: sha256 of the weights' values, first 16 hex
     digits.
     data_config: timm's preprocessing facts (input_size, mean, std, interpolation, crop_pct).
+    class_names: of the classifier's classes in order, () where the model does not say.
     """
 
     model: nn.Module
@@ -46,6 +57,7 @@ class Backbone:
     data_config: Mapping[str, Any]
     sizes: Mapping[str, int] = field(default_factory=dict)
     weights_key: str = ""
+    class_names: tuple[str, ...] = ()
 
     @property
     def identity(self) -> str:
@@ -60,12 +72,14 @@ def load_backbone(
     patch_size: int | None = None,
     weights_key: str | None = None,
 ) -> Backbone:
-    """Build the backbone `name` with `weights`: "pretrained" (hub), a .safetensors/.pth path, or "random".
+    """Build the backbone `name` with `weights`: "pretrained" (its own), a path to a file or a folder, or "random".
 
-    "demo" is the bundled model; its only weights are the bundled ones. img_size, patch_size: sides in pixels; None for
+    name: timm's, another library's (`torchvision/vit_b_16`, `openclip/ViT-B-32`), a folder with a model and its
+    configuration, or `hf_hub:ORG/NAME`. "demo" is the bundled model; its only weights are the bundled ones.
+    img_size, patch_size: sides in pixels; None for
     the model's own. Weights of other sizes are resampled by timm (position embeddings, patch projection); a file that
     was made for these sizes is loaded as it is. weights_key: of a file with several sets of weights, which (see
-    `pruning.checkpoints`). Raises UnsupportedBackbone for an unknown or unprunable name or sizes
+    `pruning.checkpoints.sources`). Raises UnsupportedBackbone for an unknown or unprunable name or sizes
     that do not fit, WeightsError for weights that are missing, unreadable or do not fit.
     """
     asked = {"img_size": img_size, "patch_size": patch_size}
@@ -73,9 +87,9 @@ def load_backbone(
     if name == DEMO:
         if sizes:
             raise UnsupportedBackbone(f"backbone.{next(iter(sizes))} must be left out for {DEMO}, got {sizes}")
-        model, weights, key = _demo(), "bundled", ""
+        model, weights, key, blueprint = _demo(), "bundled", "", DEMO_BLUEPRINT
     else:
-        model, key = _create(name, weights, sizes, weights_key)
+        model, key, blueprint = create(name, weights, sizes, weights_key)
     model = model.eval().requires_grad_(False)
     family = describe(model)
     check_untouched(model)
@@ -86,9 +100,10 @@ def load_backbone(
         fingerprint=fingerprint(model),
         family=family,
         num_classes=int(getattr(model, "num_classes", 0)),
-        data_config=_data_config(model, name, family, sizes),
+        data_config=_data_config(model, family, blueprint),
         sizes=sizes,
         weights_key=key,
+        class_names=_class_names(blueprint, model),
     )
 
 
@@ -100,13 +115,19 @@ def sketch_backbone(name: str, img_size: int | None = None, patch_size: int | No
     asked = {"img_size": img_size, "patch_size": patch_size}
     sizes = {key: value for key, value in asked.items() if value is not None}
     check_name(name)
-    model = build_without_values(name)
+    blueprint = DEMO_BLUEPRINT if name == DEMO else find_blueprint(name)
+    model = build_without_values(blueprint.build)
     if sizes:
         check_sizes(model, name, sizes)
-        model = build_without_values(name, **sizes)
+        model = build_without_values(partial(blueprint.build, **sizes))
     family = describe(model)
-    data_config = _data_config(model, name, family, sizes)
+    data_config = _data_config(model, family, blueprint)
     return Backbone(model, name, "", "", family, int(getattr(model, "num_classes", 0)), data_config, sizes)
+
+
+def _class_names(blueprint: Blueprint, model: Any) -> tuple[str, ...]:
+    """Those of the origin, where they are the classes of this model."""
+    return blueprint.class_names if len(blueprint.class_names) == getattr(model, "num_classes", 0) else ()
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -122,135 +143,14 @@ def _demo() -> nn.Module:
     """studies/demo/README.md tells how it was trained."""
     model = build_demo()
     with as_file(files("studies") / "demo" / "backbone.safetensors") as path:
-        _fit(model, read_checkpoint(path)[0], path)
+        fit(model, read_file(path)[0], path)
     return model
 
 
-def check_name(name: str) -> None:
-    """Raise UnsupportedBackbone unless it is the demo, or a model of timm's, alone or with one of its tags."""
-    if name == DEMO:
-        return
-    if name.split(".")[0] not in timm.list_models():
-        raise UnsupportedBackbone(f"backbone.name must be a timm model or {DEMO}, got {name!r}; {hint(name)}")
-    _check_tag(name)
-
-
-def _create(name: str, weights: str, sizes: Mapping[str, int], weights_key: str | None) -> tuple[nn.Module, str]:
-    """The model, and where in a file of weights they stood."""
-    check_name(name)
-    if sizes:
-        check_sizes(build_without_values(name), name, sizes)
-    if weights == "random":
-        with torch.random.fork_rng():
-            torch.manual_seed(RANDOM_SEED)
-            return _resize(timm.create_model(name), sizes), ""
-    if weights == "pretrained":
-        return _resize(_download(name), sizes), ""
-    path = Path(weights)
-    state, key = read_checkpoint(path, weights_key)
-    model = timm.create_model(name, **_head_options(state))
-    if _misfits(model, state):
-        model = _resize(model, sizes)  # for which the file may have been made
-        _fit(model, state, path)
-        return model, key
-    _fit(model, state, path)
-    return _resize(model, sizes), key
-
-
-def check_sizes(model: nn.Module, name: str, sizes: Mapping[str, int]) -> None:
-    """Raise UnsupportedBackbone unless the patches of these sizes tile the image. model: of the name's own sizes."""
-    describe(model)
-    if any(key.endswith(BIAS_TABLE) for key in model.state_dict()):
-        raise UnsupportedBackbone(
-            f"backbone.{next(iter(sizes))} must be left out for {name}, whose tables of relative positions cannot be "
-            f"resampled with every torch, got {sizes}"
-        )
-    embed: Any = model.patch_embed
-    image, patch = sizes.get("img_size", embed.img_size[0]), sizes.get("patch_size", embed.patch_size[0])
-    if image % patch or image < 2 * patch:
-        key = "img_size" if "img_size" in sizes else "patch_size"
-        rule = (
-            f"a multiple of the patch size, {patch}" if key == "img_size" else f"a divisor of the image size, {image}"
-        )
-        near = max(2, round(image / patch)) * patch
-        remedy = f"; the nearest is {near}" if key == "img_size" else ""
-        raise UnsupportedBackbone(
-            f"backbone.{key} must be {rule}, with two patches a side or more, for {name}, got {sizes[key]}{remedy}"
-        )
-
-
-def _resize(model: nn.Module, sizes: Mapping[str, int]) -> nn.Module:
-    """The model for images and patches of other sizes, its weights resampled as timm does. In place."""
-    if sizes:
-        resize: Any = model.set_input_size
-        with torch.random.fork_rng():  # a new patch projection is initialised before it is overwritten
-            resize(**{key: (value, value) for key, value in sizes.items()})
-    return model
-
-
-def _check_tag(name: str) -> None:
-    """What follows the dot names pretrained weights; timm looks it up even when it is not to load them."""
-    architecture, dot, tag = name.partition(".")
-    tags = timm.list_pretrained(f"{architecture}.*")
-    if dot and name not in tags:
-        known = ", ".join(each.partition(".")[2] for each in tags) or "none"
-        raise UnsupportedBackbone(
-            f"backbone.name must be {architecture} alone or with a tag of its own, got tag {tag!r}; its tags: {known}"
-        )
-
-
-def _download(name: str) -> nn.Module:
-    try:
-        return timm.create_model(name, pretrained=True)
-    except (OSError, RuntimeError, ValueError) as error:  # hub errors are OSError; timm: RuntimeError, ValueError
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsError(
-            f"backbone.weights: pretrained weights of {name} could not be had: {reason}; "
-            "give a path to a .safetensors or .pth file, or connect to the hub"
-        ) from None
-
-
-def _head_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """A classifier fine-tuned for other classes than ImageNet's says so by the shape of its head; one that reads the
-    mean of the patch tokens (as MAE is fine-tuned) by its norm, which stands behind the pooling."""
-    head = state.get("head.weight")
-    options: dict[str, Any] = {}
-    if head is not None:
-        options["num_classes"] = head.shape[0]
-    if "fc_norm.weight" in state and "norm.weight" not in state:
-        options["global_pool"] = "avg"
-    return options
-
-
-def _fit(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    problems = _misfits(model, state)
-    if problems:
-        shown = "; ".join(sorted(problems)[:3])
-        raise WeightsError(f"backbone.weights: {path} does not fit the backbone in {len(problems)} places: {shown}")
-    model.load_state_dict(dict(state))
-
-
-def _misfits(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
-    wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    given = {key: tuple(value.shape) for key, value in state.items()}
-    problems = [f"missing {key}" for key in wanted.keys() - given.keys()]
-    problems += [f"unknown {key}" for key in given.keys() - wanted.keys()]
-    problems += [f"{k} is {given[k]}, not {wanted[k]}" for k in wanted.keys() & given.keys() if wanted[k] != given[k]]
-    return problems
-
-
-def _data_config(model: nn.Module, name: str, family: Family, sizes: Mapping[str, int]) -> dict[str, Any]:
-    if name == DEMO:
-        return {
-            "input_size": family.image_shape,
-            "mean": DEMO_MEAN,
-            "std": DEMO_STD,
-            "interpolation": "bilinear",
-            "crop_pct": 1.0,
-            "crop_mode": "center",
-        }
-    asked = {"input_size": family.image_shape} if sizes else {}
-    config: dict[str, Any] = resolve_model_data_config(model, asked)  # type: ignore[no-untyped-call]
-    if tuple(config["input_size"]) != family.image_shape:
-        raise PruningError(f"backbone {name}: input size {config['input_size']} is not its patch embedding's")
+def _data_config(model: nn.Module, family: Family, blueprint: Blueprint) -> dict[str, Any]:
+    """timm's facts of the model's own preprocessing, for the images that its patch embedding takes."""
+    size = {"input_size": family.image_shape}
+    if blueprint.preprocessing:
+        return {**size, **blueprint.preprocessing}
+    config: dict[str, Any] = resolve_model_data_config(model, size)  # type: ignore[no-untyped-call]
     return config

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from pruning.checkpoints.names import RAW
 from pruning.errors import ConfigError, ScheduleError, WeightsError
 from pruning.schedule import Schedule
 from pruning.yaml_io import read_yaml, write_text
@@ -51,9 +52,7 @@ class Config:
 
     @property
     def weights_key(self) -> str:
-        """Which weights of a file are meant, as `pruning.checkpoints` has it."""
-        from pruning.checkpoints import RAW  # late: loads torch
-
+        """Which weights of a file are meant, as `pruning.checkpoints.sources` has it."""
         return str(self.backbone.get("weights_key", RAW))
 
     def to_yaml(self) -> str:

@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,7 @@ def _file(folder: Path) -> Path:
     """Named by what the answers depend on: timm, and the sources here that decide."""
     digest = hashlib.sha256(timm.__version__.encode())
     home = Path(__file__).parent
-    for path in sorted([*home.glob("*.py"), *home.glob("families/*.py")]):
+    for path in sorted([*home.glob("*.py"), *home.glob("architectures/*.py")]):
         digest.update(path.read_bytes())
     return folder / f"backbones-{digest.hexdigest()[:16]}.json"
 
@@ -127,13 +127,10 @@ def _write(folder: Path, known: dict[str, Entry | Refused]) -> None:
         logging.getLogger(__name__).warning("answers are not kept for the next time: %s", error)
 
 
-def build_without_values(name: str, **options: Any) -> nn.Module:
-    """timm's model `name` on "meta" tensors: shapes alone. Weights are not initialised, which would take longest."""
+def build_without_values(build: Callable[..., nn.Module]) -> nn.Module:
+    """A model on "meta" tensors: shapes alone. Weights are not initialised, which would take longest."""
     with _Unfilled():
-        if name == DEMO:
-            return build_demo(device="meta", **options).eval()
-        model: nn.Module = timm.create_model(name, device="meta", **options)
-    return model.eval()
+        return build(device="meta").eval()
 
 
 def build_demo(**options: Any) -> nn.Module:
@@ -145,7 +142,7 @@ def build_demo(**options: Any) -> nn.Module:
 
 def _ask(name: str) -> Entry | Refused:
     try:
-        model = build_without_values(name)
+        model = build_without_values(build_demo if name == DEMO else partial(timm.create_model, name))
         family = describe(model)
         flops = count_flops(model, exact_savings=False)
     except PruningError as error:
@@ -173,7 +170,7 @@ def foreign(name: str) -> str:
     source = timm.models.model_entrypoint(name).__module__
     if _names_a_known_class(source):
         return ""
-    known = ", ".join(sorted(each.__name__ for each in ARCHITECTURES))
+    known = ", ".join(sorted(each.__name__ for each in ARCHITECTURES if each.__module__.startswith("timm.")))
     return f"backbone comes from timm's {source.rpartition('.')[2]}, which builds none of {known}"
 
 

@@ -15,6 +15,7 @@ from torch import nn
 
 from pruning.architectures.base import Architecture, Family
 from pruning.architectures.beit import BeitViT
+from pruning.architectures.class_and_mean import ClassAndMeanViT
 from pruning.architectures.eva import EvaViT
 from pruning.architectures.relpos import RelPosViT
 from pruning.architectures.vit import PlainViT
@@ -23,6 +24,7 @@ from pruning.errors import UnsupportedBackbone
 ARCHITECTURES: dict[type[nn.Module], type[Architecture]] = {
     VisionTransformer: PlainViT,
     VisionTransformerDistilled: PlainViT,
+    ClassAndMeanViT: PlainViT,
     Eva: EvaViT,
     Beit: BeitViT,
     VisionTransformerRelPos: RelPosViT,
@@ -36,7 +38,7 @@ def drive(model: nn.Module) -> Architecture:
     """
     architecture = ARCHITECTURES.get(type(model))
     if architecture is None:
-        known = ", ".join(sorted(each.__name__ for each in ARCHITECTURES))
+        known = ", ".join(sorted(each.__name__ for each in ARCHITECTURES if each.__module__.startswith("timm.")))
         raise UnsupportedBackbone(
             f"backbone of type {type(model).__name__} cannot be pruned: supported are timm's {known}"
         )

@@ -132,7 +132,7 @@ def _rehearse(
 
         rehearse(mistakes, spec, contenders, levels, images, searched, exported)
     elif backbone is not None:
-        from pruning.backbones import check_name
+        from pruning.backbone_names import check_name
 
         mistakes.attempt(lambda: check_name(backbone))
 

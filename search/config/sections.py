@@ -34,7 +34,9 @@ class Section(BaseModel):
 
 
 class BackboneSpec(Section):
-    """name: a timm name, or "demo". weights: pretrained, random, bundled (the demo's), or a path.
+    """name: a timm name, "demo", another library's name, a folder or an id of the Hugging Face hub.
+
+    weights: pretrained (the model's own), random, bundled (the demo's), or the path of a file or folder.
 
     weights_key: of a file with several sets of weights, the key of one, or raw for those that are not averaged; left
         out, the averaged ones if there are any, as timm has it.

@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
+from pruning.checkpoints.names import CONFIGURATIONS, folder_of, holds_model
 from pruning.yaml_io import parse_yaml, read_yaml
 from search.config.builtin_studies import builtin_names
 from search.config.data_paths import PARQUET, expand, form_of
@@ -60,6 +61,7 @@ __all__ = [
 WITHOUT_EFFECT = frozenset(  # may differ on resume: they say how many and by what means, not what
     {"data.roots", "runtime.workers", "runtime.prefix_cache_gib", "runtime.engine", "runtime.trial_timeout"}
 )
+MODEL_FOLDER = f"an existing folder with a model ({' or '.join(CONFIGURATIONS)})"
 BEFORE_REVISIONS = {"revision": 1, "mixed": False, "exact_savings": False}  # of `space`, in stores of before
 
 
@@ -191,10 +193,13 @@ def check_files(spec: StudySpec) -> None:
             form_of(expand(spec.data.path)[0])
         except InputError as error:
             raise error.within(spec.name) from None
-    weights = spec.backbone.weights
-    if weights not in WEIGHTS and not os.path.isfile(weights):
-        rule = "must be pretrained, random or an existing .safetensors or .pth file"
+    name, weights = spec.backbone.name, spec.backbone.weights
+    if weights not in WEIGHTS and not os.path.isfile(weights) and not holds_model(weights):
+        rule = f"must be pretrained, random or an existing .safetensors or .pth file, or {MODEL_FOLDER}"
         raise InputError("backbone.weights", rule, repr(weights), "check the path", source=spec.name)
+    folder = folder_of(name)
+    if folder is not None and not holds_model(folder):
+        raise InputError("backbone.name", f"must be {MODEL_FOLDER}", repr(name), "check the path", source=spec.name)
 
 
 def check_packages(spec: StudySpec) -> None:

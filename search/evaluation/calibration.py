@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pruning.checkpoints import RAW
+from pruning.checkpoints.names import RAW
 from pruning.model import PrunedViT
 from search.config.spec import RuntimeSpec
 from search.evaluation.data.splits import Split

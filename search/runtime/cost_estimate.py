@@ -176,7 +176,7 @@ def _open(spec: StudySpec) -> tuple[ScheduleEvaluator, list[str]]:
     if weights == "pretrained":
         notes.append("weights: random ones are timed, the hub is not asked")
         weights = "random"
-    elif weights not in WEIGHTS and not Path(weights).is_file():
+    elif weights not in WEIGHTS and not Path(weights).exists():
         notes.append(f"weights: {weights} is not on this machine, random ones are timed")
         weights = "random"
     device = choose_device("cpu" if spec.objectives.throughput == "onnxruntime" else spec.runtime.device)

@@ -11,6 +11,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from pruning.checkpoints.names import folder_of
 from search.config.sections import WEIGHTS
 from search.config.spec import StudySpec
 from search.errors import InputError
@@ -38,6 +39,9 @@ def within_roots(spec: StudySpec, roots: Sequence[Path]) -> StudySpec:
     if backbone.weights not in WEIGHTS:
         weights = _resolved(backbone.weights, roots, "backbone.weights", spec.name)
         backbone = backbone.model_copy(update={"weights": weights})
+    folder = folder_of(backbone.name)
+    if folder is not None:
+        backbone = backbone.model_copy(update={"name": _resolved(folder, roots, "backbone.name", spec.name)})
     return spec.model_copy(update={"data": data, "backbone": backbone})
 
 

@@ -194,6 +194,15 @@ class TestFiles:
         with pytest.raises(InputError, match=r"backbone\.weights must be pretrained, random or an existing .*got '"):
             check_files(self.spec(path=str(tmp_path), weights=str(tmp_path / weights)))
 
+    def test_a_folder_with_a_model_is_a_name_or_weights(self, tmp_path: Path) -> None:
+        spec = self.spec(path=str(tmp_path), weights=str(tmp_path))
+        named = make_spec({**spec.to_dict(), "backbone": {"name": str(tmp_path)}}, "test")
+        with pytest.raises(InputError, match=r"backbone\.name must be an existing folder with a model \(config"):
+            check_files(named)
+        (tmp_path / "config.json").write_text("{}")
+        for each in (spec, named):
+            check_files(each)
+
     def spec(self, path: str, weights: str = "random") -> StudySpec:
         backbone = {"name": "deit_small_patch16_224", "weights": weights}
         return make_spec({"name": "shirts", "backbone": backbone, "data": {"path": path}}, "test")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -34,9 +35,9 @@ Kind = tuple[Any, ...]
 def shallow(name: str) -> Any:
     """timm's model without values and with three blocks; where timm lists something for each block, with all."""
     try:
-        return build_without_values(name, depth=3)
+        return build_without_values(partial(timm.create_model, name, depth=3))
     except AssertionError:
-        return build_without_values(name)
+        return build_without_values(partial(timm.create_model, name))
 
 
 def short(name: str) -> dict[str, Any]:
@@ -45,7 +46,7 @@ def short(name: str) -> dict[str, Any]:
     options: dict[str, Any] = {"depth": 3, "img_size": tuple(4 * side for side in grain(model))}
     heads = model.blocks[0].attn.num_heads
     shared = max(getattr(block.attn, "num_kv_groups", 0) for block in model.blocks)
-    if weights(build_without_values(name, **options, **keys(heads, shared))) > MAX_WEIGHTS:
+    if weights(build_without_values(partial(timm.create_model, name, **options, **keys(heads, shared)))) > MAX_WEIGHTS:
         narrow = 2 * max(shared, 1)
         options |= {"embed_dim": narrow * model.embed_dim // heads, "num_heads": narrow}
         heads = narrow

@@ -14,7 +14,6 @@ import torch
 from safetensors.torch import save_file
 from torch.optim.swa_utils import AveragedModel
 
-from pruning import backbones
 from pruning.backbones import Backbone, fingerprint, load_backbone
 from pruning.errors import UnsupportedBackbone, WeightsError
 from pruning.model import prune
@@ -235,8 +234,8 @@ def test_unknown_and_unprunable_names_are_refused(name: str, message: str) -> No
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (OSError("hub unreachable\nat https://x"), "could not be had: hub unreachable; give a path"),
-        (RuntimeError(""), "could not be had: RuntimeError; give a path"),
+        (OSError("hub unreachable\nat https://x"), "could not be downloaded: hub unreachable; give a path"),
+        (RuntimeError(""), "could not be downloaded: RuntimeError; give a path"),
     ],
 )
 def test_a_hub_that_does_not_answer_is_a_weights_error(
@@ -245,7 +244,7 @@ def test_a_hub_that_does_not_answer_is_a_weights_error(
     def fail(name: str, pretrained: bool) -> None:
         raise error
 
-    monkeypatch.setattr(backbones.timm, "create_model", fail)
+    monkeypatch.setattr(timm, "create_model", fail)
     with pytest.raises(WeightsError, match=re.escape(message)):
         load_backbone(SMALL)
 

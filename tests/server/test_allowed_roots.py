@@ -32,6 +32,20 @@ def roots(tmp_path: Path) -> tuple[Path, ...]:
     return check_roots([tmp_path / "link", tmp_path / "two"])
 
 
+def test_a_backbone_that_is_a_folder_stays_below_too(tmp_path: Path, roots: tuple[Path, ...]) -> None:
+    def named(name: str) -> StudySpec:
+        return make_spec({**study("images").to_dict(), "backbone": {"name": name}}, "test")
+
+    top = tmp_path.resolve()
+    for name in ("local-dir:images", "./images", f"{top}/one/images"):
+        assert within_roots(named(name), roots).backbone.name == f"{top}/one/images"
+    for name in ("../one-more", "local-dir:/etc", "one/../../..", f"{top}/one/out"):
+        with pytest.raises(InputError, match=r"backbone\.name must lie below a data root"):
+            within_roots(named(name), roots)
+    for name in ("hf_hub:google/vit-base-patch16-224", "torchvision/vit_b_16", "deit_tiny_patch16_224"):
+        assert within_roots(named(name), roots).backbone.name == name
+
+
 def test_roots_are_resolved_and_must_be_folders(tmp_path: Path, roots: tuple[Path, ...]) -> None:
     assert roots == ((tmp_path / "one").resolve(), (tmp_path / "two").resolve())
     (tmp_path / "file").write_text("")

@@ -1,8 +1,6 @@
-"""Weights from a file: what training scripts save, unwrapped to a model's own state_dict.
+"""Files of weights as training scripts save them: read safely, and of several sets of weights one chosen.
 
-Read like timm: of several sets of weights in a file the averaged ones (EMA) are taken. What stands before a model's
-own names, as wrappers leave it (`module.` of data-parallel training, `_orig_mod.` of torch.compile, `model.` of
-Lightning, `teacher.backbone.` of DINO), is found by the name of the patch embedding, which every backbone here has.
+Read like timm: of several sets of weights in a file the averaged ones (EMA) are taken.
 """
 
 from __future__ import annotations
@@ -18,23 +16,24 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from pruning.checkpoints.names import RAW
 from pruning.errors import WeightsError
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
 AVERAGED = ("state_dict_ema", "model_ema")
 PLAIN = ("state_dict", "model", "teacher")
-RAW = "raw"  # as `weights_key`: the weights that are not averaged
-FIRST_WEIGHT = "patch_embed.proj.weight"
 MAX_NAMED = 5  # keys in a message
 
 
-def read_checkpoint(path: Path, weights_key: str | None = None) -> tuple[dict[str, Tensor], str]:
-    """A model's state_dict, and the key of the file under which it was found, "" if it is the file's only content.
-
-    weights_key: that key, or "raw"; None for the averaged weights if there are any, else the others.
-    Raises WeightsError for a file that is missing, unreadable, holds other objects than tensors, or not that key.
-    """
-    return _unwrap(_read(path), path, weights_key)
+def read_file(path: Path, weights_key: str | None = None) -> tuple[dict[str, Any], str]:
+    """What the file holds under the key of its weights, and the key; see `pruning.checkpoints.sources.read_weights`."""
+    loaded = _read(path)
+    sets = {str(key): value for key, value in loaded.items() if _is_set(value)} if isinstance(loaded, dict) else {}
+    key = _choose(sets, path, weights_key)
+    state = loaded if key is None else sets[key]
+    if not isinstance(state, dict):
+        raise WeightsError(f"backbone.weights: {path} must hold a state_dict, a mapping of names to tensors")
+    return {str(name): value for name, value in state.items()}, key or ""
 
 
 def _read(path: Path) -> Any:
@@ -65,16 +64,11 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).strip()}".splitlines()[0][:200]
 
 
-def _unwrap(loaded: Any, path: Path, weights_key: str | None) -> tuple[dict[str, Tensor], str]:
-    sets = {str(key): value for key, value in loaded.items() if _is_set(value)} if isinstance(loaded, dict) else {}
-    key = _choose(sets, path, weights_key)
-    state = loaded if key is None else sets[key]
-    if not isinstance(state, dict):
+def tensors_of(state: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
+    """The mapping, if it holds names and tensors alone. Raises WeightsError."""
+    if not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError(f"backbone.weights: {path} must hold a state_dict, a mapping of names to tensors")
-    own = _own_names({str(name): value for name, value in state.items()}, path)
-    if not all(isinstance(value, Tensor) for value in own.values()):
-        raise WeightsError(f"backbone.weights: {path} must hold a state_dict, a mapping of names to tensors")
-    return own, key or ""
+    return {str(name): value for name, value in state.items()}
 
 
 def _is_set(value: Any) -> bool:
@@ -94,15 +88,3 @@ def _choose(sets: Mapping[str, Any], path: Path, weights_key: str | None) -> str
         return weights_key
     order = PLAIN if weights_key == RAW else AVERAGED + PLAIN
     return next((key for key in order if key in sets), None)
-
-
-def _own_names(state: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Without what a wrapper put before the model's names, and without what is not the model's."""
-    prefixes = [name.removesuffix(FIRST_WEIGHT) for name in state if f".{name}".endswith(f".{FIRST_WEIGHT}")]
-    if len(prefixes) > 1:
-        raise WeightsError(
-            f"backbone.weights: {path} must hold the weights of one model, got {len(prefixes)}, at "
-            f"{', '.join(repr(prefix) for prefix in prefixes[:MAX_NAMED])}; save the state_dict of one"
-        )
-    prefix = prefixes[0] if prefixes else ""
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

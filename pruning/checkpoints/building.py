@@ -1,0 +1,161 @@
+"""A model with weights: built as its origin says, and filled from the hub, a file or a folder, strictly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from pruning.architectures import describe
+from pruning.backbone_names import check_name
+from pruning.backbone_sizes import check_sizes, resize
+from pruning.checkpoints import hugging_face, timm_models, torchvision_models
+from pruning.checkpoints.base import Blueprint
+from pruning.checkpoints.names import TIMM, TORCHVISION, folder_of
+from pruning.checkpoints.sources import SOURCES, find_blueprint, read_folder, read_weights
+from pruning.errors import WeightsError
+from pruning.model_registry import build_without_values
+
+RANDOM_SEED = 0  # "random" weights are the same on every machine, so that what is measured on them repeats
+
+
+def create(
+    name: str, weights: str, sizes: Mapping[str, int], weights_key: str | None
+) -> tuple[nn.Module, str, Blueprint]:
+    """The model, where in a file of weights they stood, and what its origin says of it."""
+    check_name(name)
+    blueprint = find_blueprint(name)
+    if sizes:
+        check_sizes(build_without_values(blueprint.build), name, sizes)
+    if weights == "random":
+        with torch.random.fork_rng():
+            torch.manual_seed(RANDOM_SEED)
+            return resize(blueprint.build(), sizes), "", blueprint
+    path = blueprint.weights
+    if weights != "pretrained":
+        path = Path(weights)
+        if path.is_dir():
+            named, blueprint = blueprint, read_folder(path, "backbone.weights")
+            _check_same(named, blueprint, name, path)
+            path = blueprint.weights or path / "model.safetensors"
+    elif blueprint.download is not None:
+        return resize(_download_state(name, blueprint), sizes), "", blueprint
+    elif path is None and blueprint.source == timm_models.NAME and folder_of(name) is None:
+        return resize(_download(name), sizes), "", blueprint
+    elif path is None:
+        raise WeightsError(f"backbone.weights must be a file or a folder for {name}, which holds no weights itself")
+    return _read(path, name, blueprint, sizes, weights_key)
+
+
+def _read(
+    path: Path, name: str, blueprint: Blueprint, sizes: Mapping[str, int], weights_key: str | None
+) -> tuple[nn.Module, str, Blueprint]:
+    """As `create`, with the weights of a file."""
+    state, key, source = read_weights(path, weights_key)
+    if source is hugging_face.SOURCE and blueprint.source != source.name:
+        beside = hugging_face.read_folder(path.parent)
+        if beside is None:
+            raise WeightsError(
+                f"backbone.weights: {path} holds a model of Hugging Face's, whose config.json must lie beside it"
+            )
+        _check_same(blueprint, beside, name, path)
+        blueprint = beside
+    if source is torchvision_models.SOURCE and blueprint.source != source.name:
+        names = ", ".join(f"{TORCHVISION}{each}" for each in torchvision_models.MODELS)
+        raise WeightsError(
+            f"backbone.weights: {path} holds a model of torchvision's, so that backbone.name must be one of {names}, "
+            f"got {name}"
+        )
+    model = blueprint.build(**source.options(state))
+    if source is hugging_face.SOURCE and "patch_size" not in sizes:  # interpolated as it does itself
+        model = resize(model, sizes)
+    own = source.convert(state, model)
+    if _misfits(model, own):
+        model = resize(model, sizes)  # for which the file may have been made
+        own = source.convert(state, model)
+        fit(model, own, path)
+        return model, key, blueprint
+    fit(model, own, path)
+    return resize(model, sizes), key, blueprint
+
+
+def _check_same(named: Blueprint, found: Blueprint, name: str, path: Path) -> None:
+    """Raise WeightsError unless a folder describes the architecture that is named: what its weights are for."""
+    sides = [_shape(build_without_values(blueprint.build)) for blueprint in (named, found)]
+    other = [f"{fact} {sides[1][fact]}, not {sides[0][fact]}" for fact in sides[0] if sides[0][fact] != sides[1][fact]]
+    if other:
+        raise WeightsError(
+            f"backbone.weights: {path} must hold a model like {name}, got {'; '.join(other)}; leave out weights and "
+            f"give the folder as backbone.name"
+        )
+
+
+def _shape(model: nn.Module) -> dict[str, Any]:
+    """What models of one architecture share, whatever their images and classes."""
+    family, vit = describe(model), cast(Any, model)
+    return {
+        "blocks": family.depth,
+        "width": family.width,
+        "heads": family.heads,
+        "prefix tokens": family.prefix,
+        "patches of": vit.patch_embed.patch_size[0],
+        "channels": family.image_shape[0],
+    }
+
+
+def _download(name: str) -> nn.Module:
+    try:
+        return timm.create_model(name.removeprefix(TIMM), pretrained=True)
+    except (OSError, RuntimeError, ValueError) as error:  # hub errors are OSError; timm: RuntimeError, ValueError
+        raise _not_downloaded(name, error) from None
+
+
+def _not_downloaded(name: str, error: Exception) -> WeightsError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return WeightsError(
+        f"backbone.weights: pretrained weights of {name} could not be downloaded: {reason}; "
+        "give a path to a .safetensors or .pth file, or connect to the hub"
+    )
+
+
+def _download_state(name: str, blueprint: Blueprint) -> nn.Module:
+    """A model of torchvision's with weights that it downloads itself."""
+    assert blueprint.download is not None
+    try:
+        state = blueprint.download()
+    except (OSError, RuntimeError) as error:  # urllib's errors are OSError; a wrong hash: RuntimeError
+        raise _not_downloaded(name, error) from None
+    model = blueprint.build()
+    fit(model, SOURCES[blueprint.source].convert(state, model), Path(name))
+    return model
+
+
+def fit(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    problems = _misfits(model, state)
+    if problems:
+        shown = "; ".join(sorted(problems)[:3]) + _remedy(model, state)
+        raise WeightsError(f"backbone.weights: {path} does not fit the backbone in {len(problems)} places: {shown}")
+    model.load_state_dict(dict(state))
+
+
+def _remedy(model: nn.Module, state: Mapping[str, Tensor]) -> str:
+    """Where nothing but the number of positions differs: the size of square images that they are for."""
+    vit, others = cast(Any, model), {name: value for name, value in state.items() if name != "pos_embed"}
+    if "pos_embed" not in state or _misfits(model, others) != ["missing pos_embed"]:
+        return ""
+    prefix = 0 if getattr(vit, "no_embed_class", False) else vit.num_prefix_tokens
+    side = round((state["pos_embed"].shape[1] - prefix) ** 0.5) * vit.patch_embed.patch_size[0]
+    return f"; its positions are those of images of another size, say backbone.img_size: {side}"
+
+
+def _misfits(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
+    wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    given = {key: tuple(value.shape) for key, value in state.items()}
+    problems = [f"missing {key}" for key in wanted.keys() - given.keys()]
+    problems += [f"unknown {key}" for key in given.keys() - wanted.keys()]
+    problems += [f"{k} is {given[k]}, not {wanted[k]}" for k in wanted.keys() & given.keys() if wanted[k] != given[k]]
+    return problems
