@@ -32,10 +32,15 @@ def serve(
     data_root: Annotated[
         list[Path] | None, typer.Option(metavar="DIR", help="Folder that studies may read; may be given again.")
     ] = None,
+    allow_sampler: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MODULE:CLASS", help="Sampler class that studies may name; may be given again."),
+    ] = None,
     token_file: TokenFile = None,
     storage: Storage = DEFAULT_STORAGE,
 ) -> None:
     """Serve studies over HTTP: API, page, metrics, Optuna Dashboard and local workers, until Ctrl-C."""
+    from search.samplers.custom import allowed_classes, check_paths
     from search.server.access.token import check_host, read_token
 
     check_extra("ztp serve", "serve")
@@ -45,6 +50,7 @@ def serve(
         raise InputError(OLD_VARIABLE, "must be unset: the page links to its own port", remedy=ONE_PORT)
     if not 0 <= workers <= MAX_WORKERS:
         raise InputError("--workers", f"must be in 0..{MAX_WORKERS}", workers)
+    samplers = check_paths(allow_sampler or (), "--allow-sampler") + (allowed_classes() or ())
     token = read_token(token_file)
     check_host(host, token)
 
@@ -53,6 +59,6 @@ def serve(
 
     store = Store.open(storage)
     try:
-        serve(store, Settings(host, port, workers, token, tuple(data_root or ()), root_path))
+        serve(store, Settings(host, port, workers, token, tuple(data_root or ()), root_path, samplers))
     finally:
         store.close()

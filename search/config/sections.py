@@ -5,6 +5,8 @@ The section `sampler` stands with its table in `search.samplers.registry`.
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -24,7 +26,10 @@ MAX_IMAGES_AT_ONCE = 65_536
 MAX_WORKERS = 1024
 MAX_PIXELS = 16_384
 PROBES = 10  # partial evaluations before a trial, unless the study says otherwise
-SAMPLER_NAMES = ("auto", "tpe", "nsga2", "random")  # rows of `search.samplers.registry.SAMPLERS`
+CUSTOM = "custom"
+SAMPLER_NAMES = ("auto", "tpe", "nsga2", "random", CUSTOM)  # rows of `search.samplers.registry.SAMPLERS`
+CLASS_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+CLASS_RULE = "must be module:Class, my_package.samplers:MySampler say"
 
 
 class Section(BaseModel):
@@ -303,11 +308,18 @@ class SamplerSpec(Section):
 
     probes: looks at most that `auto` takes at candidates, on a few images each, before one becomes a trial; 0 for
         none. One that stays the best has four.
+    class_path, options: of `custom`, a subclass of Optuna's BaseSampler, and what its constructor takes beside the
+        seed. Whether it can be made is for `search.samplers.custom` to say: nothing is imported here.
     """
 
     name: str = "auto"
     seed: int = Field(default=0, ge=0, lt=2**32)
     probes: int = Field(default=PROBES, ge=0, le=100)
+    class_path: str | None = Field(default=None, alias="class")
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())  # `options` is a dict, which has no hash
 
     @field_validator("name")
     @classmethod
@@ -315,6 +327,38 @@ class SamplerSpec(Section):
         if name not in SAMPLER_NAMES:
             raise ValueError(f"must be one of {', '.join(SAMPLER_NAMES)}")
         return name
+
+    @field_validator("class_path")
+    @classmethod
+    def _is_a_path(cls, path: str | None) -> str | None:
+        if path is not None and not CLASS_PATH.fullmatch(path):
+            raise ValueError(CLASS_RULE)
+        return path
+
+    @field_validator("options", mode="before")
+    @classmethod
+    def _are_stored_as_they_are(cls, options: Any) -> Any:
+        try:
+            is_plain = isinstance(options, dict) and json.loads(json.dumps(options, allow_nan=False)) == options
+        except (TypeError, ValueError, RecursionError):
+            is_plain = False
+        if not is_plain:
+            raise ValueError(
+                "must be a mapping of names to plain values: text, finite numbers, true, false, null, lists, mappings"
+            )
+        if "seed" in options:
+            raise SpecRuleError("seed", "must be left out", options["seed"], "write it as sampler.seed")
+        return options
+
+    @model_validator(mode="after")
+    def _class_of_custom(self) -> SamplerSpec:
+        if self.name == CUSTOM and self.class_path is None:
+            raise SpecRuleError("class", "is required for sampler.name custom", remedy=f"it {CLASS_RULE}")
+        for name, value in (("class", self.class_path), ("options", self.options)):
+            if self.name != CUSTOM and value:
+                rule = f"must be left out unless sampler.name is {CUSTOM}"
+                raise SpecRuleError(name, rule, value, f"write name: {CUSTOM}")
+        return self
 
 
 class RuntimeSpec(Section):

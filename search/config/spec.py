@@ -102,13 +102,14 @@ class StudySpec(Section):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data; `make_spec(spec.to_dict(), place) == spec`."""
-        plain = self.model_dump(mode="json")
-        shown = {key: value for key, value in plain["backbone"].items() if value is not None}
-        return plain | {"backbone": shown}  # as before there were sizes: a service that knows none takes it too
+        plain = self.model_dump(mode="json", by_alias=True)
+        for name in ("backbone", "sampler"):  # as before there were sizes and classes: services that know none take it
+            plain[name] = {key: value for key, value in plain[name].items() if value not in (None, {})}
+        return plain
 
     def given(self) -> dict[str, Any]:
         """As `to_dict`, but without what was left out and so has its default."""
-        return self.model_dump(mode="json", exclude_unset=True)
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
 def read_spec(path_or_builtin: str, overrides: Mapping[str, Any] | None = None) -> StudySpec:

@@ -24,7 +24,7 @@ def _to_error(detail: ErrorDetails, model: type[BaseModel]) -> InputError:
     where = ".".join(str(part) for part in detail["loc"])
     section, key = _section(model, detail["loc"])
     if detail["type"] in _UNKNOWN:
-        known = list(section.model_fields)
+        known = [field.alias or name for name, field in section.model_fields.items()]
         remedy = f"{near(key, known)}known: {', '.join(known)}"
         return InputError(where, "is not a known key", repr(detail["input"]), remedy)
     if detail["type"] == "missing":

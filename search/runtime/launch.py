@@ -18,6 +18,7 @@ from search.runtime.transfer import found_elsewhere
 from search.runtime.worker import FACTS, Observer
 from search.runtime.worker_pools import check_engine
 from search.runtime.worker_settings import read_settings
+from search.samplers.custom import allowed_classes, check_sampler
 from search.storage.store import Store
 from search.types import HELD_STATES, OPEN_STATES
 
@@ -60,6 +61,7 @@ def check_here(spec: StudySpec, engine: str, url: str) -> None:
     """What can be checked without loading a model. Raises InputError."""
     check_files(spec)
     check_packages(spec)
+    check_sampler(spec, allowed_classes())
     check_engine(engine, url)
     timing_limit()
 

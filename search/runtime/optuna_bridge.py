@@ -23,6 +23,7 @@ from search.config.starting_schedules import baselines
 from search.errors import SearchError
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
 from search.runtime.retry import plain
+from search.samplers.custom import blamed_on, check_proposal
 from search.samplers.ehvi_sampler import EHVISampler
 from search.samplers.registry import make_sampler
 from search.samplers.sampler_context import PROBED, SamplerContext
@@ -147,7 +148,8 @@ class OptunaBridge:
         Raises SearchError after MAX_REFUSALS refusals in a row, TrialStoppedError if the slot was freed.
         """
         for _ in range(MAX_REFUSALS):
-            trial, tried = self._store.take(slot) or (self._propose(), 0)
+            with blamed_on(self._spec.sampler):
+                trial, tried = self._store.take(slot) or (self._propose(), 0)
             schedule = to_schedule(dict(trial.params), self._spec.space, self._depth)
             try:
                 flops = self._bench.flops(schedule)
@@ -165,7 +167,6 @@ class OptunaBridge:
             except ScheduleError as error:
                 refusal = ({"schedule": 1.0}, str(error))
             over, reason = refusal
-            self._forget_drawn()
             self._store.refuse(slot, trial, _end(trial, "PRUNED", {REFUSED: reason}, over))
         raise SearchError(
             f"study {self._spec.name}: {MAX_REFUSALS} suggestions in a row were over the limits of the budget; "
@@ -186,6 +187,7 @@ class OptunaBridge:
                 kept = end.value
         self._drawn = self.study.ask(self._box)
         (drawn,) = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))[-1:]
+        check_proposal(drawn, self._box)
         return Trial(NEW, "RUNNING", dict(self._drawn.params), {}, {**drawn.system_attrs, **kept})
 
     def _forget_drawn(self) -> None:
@@ -195,7 +197,7 @@ class OptunaBridge:
 
     def _read_news(self) -> None:
         """Bring the study in memory up to date, by what is new in the store."""
-        self._forget_drawn()  # left by an attempt that was interrupted
+        self._forget_drawn()  # it was refused, or its attempt was interrupted
         for trial in self._store.trials(self._record.id, self._last, self._open.keys()):
             self._last = max(self._last, trial.number)
             own = self._own[1] if self._own is not None and self._own[0] == trial.number else None

@@ -7,9 +7,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 
 from search.runtime.cpu import THREADS, threads_each
 from search.runtime.worker_pools import GRACE_S, POLL_S
+from search.samplers.custom import ALLOWED
 
 COMMAND = (sys.executable, "-m", "search.cli", "worker", "--keep-waiting", "--number")
 CALM_S = 10.0  # a worker that ends sooner than this after its start is not started again at once
@@ -18,9 +20,13 @@ CALM_S = 10.0  # a worker that ends sooner than this after its start is not star
 class Supervisor:
     """Use as a context manager: workers live while it is open, and those that end are started anew."""
 
-    def __init__(self, url: str, workers: int) -> None:
-        """url: the store's, password included; it reaches the workers by their environment alone."""
+    def __init__(self, url: str, workers: int, samplers: Sequence[str] = ()) -> None:
+        """url: the store's, password included; it reaches the workers by their environment alone.
+
+        samplers: the only classes of users' own samplers that the workers import.
+        """
         self._environment = {**os.environ, "ZTP_STORAGE": url, THREADS: str(threads_each(workers))}
+        self._environment[ALLOWED] = ",".join(samplers)
         self._environment.pop("ZTP_TOKEN", None)  # workers have no use for it
         self._processes: dict[int, tuple[float, subprocess.Popen[bytes]]] = {}
         self._numbers = range(1, workers + 1)

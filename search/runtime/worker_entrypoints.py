@@ -11,6 +11,7 @@ from search.errors import InputError, LeadChangedError, SearchError, StorageLost
 from search.evaluation.calibration import Calibration
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
 from search.runtime.worker import FACTS, Observer, Worker
+from search.samplers.custom import allowed_classes, check_sampler
 from search.storage.store import Store
 
 log = logging.getLogger(__name__)
@@ -23,6 +24,7 @@ def open_worker(store: Store, record: StudyRecord, number: int, keeps_time: bool
         remedy = "launch it, or start ztp worker without a name, which begins studies that wait"
         raise InputError(f"study {record.name}", "must have begun before workers join it", remedy=remedy)
     check_files(record.spec)
+    check_sampler(record.spec, allowed_classes())
     known = Calibration.from_dict(facts)
     bench = ScheduleEvaluator.open(record.spec, known)
     bench.use(known)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from search.config.sections import SamplerSpec
+from search.config.sections import CUSTOM, SamplerSpec
+from search.samplers.custom import make_custom
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -23,38 +24,43 @@ if TYPE_CHECKING:
 STARTUP_TRIALS = 10  # random trials before the model of TPE is worth asking
 
 
-def _random(problem: SamplerContext, seed: int) -> BaseSampler:
+def _random(sampler: SamplerSpec, problem: SamplerContext, seed: int) -> BaseSampler:
     """The paper's Monte Carlo search."""
     from optuna.samplers import RandomSampler  # loads Optuna
 
     return RandomSampler(seed=seed)
 
 
-def _nsga2(problem: SamplerContext, seed: int) -> BaseSampler:
+def _nsga2(sampler: SamplerSpec, problem: SamplerContext, seed: int) -> BaseSampler:
     from optuna.samplers import NSGAIISampler  # loads Optuna
 
     return NSGAIISampler(seed=seed)
 
 
-def _tpe(problem: SamplerContext, seed: int) -> BaseSampler:
+def _tpe(sampler: SamplerSpec, problem: SamplerContext, seed: int) -> BaseSampler:
     """Multivariate: the stages of a schedule depend on each other, and it is 3 times faster at 33 parameters."""
     from optuna.samplers import TPESampler  # loads Optuna
 
     return TPESampler(seed=seed, multivariate=True, n_startup_trials=STARTUP_TRIALS)
 
 
-def _auto(problem: SamplerContext, seed: int) -> BaseSampler:
+def _auto(sampler: SamplerSpec, problem: SamplerContext, seed: int) -> BaseSampler:
     """Ours: it knows what a schedule costs before it is measured, which the others have to learn."""
     from search.samplers.ehvi_sampler import EHVISampler  # loads Optuna and SciPy
 
     return EHVISampler(problem, seed)
 
 
-SAMPLERS: dict[str, Callable[[SamplerContext, int], BaseSampler]] = {
+def _custom(sampler: SamplerSpec, problem: SamplerContext, seed: int) -> BaseSampler:
+    return make_custom(sampler, seed)
+
+
+SAMPLERS: dict[str, Callable[[SamplerSpec, SamplerContext, int], BaseSampler]] = {
     "auto": _auto,
     "tpe": _tpe,
     "nsga2": _nsga2,
     "random": _random,
+    CUSTOM: _custom,
 }
 
 
@@ -65,4 +71,4 @@ def make_sampler(sampler: SamplerSpec, problem: SamplerContext, trials_so_far: i
     itself, a resumed one does not replay its first suggestions, and workers do not suggest the same.
     """
     sequence = np.random.SeedSequence([sampler.seed, trials_so_far, worker])
-    return SAMPLERS[sampler.name](problem, int(sequence.generate_state(1)[0]))
+    return SAMPLERS[sampler.name](sampler, problem, int(sequence.generate_state(1)[0]))

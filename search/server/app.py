@@ -33,8 +33,13 @@ answered as `{"error": {"place", "rule", "got", "remedy", "message"}}`, in the w
 """
 
 
-def make_app(store: Store, gate: Gate, roots: Sequence[Path] = (), root_path: str = "") -> FastAPI:
-    """roots: the folders that studies may read. root_path: the prefix under which a proxy shows the server."""
+def make_app(
+    store: Store, gate: Gate, roots: Sequence[Path] = (), root_path: str = "", samplers: Sequence[str] = ()
+) -> FastAPI:
+    """roots: the folders that studies may read. root_path: the prefix under which a proxy shows the server.
+
+    samplers: the classes of users' own samplers that studies may name.
+    """
     app = FastAPI(
         title="Zero-TPrune Search",
         version=version("zero-tprune-search"),
@@ -44,7 +49,7 @@ def make_app(store: Store, gate: Gate, roots: Sequence[Path] = (), root_path: st
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.state.store, app.state.gate, app.state.roots = store, gate, tuple(roots)
+    app.state.store, app.state.gate, app.state.roots, app.state.samplers = store, gate, roots, samplers
     app.state.reader, app.state.closing = events.StudyReader(store), asyncio.Event()
     store.place = "on this server"  # who asks from elsewhere knows no database
     app.state.metrics = metrics = RequestMetrics(store)

@@ -1,4 +1,4 @@
-"""A study that came as the body of a request: YAML or JSON, parsed strictly, its paths below the data roots."""
+"""A study that came as the body of a request: YAML or JSON, parsed strictly; it names only what it may."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pruning.errors import ConfigError
 from pruning.yaml_io import parse_yaml
 from search.config.spec import StudySpec, check_files, make_spec
 from search.errors import InputError
+from search.samplers.custom import check_sampler
 from search.server.allowed_roots import check_tables, within_roots
 from search.server.errors import ServiceError
 
@@ -19,9 +20,10 @@ JSON_TYPE = "application/json"
 BODY = "study"  # what messages call the document
 
 
-def parse_study(body: bytes, content_type: str, roots: Sequence[Path]) -> StudySpec:
+def parse_study(body: bytes, content_type: str, roots: Sequence[Path], samplers: Sequence[str]) -> StudySpec:
     """Raises ServiceError (400, 415) for what cannot be read, InputError for what breaks a rule."""
     spec = make_spec(_parse(body, content_type.partition(";")[0].strip().lower()), BODY)
+    check_sampler(spec, samplers)
     resolved = within_roots(spec, roots)
     check_tables(resolved)  # first: of what lies outside, nobody learns whether it is there
     check_files(resolved)

@@ -34,6 +34,7 @@ class Settings:
     token: Token | None
     data_roots: tuple[Path, ...] = ()
     root_path: str = ""
+    samplers: tuple[str, ...] = ()
 
 
 class _Server(uvicorn.Server):
@@ -56,6 +57,7 @@ class _Server(uvicorn.Server):
 def serve(store: Store, settings: Settings) -> None:
     """Answer until SIGINT or SIGTERM. Raises InputError for settings that cannot be, before anything is started."""
     from search.runtime.supervisor import Supervisor  # only now: the dashboard alone needs neither them nor FastAPI
+    from search.samplers.custom import import_class
     from search.server.allowed_roots import check_roots
     from search.server.app import make_app
 
@@ -63,9 +65,11 @@ def serve(store: Store, settings: Settings) -> None:
         rule = "must be the path before the server's own, such as /ztp"
         raise InputError("--root-path", rule, repr(settings.root_path), "begin it with a slash and end it without one")
     roots = check_roots(settings.data_roots)
+    for path in settings.samplers:
+        import_class(path, "--allow-sampler")
     with _listen(settings.host, settings.port) as listening:
-        app = make_app(store, Gate(settings.token), roots, settings.root_path)
-        with Supervisor(store.url, settings.workers):
+        app = make_app(store, Gate(settings.token), roots, settings.root_path, settings.samplers)
+        with Supervisor(store.url, settings.workers, settings.samplers):
             _run(app, listening, settings.token, lambda: _announce(settings, listening))
 
 

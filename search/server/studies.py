@@ -86,8 +86,9 @@ async def create_study(request: Request, response: Response, store: Reading) -> 
     Posting the same study again changes nothing and answers 200.
     """
     body = await request.body()
-    kind, roots = request.headers.get("content-type", ""), request.app.state.roots
-    spec = await run_in_threadpool(parse_study, body, kind, roots)  # a table of a million rows takes a second
+    kind, state = request.headers.get("content-type", ""), request.app.state
+    # a table of a million rows takes a second
+    spec = await run_in_threadpool(parse_study, body, kind, state.roots, state.samplers)
     study, is_new = await run_in_threadpool(_add, store, spec)
     response.status_code = 201 if is_new else 200
     response.headers["Location"] = f"{request.scope['root_path']}{API}/studies/{study.name}"

@@ -16,6 +16,7 @@ from pruning import Schedule, Stage, count_flops
 from pruning.methods import METHODS
 from search.cli import app
 from search.config.spec import make_spec
+from search.samplers.custom import check_sampler
 from search.storage.store import Store
 
 ROOT = Path(__file__).parents[2]
@@ -75,7 +76,9 @@ def test_the_study_file_is_valid_and_shows_the_defaults() -> None:
 
 def test_other_study_files_are_valid() -> None:
     for text in blocks("yaml", "docs/study-file.md")[1:]:
-        assert make_spec(yaml.safe_load(text), "study-file.md").space.methods
+        spec = make_spec(yaml.safe_load(text), "study-file.md")
+        assert spec.space.methods
+        check_sampler(spec, None)
 
 
 def test_the_schedule_of_the_methods_page_is_valid() -> None:

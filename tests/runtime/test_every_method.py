@@ -13,6 +13,7 @@ from pruning.methods import METHODS
 from search.config.space import to_schedule
 from search.evaluation.latency_profile import LatencyProfile
 from search.samplers.registry import SAMPLERS
+from tests.samplers.own_samplers import section
 
 Start = Callable[..., Any]
 Spec = Callable[..., Any]
@@ -45,7 +46,7 @@ def test_every_sampler_searches_over_methods_and_options(
     sampler: str,
 ) -> None:
     total = 24
-    spec = tiny_spec(sampler={"name": sampler}, budget={"trials": total}, space=SPACE)
+    spec = tiny_spec(sampler=section(sampler), budget={"trials": total}, space=SPACE)
     started = start(spec, profile=every_profile)
     oracle(started.bench)
     worker = started.worker()

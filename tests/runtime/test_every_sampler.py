@@ -14,6 +14,7 @@ from search.errors import SearchError
 from search.runtime import optuna_bridge as bridge
 from search.samplers.proposals import Candidates
 from search.samplers.registry import SAMPLERS, STARTUP_TRIALS
+from tests.samplers.own_samplers import section
 
 Start = Callable[..., Any]
 Spec = Callable[..., Any]
@@ -30,7 +31,7 @@ def test_limits_and_stopped_trials_stop_no_study(
 ) -> None:
     """Past the samplers' start-up; refused and stopped trials have no values for them to learn from."""
     total = STARTUP_TRIALS + 6
-    started = start(tiny_spec(sampler={"name": sampler}, budget={"trials": total, **LIMITS}))
+    started = start(tiny_spec(sampler=section(sampler), budget={"trials": total, **LIMITS}))
     asked = oracle(started.bench).asked
     worker = started.worker()
     worker.trials.enqueue_baselines()
@@ -57,7 +58,7 @@ def test_a_limit_that_nothing_keeps_ends_in_a_clear_error(
     start: Start, tiny_spec: Spec, oracle: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, sampler: str
 ) -> None:
     monkeypatch.setattr(bridge, "MAX_REFUSALS", 8)
-    started = start(tiny_spec(sampler={"name": sampler}, budget={"min_speedup": 1000.0}))
+    started = start(tiny_spec(sampler=section(sampler), budget={"min_speedup": 1000.0}))
     asked = oracle(started.bench).asked
     started.run(UNTOUCHED)  # it is measured all the same
     with pytest.raises(SearchError, match=r"8 suggestions in a row .*; loosen budget\.max_gflops"):

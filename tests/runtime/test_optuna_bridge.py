@@ -17,6 +17,7 @@ from search.runtime import optuna_bridge as bridge
 from search.runtime.optuna_bridge import OptunaBridge, is_feasible, violations
 from search.samplers.registry import SAMPLERS
 from search.types import Throughput, TrialResult
+from tests.samplers.own_samplers import section
 
 Start = Callable[..., Any]
 Spec = Callable[..., Any]
@@ -235,7 +236,7 @@ class TestAsked:
     def test_all_that_is_known_of_a_running_trial_is_in_the_database(
         self, start: Start, tiny_spec: Spec, sampler: str
     ) -> None:
-        started = start(tiny_spec(sampler={"name": sampler}))
+        started = start(tiny_spec(sampler=section(sampler)))
         trials = started.worker().trials
         for number in range(3):
             _, proposal = started.ask(trials)

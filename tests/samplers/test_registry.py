@@ -13,6 +13,7 @@ from search.config.space import distributions, to_schedule
 from search.samplers.registry import SAMPLERS, STARTUP_TRIALS, make_sampler
 from search.samplers.sampler_context import SamplerContext
 from search.types import TrialResult
+from tests.samplers.own_samplers import section
 
 SPACE = SpaceSpec(methods=("zero-tprune",), mixed=False, max_stages=2, keep=(0.5, 1.0), wpr_iterations=(1, 50))
 BOX = distributions(SPACE, 12)
@@ -34,7 +35,8 @@ PROBLEM = SamplerContext(
 
 
 def sampler(name: str, seed: int = 0, trials_so_far: int = 0, worker: int = 0) -> optuna.samplers.BaseSampler:
-    return make_sampler(SamplerSpec(name=name, seed=seed), PROBLEM, trials_so_far, worker)
+    spec = SamplerSpec.model_validate(section(name, seed=seed))
+    return make_sampler(spec, PROBLEM, trials_so_far, worker)
 
 
 def study_with(sampler: optuna.samplers.BaseSampler) -> optuna.Study:
@@ -84,6 +86,7 @@ def test_names_make_the_samplers_they_say() -> None:
         "tpe": "TPESampler",
         "nsga2": "NSGAIISampler",
         "random": "RandomSampler",
+        "custom": "NSGAIISampler",
     }
 
 
