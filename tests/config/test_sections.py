@@ -179,7 +179,7 @@ def test_duration_in_its_largest_unit(seconds: float, text: str) -> None:
         (
             "sampler",
             {"name": "gp"},
-            "sampler.name must be one of auto, tpe, nsga2, random, got 'gp'; the default is auto",
+            "sampler.name must be one of auto, tpe, nsga2, random, custom, got 'gp'; the default is auto",
         ),
         ("sampler", {"seed": 2**32}, "sampler.seed must be below 4294967296"),
         ("sampler", {"probes": -1}, "sampler.probes must be at least 0"),
