@@ -16,7 +16,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import optuna
 import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import RandomSampler
+from optuna.storages import InMemoryStorage, RDBStorage
 
 ROOT = Path(__file__).parents[1]
 LAYERS = ("cli", "server", "reporting", "runtime", "evaluation", "samplers", "storage", "config", "types")
@@ -210,6 +214,39 @@ def called(node: ast.Call) -> list[str]:
 @pytest.mark.parametrize("name", [name for name in MODULES if is_within(name, "search")])
 def test_optuna_is_used_by_its_public_interface(name: str) -> None:
     assert private_uses(MODULES[name].read_text()) == []
+
+
+@pytest.fixture(scope="module")
+def names_of_optuna() -> set[str]:
+    """Private names of what Optuna's public interface gives: tests may use private names, but not these."""
+    storage = InMemoryStorage()
+    study = optuna.create_study(storage=storage, sampler=RandomSampler(seed=0))
+    trial = study.ask({"x": FloatDistribution(0, 1), "n": IntDistribution(0, 1), "c": CategoricalDistribution("ab")})
+    (frozen,) = study.get_trials()
+    objects = [storage, study, trial, study.sampler, frozen, *frozen.distributions.values(), *storage.get_all_studies()]
+    return {name for each in (*objects, RDBStorage("sqlite://")) for name in dir(each) if is_private(name)}
+
+
+OLD_STORES = {  # make what an earlier release of Optuna left, which nothing public does, or are about such names
+    "tests/contracts/stores/test_store_upgrade.py",
+    "tests/test_architecture.py",
+}
+TESTS = {
+    str(path.relative_to(ROOT)): path for path in sorted(ROOT.glob("tests/**/*.py")) if "fixtures" not in path.parts
+}
+
+
+def test_tests_use_optuna_by_its_public_interface(names_of_optuna: set[str]) -> None:
+    known = ["d._contains", "a.b._trial_id", "study._storage", "optuna.storages._rdb", "studies", "a\nFROM trials b"]
+    assert of_optuna([*known, "store._engine", "optunas._x", "other_studies"], names_of_optuna) == known
+    found = {name: private_uses(path.read_text()) for name, path in TESTS.items() if name not in OLD_STORES}
+    assert {name: theirs for name, uses in found.items() if (theirs := of_optuna(uses, names_of_optuna))} == {}
+
+
+def of_optuna(uses: list[str], names: set[str]) -> list[str]:
+    """Of what `private_uses` finds, what is not our own."""
+    theirs = re.compile(rf"optuna\b.*|{THEIRS}|.*{SQL.pattern}.*", re.DOTALL)
+    return [use for use in uses if theirs.fullmatch(use) or use.rpartition(".")[2] in names]
 
 
 @pytest.mark.parametrize(

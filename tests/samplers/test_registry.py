@@ -6,6 +6,7 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.trial import TrialState, create_trial
 
 from pruning.schedule import Schedule
 from search.config.sections import SAMPLER_NAMES, SamplerSpec, SpaceSpec
@@ -75,8 +76,7 @@ class TestEverySampler:
 
     def test_suggests_inside_the_box_for_longer_than_it_starts_up(self, name: str) -> None:
         for params in run(study_with(sampler(name)), STARTUP_TRIALS + 5):
-            assert params.keys() == BOX.keys()
-            assert all(d._contains(d.to_internal_repr(params[key])) for key, d in BOX.items())
+            create_trial(state=TrialState.RUNNING, params=params, distributions=BOX)  # refuses others
 
 
 def test_names_make_the_samplers_they_say() -> None:

@@ -18,6 +18,7 @@ import search.storage.migrations as migrations
 from search.errors import InputError, SearchError
 from search.storage import database
 from search.storage.database import engine_options, open_engine, parse_url, reading, writing
+from search.storage.migrations import VERSION_TABLE
 from search.storage.store import Store
 from search.storage.urls import shown
 
@@ -87,7 +88,7 @@ def test_reading_commands_make_no_file(path: Path) -> None:
 
 def test_read_only_file_is_refused(path: Path) -> None:
     with sqlite3.connect(path) as connection:
-        connection.execute("CREATE TABLE studies (study_id INTEGER)")
+        connection.execute(f"CREATE TABLE {VERSION_TABLE} (version_num VARCHAR(32))")
     connection.close()
     path.chmod(0o444)
     # root may write anything, so ask as somebody else where the tests run as root

@@ -7,19 +7,18 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from optuna.storages._rdb import models as optuna_models  # to empty its tables
 
 from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
 from search.config.spec import StudyRecord, StudySpec, make_spec
-from search.storage.database import writing
+from search.storage.database import open_engine, parse_url, writing
 from search.storage.store import Store
-from search.storage.tables import METADATA
 from search.types import Accuracy, Front, Measurement, Setting, Throughput
 from tests.contracts.stores.mariadb import MariaDB, missing
 
@@ -129,12 +128,19 @@ def empty(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def opened(kind: str, request: pytest.FixtureRequest) -> Store:
     """An empty store: one for all tests, as making its tables takes half a second, and emptied for each."""
     store: Store = request.getfixturevalue(f"{kind}_store")
-    tables = [*optuna_models.BaseModel.metadata.sorted_tables, *METADATA.sorted_tables]
     with writing(store._engine) as connection:
-        for table in reversed(tables):
-            if table.name != "version_info":
-                connection.execute(table.delete())
+        for table in reversed(tables_of(store.url)):
+            connection.execute(table.delete())
     return store
+
+
+@cache
+def tables_of(url: str) -> list[sa.Table]:
+    """Those of the database that hold studies, Optuna's as well, each after what it refers to."""
+    engine, metadata = open_engine(parse_url(url)), sa.MetaData()
+    metadata.reflect(engine)
+    engine.dispose()
+    return [table for table in metadata.sorted_tables if "version" not in table.name]
 
 
 @pytest.fixture

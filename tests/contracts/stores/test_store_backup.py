@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import sqlalchemy as sa
+from optuna.storages import RDBStorage
 
 from search.config.spec import StudyRecord, StudySpec, make_spec
 from search.errors import InputError, SearchError
@@ -228,9 +229,7 @@ def test_what_is_no_store_is_refused(tmp_path: Path, kind: str) -> None:
     url = f"sqlite:///{tmp_path}/other.db"
     message = "no studies at"
     if kind == "optuna's alone":
-        with sqlite3.connect(tmp_path / "other.db") as connection:
-            connection.execute("CREATE TABLE studies (study_id INTEGER)")
-        connection.close()
+        RDBStorage(url).engine.dispose()
     if kind == "mysql":
         url, message = "mysql+pymysql://u:s3cr3t@host/db", r"u:\*\*\*@host/db: backup knows sqlite and postgresql"
     with pytest.raises(InputError, match=message):

@@ -28,14 +28,15 @@ def reader(store: Store) -> FrontReader:
 
 def only_study(reader: FrontReader) -> int:
     (study,) = reader.get_all_studies()
-    return study._study_id
+    return reader.get_study_id_from_name(study.study_name)
 
 
 def test_constraints_stand_where_the_dashboard_looks(reader: FrontReader) -> None:
     trials = reader.get_all_trials(only_study(reader))
     shown = [serialize_frozen_trial(1, trial, {})["constraints"] for trial in trials]
     assert shown == [[-1.0]] * 6 + [[1.0]] + [[-1.0]]
-    assert reader.get_trial(trials[6]._trial_id)._system_attrs["constraints"] == [1.0]
+    seventh = reader.get_trial_id_from_study_id_trial_number(only_study(reader), 6)
+    assert reader.get_trial(seventh).system_attrs["constraints"] == [1.0]
 
 
 def test_constraints_are_unknown_to_the_dashboard_without_the_adapter(store: Store) -> None:
@@ -48,7 +49,7 @@ def test_the_adapter_does_not_change_what_optuna_cached(reader: FrontReader) -> 
     for _ in range(2):
         trial = reader.get_all_trials(only_study(reader), deepcopy=False)[6]
         assert trial.constraints["budget"] == 1.0
-    assert "constraints" not in reader._optuna.get_all_trials(1, deepcopy=False)[6]._system_attrs
+    assert "constraints" not in reader._optuna.get_all_trials(1, deepcopy=False)[6].system_attrs
 
 
 def test_front_trials_are_those_of_the_store(reader: FrontReader, store: Store) -> None:
@@ -59,7 +60,7 @@ def test_front_trials_are_those_of_the_store(reader: FrontReader, store: Store) 
 
 def test_notes_plot_and_picture_appear_without_having_been_written(reader: FrontReader, store: Store) -> None:
     (study,) = reader.get_all_studies()
-    for attributes in (study.system_attrs, reader.get_study_system_attrs(study._study_id)):
+    for attributes in (study.system_attrs, reader.get_study_system_attrs(only_study(reader))):
         assert "front of shirts" in attributes["dashboard:note_str:0"]
         assert any(key.startswith("artifacts:") for key in attributes)
         assert any(key.startswith("dashboard:plot_data:front:") for key in attributes)
@@ -123,8 +124,9 @@ def test_a_foreign_optuna_study_is_shown_as_it_is(reader: FrontReader, store: St
     foreign = optuna.create_study(study_name="foreign", storage=store.optuna_storage())
     foreign.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
     assert [study.study_name for study in reader.get_all_studies()] == ["shirts", "foreign"]
-    assert reader.get_study_system_attrs(foreign._study_id) == {}
-    assert reader.front_trials(foreign._study_id) == set()
+    number = reader.get_study_id_from_name("foreign")
+    assert reader.get_study_system_attrs(number) == {}
+    assert reader.front_trials(number) == set()
 
 
 def test_a_study_without_a_front_has_no_note(reader: FrontReader, store: Store) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import optuna
 import optuna_dashboard
 import pytest
+from optuna.storages import InMemoryStorage
 
 from pruning.schedule import Schedule
 from search.config.spec import StudyRecord, make_spec
@@ -27,9 +28,10 @@ def attributes(study: StudyRecord, front: Front, evaluations: list[Evaluation]) 
 
 
 def in_memory(attributes: dict[str, object]) -> optuna.Study:
-    study = optuna.create_study(directions=["maximize", "maximize"])
+    storage = InMemoryStorage()
+    study = optuna.create_study(directions=["maximize", "maximize"], storage=storage)
     for key, value in attributes.items():
-        study._storage.set_study_system_attr(study._study_id, key, value)  # type: ignore[arg-type]
+        storage.set_study_system_attr(storage.get_study_id_from_name(study.study_name), key, value)
     return study
 
 
@@ -42,9 +44,10 @@ def test_the_dashboard_reads_our_note(study: StudyRecord, front: Front, attribut
 def test_the_dashboard_writes_the_attributes_that_we_make(
     study: StudyRecord, front: Front, attributes: dict[str, object]
 ) -> None:
-    theirs = optuna.create_study(directions=["maximize", "maximize"])
+    storage = InMemoryStorage()
+    theirs = optuna.create_study(directions=["maximize", "maximize"], storage=storage)
     optuna_dashboard.save_note(theirs, trial_annotations.study_note(study, front, "/artifacts/1/ab"))
-    written = theirs._storage.get_study_system_attrs(theirs._study_id)
+    written = storage.get_study_system_attrs(storage.get_study_id_from_name(theirs.study_name))
     assert written
     assert set(written) <= set(attributes)
 

@@ -35,9 +35,9 @@ def test_every_trial_of_the_front_that_drops_patches_has_a_sheet(reader: FrontRe
 
 
 def test_the_dashboard_finds_what_it_is_to_serve(reader: FrontReader, store: Store) -> None:
-    trial = reader.get_all_trials(1)[3]
     name = patches_id(store.study("shirts"), 3)
-    found = get_trial_artifact_meta(reader, 1, trial._trial_id, name)
+    trial_id = reader.get_trial_id_from_study_id_trial_number(1, 3)
+    found = get_trial_artifact_meta(reader, 1, trial_id, name)
     assert found == json.loads(trial_annotations._artifact(name, "patches.png"))
     assert found["mimetype"] == "image/png"
 
