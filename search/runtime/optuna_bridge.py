@@ -167,6 +167,8 @@ class OptunaBridge:
             except ScheduleError as error:
                 refusal = ({"schedule": 1.0}, str(error))
             over, reason = refusal
+            with blamed_on(self._spec.sampler):
+                self._forget_drawn()
             self._store.refuse(slot, trial, _end(trial, "PRUNED", {REFUSED: reason}, over))
         raise SearchError(
             f"study {self._spec.name}: {MAX_REFUSALS} suggestions in a row were over the limits of the budget; "
@@ -197,7 +199,7 @@ class OptunaBridge:
 
     def _read_news(self) -> None:
         """Bring the study in memory up to date, by what is new in the store."""
-        self._forget_drawn()  # it was refused, or its attempt was interrupted
+        self._forget_drawn()  # left by an attempt that was interrupted
         for trial in self._store.trials(self._record.id, self._last, self._open.keys()):
             self._last = max(self._last, trial.number)
             own = self._own[1] if self._own is not None and self._own[0] == trial.number else None
