@@ -170,12 +170,14 @@ def _conclude(reader: Reader, name: str) -> tuple[StudyRecord, Front]:
     """What one wants to see when a launch ends: the front and its plots."""
     from search.reporting import report, tables
     from search.reporting.plots import front_plot
+    from search.reporting.queries import no_front
 
     study = reader.study(name)
     front = reader.front(study.id)
     progress = reader.progress(study.id)
     if front is None:
-        raise SearchError(f"{name}: {study.state} without a front after {progress.done} trials; {progress.note}")
+        note = f" ({progress.note})" if progress.note else ""
+        raise SearchError(f"{name}: {study.state}{note}; {no_front(reader, study)}")
     tables.show(report.front_table(study, front))
     if study.state != "done":
         print(f"\n{name}: {study.state} after {progress.done} of {progress.total} trials; {progress.note}")

@@ -8,7 +8,9 @@ from typing import Protocol
 
 from search.config.spec import StudyRecord
 from search.errors import InputError, UnknownStudyError
+from search.reporting import formatting
 from search.reporting.export import Limits, budget_limits, choose
+from search.storage.selection import budget_bounds, front_numbers
 from search.types import Evaluation, Front, Progress
 
 
@@ -32,17 +34,47 @@ def with_progress(reader: Reader) -> Iterator[tuple[StudyRecord, Progress]]:
 
 
 class NoFrontError(InputError):
-    """The study has no front yet."""
+    """The study has no front yet, or none of its schedules keeps the limits of its budget."""
 
 
 def the_front(reader: Reader, study: StudyRecord, version: int | None = None) -> Front:
     """A version of the front, the latest by default. Raises NoFrontError, or InputError for an unknown version."""
     found = reader.front(study.id, version)
     if found is None:
-        done = reader.progress(study.id).done
-        name = f"study {study.name}"
-        raise NoFrontError(name, "has no front yet", f"{done} trials done", "wait for the dense model's")
+        raise no_front(reader, study)
     return found
+
+
+def no_front(reader: Reader, study: StudyRecord) -> NoFrontError:
+    """Why the study has no front: nothing was measured yet, or everything misses the limits of its budget.
+
+    Then which of them, by how many schedules, and the schedule whose worst miss is the least.
+    """
+    known = reader.evaluations(study.id)
+    dense = next((evaluation for evaluation in known if not evaluation.search.schedule.stages), None)
+    pruned = [evaluation for evaluation in known if evaluation is not dense]
+    if not pruned or any(evaluation.feasible for evaluation in known):
+        done = formatting.count(reader.progress(study.id).done, "trial")
+        return NoFrontError(f"study {study.name}", "has no front yet", f"{done} done", "wait for the dense model's")
+    bounds = budget_bounds(vars(study.spec.budget), front_numbers([dense])[0] if dense else None)
+    misses = [bounds.misses(numbers) for numbers in front_numbers(pruned)]
+    by_limit = {
+        budget: sum(name in missed for missed in misses)
+        for name, budget in (
+            ("max_gflops", "max_gflops"),
+            ("min_speedup", "min_speedup"),
+            ("min_accuracy", "max_accuracy_drop"),
+        )
+    }
+    told = ", ".join(
+        f"budget.{name} {getattr(study.spec.budget, name):g} by {count}" for name, count in by_limit.items() if count
+    )
+    nearest = pruned[min(range(len(pruned)), key=lambda place: max(misses[place].values(), default=0.0))]
+    return NoFrontError(
+        f"study {study.name}",
+        f"has no front: none of {formatting.count(len(pruned), 'schedule')} keeps its limits; missed: {told}",
+        remedy=f"the nearest is {formatting.point(nearest)}; loosen the limits in a study of another name",
+    )
 
 
 def the_point(reader: Reader, study: StudyRecord, limits: Limits, trial: int | None) -> Evaluation:

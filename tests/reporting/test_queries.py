@@ -1,0 +1,42 @@
+"""What is said of a study whose trials all miss its limits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from search.config.spec import StudyRecord, StudySpec
+from search.reporting.queries import NoFrontError, the_front
+from search.storage.store import Store
+from search.types import Evaluation
+
+Make = Callable[..., Evaluation]
+
+
+def limited(spec: StudySpec, **limits: float) -> StudySpec:
+    return spec.model_copy(update={"name": "strict", "budget": spec.budget.model_copy(update=limits)})
+
+
+@pytest.fixture
+def strict(store: Store, spec: StudySpec, fill: Callable[..., StudyRecord], make_evaluation: Make) -> StudyRecord:
+    """Trials that miss a speed-up of 2, a drop of 0.01, or both."""
+    made = [(0, 0.90, 1.0), (1, 0.895, 1.5), (2, 0.80, 1.8), (3, 0.895, 1.9)]
+    tried = [make_evaluation(*numbers, feasible=False) for numbers in made]
+    return fill(store, limited(spec, min_speedup=2.0, max_accuracy_drop=0.01), tried, "stopped")
+
+
+def test_missed_limits_are_named_with_how_many_and_the_nearest(store: Store, strict: StudyRecord) -> None:
+    with pytest.raises(NoFrontError) as caught:
+        the_front(store, strict)
+    said = str(caught.value)
+    assert "study strict has no front: none of 3 schedules keeps its limits" in said
+    assert "missed: budget.min_speedup 2 by 3, budget.max_accuracy_drop 0.01 by 1" in said
+    assert "the nearest is 89.50" in said
+    assert "(trial 3)" in said
+
+
+def test_before_the_first_trial_it_only_waits(store: Store, spec: StudySpec) -> None:
+    study = store.add_study(limited(spec, min_speedup=2.0))
+    with pytest.raises(NoFrontError, match="has no front yet, got 0 trials done; wait"):
+        the_front(store, study)
