@@ -26,6 +26,7 @@ from sqlalchemy.exc import (
 
 from search.errors import InputError, SearchError, StorageUnavailableError
 from search.storage.migrations import HEAD, VERSION_TABLE
+from search.storage.moved_file import watch_file
 from search.storage.pool_ping import try_idle
 from search.storage.tables import PREFIX
 from search.storage.urls import shown, with_password
@@ -165,6 +166,7 @@ def open_engine(url: URL) -> Engine:
         remedy = f"pip install 'zero-tprune-search[{extra}]'" if extra else f"install {error.name}"
         raise InputError(f"storage {shown(url)}", f"driver {error.name} is not installed", remedy=remedy) from None
     if engine.dialect.name == "sqlite":
+        watch_file(engine)  # before a transaction begins
         event.listen(engine, "begin", _begin)
     try_idle(engine)
     return engine
