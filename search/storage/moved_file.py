@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import tempfile
+import threading
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -58,14 +58,13 @@ def _rescue(source: sqlite3.Connection, path: Path) -> Path | None:
     """Everything that the connection can read, in a file of its own; None if that cannot be written."""
     wanted = path.with_name(f"{path.stem}-rescued.db")
     with suppress(OSError, sqlite3.Error):
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{wanted.name}-")
-        os.close(descriptor)
+        temporary = path.with_name(f".{wanted.name}-{os.getpid()}-{threading.get_ident()}")
         try:
             with closing(sqlite3.connect(temporary)) as copy:
                 source.backup(copy)
             os.replace(temporary, wanted)
         finally:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
         return wanted
     return None
 
@@ -74,4 +73,7 @@ def _lost(path: Path, rescued: Path | None) -> StorageLostError:
     what = f"storage sqlite:///{path}: the file was moved or deleted while it was in use"
     if rescued is None:
         return StorageLostError(f"{what}; put it back with its -wal file, or a backup of it, and start again")
-    return StorageLostError(f"{what}; all that it held is saved: mv {rescued} {path}, and start again")
+    # SQLite would apply a log that was left behind to whatever file gets the name
+    left = " ".join(str(log) for log in (Path(f"{path}-wal"), Path(f"{path}-shm")) if log.exists())
+    clean = f"rm {left}; " if left and not path.exists() else ""
+    return StorageLostError(f"{what}; all that it held is saved: {clean}mv {rescued} {path}, and start again")

@@ -40,6 +40,7 @@ def test_it_is_said_at_once_and_everything_is_saved(
             RetryPolicy(60).wrap(store).set_state(later.id, "running")
     rescued = path.with_name(f"{path.stem}-rescued.db")
     assert f"mv {rescued} {path}" in str(caught.value)
+    assert (f"rm {path}-wal {path}-shm; mv" in str(caught.value)) == (go is move)
     if go is not replace:
         assert not path.exists()  # no empty file took its place
     saved = Store.open(f"sqlite:///{rescued}")
