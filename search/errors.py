@@ -76,6 +76,10 @@ class StorageLostError(SearchError):
     """The database did not answer for as long as one was told to wait for it."""
 
 
+class NoStoreError(InputError):
+    """The database holds no studies, or is not there, yet."""
+
+
 class UnknownStudyError(InputError):
     """No study of this name is in the store."""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from search.config.environment import timing_limit
 from search.config.spec import StudyRecord, StudySpec, check_files, check_packages, continued_spec
-from search.errors import InputError, StudyPausedError
+from search.errors import NoStoreError, StudyPausedError
 from search.evaluation.calibration import Calibration
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
 from search.runtime.feasibility import check_budget, check_methods, check_speedup
@@ -19,6 +19,7 @@ from search.runtime.worker import FACTS, Observer
 from search.runtime.worker_pools import check_engine
 from search.runtime.worker_settings import read_settings
 from search.samplers.custom import allowed_classes, check_sampler
+from search.storage.database import check_writable
 from search.storage.store import Store
 from search.types import HELD_STATES, OPEN_STATES
 
@@ -85,11 +86,12 @@ def open_bench(spec: StudySpec, known: StudyRecord | None) -> ScheduleEvaluator:
 def _look(spec: StudySpec, url: str) -> tuple[StudyRecord | None, dict[str, Calibration], bool]:
     """The study, if it was launched before; what others found out; and whether finalists' clocks were disturbed.
 
-    Raises InputError for another spec.
+    Raises InputError for another spec, and for a database that cannot be used.
     """
     try:
         store = Store.open(url, create=False)
-    except InputError:  # nothing there yet, or nothing usable: opening it to write will say so
+    except NoStoreError:
+        check_writable(url)
         return None, {}, False
     try:
         records = store.studies()

@@ -6,6 +6,7 @@ Every error that the URL or the database's state causes is an InputError; passwo
 from __future__ import annotations
 
 import sqlite3
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -134,6 +135,19 @@ def _refuse_foreign(tables: set[str], url: URL) -> None:
         strange = sorted(name for name in tables if not name.startswith(PREFIX))
         got = f"other tables ({', '.join(strange[:3])})"
         raise InputError(f"storage {shown(url)}", "must be empty or hold studies", got, "choose another database")
+
+
+def check_writable(url: str) -> None:
+    """Whether a SQLite file can be made at the URL, before anything is computed for it. Raises InputError."""
+    parsed = parse_url(url)
+    folder = Path(parsed.database or "").resolve().parent
+    if parsed.get_backend_name() != "sqlite":
+        return
+    try:
+        tempfile.TemporaryFile(dir=folder).close()  # rights alone do not tell: a disk may be full or read-only
+    except OSError as error:
+        rule = f"folder {folder} must be writable: {error.strerror}"
+        raise InputError(f"storage {shown(parsed)}", rule, remedy="choose another by --storage") from None
 
 
 def exists(url: URL) -> bool:

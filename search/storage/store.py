@@ -21,7 +21,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import IntegrityError
 
 from search.config.spec import StudyRecord, StudySpec, differences
-from search.errors import InputError, SearchError, SpecConflictError
+from search.errors import NoStoreError, SearchError, SpecConflictError
 from search.storage import evaluations, fronts, leases, studies
 from search.storage.database import exists, explained, migrate, open_engine, parse_url, reading, schema_version, writing
 from search.storage.leaders import LeaderStore
@@ -47,9 +47,11 @@ class Store(LeaderStore, Queue):
     @classmethod
     def open(cls, url: str, create: bool = True) -> Store:
         """Connect, and create or migrate the tables; not `create`: only if there are any, for commands that only read.
-        Raises InputError: see `search.storage.database`."""
+        Raises NoStoreError if there are none, other InputErrors: see `search.storage.database`."""
         parsed = parse_url(url)
-        missing = InputError("", f"no studies at {shown(parsed)}", remedy="launch one first, or name another --storage")
+        missing = NoStoreError(
+            "", f"no studies at {shown(parsed)}", remedy="launch one first, or name another --storage"
+        )
         if not create and not exists(parsed):
             raise missing
         store = cls(parsed, open_engine(parsed))
@@ -61,7 +63,7 @@ class Store(LeaderStore, Queue):
             raise
         return store
 
-    def _prepare(self, missing: InputError | None) -> None:
+    def _prepare(self, missing: NoStoreError | None) -> None:
         """Bring the tables to this code's version; where there are none, raise `missing` if given."""
         version = schema_version(self._engine)
         if version is None and missing:

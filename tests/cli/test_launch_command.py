@@ -6,6 +6,7 @@ Searching itself is the fleet's matter; here studies are found done, or the sear
 from __future__ import annotations
 
 import re
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -213,3 +214,25 @@ def test_the_demo_needs_no_images_of_the_users(ztp: Ztp, monkeypatch: pytest.Mon
     assert ztp("launch", "--backbone", "demo", "--trials", "3").code == 0
     (spec,) = asked
     assert (spec.name, spec.backbone.name, spec.data.source, spec.budget.trials) == ("demo-bundled", "demo", "demo", 3)
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("sqlite:////proc/ztp.db", "must be writable"),
+        ("postgresql://nobody@127.0.0.1:1/ztp", "cannot be opened"),
+        ("newer", "schema version must be at most"),
+    ],
+)
+def test_an_unusable_database_is_found_before_anything_is_loaded(
+    ztp: Ztp, store: Store, monkeypatch: pytest.MonkeyPatch, place: str, message: str
+) -> None:
+    if place == "newer":
+        place = store.url
+        with sqlite3.connect(place.removeprefix("sqlite:///")) as connection:
+            connection.execute("UPDATE ztp_alembic_version SET version_num = '9999'")
+        connection.close()
+    monkeypatch.setattr(search.runtime.launch, "open_bench", None)  # called, it would be another error
+    ran = ztp("launch", "demo", "--storage", place)
+    assert ran.code == 2
+    assert message in ran.err
