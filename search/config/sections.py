@@ -9,7 +9,7 @@ import json
 import re
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from pruning.methods import METHODS, REVISION
 from search.config.field_types import Blocks, Duration, Keep, Partition, Share, Votes
@@ -25,6 +25,8 @@ MAX_TRIALS = 1_000_000
 MAX_IMAGES_AT_ONCE = 65_536
 MAX_WORKERS = 1024
 MAX_PIXELS = 16_384
+MAX_TEXT, SHOWN = 4_096, 100  # characters: the longest path of Linux, and how many of a wrong one are shown
+STORED = "stored"  # in the validation context: what an earlier release accepted is read
 PROBES = 10  # partial evaluations before a trial, unless the study says otherwise
 CUSTOM = "custom"
 SAMPLER_NAMES = ("auto", "tpe", "nsga2", "random", CUSTOM)  # rows of `search.samplers.registry.SAMPLERS`
@@ -36,6 +38,18 @@ class Section(BaseModel):
     """Frozen; unknown keys and inexact types are refused ("3" is not 3, and true is not 1)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _is_plain_text(cls, value: Any, info: ValidationInfo) -> Any:
+        """No escape sequences, line ends or marks that change the direction, which terminals would obey."""
+        if isinstance(value, str) and not (info.context or {}).get(STORED):
+            if len(value) > MAX_TEXT:
+                raise SpecRuleError("", f"must be at most {MAX_TEXT:,} characters", f"{len(value):,}", "shorten it")
+            if not value.isprintable():
+                odd = next(letter for letter in value if not letter.isprintable())
+                raise SpecRuleError("", "must be printable text", f"{odd!r} in {value[:SHOWN]!r}", "remove it")
+        return value
 
 
 class BackboneSpec(Section):

@@ -22,6 +22,7 @@ from search.config.builtin_studies import builtin_names
 from search.config.data_paths import PARQUET, expand, form_of
 from search.config.sections import (
     DEMO,
+    STORED,
     WEIGHTS,
     BackboneSpec,
     BudgetSpec,
@@ -131,12 +132,15 @@ def read_spec(path_or_builtin: str, overrides: Mapping[str, Any] | None = None) 
     return make_spec(_override(data, overrides or {}), path_or_builtin)
 
 
-def make_spec(data: Any, place: str) -> StudySpec:
-    """Check plain data against the contract. Raises InputError with `place` leading the message."""
+def make_spec(data: Any, place: str, stored: bool = False) -> StudySpec:
+    """Check plain data against the contract. Raises InputError with `place` leading the message.
+
+    stored: whether a store has it, which may hold text that earlier releases accepted.
+    """
     if not isinstance(data, Mapping):
         raise InputError("", "a study must be a mapping with name and backbone", repr(data), source=place)
     try:
-        return StudySpec.model_validate(dict(data))
+        return StudySpec.model_validate(dict(data), context={STORED: stored})
     except ValidationError as error:
         raise explain(error, StudySpec).within(place) from None
 
@@ -149,7 +153,7 @@ def read_stored_spec(data: Mapping[str, Any], place: str) -> StudySpec:
     space = data.get("space")
     if isinstance(space, Mapping) and "revision" not in space:
         data = {**data, "space": {**BEFORE_REVISIONS, **space}}
-    return make_spec(data, place)
+    return make_spec(data, place, stored=True)
 
 
 def continued_spec(stored: StudySpec, wanted: StudySpec) -> StudySpec:

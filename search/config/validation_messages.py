@@ -9,6 +9,8 @@ from pydantic_core import ErrorDetails
 
 from search.errors import InputError
 
+MAX_SHOWN = 300  # characters of a wrong value
+
 
 class SpecRuleError(InputError, ValueError):
     """A rule of several fields, raised by a validator: it says itself what it got. place: below the validated field."""
@@ -26,14 +28,19 @@ def _to_error(detail: ErrorDetails, model: type[BaseModel]) -> InputError:
     if detail["type"] in _UNKNOWN:
         known = [field.alias or name for name, field in section.model_fields.items()]
         remedy = f"{near(key, known)}known: {', '.join(known)}"
-        return InputError(where, "is not a known key", repr(detail["input"]), remedy)
+        return InputError(where, "is not a known key", _shown(detail["input"]), remedy)
     if detail["type"] == "missing":
         return InputError(where, "is required", remedy=_REQUIRED.get(where, "add it"))
     cause = detail.get("ctx", {}).get("error")
     if isinstance(cause, SpecRuleError):
         return InputError(".".join(filter(None, (where, str(cause.place)))), cause.rule, cause.got, cause.remedy)
     remedy = _REQUIRED[where] if detail["type"] == "model_type" and where in _REQUIRED else _remedy(section, key)
-    return InputError(where, _rule(detail, where), repr(detail["input"]), remedy)
+    return InputError(where, _rule(detail, where), _shown(detail["input"]), remedy)
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}... ({len(text):,} characters)"
 
 
 def _rule(detail: ErrorDetails, where: str) -> str:

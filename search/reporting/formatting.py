@@ -79,7 +79,12 @@ def trial_numbers(numbers: Sequence[int]) -> str:
 def backbone(spec: Mapping[str, Any]) -> str:
     """`deit_small_patch16_224`, with the sizes that are not its own: `deit_small_patch16_224 at img_size 384`."""
     sizes = " and ".join(f"{name} {spec[name]}" for name in ("img_size", "patch_size") if spec.get(name))
-    return f"{spec['name']} at {sizes}" if sizes else str(spec["name"])
+    return f"{printable(spec['name'])} at {sizes}" if sizes else printable(spec["name"])
+
+
+def printable(text: object) -> str:
+    """With escapes for what a terminal would obey instead of showing it."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(text))
 
 
 def duration(seconds: float) -> str:

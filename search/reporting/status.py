@@ -116,4 +116,4 @@ def _one_line(value: Any) -> str:
         return ", ".join(f"{key}: {_one_line(item)}" for key, item in value.items() if item is not None and item != {})
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_one_line(item) for item in value) + "]"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else formatting.printable(value)

@@ -102,6 +102,17 @@ def test_options_are_read_back_and_compared_whatever_their_order() -> None:
         ({**SMALL, "name": "a" * 101}, "name must be letters"),
         ({**SMALL, "name": "a\n"}, "name must be letters"),
         ({**SMALL, "name": 5}, "name must be text, got 5"),
+        (
+            {**SMALL, "backbone": {"name": "vit\x1b[2Jtiny"}},
+            "backbone.name must be printable text, got '\\x1b' in 'vit\\x1b[2Jtiny'; remove it",
+        ),
+        ({**SMALL, "backbone": {"name": "vit\ntiny"}}, "backbone.name must be printable text, got '\\n'"),
+        ({**SMALL, "backbone": {"name": "vit\u202eynit"}}, "backbone.name must be printable text, got '\\u202e'"),
+        (
+            {**SMALL, "backbone": {"name": "v" * 20_000}},
+            "backbone.name must be at most 4,096 characters, got 20,000; shorten it",
+        ),
+        ({**SMALL, "data": {"path": "/data/\x07"}}, "data.path must be printable text, got '\\x07'"),
     ],
 )
 def test_refuses_with_the_place(data: Any, message: str) -> None:

@@ -38,6 +38,11 @@ class TestReading:
         assert (space.revision, space.mixed, space.exact_savings) == (1, False, False)
         assert space.model_dump(mode="json", include=set(OLD_SPACE)) == OLD_SPACE
 
+    def test_names_that_were_accepted_then_are_read(self) -> None:
+        named = {"name": "vit\x1b[2J", "weights": "random"}
+        odd = read_stored_spec({**SMALL, "backbone": named, "data": {"source": "demo"}}, "study shirts")
+        assert odd.backbone.name == "vit\x1b[2J"
+
     def test_several_methods_of_then_do_not_mix(self) -> None:
         assert not stored(methods=list(METHODS)).space.is_mixed
 

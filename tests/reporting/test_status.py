@@ -115,3 +115,11 @@ def test_the_list_keeps_name_state_and_trials_whole(
     assert "…" not in text
     for whole in ("shirts", "done", "3/8"):
         assert whole in text
+
+
+def test_what_a_terminal_would_obey_is_shown(printed: Printed, study: StudyRecord, progress: MakeProgress) -> None:
+    odd = replace(study, document={**study.document, "backbone": {"name": "vit\x1b[2J\u202e", "weights": "a\nb"}})
+    for part in (status.study_list([(odd, progress())]), status.study_status(odd, progress())):
+        text = printed(part, 200)
+        assert "vit\\x1b[2J\\u202e" in text
+        assert not any(letter in text for letter in "\x1b\u202e")
