@@ -263,7 +263,6 @@ class Progress:
 OPEN_STATES = ("created", "running", "confirming")  # workers may take the study
 HELD_STATES = ("paused", "stopped")  # somebody's word, or a failure: workers leave it until it is resumed
 STUDY_STATES = (*OPEN_STATES, *HELD_STATES, "done")
-ERROR = "error"  # the key of a study's provenance with the fields of the user's error that stopped it
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,14 @@ from optuna.storages import InMemoryStorage, RDBStorage
 ROOT = Path(__file__).parents[1]
 LAYERS = ("cli", "server", "reporting", "runtime", "evaluation", "samplers", "storage", "config", "types")
 BESIDE = {"evaluation", "samplers", "storage"}  # of which none imports another; each layer may import those after it
-GROUND = ("pruning", "search.errors", "search.extras", "search.logs", "studies")  # what every layer may import
+GROUND = (
+    "pruning",
+    "search.attribute_keys",
+    "search.errors",
+    "search.extras",
+    "search.logs",
+    "studies",
+)  # what every layer may import
 SOURCES = sorted([*ROOT.glob("pruning/**/*.py"), *ROOT.glob("search/**/*.py")])
 HEAVY = {"torch", "timm", "fvcore", "torchvision"}
 
@@ -79,7 +86,7 @@ def broken_rules(name: str, source: str) -> list[str]:
     ours = {each for each in imported(name, source) if each.split(".")[0] in ("search", "pruning", "studies", "tests")}
     if is_within(name, "pruning"):
         allowed = ["pruning", "studies"]
-    elif name in ("search", "search.errors", "search.extras", "search.logs"):
+    elif name in ("search", "search.attribute_keys", "search.errors", "search.extras", "search.logs"):
         allowed = [*GROUND]
     else:
         layer = name.split(".")[1]
@@ -147,7 +154,7 @@ LIGHT = sorted(
     for name in MODULES
     if is_within(name, "search.storage")
     or is_within(name, "search.config")
-    or name in ("search", "search.errors", "search.logs", "search.types")
+    or name in ("search", "search.attribute_keys", "search.errors", "search.logs", "search.types")
     if not is_within(name, "search.storage.migrations")  # scripts that Alembic runs, in a context of its own
 )
 
@@ -266,3 +273,28 @@ def of_optuna(uses: list[str], names: set[str]) -> list[str]:
 )
 def test_the_reader_of_uses_sees_every_kind(source: str, found: list[str]) -> None:
     assert private_uses(source) == found
+
+
+KEYED = {"provenance", "user_attributes", "system_attributes", "user_attrs", "system_attrs"}
+
+
+def literal_keys(source: str) -> list[str]:
+    """Look-ups in a study's provenance or a trial's attributes by a literal key; an exported file's are its own."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Subscript(value=of, slice=ast.Constant(value=str())):
+                pass
+            case ast.Call(func=ast.Attribute(value=of, attr="get"), args=[ast.Constant(value=str()), *_]):
+                pass
+            case _:
+                continue
+        if ast.unparse(of).rpartition(".")[2] in KEYED and not ast.unparse(of).startswith("config."):
+            found.append(ast.unparse(node))
+    return found
+
+
+def test_keys_of_attributes_stand_in_one_module() -> None:
+    source = "a.provenance['x']; provenance.get('x', 1); t.user_attrs.get(KEY); config.provenance['x']; other['x']"
+    assert literal_keys(source) == ["a.provenance['x']", "provenance.get('x', 1)"]
+    assert {name: found for name in MODULES if (found := literal_keys(MODULES[name].read_text()))} == {}

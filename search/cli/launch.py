@@ -96,10 +96,10 @@ def _run(spec: StudySpec, storage: str) -> None:
 
 def _launch_there(spec: StudySpec, server: str) -> None:
     """The server's workers do it; this process follows, and may be ended without harm."""
+    from search.attribute_keys import ERROR
     from search.reporting.export import server_commands
     from search.reporting.progress_display import display
     from search.server.client import Client
-    from search.types import ERROR
 
     with Client(server) as client:
         study = client.launch(spec)

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pruning.config import Config
+from search import attribute_keys as keys
 from search.config.spec import StudyRecord
 from search.errors import InputError
 from search.reporting import formatting
@@ -99,14 +100,14 @@ def to_config(study: StudyRecord, evaluation: Evaluation) -> Config:
             "study": study.name,
             "trial": evaluation.trial,
             "created": study.created_at,
-            "versions": dict(study.provenance.get("versions", {})),
+            "versions": dict(study.provenance.get(keys.VERSIONS, {})),
         },
     )
 
 
 def _backbone(study: StudyRecord) -> dict[str, Any]:
     backbone: dict[str, Any] = study.spec.to_dict()["backbone"]
-    found = {"weights_key": study.provenance.get("weights_key"), "fingerprint": study.provenance.get("fingerprint")}
+    found = {key: study.provenance.get(key) for key in (keys.WEIGHTS_KEY, keys.WEIGHTS)}
     return backbone | {name: str(value) for name, value in found.items() if value}
 
 
@@ -120,7 +121,7 @@ def _runtime(study: StudyRecord, search: Measurement) -> dict[str, Any]:
 def _data(study: StudyRecord) -> dict[str, Any]:
     """The images, and by `fingerprint` which of them were searched on; `accuracy` says what they were asked."""
     data = {**study.spec.data.model_dump(mode="json"), "accuracy": study.spec.objectives.accuracy}
-    fingerprint = study.provenance.get("images")
+    fingerprint = study.provenance.get(keys.IMAGES)
     return data if fingerprint is None else {**data, "fingerprint": str(fingerprint)}
 
 

@@ -9,6 +9,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from search import attribute_keys as keys
 from search.config.spec import StudyRecord
 from search.reporting import formatting
 from search.reporting.tables import FittedTable
@@ -80,26 +81,26 @@ def _facts(study: StudyRecord, progress: Progress) -> list[tuple[str, Renderable
 
 def _origin(known: Mapping[str, Any]) -> Iterator[tuple[str, RenderableType]]:
     """Where it ran and what was found out there; the rest of what is recorded is for programs."""
-    if known.get("hardware"):
-        yield "hardware", str(known["hardware"])
-    if known.get("dtype"):
-        reason = known.get("dtype_reason")
-        yield "number format", f"{known['dtype']}: {reason}" if reason else str(known["dtype"])
-    if known.get("profile_from"):
-        yield "latency profile", f"that of study {known['profile_from']}, whose finalists it predicted well"
-    if known.get("disturbed"):
-        yield "disturbed", f"{known['disturbed']} while the latency profile was taken: predicted speeds may be wrong"
-    error = known.get("prediction_error")
+    if known.get(keys.HARDWARE):
+        yield "hardware", str(known[keys.HARDWARE])
+    if known.get(keys.DTYPE):
+        reason = known.get(keys.DTYPE_REASON)
+        yield "number format", f"{known[keys.DTYPE]}: {reason}" if reason else str(known[keys.DTYPE])
+    if known.get(keys.PROFILE_FROM):
+        yield "latency profile", f"that of study {known[keys.PROFILE_FROM]}, whose finalists it predicted well"
+    if known.get(keys.DISTURBED):
+        yield "disturbed", f"{known[keys.DISTURBED]} while the latency profile was taken: predicted speeds may be wrong"
+    error = known.get(keys.PREDICTION_ERROR)
     if error is not None:
         yield "prediction error", f"{error:.1%}: median of the finalists' speed-ups, against measured"
-    if known.get("input"):
-        shape, tokens = known["input"]["image_shape"], known["input"]["tokens"]
+    if known.get(keys.INPUT):
+        shape, tokens = known[keys.INPUT]["image_shape"], known[keys.INPUT]["tokens"]
         yield "input", f"{'x'.join(map(str, shape))}, {tokens} patch tokens"
-    if known.get("classes"):
-        yield "labels", str(known["classes"])
-    if known.get("versions"):
-        yield "versions", _one_line(known["versions"])
-    if skipped := known.get("skipped_images"):
+    if known.get(keys.CLASSES):
+        yield "labels", str(known[keys.CLASSES])
+    if known.get(keys.VERSIONS):
+        yield "versions", _one_line(known[keys.VERSIONS])
+    if skipped := known.get(keys.SKIPPED_IMAGES):
         yield "left out", f"{formatting.count(len(skipped), 'corrupt image')}: {', '.join(skipped[:3])}"
 
 

@@ -5,6 +5,7 @@ A second launch of the same spec continues where the first one ended, however it
 
 from __future__ import annotations
 
+from search.attribute_keys import FACTS
 from search.config.environment import timing_limit
 from search.config.spec import StudyRecord, StudySpec, check_files, check_packages, continued_spec
 from search.errors import NoStoreError, StudyPausedError
@@ -15,7 +16,7 @@ from search.runtime.leadership import Leadership
 from search.runtime.retry import RetryPolicy
 from search.runtime.study_runner import StudyRunner, is_disturbed
 from search.runtime.transfer import found_elsewhere
-from search.runtime.worker import FACTS, Observer
+from search.runtime.worker import Observer
 from search.runtime.worker_pools import check_engine
 from search.runtime.worker_settings import read_settings
 from search.samplers.custom import allowed_classes, check_sampler

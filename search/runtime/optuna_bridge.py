@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from pruning.errors import ScheduleError
 from pruning.schedule import UNTOUCHED, Schedule
+from search.attribute_keys import BASELINE, MEASUREMENT, PROBED, REFUSED
 from search.config.sections import BudgetSpec
 from search.config.space import distributions, to_params, to_schedule
 from search.config.spec import StudyRecord, StudySpec
@@ -26,19 +27,16 @@ from search.runtime.retry import plain
 from search.samplers.custom import blamed_on, check_proposal
 from search.samplers.ehvi_sampler import EHVISampler
 from search.samplers.registry import make_sampler
-from search.samplers.sampler_context import PROBED, SamplerContext
+from search.samplers.sampler_context import SamplerContext
 from search.storage.fronts import ACCURACY_BELOW_DENSE
 from search.storage.mirror import mirror, to_optuna
 from search.storage.optuna_storage import log_as_we_do
 from search.storage.store import Store
-from search.storage.trial_queue import REFUSED
 from search.types import NEW, Ending, Known, Measurement, PartialEvaluation, Slot, Throughput, Trial, TrialResult
 
 LOGGER = logging.getLogger(__name__)
 MAX_REFUSALS = 1000  # suggestions in a row over the limits; a refusal costs a suggestion and a transaction
-MEASUREMENT = "measurement"  # the one attribute of a trial that holds all there is to know
 INTERVAL_WIDTHS = 3.0  # half a confidence sequence, in standard deviations: it is valid at every look, so wider than 2
-BASELINE = "baseline"
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from dataclasses import replace
 from importlib.metadata import version
 
 from pruning.schedule import UNTOUCHED
+from search import attribute_keys as keys
 from search.config.space import distributions
 from search.config.spec import StudyRecord
 from search.errors import LeadChangedError, SearchError, StudyPausedError
@@ -24,8 +25,8 @@ from search.runtime.feasibility import check_speedup
 from search.runtime.leadership import Leadership
 from search.runtime.retry import RetryPolicy, plain
 from search.runtime.shutdown import graceful_shutdown
-from search.runtime.transfer import PREDICTION_ERROR, found_elsewhere, prediction_error
-from search.runtime.worker import FACTS, Observer, Worker, naming_deleted
+from search.runtime.transfer import found_elsewhere, prediction_error
+from search.runtime.worker import Observer, Worker, naming_deleted
 from search.runtime.worker_pools import ENGINES
 from search.runtime.worker_settings import read_settings
 from search.storage.mirror import mirror_all
@@ -115,7 +116,7 @@ class StudyRunner:
         """Help once the study is prepared and as long as it has trials; else wait a moment."""
         self._check_open()
         self._record = self._store.study_of_id(self._record.id)
-        facts = self._record.provenance.get(FACTS)
+        facts = self._record.provenance.get(keys.FACTS)
         if facts is not None and not self._is_spent():
             self._bench.use(Calibration.from_dict(facts))
             self._search(lead, None)
@@ -147,7 +148,7 @@ class StudyRunner:
     def _prepare(self, lease: str | None) -> None:
         """What is found out once: the first leader keeps it with the study, a later one takes it over."""
         self._record = self._store.study_of_id(self._record.id)
-        known = self._record.provenance.get(FACTS)
+        known = self._record.provenance.get(keys.FACTS)
         if known is not None:
             self._bench.use(Calibration.from_dict(known))
             return
@@ -231,7 +232,7 @@ class StudyRunner:
         estimates = estimate_accuracies(self._store.evaluations(study_id), finalists)
         known = {key: each.accuracy for key, each in estimates.items()}
         self._store.save_estimates(study_id, known, lease, of_confirmed=True)
-        self._store.set_provenance(study_id, {PREDICTION_ERROR: prediction_error(confirmed)}, lease)
+        self._store.set_provenance(study_id, {keys.PREDICTION_ERROR: prediction_error(confirmed)}, lease)
 
     def _confirm_one(self, lead: Leadership, lease: str | None, evaluation: Evaluation) -> Measurement:
         """Measure one finalist, or, where its accuracy is known, its speed alone."""
@@ -256,20 +257,20 @@ def is_disturbed(front: Front | None) -> bool:
 def _provenance(bench: ScheduleEvaluator, facts: Calibration) -> dict[str, object]:
     versions = {name: version(name) for name in RECORDED_VERSIONS} | {"python": platform.python_version()}
     return {
-        "hardware": facts.hardware,
-        "dtype": facts.dtype,
-        "dtype_reason": facts.dtype_reason,
-        "versions": versions,
-        "skipped_images": [*bench.search_split.skipped, *bench.confirm_split.skipped],
-        "fingerprint": facts.weights,
-        "weights_key": facts.weights_key or None,
-        "input": {
+        keys.HARDWARE: facts.hardware,
+        keys.DTYPE: facts.dtype,
+        keys.DTYPE_REASON: facts.dtype_reason,
+        keys.VERSIONS: versions,
+        keys.SKIPPED_IMAGES: [*bench.search_split.skipped, *bench.confirm_split.skipped],
+        keys.WEIGHTS: facts.weights,
+        keys.WEIGHTS_KEY: facts.weights_key or None,
+        keys.INPUT: {
             "image_shape": list(bench.backbone.family.image_shape),
             "tokens": bench.backbone.family.tokens,
         },
-        "images": facts.images,
-        "classes": bench.images.classes,
-        "profile_from": facts.profile_from or None,
-        "disturbed": facts.disturbed or None,
-        FACTS: facts.to_dict(),
+        keys.IMAGES: facts.images,
+        keys.CLASSES: bench.images.classes,
+        keys.PROFILE_FROM: facts.profile_from or None,
+        keys.DISTURBED: facts.disturbed or None,
+        keys.FACTS: facts.to_dict(),
     }

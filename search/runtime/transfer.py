@@ -11,13 +11,11 @@ from contextlib import suppress
 from dataclasses import replace
 
 from pruning.schedule import UNTOUCHED
+from search.attribute_keys import FACTS, PREDICTION_ERROR
 from search.config.spec import StudyRecord
 from search.evaluation.calibration import Calibration
-from search.runtime.worker import FACTS
 from search.types import Evaluation
 
-# The key of a study's provenance. Under "profile_error" older ones have a median that counts the dense model, too.
-PREDICTION_ERROR = "prediction_error"
 TRUSTED_ERROR = 0.05  # up to this a profile serves other studies
 
 

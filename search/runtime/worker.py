@@ -31,7 +31,6 @@ from search.runtime.worker_settings import Settings, read_settings
 from search.storage.store import Store
 from search.types import Measurement, Progress, Slot
 
-FACTS = "facts"  # the key of the study's provenance under which the launcher keeps them
 POLL_S = 1.0  # between two looks at trials that others hold
 HAND_BACK_S = 2.0  # how long a worker that was asked to end waits for the database
 RETRY_BATCH = 0.5  # a trial is tried again with this share of the study's batch: memory is what most fail for

@@ -6,11 +6,12 @@ import logging
 import os
 
 from pruning.errors import PruningError
+from search.attribute_keys import FACTS
 from search.config.spec import StudyRecord, check_files
 from search.errors import InputError, LeadChangedError, SearchError, StorageLostError
 from search.evaluation.calibration import Calibration
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
-from search.runtime.worker import FACTS, Observer, Worker
+from search.runtime.worker import Observer, Worker
 from search.samplers.custom import allowed_classes, check_sampler
 from search.storage.store import Store
 

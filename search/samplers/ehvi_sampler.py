@@ -29,13 +29,14 @@ from optuna.trial import FrozenTrial
 
 from pruning.errors import ScheduleError
 from pruning.schedule import Schedule
+from search.attribute_keys import PROBED
 from search.config.space import distributions, to_params
 from search.samplers import surrogate
 from search.samplers.ehvi import expected_growth
 from search.samplers.loss_model import LossModel, fit_loss_model
 from search.samplers.proposals import Candidates
 from search.samplers.run_history import Floats, Known, RunHistory
-from search.samplers.sampler_context import PROBED, Look, Looks, SamplerContext
+from search.samplers.sampler_context import Look, Looks, SamplerContext
 from search.types import PartialEvaluation
 
 SPREAD, NEAR = 50, 50  # candidates a trial: new ones, and changes of members of the front; of these ...

@@ -13,9 +13,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from pruning.errors import ScheduleError
 from pruning.schedule import Schedule
+from search.attribute_keys import PROBED
 from search.config.space import to_schedule
 from search.samplers.encoding import describe
-from search.samplers.sampler_context import PROBED, SamplerContext
+from search.samplers.sampler_context import SamplerContext
 from search.types import PartialEvaluation, TrialResult
 
 Floats = NDArray[np.float64]

@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 
-PROBED = "ztp:probed"  # the attribute of a trial with its probes, and how many images it was chosen for
-
-
 @dataclass(frozen=True)
 class Look:
     """What a sampler wants before it proposes: a partial evaluation of the schedule, by so many looks at it in all."""

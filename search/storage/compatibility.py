@@ -15,6 +15,8 @@ from typing import Any
 
 from sqlalchemy import Connection, inspect, text
 
+from search.attribute_keys import VERSIONS
+
 PACKAGE = "zero-tprune-search"
 OPTUNA_SERIES = 5  # the major version whose times and constraints our rows rest on
 LOGGER = logging.getLogger(__name__)
@@ -35,7 +37,7 @@ def series(release: str) -> tuple[int, int]:
 
 def newer_writer(provenance: Mapping[str, Any], ours: str | None = None) -> str | None:
     """The release that wrote a study, if it is of a newer series than `ours` (default: the one installed)."""
-    wrote = (provenance.get("versions") or {}).get(PACKAGE)
+    wrote = (provenance.get(VERSIONS) or {}).get(PACKAGE)
     try:
         return str(wrote) if wrote and series(str(wrote)) > series(ours or installed()) else None
     except ValueError:  # not a version of ours to compare

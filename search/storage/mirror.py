@@ -23,6 +23,7 @@ from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from search.attribute_keys import STUDY_ID, TRIAL_NUMBER
 from search.config.spec import StudyRecord
 from search.storage.optuna_storage import create_optuna_study, delete_optuna_study
 from search.types import Trial
@@ -30,8 +31,6 @@ from search.types import Trial
 if TYPE_CHECKING:
     from search.storage.store import Store
 
-NUMBER = "ztp_trial"  # the user attribute of a mirrored trial that holds our number
-STUDY_ID = "ztp_study"  # the system attribute that holds our study's id: another study may have had the name before
 LEASE_S = 30.0
 BATCH_S = 1.0  # of one turn: workers take it beside their heartbeat
 PAUSE_S = 0.2  # between two turns
@@ -75,7 +74,7 @@ def _mirror(store: Store, record: StudyRecord, distributions: Distributions, who
             return trial.number > last
         if time.monotonic() - began > BATCH_S:
             return False
-        study.add_trial(to_optuna(trial, distributions, {NUMBER: trial.number}, {STUDY_ID: record.id}))
+        study.add_trial(to_optuna(trial, distributions, {TRIAL_NUMBER: trial.number}, {STUDY_ID: record.id}))
     return True
 
 
@@ -89,7 +88,7 @@ def _length(storage: BaseStorage, record: StudyRecord) -> int | None:
     if length == 0:
         return 0
     last = storage.get_trial(storage.get_trial_id_from_study_id_trial_number(study_id, length - 1))
-    carried = (last.user_attrs.get(NUMBER), last.system_attrs.get(STUDY_ID))
+    carried = (last.user_attrs.get(TRIAL_NUMBER), last.system_attrs.get(STUDY_ID))
     return length if last.state.is_finished() and carried == (length - 1, record.id) else None
 
 

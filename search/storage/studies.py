@@ -8,13 +8,14 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
+from search.attribute_keys import ERROR
 from search.config.spec import StudyRecord, StudySpec
 from search.errors import InputError, SpecConflictError, StudyDeletedError, UnknownStudyError
 from search.storage import leases
 from search.storage.compatibility import newer_writer, warn_of_newer_writer
 from search.storage.evaluations import utc_now
 from search.storage.tables import ATTEMPT, EVALUATION, FRONT, FRONT_POINT, LEADER, SLOT, STUDY, TRIAL
-from search.types import ERROR, STUDY_STATES
+from search.types import STUDY_STATES
 
 
 def find_or_add(connection: Connection, spec: StudySpec, place: str, taken: bool) -> StudyRecord:

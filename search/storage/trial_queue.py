@@ -14,14 +14,13 @@ from uuid import uuid4
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import IntegrityError
 
+from search.attribute_keys import FAILED
 from search.storage import evaluations, failed_attempts, fronts, leases, studies, trials
 from search.storage.database import reading, writing
 from search.storage.leases import LEASE_S
 from search.types import Attempt, Ending, Front, Known, Measurement, Slot, Trial
 
 MAX_REASON = 500  # characters
-REFUSED = "refused"  # the attribute of a trial that says why it was over a limit
-FAILED = "failed"  # the attribute that says why a trial was given up on
 
 
 class Queue:

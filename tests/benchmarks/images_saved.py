@@ -22,10 +22,10 @@ import optuna
 import torch
 from numpy.typing import NDArray
 
+from search.attribute_keys import FACTS
 from search.config.spec import StudySpec, read_spec
 from search.evaluation.image_sampling import ImageOrder, draw_order, unpack_strata
 from search.evaluation.racing import Bits, Race, Requirement, SequentialTest
-from search.runtime.worker import FACTS
 from search.storage.store import Store
 from tests.benchmarks.table import Table, make_parser
 from tests.benchmarks.timed_runs import CONFIRM_IMAGES, search_only

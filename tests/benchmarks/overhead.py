@@ -18,12 +18,13 @@ import numpy as np
 import torch
 
 from pruning.schedule import UNTOUCHED, Schedule
+from search.attribute_keys import FACTS
 from search.config.spec import read_spec
 from search.evaluation.evaluator import Bits
 from search.evaluation.reference import Seen
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
 from search.reporting import report, status
-from search.runtime.worker import FACTS, Worker
+from search.runtime.worker import Worker
 from search.storage.store import Store
 from tests.benchmarks.table import Table, make_parser
 

@@ -26,9 +26,9 @@ from typing import Any
 
 import optuna
 
+from search.attribute_keys import FACTS
 from search.config.spec import StudySpec, read_spec
 from search.config.starting_schedules import baselines
-from search.runtime.worker import FACTS
 from search.samplers.registry import SAMPLERS
 from search.storage.store import Store
 from search.types import Evaluation

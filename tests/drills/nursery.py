@@ -22,12 +22,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from search.attribute_keys import FACTS
 from search.config.spec import StudyRecord, StudySpec, make_spec
 from search.errors import SearchError
 from search.evaluation.calibration import Calibration
 from search.evaluation.latency_profile import LatencyProfile, StageCost
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
-from search.runtime.worker import FACTS, Worker
+from search.runtime.worker import Worker
 from search.storage import leases
 from search.storage.store import Store
 from tests.benchmarks.overhead import IMAGES, Simulated

@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from pruning.backbones import Backbone, load_backbone
 from pruning.schedule import UNTOUCHED, Schedule
+from search.attribute_keys import FACTS
 from search.config.space import to_params
 from search.config.spec import StudyRecord, StudySpec, make_spec
 from search.evaluation.calibration import Calibration
@@ -22,7 +23,7 @@ from search.evaluation.latency_profile import LatencyProfile, StageCost
 from search.evaluation.reference import Seen
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
 from search.runtime.optuna_bridge import OptunaBridge, Proposal
-from search.runtime.worker import FACTS, Worker
+from search.runtime.worker import Worker
 from search.storage.store import Store
 from search.types import Slot
 from tests.runtime.soundness import check_sound, optuna_trials

@@ -7,10 +7,11 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
+from search.attribute_keys import TRIAL_NUMBER
 from search.config.space import distributions
 from search.config.spec import StudyRecord
 from search.storage import pareto
-from search.storage.mirror import NUMBER, to_optuna
+from search.storage.mirror import to_optuna
 from search.storage.store import Store
 from search.types import Measurement
 
@@ -34,7 +35,7 @@ def check_mirrored(store: Store, name: str) -> None:
         kept.pop()
     assert len(mirrored) == len(kept)
     for theirs, ours in zip(mirrored, kept, strict=True):
-        assert theirs.user_attrs == {**ours.user_attrs, NUMBER: ours.number}
+        assert theirs.user_attrs == {**ours.user_attrs, TRIAL_NUMBER: ours.number}
         told = ("number", "state", "values", "params", "distributions", "constraints")
         assert [getattr(theirs, name) for name in told] == [getattr(ours, name) for name in told]
         assert (theirs.datetime_start, theirs.datetime_complete) == (ours.datetime_start, ours.datetime_complete)

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from search.attribute_keys import PROBED
 from search.runtime import worker_pools
 from search.runtime.launch import launch
-from search.samplers.sampler_context import PROBED
 from search.storage.store import Store
 from search.types import Progress
 from tests.contracts.stores.mariadb import MariaDB, missing

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from pruning.schedule import Schedule
+from search.attribute_keys import PROBED
 from search.runtime.trial_failures import TrialFailedError
-from search.samplers.sampler_context import PROBED
 
 Start = Callable[..., Any]
 Spec = Callable[..., Any]

@@ -11,6 +11,7 @@ import pytest
 
 from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
+from search.attribute_keys import FACTS, PREDICTION_ERROR
 from search.config.spec import StudyRecord
 from search.errors import InputError
 from search.evaluation import evaluation_context
@@ -19,8 +20,7 @@ from search.evaluation.evaluation_context import EvaluationContext
 from search.evaluation.latency_profile import LatencyProfile
 from search.runtime.feasibility import check_speedup
 from search.runtime.launch import launch
-from search.runtime.transfer import PREDICTION_ERROR, TRUSTED_ERROR, found_elsewhere, prediction_error
-from search.runtime.worker import FACTS
+from search.runtime.transfer import TRUSTED_ERROR, found_elsewhere, prediction_error
 from search.storage.store import Store
 from search.types import Accuracy, Evaluation, Measurement, Setting, Throughput
 

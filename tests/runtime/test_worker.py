@@ -10,11 +10,11 @@ from optuna.trial import TrialState
 
 from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
+from search.attribute_keys import FACTS
 from search.config.space import to_params
 from search.errors import SearchError, StudyDeletedError
 from search.evaluation.calibration import Calibration
 from search.runtime import worker as fleet_worker
-from search.runtime.worker import FACTS
 from search.runtime.worker_entrypoints import join
 from search.runtime.worker_settings import Settings
 

@@ -13,13 +13,14 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
+from search.attribute_keys import PROBED
 from search.config.sections import SamplerSpec
 from search.config.space import to_params
 from search.samplers import ehvi_sampler
 from search.samplers.ehvi import expected_growth
 from search.samplers.ehvi_sampler import EHVISampler
 from search.samplers.registry import make_sampler
-from search.samplers.sampler_context import PROBED, SamplerContext
+from search.samplers.sampler_context import SamplerContext
 from search.storage.pareto import hypervolume
 from search.types import PartialEvaluation, TrialResult
 

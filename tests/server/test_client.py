@@ -16,12 +16,13 @@ from typing import Any
 
 import pytest
 
+from search.attribute_keys import ERROR
 from search.config.spec import make_spec
 from search.errors import InputError, SpecConflictError, UnknownStudyError
 from search.server.client import Client, ServerUnavailableError, check_server
 from search.server.serialization import evaluation_document, to_evaluation
 from search.storage.store import Store
-from search.types import ERROR, MAX_ERRORS, Evaluation, Progress
+from search.types import MAX_ERRORS, Evaluation, Progress
 from tests.serving import TOKEN, Service, start_service
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import optuna
 import pytest
 
+from search.attribute_keys import STUDY_ID, TRIAL_NUMBER
 from search.config.space import distributions, to_params
 from search.config.spec import StudyRecord, make_spec
 from search.config.starting_schedules import baselines
@@ -18,7 +19,7 @@ from search.errors import StudyDeletedError
 from search.storage import mirror as mirroring
 from search.storage import trials
 from search.storage.database import writing
-from search.storage.mirror import NUMBER, STUDY_ID, mirror, mirror_all, to_optuna
+from search.storage.mirror import mirror, mirror_all, to_optuna
 from search.storage.store import Store
 from search.types import NEW, Ending, Trial
 
@@ -67,7 +68,7 @@ def load(store: Store) -> optuna.Study:
 
 def states(store: Store) -> list[str]:
     found = load(store).trials
-    assert [trial.user_attrs[NUMBER] for trial in found] == [trial.number for trial in found]
+    assert [trial.user_attrs[TRIAL_NUMBER] for trial in found] == [trial.number for trial in found]
     return [trial.state.name for trial in found]
 
 
@@ -148,7 +149,7 @@ def test_a_study_that_is_deleted_meanwhile_ends_it(store: Store, record: StudyRe
 def test_trials_of_an_earlier_study_of_the_name_give_way(store: Store, record: StudyRecord) -> None:
     """A process of the deleted study may write once more."""
     add(store, record, "COMPLETE")
-    late = to_optuna(store.trials(record.id)[0], BOX, {NUMBER: 0}, {STUDY_ID: record.id})
+    late = to_optuna(store.trials(record.id)[0], BOX, {TRIAL_NUMBER: 0}, {STUDY_ID: record.id})
     store.delete_study("shirts")
     again = store.add_study(SPEC)
     load(store).add_trial(late)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from search.attribute_keys import IMAGES
 from search.config.spec import StudyRecord
 from search.errors import InputError
 from search.reporting import formatting
@@ -83,7 +84,7 @@ def _by_rate(found: Sequence[Found]) -> bool:
 
 def _same_images(found: Sequence[Found]) -> bool:
     """By fingerprint, which covers both splits and the preprocessing, or else by what the studies asked for."""
-    return len({study.provenance.get("images") or str(study.spec.data) for study, _ in found}) == 1
+    return len({study.provenance.get(IMAGES) or str(study.spec.data) for study, _ in found}) == 1
 
 
 def _curve(study: StudyRecord, front: Front, rates: bool, absolute: bool) -> Curve:

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from pruning.errors import ScheduleError
+from search.attribute_keys import ERROR
 from search.config.spec import StudyRecord, StudySpec, make_spec
 from search.errors import InputError, SearchError, StudyDeletedError, UnknownStudyError
 from search.storage.store import Store
 from search.storage.tables import METADATA
-from search.types import ERROR
 
 
 class TestStudies:
