@@ -29,6 +29,12 @@ PARAMS = to_params(baselines(SPEC.space, 12)[1][1], SPEC.space, 12)
 ENDED = Ending("COMPLETE", (0.5, 100.0), {"measurement": {}}, {"max_gflops": -0.5})
 
 
+@pytest.fixture(autouse=True)
+def long_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine a turn would be over before a test's few trials are mirrored."""
+    monkeypatch.setattr(mirroring, "BATCH_S", 60.0)
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     store = Store.open(f"sqlite:///{tmp_path}/ztp.db")
