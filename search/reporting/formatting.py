@@ -223,6 +223,12 @@ def footnotes(front: Front) -> list[str]:
     how = ", ".join(dict.fromkeys(p.best_known.throughput.how for p in front.points)) or "measured"
     lines.append(f"throughput: {how}, speed-up over the dense model, on {settings(front)}")
     lines += disturbed_notes(front)
+    if front.hypervolume == 0:
+        lowest, slowest = front.reference
+        lines.append(
+            f"hypervolume: 0, for no point is above {100 * lowest:.2f} % and faster than {slowest:g}x, where it starts; "
+            "the points are as good as their own numbers"
+        )
     if behind(front):
         lines.append(
             f"marked {BEHIND}: by the confirmed numbers another row is at least as accurate and as fast; the search "

@@ -6,6 +6,7 @@ Invariants: the copy is of one moment; a copy that fails its check is never left
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -14,6 +15,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from sqlalchemy import Connection
 from sqlalchemy.engine import URL
 
 from search.errors import InputError, SearchError
@@ -42,7 +44,9 @@ def backup(url: str, path: Path, force: bool = False) -> Backup:
     _check_target(parsed, path, force)
     kind = parsed.get_backend_name()
     if kind not in ("sqlite", "postgresql"):
-        raise InputError(f"storage {shown(parsed)}", "backup knows sqlite and postgresql", kind, "use its own tool")
+        place = f"--host={parsed.host or 'localhost'} --port={parsed.port or 3306} --user={parsed.username} --password"
+        remedy = f"mysqldump --single-transaction {place} {parsed.database} > {path}, while studies may go on"
+        raise InputError(f"storage {shown(parsed)}", "backup knows sqlite and postgresql", kind, remedy)
     _check_store(parsed)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     os.close(descriptor)
@@ -101,9 +105,9 @@ def _copy_sqlite(url: URL, copy: Path) -> str:
 def _dump_postgresql(url: URL, copy: Path) -> str:
     """By pg_dump, which reads one snapshot. The password goes by the environment: others can read arguments."""
     tool = shutil.which("pg_dump")
-    if tool is None:
-        remedy = "install the server's client tools (Debian: postgresql-client), or run it where the server is"
-        raise InputError(f"backup of {shown(url)}", "pg_dump must be on PATH", "none", remedy)
+    problem, remedy = pg_dump_problem(tool, _server_release(url))
+    if tool is None or problem:
+        raise InputError(f"backup of {shown(url)}", problem, remedy=remedy)
     command = [tool, "--format=custom", "--no-owner", "--no-privileges", "--file", str(copy)]
     _run([*command, "--dbname", _plain(url)], url)
     listing = _run([shutil.which("pg_restore") or "pg_restore", "--list", str(copy)], url)
@@ -111,6 +115,33 @@ def _dump_postgresql(url: URL, copy: Path) -> str:
     if " ztp_study " not in listing:
         raise SearchError(f"backup of {shown(url)}: the archive holds no ztp_study; check the user's rights")
     return f"archive read back, {tables} tables"
+
+
+def pg_dump_problem(tool: str | None, server: int) -> tuple[str, str]:
+    """Why a pg_dump cannot copy a server of that major release, and what to do; two empty texts if it can."""
+    there = "run it where the server is"
+    if tool is None:
+        return "pg_dump must be on PATH", f"install postgresql-client-{server}, or {there}"
+    told = subprocess.run([tool, "--version"], capture_output=True, text=True, check=False).stdout
+    release = re.search(r"(\d+)[.\d]*", told)
+    if release and int(release[1]) < server:
+        problem = f"pg_dump {release[0]} is older than the server, {server}, and would refuse"
+        return problem, f"install postgresql-client-{server} and put it first on PATH, or {there}"
+    return "", ""
+
+
+def _server_release(url: URL) -> int:
+    engine = open_engine(url)
+    try:
+        with explained(url), engine.connect() as connection:
+            return server_release(connection)
+    finally:
+        engine.dispose()
+
+
+def server_release(connection: Connection) -> int:
+    """The major release of a PostgreSQL server."""
+    return int(str(connection.exec_driver_sql("SHOW server_version_num").scalar_one())) // 10_000
 
 
 def _plain(url: URL) -> str:

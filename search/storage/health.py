@@ -5,6 +5,7 @@ Invariant: looking leaves nothing behind, also when it is killed half-way.
 
 from __future__ import annotations
 
+import shutil
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from search.errors import InputError, SearchError
 from search.storage import leases
+from search.storage.backup import pg_dump_problem, server_release
 from search.storage.compatibility import PACKAGE, installed, newer_writer, optuna_writer
 from search.storage.database import exists, explained, open_engine, parse_url, reading, schema_version, writing
 from search.storage.migrations import HEAD, VERSION_TABLE
@@ -115,6 +117,14 @@ def _schemas(engine: Engine, url: URL) -> Iterator[Check]:
     yield _write_speed(engine)
     yield _clock(engine)
     yield _writers(engine)
+    if engine.dialect.name == "postgresql":
+        yield _backup_tool(engine)
+
+
+def _backup_tool(engine: Engine) -> Check:
+    with engine.connect() as connection:
+        problem, remedy = pg_dump_problem(shutil.which("pg_dump"), server_release(connection))
+    return Check("backup", WARN if problem else OK, problem or "pg_dump is as new as the server", remedy)
 
 
 def _optuna_schema(engine: Engine, url: URL) -> Check:

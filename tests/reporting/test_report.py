@@ -44,6 +44,12 @@ def test_a_table_has_one_form_of_interval_and_says_which(
     assert "89.10 (88.4..89.8)" in narrow
 
 
+def test_a_hypervolume_of_nothing_is_explained(printed: Printed, study: StudyRecord, front: Front) -> None:
+    text = " ".join(printed(report.front_table(study, replace(front, hypervolume=0.0))).split())
+    assert "hypervolume: 0, for no point is above 80.20 % and faster than 1x" in text
+    assert "hypervolume: 0" not in printed(report.front_table(study, front))
+
+
 def test_table_is_sorted_as_the_front_is(printed: Printed, study: StudyRecord, front: Front) -> None:
     lines = printed(report.front_table(study, front)).splitlines()
     trials = [int(line.split()[0]) for line in lines if line.split()[:1] and line.split()[0].isdigit()]

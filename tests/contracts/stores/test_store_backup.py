@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import subprocess
 import threading
@@ -20,6 +21,7 @@ from search.errors import InputError, SearchError
 from search.storage import pareto
 from search.storage.backup import backup
 from search.storage.database import open_engine, parse_url
+from search.storage.health import OK, WARN, inspect_database
 from search.storage.store import Store
 from search.types import Measurement
 
@@ -178,9 +180,41 @@ def test_without_pg_dump_it_says_what_to_install(server: Any, tmp_path: Path, mo
     url = server.new_database()
     Store.open(url).close()
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(InputError, match=r"pg_dump must be on PATH, got none; install .*postgresql-client"):
+    with pytest.raises(InputError, match=r"pg_dump must be on PATH; install postgresql-client-\d+, or run"):
         backup(url, tmp_path / "x.dump")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_older_pg_dump_is_named_with_the_remedy(server: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    """pg_dump refuses a newer server; doctor says so before a backup is needed."""
+    tool = tmp_path / "bin" / "pg_dump"
+    tool.parent.mkdir()
+    tool.write_text("#!/bin/sh\necho 'pg_dump (PostgreSQL) 9.6.24'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tool.parent}{os.pathsep}{os.environ['PATH']}")
+    url = server.new_database()
+    Store.open(url).close()
+    said = r"pg_dump 9\.6\.24 is older than the server, \d+, and would refuse"
+    with pytest.raises(InputError, match=rf"{said}; install postgresql-client-\d+ and put it first on PATH"):
+        backup(url, tmp_path / "x.dump")
+    (found,) = [check for check in inspect_database(url) if check.name == "backup"]
+    assert found.state == WARN
+    assert re.fullmatch(said, found.found)
+    assert "postgresql-client" in found.remedy
+
+
+def test_doctor_finds_a_pg_dump_that_fits(server: Any, pg_tools: Path) -> None:
+    url = server.new_database()
+    Store.open(url).close()
+    (found,) = [check for check in inspect_database(url) if check.name == "backup"]
+    assert (found.state, found.remedy) == (OK, "")
+
+
+def test_mysql_is_told_the_command(tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"mysqldump --single-transaction --host=db --port=3307 --user=ann --password z"
+    ):
+        backup("mysql://ann:secret-word@db:3307/ztp", tmp_path / "x.sql")
 
 
 @pytest.mark.parametrize(

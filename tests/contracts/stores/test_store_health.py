@@ -44,6 +44,7 @@ def everything(url: str) -> dict[str, list[tuple[Any, ...]]]:
 def test_a_sound_store_is_ok_throughout(empty: str, kind: str) -> None:
     Store.open(empty).close()
     checks = found(empty)
+    checks.pop("backup", None)  # of PostgreSQL, by the pg_dump of this machine: see test_store_backup
     assert list(checks) == ["database", "schema", "optuna's schema", "write speed", "clock", "studies"]
     assert {check.state for check in checks.values()} == {OK}
     assert {"sqlite": "SQLite 3", "postgresql": "PostgreSQL 1", "mysql": "MariaDB"}[kind] in checks["database"].found
