@@ -27,6 +27,7 @@ from typing import Any
 import optuna
 
 from search.attribute_keys import FACTS
+from search.config.sections import CUSTOM
 from search.config.spec import StudySpec, read_spec
 from search.config.starting_schedules import baselines
 from search.samplers.registry import SAMPLERS
@@ -37,6 +38,8 @@ from tests.benchmarks.timed_runs import CONFIRM_IMAGES, search_only
 from tests.benchmarks.yardstick import Scored, Yardstick
 
 KNOWN = "the known schedules alone"
+ROWS: dict[str, dict[str, Any]] = {name: {"name": name} for name in SAMPLERS if name != CUSTOM}
+ROWS["gp"] = {"name": CUSTOM, "class": "optuna.samplers:GPSampler"}  # Optuna's own Gaussian processes, by its defaults
 
 
 def make_spec(arguments: argparse.Namespace, sampler: str, seed: int) -> StudySpec:
@@ -46,8 +49,7 @@ def make_spec(arguments: argparse.Namespace, sampler: str, seed: int) -> StudySp
         "data.confirm_images": CONFIRM_IMAGES,
         "budget.trials": arguments.trials,
         "budget.time": None,
-        "sampler.name": sampler,
-        "sampler.seed": seed,
+        "sampler": {**ROWS[sampler], "seed": seed},
         "racing.alpha": 0.0,
     }
     return read_spec("demo", overrides)
@@ -104,7 +106,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=500, help="of the search split")
     parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--samplers", nargs="+", choices=list(SAMPLERS), default=list(SAMPLERS))
+    parser.add_argument("--samplers", nargs="+", choices=list(ROWS), default=list(ROWS))
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     spec = make_spec(arguments, arguments.samplers[0], 0)
