@@ -224,9 +224,9 @@ def footnotes(front: Front) -> list[str]:
     lines.append(f"throughput: {how}, speed-up over the dense model, on {settings(front)}")
     lines += disturbed_notes(front)
     if front.hypervolume == 0:
-        accuracy, speedup = front.reference
+        least, speedup = front.reference
         lines.append(
-            f"hypervolume: 0, for no point is above {100 * accuracy:.2f} % and faster than {speedup:g}x, where it "
+            f"hypervolume: 0, for no point is above {100 * least:.2f} % and faster than {speedup:g}x, where it "
             "starts; the points are as good as their own numbers"
         )
     if behind(front):
