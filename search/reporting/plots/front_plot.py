@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure as PlotlyFigure
 
 FRONT, CONFIRM, DENSE, OTHER = "#1f5fa8", "#d1662c", "#222222", "#9aa5b1"
-Y_MARGIN = 0.08  # of the shown accuracy range, above and below
+MARGIN = 0.08  # of the shown ranges, on each side
+FRAMED = 15.0  # points of accuracy below the dense model: what loses more would flatten the rest
 # everything not on the front, by what became of it: name, matplotlib's marker, plotly's symbol
 FAINT = {
     "others": ("evaluated", "o", "circle"),
@@ -63,12 +64,44 @@ class Picture:
     y_label: str
     footnote: str
     dense_rate: float | None  # images/s of the dense model; None before it is measured
+    points: tuple[Evaluation, ...]  # of the front
     front: Series
     confirm: Series
     dense: Series
+    dense_confirm: Series
     others: Series
     stopped: Series
     over: Series
+
+    @property
+    def floor(self) -> float:
+        """The accuracy below which points of the front lie outside the frame, in percent; 0 if all of them would."""
+        reference = max((*self.dense.y, *self.dense_confirm.y), default=0.0) - FRAMED
+        return reference if any(y >= reference for y in self.front.y) else 0.0
+
+    @property
+    def links(self) -> list[tuple[tuple[float, float], tuple[float, float]]]:
+        """From each point of the front, by the search's numbers, to its confirmed ones."""
+        return [
+            (
+                (point.search.throughput.speedup, 100 * point.search.accuracy.value),
+                (point.confirm.throughput.speedup, 100 * point.confirm.accuracy.value),
+            )
+            for point in self.points
+            if point.confirm
+        ]
+
+    @property
+    def dense_stars(self) -> list[tuple[Series, str, str]]:
+        """The dense model by search and by confirm images: points, colour and name."""
+        both = (self.dense, DENSE, "dense model"), (self.dense_confirm, CONFIRM, "dense model, confirm images")
+        return [star for star in both if star[0].x]
+
+    @property
+    def outside(self) -> str:
+        """What the frame leaves out."""
+        count = sum(y < self.floor for y in self.front.y)
+        return f"; outside: {formatting.count(count, 'point')} below {self.floor:.0f} %" if count else ""
 
 
 def picture(study: StudyRecord, front: Front, evaluations: Iterable[Evaluation] = ()) -> Picture:
@@ -77,6 +110,7 @@ def picture(study: StudyRecord, front: Front, evaluations: Iterable[Evaluation] 
     everything = list(evaluations)
     rest = [e for e in everything if e.trial not in drawn and e != front.dense]
     dense = [front.dense] if front.dense else []
+    confirmed_dense = Series.of((e, e.confirm) for e in dense if e.confirm)
     known = formatting.measurements(front)
     kind = known[-1].accuracy.kind if known else "top1"
     backbone = formatting.backbone(vars(study.spec.backbone))
@@ -85,9 +119,11 @@ def picture(study: StudyRecord, front: Front, evaluations: Iterable[Evaluation] 
         y_label=f"{formatting.KIND_WORDS[kind]} (%)",
         footnote=f"backbone {backbone} on {formatting.settings(front)}; bars: 95% intervals",
         dense_rate=front.dense.search.throughput.images_per_s if front.dense else None,
+        points=front.points,
         front=Series.of((p, p.search) for p in front.points),
-        confirm=Series.of((p, p.confirm) for p in front.points if p.confirm),
+        confirm=Series.of((p, p.confirm) for p in front.points if p.confirm and p.search.schedule.stages),
         dense=Series.of((p, p.search) for p in dense),
+        dense_confirm=confirmed_dense,
         others=Series.of((e, e.search) for e in rest if e.feasible and e.search.complete),
         stopped=Series.of((e, e.search) for e in rest if e.feasible and not e.search.complete),
         over=Series.of((e, e.search) for e in rest if not e.feasible),
@@ -130,7 +166,7 @@ def matplotlib_figure(shown: Picture) -> Figure:
     axes = figure.add_subplot()
     _draw_points(axes, shown)
     _label(axes, shown)
-    figure.supxlabel(shown.footnote, fontsize=8, color="#666666")
+    figure.supxlabel(shown.footnote + shown.outside, fontsize=8, color="#666666")
     return figure
 
 
@@ -139,15 +175,17 @@ def _draw_points(axes: Axes, shown: Picture) -> None:
         series = getattr(shown, field)
         if series.x:
             axes.scatter(series.x, series.y, s=22, marker=marker, color=OTHER, alpha=0.5, linewidths=1.0, label=name)
+    for (x, y), (confirmed_x, confirmed_y) in shown.links:
+        axes.plot((x, confirmed_x), (y, confirmed_y), color=CONFIRM, alpha=0.5, linewidth=0.8, linestyle=":")
     axes.step(shown.front.x, shown.front.y, where="pre", color=FRONT, alpha=0.55, linewidth=1.4)
     _bars(axes, shown.front, FRONT, fmt="o", markersize=7, label="front, search images")
     if shown.confirm.x:
         style = {"fmt": "D", "markersize": 5.5, "markerfacecolor": "white"}
         _bars(axes, shown.confirm, CONFIRM, **style, label="front, confirm images")
-    dense = shown.dense
-    if dense.x:
-        axes.axhline(dense.y[0], color=DENSE, linewidth=0.8, linestyle=(0, (4, 4)), alpha=0.5)
-        axes.scatter(dense.x, dense.y, s=190, marker="*", color=DENSE, zorder=5, label="dense model")
+    for dense, color, label in shown.dense_stars:
+        axes.axhline(dense.y[0], color=color, linewidth=0.8, linestyle=(0, (4, 4)), alpha=0.5)
+        face = color if dense is shown.dense else "white"
+        axes.scatter(dense.x, dense.y, s=190, marker="*", color=face, edgecolors=color, zorder=5, label=label)
 
 
 def _bars(axes: Axes, series: Series, color: str, **style: Any) -> None:
@@ -160,7 +198,9 @@ def _label(axes: Axes, shown: Picture) -> None:
     axes.set_xlabel("speed-up over the dense model")
     axes.set_ylabel(shown.y_label)
     axes.xaxis.set_major_formatter("{x:.3g}x")
-    axes.set_ylim(*y_range(shown))
+    across, up = frame(shown)
+    axes.set_xlim(*across)
+    axes.set_ylim(*up)
     canvas.style(axes)
     axes.legend(frameon=False, loc="lower left")
     if shown.dense_rate:
@@ -179,12 +219,21 @@ def _images_axis(axes: Axes, dense_rate: float) -> None:
     top.spines["top"].set_visible(False)
 
 
-def y_range(shown: Picture) -> tuple[float, float]:
-    """Frame the front with its intervals; a ruined schedule far below must not flatten it."""
-    series = [s for s in (shown.front, shown.confirm, shown.dense) if s.y] or [shown.others]
-    low = min((y - arm for s in series for y, arm in zip(s.y, s.below, strict=True)), default=0.0)
-    high = max((y + arm for s in series for y, arm in zip(s.y, s.above, strict=True)), default=100.0)
-    margin = Y_MARGIN * max(high - low, 1.0)
+def frame(shown: Picture) -> tuple[tuple[float, float], tuple[float, float]]:
+    """The ranges of speed-up and accuracy: of the front with its intervals, less what lies outside; never of others."""
+    series = [s for s in (shown.front, shown.confirm, shown.dense, shown.dense_confirm) if s.y] or [shown.others]
+    boxes = [
+        (x, y - below, y + above)
+        for s in series
+        for x, y, below, above in zip(s.x, s.y, s.below, s.above, strict=True)
+        if y >= shown.floor
+    ] or [(1.0, 0.0, 100.0)]
+    x, low, high = zip(*boxes, strict=True)
+    return _widened(min(x), max(x), 0.1), _widened(min(low), max(high), 1.0)
+
+
+def _widened(low: float, high: float, least: float) -> tuple[float, float]:
+    margin = MARGIN * max(high - low, least)
     return low - margin, high + margin
 
 
@@ -215,13 +264,20 @@ def plotly_figure(shown: Picture) -> PlotlyFigure:
             name="front, confirm images",
             marker={"color": CONFIRM, "size": 9, "symbol": "diamond-open", "line": {"width": 2}},
         )
-    if shown.dense.x:
-        figure.add_hline(y=shown.dense.y[0], line={"color": DENSE, "width": 1, "dash": "dash"}, opacity=0.4)
-        figure.add_scatter(
-            **_xy(shown.dense), **hover, name="dense model", marker={"color": DENSE, "size": 15, "symbol": "star"}
-        )
+    for dense, color, name in shown.dense_stars:
+        figure.add_hline(y=dense.y[0], line={"color": color, "width": 1, "dash": "dash"}, opacity=0.4)
+        symbol = "star" if dense is shown.dense else "star-open"
+        marker = {"color": color, "size": 15, "symbol": symbol}
+        figure.add_scatter(**_xy(dense), **hover, name=name, marker=marker)
+    for ends in shown.links:
+        figure.add_shape(type="line", **_ends(ends), line={"color": CONFIRM, "width": 1, "dash": "dot"}, opacity=0.5)
     figure.update_layout(**_layout(shown))
     return figure
+
+
+def _ends(ends: tuple[tuple[float, float], tuple[float, float]]) -> dict[str, float]:
+    (x0, y0), (x1, y1) = ends
+    return {"x0": x0, "y0": y0, "x1": x1, "y1": y1}
 
 
 def _xy(series: Series) -> dict[str, list[float] | list[str]]:
@@ -235,11 +291,15 @@ def _arms(series: Series, color: str) -> dict[str, object]:
 
 def _layout(shown: Picture) -> dict[str, object]:
     grid = canvas.PLOTLY_GRID
+    across, up = frame(shown)
     return {
         "template": "none",  # 7 kB less, and the dashboard stores figures in 2 kB pieces
-        "title": {"text": f"{shown.title}<br><sub>{shown.footnote}<br>FLOPs: {FLOP_CONVENTION}</sub>", "x": 0.02},
-        "xaxis": {"title": {"text": "speed-up over the dense model"}, "ticksuffix": "x", **grid},
-        "yaxis": {"title": {"text": shown.y_label}, "range": list(y_range(shown)), **grid},
+        "title": {
+            "text": f"{shown.title}<br><sub>{shown.footnote}{shown.outside}<br>FLOPs: {FLOP_CONVENTION}</sub>",
+            "x": 0.02,
+        },
+        "xaxis": {"title": {"text": "speed-up over the dense model"}, "ticksuffix": "x", "range": list(across), **grid},
+        "yaxis": {"title": {"text": shown.y_label}, "range": list(up), **grid},
         "legend": {"x": 0.01, "y": 0.01, "xanchor": "left", "yanchor": "bottom"},
         "margin": {"t": 110},
         "font": {"family": "system-ui, sans-serif"},

@@ -28,7 +28,8 @@ def test_picture_sorts_points_into_kinds(shown: front_plot.Picture) -> None:
     assert shown.others.x == [1.08, 1.4]
     assert shown.over.x == [1.7]
     assert shown.dense.y == [pytest.approx(90.2)]
-    assert len(shown.confirm.x) == 5
+    assert len(shown.confirm.x) == 4  # the dense model has a star of its own
+    assert shown.dense_confirm.y == [pytest.approx(89.9)]
 
 
 def test_arms_span_the_interval(shown: front_plot.Picture, front: Front) -> None:
@@ -63,7 +64,7 @@ def test_both_renderers_draw_the_same_points(shown: front_plot.Picture) -> None:
     drawn = axes.get_legend_handles_labels()[1]
     traces = {trace.name: trace for trace in front_plot.plotly_figure(shown).data}
     assert sorted(drawn) == sorted(traces)
-    assert len(traces) == 5
+    assert len(traces) == 6
     assert list(traces["front, search images"].x) == shown.front.x
     assert list(traces["front, search images"].error_y.array) == shown.front.above
     assert list(traces["over the budget"].y) == shown.over.y
@@ -77,6 +78,34 @@ def test_a_ruined_schedule_does_not_flatten_the_front(
     low, high = front_plot.matplotlib_figure(shown).axes[0].get_ylim()
     assert 10.0 in shown.others.y
     assert 70 < low < 78.5 < 91.5 < high < 95
+
+
+def test_a_point_of_the_front_far_below_is_left_outside_and_counted(
+    study: StudyRecord, front: Front, make_evaluation: Callable[..., Evaluation]
+) -> None:
+    far = make_evaluation(19, 0.42, 4.0, confirm=0.40)
+    shown = front_plot.picture(study, replace(front, points=(*front.points, far)))
+    axes = front_plot.matplotlib_figure(shown).axes[0]
+    assert axes.get_ylim()[0] > 75
+    assert axes.get_xlim()[1] < 2.5
+    assert "outside: 1 point below 75 %" in shown.outside
+    layout = front_plot.plotly_figure(shown).layout
+    assert (tuple(layout.xaxis.range), tuple(layout.yaxis.range)) == (axes.get_xlim(), axes.get_ylim())
+    assert "outside" not in front_plot.picture(study, front).outside
+
+
+def test_confirmed_points_hang_on_their_search_points(shown: front_plot.Picture, front: Front) -> None:
+    figure = front_plot.matplotlib_figure(shown)
+    dotted = [line for line in figure.axes[0].get_lines() if line.get_linestyle() == ":"]
+    assert len(dotted) == len(shown.links) == 5
+    last = front.points[-1]
+    assert last.confirm is not None
+    assert shown.links[-1] == (
+        (last.search.throughput.speedup, 100 * last.search.accuracy.value),
+        (last.confirm.throughput.speedup, 100 * last.confirm.accuracy.value),
+    )
+    lines = [shape for shape in front_plot.plotly_figure(shown).layout.shapes if shape.line.dash == "dot"]
+    assert len(lines) == 5
 
 
 def test_html_needs_no_network_and_tells_machine_and_flops(shown: front_plot.Picture) -> None:
