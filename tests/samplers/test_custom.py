@@ -5,16 +5,20 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
+from optuna.distributions import FloatDistribution
 from optuna.samplers import NSGAIISampler, RandomSampler
+from optuna.trial import TrialState, create_trial
 
 from search.config.sections import SamplerSpec
 from search.config.spec import StudySpec, differences, make_spec
 from search.errors import InputError
-from search.samplers.custom import ALLOWED, allowed_classes, check_sampler, import_class, make_custom
+from search.samplers.custom import ALLOWED, allowed_classes, check_proposal, check_sampler, import_class, make_custom
 from tests.samplers import own_samplers as own
 
 SWEEP = own.class_path(own.Sweep)
@@ -130,10 +134,29 @@ class TestMaking:
 
 
 def draw(sampler: Any) -> float:
-    import optuna
-
     study = optuna.create_study(sampler=sampler)
-    return study.ask({"x": optuna.distributions.FloatDistribution(0, 1)}).params["x"]
+    return study.ask({"x": FloatDistribution(0, 1)}).params["x"]
+
+
+@pytest.mark.parametrize(
+    ("params", "attributes", "error"),
+    [
+        ({"x": 0.5}, {"own:state": [1, "a", None]}, None),
+        ({"x": 1.5}, {}, ValueError),
+        ({"x": "a"}, {}, ValueError),
+        ({}, {}, ValueError),
+        ({"x": 0.5}, {"own:state": float("nan")}, ValueError),
+        ({"x": 0.5}, {"own:state": {1}}, TypeError),
+    ],
+)
+def test_a_proposal_can_be_stored_and_mirrored_or_is_refused(
+    params: dict[str, Any], attributes: dict[str, Any], error: type[Exception] | None
+) -> None:
+    box = {"x": FloatDistribution(0, 1)}
+    trial = create_trial(state=TrialState.RUNNING, system_attrs=attributes)
+    trial.params = params
+    with pytest.raises(error) if error else nullcontext():
+        check_proposal(trial, box)
 
 
 class TestAllowed:
