@@ -17,10 +17,13 @@ from optuna.storages import BaseStorage, get_storage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from search.attribute_keys import MEASUREMENT
 from search.errors import InputError
+from search.reporting.queries import no_front
 from search.server.dashboard import trial_annotations
 from search.server.dashboard.plots import front_id, patches_id, refuse
 from search.storage.store import Store
+from search.types import Measurement
 
 ATTRIBUTES_TTL_S = 2.0  # as long as the dashboard itself caches the trials of a small study
 OLD_CONSTRAINTS = "constraints"  # a list; newer Optuna has "constraints:NAME", one attribute each
@@ -67,14 +70,15 @@ class FrontReader(BaseStorage):
             study = self._store.study(name)
         except InputError:  # somebody else's study in the same database
             return {}
-        front = self._store.front(study.id)
+        front, progress = self._store.front(study.id), self._store.progress(study.id)
         if front is None:
-            return {}
+            note = trial_annotations.state_line(study, progress) + f"\n\n{no_front(self._store, study)}\n"
+            return trial_annotations.note(progress.done, note)
         trial_ids = trial_annotations.mirrored_ids(self._optuna, study_id, front)
         artifact_id = front_id(study, front)
-        picture, running = f"/artifacts/{study_id}/{artifact_id}", self._store.progress(study.id).running
+        picture = f"/artifacts/{study_id}/{artifact_id}"
         evaluations = self._store.evaluations(study.id)
-        found = trial_annotations.attributes(study, front, evaluations, trial_ids, picture, running)
+        found = trial_annotations.attributes(study, front, evaluations, trial_ids, picture, progress)
         found |= trial_annotations.picture_attribute(artifact_id)
         for point in front.points:
             if point.search.schedule.stages and point.trial in trial_ids:
@@ -84,10 +88,10 @@ class FrontReader(BaseStorage):
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        return [_with_constraints(trial) for trial in self._optuna.get_all_trials(study_id, deepcopy, states)]
+        return [_as_shown(trial) for trial in self._optuna.get_all_trials(study_id, deepcopy, states)]
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
-        return _with_constraints(self._optuna.get_trial(trial_id))
+        return _as_shown(self._optuna.get_trial(trial_id))
 
     def get_study_id_from_name(self, study_name: str) -> int:
         return self._optuna.get_study_id_from_name(study_name)
@@ -136,10 +140,18 @@ class FrontReader(BaseStorage):
         refuse()
 
 
-def _with_constraints(trial: FrozenTrial) -> FrozenTrial:
-    """The trial with its constraints where the dashboard looks for them; the cached original stays as it is."""
-    if not trial.constraints:
+def _as_shown(trial: FrozenTrial) -> FrozenTrial:
+    """The trial with its constraints where the dashboard looks for them, and its measurement in words.
+
+    The cached original stays as it is.
+    """
+    measurement = trial.user_attrs.get(MEASUREMENT)
+    if not trial.constraints and measurement is None:
         return trial
     shown = copy.copy(trial)
-    shown.system_attrs = {**trial.system_attrs, OLD_CONSTRAINTS: list(trial.constraints.values())}
+    if trial.constraints:
+        shown.system_attrs = {**trial.system_attrs, OLD_CONSTRAINTS: list(trial.constraints.values())}
+    if measurement is not None:
+        others = {key: value for key, value in trial.user_attrs.items() if key != MEASUREMENT}
+        shown.user_attrs = others | trial_annotations.words(Measurement.from_dict(measurement))
     return shown

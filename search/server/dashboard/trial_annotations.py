@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from search.config.spec import StudyRecord
 from search.reporting import formatting
 from search.reporting.plots import front_plot
 from search.storage.store import Store
-from search.types import Evaluation, Front
+from search.types import Evaluation, Front, Measurement, Progress
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -29,16 +29,36 @@ def trial_note_prefix(trial_id: int) -> str:
     return f"dashboard:{trial_id}:note_"
 
 
-def study_note(study: StudyRecord, front: Front, picture: str | None = None, running: Sequence[int] = ()) -> str:
-    """The front as a Markdown table. picture: the path under which the dashboard serves the plot. running: trials that
-    are measured now."""
+def words(measurement: Measurement) -> dict[str, str]:
+    """A measurement as a trial's attributes, each short enough for a line."""
+    accuracy = measurement.accuracy
+    seen = f"{accuracy.images:,} images{'' if measurement.complete else ', then stopped'}"
+    return {
+        formatting.KIND_WORDS[accuracy.kind]: f"{formatting.percent(accuracy, True)} %, {seen}",
+        "speed-up": formatting.speedup(measurement.throughput),
+        "images/s": formatting.rate(measurement.throughput.images_per_s),
+        "GFLOPs": formatting.gflops(measurement),
+        "schedule": formatting.stages(measurement.schedule, named=True),
+    }
+
+
+def state_line(study: StudyRecord, progress: Progress) -> str:
+    """`**running**, 12 of 40 trials`, with the note of a study that was stopped."""
+    note = f": {progress.note}" if progress.note else ""
+    return f"**{study.state}**{note}, {progress.done} of {formatting.count(progress.total, 'trial')}"
+
+
+def study_note(study: StudyRecord, front: Front, picture: str | None = None, progress: Progress | None = None) -> str:
+    """The front as a Markdown table. picture: the path under which the dashboard serves the plot. progress: how far the
+    study is, and which trials are measured now."""
     lines = [f"## {study.name}", ""]
     if picture:
         lines += [f"![front of {study.name}]({picture})", ""]
     lines += [
         f"Front of {len(front.points)}, version {front.version} (after {formatting.count(front.trials, 'trial')}), "
         f"hypervolume {front.hypervolume:.4g}.",
-        *(["", f"Running: {formatting.trial_numbers(running)}."] if running else []),
+        *(["", f"{state_line(study, progress)}."] if progress else []),
+        *(["", f"Running: {formatting.trial_numbers(progress.running)}."] if progress and progress.running else []),
         "",
         _line(["trial", "accuracy %", "confirm %", "images/s", "speed-up", "GFLOPs", "schedule"]),
         "|---:|---:|---:|---:|---:|---:|:---|",
@@ -87,23 +107,24 @@ def attributes(
     evaluations: Iterable[Evaluation],
     trial_ids: Mapping[int, int],
     picture: str | None = None,
-    running: Sequence[int] = (),
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Every study attribute by which the dashboard shows the front.
 
-    trial_ids: storage id of each trial number. evaluations: all that the plot shows faintly. running: trials that are
-    measured now.
+    trial_ids: storage id of each trial number. evaluations: all that the plot shows faintly. progress: as of now; None
+    for attributes that stay.
     """
     figure = front_plot.plotly_figure(front_plot.picture(study, front, evaluations)).to_json()
-    found = dict(_note(STUDY_NOTE, front.version, study_note(study, front, picture, running)))
+    found = note(front.version, study_note(study, front, picture, progress))
     found |= {f"{PLOT}{i}": piece for i, piece in enumerate(_pieces(figure))}
     for point in front.points:
         if point.trial in trial_ids:
-            found |= _note(trial_note_prefix(trial_ids[point.trial]), front.version, trial_note(study, point))
+            found |= note(front.version, trial_note(study, point), trial_note_prefix(trial_ids[point.trial]))
     return found
 
 
-def _note(prefix: str, version: int, text: str) -> dict[str, Any]:
+def note(version: int, text: str, prefix: str = STUDY_NOTE) -> dict[str, Any]:
+    """A note, of the study unless the prefix is another, as the attributes that the dashboard reads."""
     return {f"{prefix}ver": version, **{f"{prefix}str:{i}": piece for i, piece in enumerate(_pieces(text))}}
 
 

@@ -6,6 +6,7 @@ import inspect
 import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import optuna
 import pytest
@@ -129,10 +130,12 @@ def test_a_foreign_optuna_study_is_shown_as_it_is(reader: FrontReader, store: St
     assert reader.front_trials(number) == set()
 
 
-def test_a_study_without_a_front_has_no_note(reader: FrontReader, store: Store) -> None:
+def test_a_study_without_a_front_yet_says_so(reader: FrontReader, store: Store) -> None:
     store.add_study(make_spec({"name": "new", "backbone": {"name": "demo"}}, "test"))
     new = reader.get_study_id_from_name("new")
-    assert set(reader.get_study_system_attrs(new)) == {"study:metric_names"}
+    note = reader.get_study_system_attrs(new)["dashboard:note_str:0"]
+    assert "**created**, 0 of 200 trials" in note
+    assert "study new has no front yet, got 0 trials done" in note
 
 
 def test_optuna_loads_studies_through_the_adapter(reader: FrontReader) -> None:
@@ -194,3 +197,27 @@ def test_pictures_are_drawn_when_asked_for(reader: FrontReader, store: Store) ->
         pictures.write("1-1-1", io.BytesIO())
     with pytest.raises(ReadOnlyError):
         pictures.remove("1-1-1")
+
+
+def test_a_measurement_is_shown_in_words_of_a_line_each(reader: FrontReader) -> None:
+    trial = reader.get_all_trials(only_study(reader), deepcopy=False)[2]
+    assert "measurement" not in trial.user_attrs
+    assert trial.user_attrs["top-1 accuracy"] == "90.10 (88.7..91.5) %, 2,000 images"
+    assert (trial.user_attrs["speed-up"], trial.user_attrs["schedule"]) == ("1.14x", "zero-tprune 2:0.94 5:0.94 8:0.94")
+    assert max(len(str(value)) for value in trial.user_attrs.values()) < 200
+    stored = reader._optuna.get_all_trials(1, deepcopy=False)[2].user_attrs
+    assert stored["measurement"]["accuracy"]["value"] == 0.901  # what others read stays
+
+
+def test_a_study_without_a_front_has_a_note_that_says_why(
+    store: Store, reader: FrontReader, spec: StudySpec, fill: Callable[..., StudyRecord], make_evaluation: Any
+) -> None:
+    budget = spec.budget.model_copy(update={"min_speedup": 2.0})
+    strict = spec.model_copy(update={"name": "strict", "budget": budget})
+    fill(store, strict, [make_evaluation(0, 0.9, 1.0, feasible=False), make_evaluation(1, 0.9, 1.5, feasible=False)])
+    store.set_state(store.study("strict").id, "stopped", "somebody pressed Ctrl-C")
+    study_id = reader.get_study_id_from_name("strict")
+    attributes = reader.get_study_system_attrs(study_id)
+    note = "".join(value for key, value in sorted(attributes.items()) if key.startswith("dashboard:note_str"))
+    assert "**stopped**: somebody pressed Ctrl-C, 2 of 8 trials" in note
+    assert "study strict has no front: none of 1 schedule keeps its limits; missed: budget.min_speedup 2 by 1" in note
