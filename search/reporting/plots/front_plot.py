@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from search.config.space import read_fields
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 FRONT, CONFIRM, DENSE, OTHER = "#1f5fa8", "#d1662c", "#222222", "#9aa5b1"
 MARGIN = 0.08  # of the shown ranges, on each side
+SUBTITLE = 90  # characters of a line, which plotly would clip
 FRAMED = 15.0  # points of accuracy below the dense model: what loses more would flatten the rest
 # everything not on the front, by what became of it: name, matplotlib's marker, plotly's symbol
 FAINT = {
@@ -292,16 +294,15 @@ def _arms(series: Series, color: str) -> dict[str, object]:
 def _layout(shown: Picture) -> dict[str, object]:
     grid = canvas.PLOTLY_GRID
     across, up = frame(shown)
+    words = (f"{shown.footnote}{shown.outside}", f"FLOPs: {FLOP_CONVENTION}")
+    lines = [line for text in words for line in wrap(text, SUBTITLE)]
     return {
         "template": "none",  # 7 kB less, and the dashboard stores figures in 2 kB pieces
-        "title": {
-            "text": f"{shown.title}<br><sub>{shown.footnote}{shown.outside}<br>FLOPs: {FLOP_CONVENTION}</sub>",
-            "x": 0.02,
-        },
+        "title": {"text": f"{shown.title}<br><sub>{'<br>'.join(lines)}</sub>", "x": 0.02},
         "xaxis": {"title": {"text": "speed-up over the dense model"}, "ticksuffix": "x", "range": list(across), **grid},
         "yaxis": {"title": {"text": shown.y_label}, "range": list(up), **grid},
         "legend": {"x": 0.01, "y": 0.01, "xanchor": "left", "yanchor": "bottom"},
-        "margin": {"t": 110},
+        "margin": {"t": 70 + 20 * len(lines)},
         "font": {"family": "system-ui, sans-serif"},
         "hoverlabel": {"align": "left"},
     }

@@ -108,8 +108,14 @@ def test_confirmed_points_hang_on_their_search_points(shown: front_plot.Picture,
     assert len(lines) == 5
 
 
+def test_subtitles_are_folded_not_clipped(shown: front_plot.Picture) -> None:
+    title = front_plot.plotly_figure(shown).layout.title.text
+    assert max(len(line) for line in re.sub("</?sub>", "", title).split("<br>")) <= 90
+    assert FLOP_CONVENTION in " ".join(title.removesuffix("</sub>").split("<br>"))
+
+
 def test_html_needs_no_network_and_tells_machine_and_flops(shown: front_plot.Picture) -> None:
-    page = front_plot.html(shown).decode()
+    page = front_plot.html(shown).decode().replace("\\u003cbr\\u003e", " ")
     assert not re.search(r"<(script|link)[^>]+(src|href)=", page)
     assert "Plotly.newPlot" in page
     assert FLOP_CONVENTION in page
