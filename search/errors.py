@@ -88,7 +88,7 @@ class UnknownStudyError(InputError):
 class SpecConflictError(InputError):
     """The name is taken by a study of another spec.
 
-    differences: each as "budget.trials: 40 -> 60"; empty if the study is not ours.
+    differences: each as "sampler.seed: 0 -> 1"; empty if the study is not ours.
     """
 
     differences: Sequence[str] = field(default=(), kw_only=True)

@@ -238,6 +238,7 @@ class Progress:
     failed: trials given up on after several attempts; they are among those done.
     running: numbers of the trials that workers measure now.
     images_whole: what `images` would be if no evaluation had been stopped.
+    total, limit_s: the budget of trials and of evaluation time as it is now; a launch may raise it. None: no limit.
     """
 
     state: str
@@ -254,10 +255,12 @@ class Progress:
     images_whole: int = 0
     failed: int = 0
     running: tuple[int, ...] = ()
+    limit_s: float | None = None
 
-    def is_spent(self, limit_s: float | None) -> bool:
-        """Whether every trial is done, or the time is used up. limit_s: the time budget; None for none."""
-        return self.done >= self.total or (limit_s is not None and self.seconds >= limit_s)
+    @property
+    def is_spent(self) -> bool:
+        """Whether every trial is done, or the time is used up."""
+        return self.done >= self.total or (self.limit_s is not None and self.seconds >= self.limit_s)
 
 
 OPEN_STATES = ("created", "running", "confirming")  # workers may take the study

@@ -87,7 +87,7 @@ def _run(spec: StudySpec, storage: str) -> None:
     from search.runtime.shutdown import graceful_shutdown
 
     try:
-        with graceful_shutdown(), display(spec.name, spec.budget.time) as observe:
+        with graceful_shutdown(), display(spec.name) as observe:
             launch_study(spec, storage, observe, spec.runtime.workers)
     except KeyboardInterrupt as error:
         logs.say("\nztp: stopped, and nothing is lost; the same command continues")
@@ -104,7 +104,7 @@ def _launch_there(spec: StudySpec, server: str) -> None:
     with Client(server) as client:
         study = client.launch(spec)
         try:
-            with display(spec.name, spec.budget.time) as observe:
+            with display(spec.name) as observe:
                 client.follow(study.id, observe)
         except KeyboardInterrupt:
             logs.say(f"\nztp: {spec.name} goes on at {client.url}; the same command follows it again")

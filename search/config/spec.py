@@ -35,7 +35,7 @@ from search.config.sections import (
     SpaceSpec,
 )
 from search.config.validation_messages import SpecRuleError, explain, near
-from search.errors import InputError
+from search.errors import InputError, SpecConflictError
 from search.extras import check_extra
 
 __all__ = [
@@ -52,17 +52,21 @@ __all__ = [
     "builtin_names",
     "check_files",
     "check_packages",
+    "check_same",
     "continued_spec",
     "differences",
     "make_spec",
     "read_spec",
     "read_stored_spec",
+    "smaller_budget",
 ]
 
 WITHOUT_EFFECT = frozenset(  # may differ on resume: they say how many and by what means, not what
     {"data.roots", "runtime.workers", "runtime.prefix_cache_gib", "runtime.engine", "runtime.trial_timeout"}
 )
 MODEL_FOLDER = f"an existing folder with a model ({' or '.join(CONFIGURATIONS)})"
+GROWING = ("budget.trials", "budget.time")  # a larger one continues a study, a smaller one leaves the stored one
+LIMITS = ("budget.max_gflops", "budget.min_speedup", "budget.max_accuracy_drop")
 BEFORE_REVISIONS = {"revision": 1, "mixed": False, "exact_savings": False}  # of `space`, in stores of before
 
 
@@ -157,12 +161,33 @@ def read_stored_spec(data: Mapping[str, Any], place: str) -> StudySpec:
 
 
 def continued_spec(stored: StudySpec, wanted: StudySpec) -> StudySpec:
-    """The stored spec, with what `wanted` says of how many workers and by what means."""
+    """The stored spec, with what `wanted` says of how many workers and by what means, and the larger budget of both.
+
+    A budget never shrinks: of launches at the same time none takes away what another asked for.
+    """
     document, given = stored.to_dict(), dict(_flatten(wanted.given()))
-    for name in WITHOUT_EFFECT & given.keys():
+    names = [name for name in GROWING if _grows(stored, wanted, name)]
+    for name in [*WITHOUT_EFFECT, *names]:
         section, _, key = name.partition(".")
-        document[section][key] = given[name]
+        if name in given:
+            document[section][key] = given[name]
     return make_spec(document, stored.name)
+
+
+def smaller_budget(stored: StudySpec, wanted: StudySpec) -> list[str]:
+    """Where `wanted` asks for less than the stored budget, which then stays: each as "budget.trials: 200, not 100"."""
+    before, given = dict(_flatten(stored.to_dict())), dict(_flatten(wanted.given()))
+    return [
+        f"{name}: {_show(before, name)}, not {_show(given, name)}"
+        for name in GROWING
+        if name in given and before[name] != given[name] and not _grows(stored, wanted, name)
+    ]
+
+
+def _grows(stored: StudySpec, wanted: StudySpec, name: str) -> bool:
+    """No limit is the largest."""
+    before, after = (getattr(spec.budget, name.partition(".")[2]) for spec in (stored, wanted))
+    return before is not None and (after is None or after > before)
 
 
 @dataclass(frozen=True)
@@ -218,9 +243,9 @@ def check_packages(spec: StudySpec) -> None:
 
 
 def differences(stored: StudySpec, wanted: StudySpec) -> list[str]:
-    """Where a spec says otherwise than the stored one, but for what does not alter results.
+    """Where a spec says otherwise than the stored one, but for what may change (see `continued_spec`).
 
-    Each as "budget.trials: 40 -> 60". What it leaves out it does not contradict: defaults change, studies do not.
+    Each as "budget.max_gflops: 3.0 -> 2.0". What it leaves out it does not contradict: defaults change, studies do not.
     """
     before, after = dict(_flatten(stored.to_dict())), dict(_flatten(wanted.to_dict()))
     given = set(_fields(wanted.given()))
@@ -229,8 +254,23 @@ def differences(stored: StudySpec, wanted: StudySpec) -> list[str]:
     return [
         f"{name}: {_show(before, name)} -> {_show(after, name)}"
         for name in names
-        if name not in WITHOUT_EFFECT and before.get(name) != after.get(name)
+        if name not in WITHOUT_EFFECT and name not in GROWING and before.get(name) != after.get(name)
     ]
+
+
+def check_same(stored: StudySpec, wanted: StudySpec, place: str) -> None:
+    """Raise SpecConflictError, with the differences, unless `wanted` continues the stored study.
+
+    place: "at URL", the store as error messages name it.
+    """
+    changed = differences(stored, wanted)
+    if not changed:
+        return
+    rule = f"study {stored.name} {place} exists with another spec ({'; '.join(changed)})"
+    if any(line.startswith(LIMITS) for line in changed):
+        rule += ", and its limits decided which schedules were measured and which may stand on its front"
+    remedy = "restore the spec to continue it, or choose another name"
+    raise SpecConflictError("", rule, remedy=remedy, differences=changed)
 
 
 def _show(values: Mapping[str, Any], name: str) -> str:

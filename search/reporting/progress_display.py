@@ -33,17 +33,16 @@ STARTING = "loading the backbone and the images, taking a latency profile"
 class LiveProgress:
     """Shows every `Progress` it is called with; use as a context manager.
 
-    budget_s: the study's time budget in seconds, None for none. console and clock are for tests.
+    console and clock are for tests.
     """
 
     def __init__(
         self,
         name: str,
-        budget_s: float | None,
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._name, self._budget_s, self._clock = name, budget_s, clock
+        self._name, self._clock = name, clock
         self._console = console or stderr_console()
         self._started = clock()
         self._first: Progress | None = None
@@ -129,7 +128,7 @@ class LiveProgress:
         """Until the trials or the time budget run out, whichever is first; None before either is known."""
         per_s = self._per_second(progress)
         by_trials = (progress.total - progress.done) / per_s if per_s else None
-        by_time = None if self._budget_s is None else max(0.0, self._budget_s - progress.seconds)
+        by_time = None if progress.limit_s is None else max(0.0, progress.limit_s - progress.seconds)
         return min((left for left in (by_trials, by_time) if left is not None), default=None)
 
     def _render(self) -> RenderableType:
@@ -149,8 +148,8 @@ class LiveProgress:
 class LoggedProgress(LiveProgress):
     """The same lines as messages of the log, with their numbers as fields: nothing is redrawn."""
 
-    def __init__(self, name: str, budget_s: float | None, clock: Callable[[], float] = time.monotonic) -> None:
-        super().__init__(name, budget_s, Console(stderr=True, force_terminal=False), clock)
+    def __init__(self, name: str, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(name, Console(stderr=True, force_terminal=False), clock)
 
     def _say(self, line: str, progress: Progress | None) -> None:
         known: dict[str, object] = {"study": self._name}
@@ -159,9 +158,9 @@ class LoggedProgress(LiveProgress):
         LOGGER.info(line, extra={"fields": known})
 
 
-def display(name: str, budget_s: float | None) -> LiveProgress:
+def display(name: str) -> LiveProgress:
     """What shows a study's progress to whoever reads stderr: people, or a program."""
-    return LoggedProgress(name, budget_s) if logs.as_json() else LiveProgress(name, budget_s)
+    return LoggedProgress(name) if logs.as_json() else LiveProgress(name)
 
 
 def _front(progress: Progress) -> str:

@@ -1,13 +1,25 @@
 """Launch a study: check it, then walk through it to its end, leading it or beside its leader.
 
-A second launch of the same spec continues where the first one ended, however it ended, or helps if it has not.
+A second launch of the same spec continues where the first one ended, however it ended, or helps if it has not; one with
+a larger budget continues a study that is done.
 """
 
 from __future__ import annotations
 
+import logging
+from dataclasses import replace
+
 from search.attribute_keys import FACTS
 from search.config.environment import timing_limit
-from search.config.spec import StudyRecord, StudySpec, check_files, check_packages, continued_spec
+from search.config.spec import (
+    StudyRecord,
+    StudySpec,
+    check_files,
+    check_packages,
+    check_same,
+    continued_spec,
+    smaller_budget,
+)
 from search.errors import NoStoreError, StudyPausedError
 from search.evaluation.calibration import Calibration
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
@@ -24,6 +36,8 @@ from search.storage.database import check_writable
 from search.storage.store import Store
 from search.types import HELD_STATES, OPEN_STATES
 
+log = logging.getLogger(__name__)
+
 
 def launch(spec: StudySpec, url: str, observe: Observer, workers: int = 1, engine: str | None = None) -> StudyRecord:
     """Run a study to its end, or continue it. Returns its record; its state is "done".
@@ -34,11 +48,13 @@ def launch(spec: StudySpec, url: str, observe: Observer, workers: int = 1, engin
     """
     engine = engine or spec.runtime.engine
     check_here(spec, engine, url)
-    known, others, disturbed = _look(spec, url)
-    if known is not None and known.state == "done" and not disturbed:
-        return known  # nothing needs to be loaded
+    known, others, has_work = _look(spec, url)
     if known is not None:
+        for line in smaller_budget(known.spec, spec):
+            log.warning("study %s keeps %s: a budget may grow alone; ztp stop ends it earlier", spec.name, line)
         spec = continued_spec(known.spec, spec)
+    if known is not None and not has_work:
+        return known  # nothing needs to be loaded
     bench = open_bench(spec, known)
     bench.learn(others)
     if known is None:
@@ -50,13 +66,19 @@ def launch(spec: StudySpec, url: str, observe: Observer, workers: int = 1, engin
             # somebody has paused it while the model was loaded
             raise StudyPausedError(f"study {spec.name} was {store.state(record.id)}; launch or resume it to continue")
         store.advance(record.id, ("created", *HELD_STATES), "running")  # who pauses it from now on is obeyed
-        if disturbed:
-            store.advance(record.id, ("done",), "confirming")
+        store.advance(record.id, ("done",), "confirming")  # for finalists whose clock was disturbed
         with Leadership(store, record.id) as lead:
             StudyRunner(store, record, bench, observe, workers, engine).run(lead)
         return store.study(spec.name)
     finally:
         store.close()
+
+
+def _has_work(store: Store, known: StudyRecord, spec: StudySpec) -> bool:
+    check_same(known.spec, spec, store.place)
+    budget = continued_spec(known.spec, spec).budget
+    progress = replace(store.progress(known.id), total=budget.trials, limit_s=budget.time)
+    return known.state != "done" or not progress.is_spent or is_disturbed(store.front(known.id))
 
 
 def check_here(spec: StudySpec, engine: str, url: str) -> None:
@@ -85,19 +107,20 @@ def open_bench(spec: StudySpec, known: StudyRecord | None) -> ScheduleEvaluator:
 
 
 def _look(spec: StudySpec, url: str) -> tuple[StudyRecord | None, dict[str, Calibration], bool]:
-    """The study, if it was launched before; what others found out; and whether finalists' clocks were disturbed.
+    """The study, if it was launched before; what others found out; and whether anything is left to do.
 
-    Raises InputError for another spec, and for a database that cannot be used.
+    A study that is done has something left if its budget grows, or if finalists' clocks were disturbed. Raises
+    InputError for another spec, and for a database that cannot be used.
     """
     try:
         store = Store.open(url, create=False)
     except NoStoreError:
         check_writable(url)
-        return None, {}, False
+        return None, {}, True
     try:
         records = store.studies()
-        known = store.add_study(spec) if spec.name in {record.name for record in records} else None
-        disturbed = known is not None and is_disturbed(store.front(known.id))
-        return known, found_elsewhere(records, spec.name), disturbed
+        known = next((record for record in records if record.name == spec.name), None)
+        has_work = known is None or _has_work(store, known, spec)
+        return known, found_elsewhere(records, spec.name), has_work
     finally:
         store.close()

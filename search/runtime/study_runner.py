@@ -96,16 +96,21 @@ class StudyRunner:
         study_id = self._record.id
         self._store.advance(study_id, ("created",), "running", lease=lease)
         self._prepare(lease)
+        while self._state() != "done":  # once, unless the budget grows before it is
+            self._observe(self._store.progress(study_id))
+            self._search(lead, lease)
+            self._choose_front(lease)
+            self._enter("confirming", lease)
+            if self._confirm(lead, lease):
+                self._mirror()
+                self._store.advance(study_id, ("confirming",), "done", self._ending(), lease)
         self._observe(self._store.progress(study_id))
-        self._search(lead, lease)
-        self._choose_front(lease)
-        self._enter("confirming", lease)
-        self._confirm(lead, lease)
-        done, total = self._store.progress(study_id).done, self._bench.spec.budget.trials
-        note = "" if done == total else f"time budget used up after {done} of {total} trials"
-        self._mirror()
-        self._enter("done", lease, note)
-        self._observe(self._store.progress(study_id))
+
+    def _ending(self) -> str:
+        """Why the search ended before the last trial; "" if it did not."""
+        progress = self._store.progress(self._record.id)
+        done, total = progress.done, progress.total
+        return "" if done == total else f"time budget used up after {done} of {total} trials"
 
     def _mirror(self) -> None:
         """Whoever opens the study by Optuna finds all of it."""
@@ -126,7 +131,7 @@ class StudyRunner:
         self._observe(self._store.progress(self._record.id))
 
     def _is_spent(self) -> bool:
-        return self._store.progress(self._record.id).is_spent(self._bench.spec.budget.time)
+        return self._store.progress(self._record.id).is_spent
 
     def _enter(self, state: str, lease: str | None, note: str = "") -> None:
         """Change the state, unless the study is done. Raises StudyPausedError if somebody paused or stopped it."""
@@ -214,8 +219,11 @@ class StudyRunner:
 
     # Confirm
 
-    def _confirm(self, lead: Leadership, lease: str | None) -> None:
-        """Measure the dense model and every finalist on images and in a clock the search has not seen."""
+    def _confirm(self, lead: Leadership, lease: str | None) -> bool:
+        """Measure the dense model and every finalist on images and in a clock the search has not seen.
+
+        False if the study went back to its search meanwhile: its budget grew, or it was paused and resumed.
+        """
         study_id = self._record.id
         front = self._store.front(study_id)
         dense = self._store.evaluation(study_id, self._bench.key(UNTOUCHED))
@@ -223,21 +231,29 @@ class StudyRunner:
         again = []  # whose clock was disturbed: perhaps not any more when the others are through
         for evaluation in finalists.values():
             if evaluation.confirm is None or evaluation.confirm.throughput.disturbed:
-                confirm = self._confirm_one(lead, lease, evaluation)
+                if not self._is_confirming(lead, lease):
+                    return False
+                confirm = self._confirm_one(lease, evaluation)
                 if confirm.throughput.disturbed:
                     again.append(replace(evaluation, confirm=confirm))
         for evaluation in again:
-            self._confirm_one(lead, lease, evaluation)
+            if not self._is_confirming(lead, lease):
+                return False
+            self._confirm_one(lease, evaluation)
         confirmed = [e for key in finalists if (e := self._store.evaluation(study_id, key)) is not None]
         estimates = estimate_accuracies(self._store.evaluations(study_id), finalists)
         known = {key: each.accuracy for key, each in estimates.items()}
         self._store.save_estimates(study_id, known, lease, of_confirmed=True)
         self._store.set_provenance(study_id, {keys.PREDICTION_ERROR: prediction_error(confirmed)}, lease)
+        return True
 
-    def _confirm_one(self, lead: Leadership, lease: str | None, evaluation: Evaluation) -> Measurement:
-        """Measure one finalist, or, where its accuracy is known, its speed alone."""
-        self._enter("confirming", lease)  # also after a brief pause
+    def _is_confirming(self, lead: Leadership, lease: str | None) -> bool:
+        self._check_open()
         lead.check(lease)
+        return self._state() == "confirming"
+
+    def _confirm_one(self, lease: str | None, evaluation: Evaluation) -> Measurement:
+        """Measure one finalist, or, where its accuracy is known, its speed alone."""
         schedule, confirm = evaluation.search.schedule, evaluation.confirm
         if confirm is None:
             confirm = self._bench.confirm(schedule)

@@ -133,15 +133,14 @@ class Worker:
 
     def budget_is_spent(self) -> bool:
         """Whether every trial is done, or the time is used up."""
-        return self._store.progress(self._record.id).is_spent(self._bench.spec.budget.time)
+        return self._store.progress(self._record.id).is_spent
 
     # One trial
 
     def _reserve(self) -> Slot | None:
         self._lease = uuid.uuid4().hex  # drawn here: if the answer is lost, the next call finds the same slot
-        budget, lease_s = self._bench.spec.budget, self._settings.lease_s
         try:
-            return self._store.reserve(self._record.id, self.name, budget.trials, self._lease, lease_s, budget.time)
+            return self._store.reserve(self._record.id, self.name, None, self._lease, self._settings.lease_s)
         except BaseException:
             self._hand_back()
             raise

@@ -54,7 +54,7 @@ def has_trials(store: Store, record: StudyRecord) -> bool:
     """Whether the study is prepared, runs, and has budget left."""
     if record.state != "running" or FACTS not in record.provenance:
         return False
-    return not store.progress(record.id).is_spent(record.spec.budget.time)
+    return not store.progress(record.id).is_spent
 
 
 def help_with(store: Store, record: StudyRecord, number: int, observe: Observer | None = None) -> bool:

@@ -143,9 +143,9 @@ ERRORS: dict[int, JsonDict] = {
 CONFLICT = _error(
     SpecConflictError(
         "",
-        "study deit-small-3g on this server exists with another spec (budget.trials: 200 -> 300)",
+        "study deit-small-3g on this server exists with another spec (sampler.seed: 0 -> 1)",
         remedy="restore the spec to continue it, or choose another name",
-        differences=["budget.trials: 200 -> 300"],
+        differences=["sampler.seed: 0 -> 1"],
     ),
     place="name",
 )

@@ -101,6 +101,7 @@ class ProgressModel(BaseModel):
     images_whole: int
     failed: int = Field(description="trials given up on after several attempts; they are among those done")
     running: list[int] = Field(description="numbers of the trials that workers measure now")
+    limit_s: float | None = Field(default=None, description="the budget of evaluation time; null: no limit")
 
 
 class StudyModel(BaseModel):

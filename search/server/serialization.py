@@ -60,10 +60,10 @@ def progress_document(progress: Progress) -> Document:
 
 
 def to_progress(document: Mapping[str, Any]) -> Progress:
-    """Inverse of `progress_document`, also of an earlier release's, which did not tell of running trials."""
+    """Inverse of `progress_document`, also of an earlier release's, which told less."""
     best, running = document["best"], tuple(document.get("running", ()))
-    document = {**document, "best": to_evaluation(best) if best else None, "running": running}
-    return Progress(**_of(Progress, document))
+    told = {"limit_s": None, **document, "best": to_evaluation(best) if best else None, "running": running}
+    return Progress(**_of(Progress, told))
 
 
 def study_document(study: StudyRecord, progress: Progress) -> Document:

@@ -74,7 +74,7 @@ def list_studies(store: Reading) -> Document:
     "",
     status_code=201,
     response_model=StudyModel,
-    responses={200: {"model": StudyModel, "description": "It was there already, by the same spec"}}
+    responses={200: {"model": StudyModel, "description": "It was there already, perhaps with a smaller budget"}}
     | DENIED
     | documented(400, 413, 415, 503)
     | ANOTHER_SPEC,
@@ -83,7 +83,9 @@ def list_studies(store: Reading) -> Document:
 async def create_study(request: Request, response: Response, store: Reading) -> Document:
     """Create a study from the YAML that `ztp launch` takes, or the same as JSON. It waits for a worker then.
 
-    Posting the same study again changes nothing and answers 200.
+    Posting the same study again changes nothing and answers 200; with a larger budget (`trials` or `time`) it continues
+    the study, also one that is done. What may differ besides are `runtime.workers`, `engine`, `trial_timeout` and
+    `prefix_cache_gib`.
     """
     body = await request.body()
     kind, state = request.headers.get("content-type", ""), request.app.state

@@ -15,6 +15,7 @@ import numpy as np
 from sqlalchemy import BindParameter, Connection, Double, Row, and_, bindparam, func, insert, literal, or_, select
 
 from pruning.schedule import UNTOUCHED
+from search.config.field_types import parse_duration
 from search.errors import InputError, StudyDeletedError
 from search.storage import evaluations, leases, pareto
 from search.storage.selection import Numbers, budget_bounds, fastest_worthwhile
@@ -191,6 +192,7 @@ def read_progress(connection: Connection, study_id: int) -> Progress:
         state=study.state,
         done=measured + failed,
         total=study.spec["budget"]["trials"],
+        limit_s=parse_duration(study.spec["budget"].get("time")),
         seconds=study.seconds,
         front_size=len(points),
         hypervolume=connection.scalar(head) or 0.0,

@@ -28,6 +28,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
+from search.config.field_types import parse_duration
 from search.errors import StudyDeletedError, TrialStoppedError
 from search.storage import failed_attempts
 from search.storage.tables import SLOT, STUDY
@@ -63,6 +64,7 @@ _OF_LEASE = select(SLOT.c.id).where(SLOT.c.study_id == bindparam("study"), SLOT.
 _OF_STUDY = select(func.count()).where(SLOT.c.study_id == bindparam("study"))
 _TAKEN = select(_OF_LEASE.scalar_subquery().label("known"), _OF_STUDY.scalar_subquery().label("taken"))
 _STUDY_ROW = select(STUDY.c.state, STUDY.c.seconds).where(STUDY.c.id == bindparam("study"))
+_SPEC = select(STUDY.c.spec).where(STUDY.c.id == bindparam("study"))
 _LOCK = _STUDY_ROW.with_for_update(key_share=True)  # rows that point to the study may be added meanwhile, ...
 _LOCK_WHOLE = _STUDY_ROW.with_for_update()  # ... and here not even those
 _NOTE = update(SLOT).where(IS_HELD).values(trial=bindparam("number"))
@@ -74,12 +76,13 @@ def reserve(
     connection: Connection,
     study_id: int,
     worker: str,
-    total: int,
+    total: int | None,
     lease: str,
     lease_s: float = LEASE_S,
-    within_s: float | None = None,
 ) -> Slot | None:
-    """Take a slot if fewer than `total` exist, the study is not halted and used less than `within_s`, else None.
+    """Take a slot if fewer than `total` exist, the study is not halted and has time left, else None.
+
+    total: None for the study's own budget, which may have grown.
 
     A second call with the same lease finds the slot that the first one took. Raises StudyDeletedError.
     """
@@ -87,8 +90,13 @@ def reserve(
     if study is None:
         raise StudyDeletedError(study_id)
     state, seconds = study
-    if state in HELD_STATES or (within_s is not None and seconds >= within_s):
+    if state in HELD_STATES:
         return None
+    if total is None:
+        budget = connection.execute(_SPEC, {"study": study_id}).scalar_one()["budget"]
+        total, limit_s = budget["trials"], parse_duration(budget.get("time"))
+        if limit_s is not None and seconds >= limit_s:
+            return None
     known, taken = connection.execute(_TAKEN, {"study": study_id, "lease": lease}).one()
     if known is not None:
         return _to_slot(connection.execute(select(SLOT).where(SLOT.c.id == known)).one())

@@ -20,8 +20,8 @@ from sqlalchemy import Engine
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import IntegrityError
 
-from search.config.spec import StudyRecord, StudySpec, differences
-from search.errors import NoStoreError, SearchError, SpecConflictError
+from search.config.spec import StudyRecord, StudySpec
+from search.errors import NoStoreError, SearchError
 from search.storage import evaluations, fronts, leases, studies
 from search.storage.database import exists, explained, migrate, open_engine, parse_url, reading, schema_version, writing
 from search.storage.leaders import LeaderStore
@@ -111,10 +111,11 @@ class Store(LeaderStore, Queue):
     # Studies
 
     def add_study(self, spec: StudySpec) -> StudyRecord:
-        """Create the study, or find it again if it was created by the same spec.
+        """Create the study, or find it again if it was created by the same spec, but for what may change.
 
-        Raises SpecConflictError with the differences if the name is taken by another spec, or by a foreign Optuna
-        study.
+        Then it has what the spec says of that: see `search.config.spec.continued_spec`. A larger budget opens a study
+        again that is done. Raises SpecConflictError with the differences if the name is taken by another spec, or by a
+        foreign Optuna study.
         """
         from search.storage import optuna_storage  # loads Optuna
 
@@ -124,11 +125,6 @@ class Store(LeaderStore, Queue):
             record = self._find_or_add(spec, taken)
         except IntegrityError:  # another process was faster
             record = self._find_or_add(spec, taken)
-        changed = differences(record.spec, spec)
-        if changed:
-            rule = f"study {spec.name} {self.place} exists with another spec ({'; '.join(changed)})"
-            remedy = "restore the spec to continue it, or choose another name"
-            raise SpecConflictError("", rule, remedy=remedy, differences=changed)
         optuna_storage.create_optuna_study(storage, spec.name)
         return record
 

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from search.attribute_keys import ERROR
-from search.config.spec import StudyRecord, StudySpec
+from search.config.spec import StudyRecord, StudySpec, check_same, continued_spec
 from search.errors import InputError, SpecConflictError, StudyDeletedError, UnknownStudyError
 from search.storage import leases
 from search.storage.compatibility import newer_writer, warn_of_newer_writer
@@ -17,9 +17,13 @@ from search.storage.evaluations import utc_now
 from search.storage.tables import ATTEMPT, EVALUATION, FRONT, FRONT_POINT, LEADER, SLOT, STUDY, TRIAL
 from search.types import STUDY_STATES
 
+CONTINUED = {"done": "created", "confirming": "running"}  # the state of a study whose budget was raised
+
 
 def find_or_add(connection: Connection, spec: StudySpec, place: str, taken: bool) -> StudyRecord:
-    """The study of this name, made if there is none. Raises SpecConflictError if Optuna has one that is not ours.
+    """The study of this name, made if there is none, and with the budget raised if the spec asks for more.
+
+    Raises SpecConflictError for another spec, or if Optuna has a study of this name that is not ours.
 
     place: "at URL", the database as error messages name it. taken: whether Optuna had a study of this name before.
     """
@@ -31,9 +35,28 @@ def find_or_add(connection: Connection, spec: StudySpec, place: str, taken: bool
         values = {"state": "created", "note": "", "provenance": {}, "seconds": 0.0}
         values |= {"name": spec.name, "spec": spec.to_dict(), "created_at": utc_now()}
         connection.execute(insert(STUDY).values(values))
-        row = _find(connection, spec.name)
+    else:
+        _continue(connection, row, spec, place)
+    row = _find(connection, spec.name)
     assert row is not None
     return _to_study(row)
+
+
+def _continue(connection: Connection, row: Row[Any], spec: StudySpec, place: str) -> None:
+    """Take over what may change. A study whose budget then has something left is to be searched again."""
+    study = _to_study(row)
+    check_same(study.spec, spec, place)
+    if continued_spec(study.spec, spec) == study.spec:
+        return
+    leases.lock_study(connection, row.id)
+    row = connection.execute(select(STUDY).where(STUDY.c.id == row.id)).one()  # another may have raised it just now
+    wanted = continued_spec(_to_study(row).spec, spec)
+    values: dict[str, Any] = {"spec": wanted.to_dict()}
+    is_spent = sum(leases.count_ended(connection, row.id)) >= wanted.budget.trials
+    is_spent |= wanted.budget.time is not None and row.seconds >= wanted.budget.time
+    if row.state in CONTINUED and not is_spent:
+        values |= {"state": CONTINUED[row.state], "note": "its budget was raised"}
+    connection.execute(update(STUDY).where(STUDY.c.id == row.id).values(values))
 
 
 def get(connection: Connection, name: str, place: str) -> StudyRecord:

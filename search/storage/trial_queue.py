@@ -35,19 +35,18 @@ class Queue:
         self,
         study_id: int,
         worker: str,
-        total: int,
+        total: int | None = None,
         lease: str | None = None,
         lease_s: float = LEASE_S,
-        within_s: float | None = None,
     ) -> Slot | None:
         """Take one of `total` trials; None if all are taken, or if the study is paused or stopped.
 
+        total: by default the study's budget as it is now, and None is returned as well once its time is used up.
         worker: a name that no other process uses. lease: a name of this slot alone, 32 characters at most; a second
         call with it finds the same slot. lease_s: after so many seconds without a beat another may have the slot.
-        within_s: None is returned as well once the study used so much evaluation time.
         """
         with writing(self._engine) as connection:
-            return leases.reserve(connection, study_id, worker, total, lease or uuid4().hex, lease_s, within_s)
+            return leases.reserve(connection, study_id, worker, total, lease or uuid4().hex, lease_s)
 
     def beat(self, worker: str) -> int:
         """Say that `worker` lives; returns how many slots it holds. To be called every few seconds."""

@@ -87,7 +87,6 @@ def test_another_spec_under_the_same_name_is_refused_with_the_difference(ztp: Zt
     before = done.study("shirts")
     ran = ztp("launch", "shirts.yaml", "--trials", "9", "--max-gflops", "0.3")
     assert (ran.code, ran.out) == (2, "")
-    assert "budget.trials: 8 -> 9" in ran.err
     assert "budget.max_gflops: null -> 0.3" in ran.err
     assert "Traceback" not in ran.err
     assert done.study("shirts") == before

@@ -8,8 +8,16 @@ import pytest
 
 from pruning.methods import METHODS, REVISION
 from search.config.sections import SpaceSpec
-from search.config.spec import StudySpec, continued_spec, differences, make_spec, read_stored_spec
-from search.errors import InputError
+from search.config.spec import (
+    StudySpec,
+    check_same,
+    continued_spec,
+    differences,
+    make_spec,
+    read_stored_spec,
+    smaller_budget,
+)
+from search.errors import InputError, SpecConflictError
 
 SMALL: dict[str, Any] = {"name": "shirts", "backbone": {"name": "demo"}}
 OLD_SPACE = {  # as the last release without revisions wrote it out, all fields at their defaults of then
@@ -107,7 +115,7 @@ class TestDifferences:
 
 class TestContinued:
     def test_is_the_stored_one_with_other_means(self) -> None:
-        wanted = spec(runtime={"workers": 3, "engine": "ray"}, budget={"trials": 200})
+        wanted = spec(runtime={"workers": 3, "engine": "ray"})
         found = continued_spec(stored(), wanted)
         assert (found.runtime.workers, found.runtime.engine) == (3, "ray")
         assert found.space == stored().space
@@ -117,6 +125,33 @@ class TestContinued:
         before = spec(runtime={"workers": 5, "trial_timeout": "3m"})
         found = continued_spec(before, spec(runtime={"workers": 2}))
         assert (found.runtime.workers, found.runtime.trial_timeout) == (2, 180.0)
+
+    @pytest.mark.parametrize(
+        ("before", "wanted", "after", "kept"),
+        [
+            ({"trials": 40}, {"trials": 60}, {"trials": 60}, []),
+            ({"trials": 40}, {"trials": 30}, {"trials": 40}, ["budget.trials: 40, not 30"]),
+            ({"trials": 40}, {}, {"trials": 40}, []),
+            ({"trials": 40, "time": "1h"}, {"trials": 40, "time": "2h"}, {"trials": 40, "time": "2h"}, []),
+            ({"time": "1h"}, {"time": "30m"}, {"time": "1h"}, ["budget.time: 1h, not 30m"]),
+            ({"time": "1h"}, {"time": None}, {"time": None}, []),
+            ({}, {"time": "1h"}, {}, ["budget.time: null, not 1h"]),
+            ({"time": "1h"}, {}, {"time": "1h"}, []),
+        ],
+    )
+    def test_has_the_larger_budget(
+        self, before: dict[str, Any], wanted: dict[str, Any], after: dict[str, Any], kept: list[str]
+    ) -> None:
+        old, new = spec(budget=before), spec(budget=wanted)
+        assert continued_spec(old, new) == spec(budget=after)
+        assert smaller_budget(old, new) == kept
+
+    @pytest.mark.parametrize("limit", [{"max_gflops": 0.1}, {"min_speedup": 1.5}, {"max_accuracy_drop": 0.5}])
+    def test_a_changed_limit_is_refused_with_the_reason(self, limit: dict[str, Any]) -> None:
+        old = spec(budget={"max_gflops": 0.2, "min_speedup": 1.2, "max_accuracy_drop": 0.1})
+        with pytest.raises(SpecConflictError, match="its limits decided which schedules were measured"):
+            check_same(old, spec(budget={**limit, "trials": 500}), "here")
+        check_same(old, spec(budget={"trials": 500}), "here")
 
     def test_has_the_stored_space_though_the_file_has_another_default(self) -> None:
         assert continued_spec(stored(), spec()).space.methods == ("zero-tprune",)

@@ -70,10 +70,10 @@ def test_launch_front_export_evaluate(folder: Path) -> None:
     replayed = json.loads(ztp(folder, "evaluate", "best.yaml", "--json").stdout)
     assert replayed["reproduced"] is True
 
-    # the same command finds it done; another budget under the same name is refused
+    # the same command finds it done; another limit under the same name is refused
     ztp(folder, "launch", "walk.yaml")
-    refused = ztp(folder, "launch", "walk.yaml", "--trials", "6", code=2)
-    assert "budget.trials: 5 -> 6" in refused.stderr
+    refused = ztp(folder, "launch", "walk.yaml", "--max-gflops", "0.3", code=2)
+    assert "budget.max_gflops: null -> 0.3" in refused.stderr
     again = json.loads(ztp(folder, "front", "walk", "--json").stdout)
     for before, after in zip(points, again["points"], strict=True):
         if before["confirm"]["disturbed"]:  # measured again by the second launch
@@ -81,3 +81,11 @@ def test_launch_front_export_evaluate(folder: Path) -> None:
                 for of_time in ("throughput", "speedup", "spread", "disturbed", "estimate"):
                     timing.pop(of_time, None)
     assert again == front
+
+    # a larger budget continues it, and by the old one nothing is taken away
+    more = ztp(folder, "launch", "walk.yaml", "--trials", "7")
+    assert "walk: 7/7 trials" in more.stderr
+    assert "keeps budget.trials: 7, not 5" in ztp(folder, "launch", "walk.yaml").stderr
+    later = json.loads(ztp(folder, "front", "walk", "--json").stdout)
+    assert later["hypervolume"] >= front["hypervolume"]
+    assert all(point["confirm"] for point in later["points"])

@@ -38,8 +38,8 @@ def news(file: io.StringIO) -> list[str]:
     return file.getvalue().splitlines()[1:]
 
 
-def live(clock: Clock, file: io.StringIO, budget_s: float | None = None, terminal: bool = False) -> LiveProgress:
-    return LiveProgress("shirts", budget_s, Console(file=file, width=120, force_terminal=terminal), clock)
+def live(clock: Clock, file: io.StringIO, terminal: bool = False) -> LiveProgress:
+    return LiveProgress("shirts", Console(file=file, width=120, force_terminal=terminal), clock)
 
 
 def test_a_line_says_all_there_is(clock: Clock, file: io.StringIO, progress: MakeProgress) -> None:
@@ -103,7 +103,7 @@ def test_while_confirming_the_best_point_is_said_once_and_again_where_it_changes
 
 
 @pytest.mark.parametrize(
-    ("budget_s", "done", "seconds", "left"),
+    ("limit_s", "done", "seconds", "left"),
     [
         (None, 0, 0.0, None),  # nothing known yet
         (300.0, 0, 20.0, 280.0),  # the time budget alone
@@ -117,16 +117,16 @@ def test_time_left(
     clock: Clock,
     file: io.StringIO,
     progress: MakeProgress,
-    budget_s: float | None,
+    limit_s: float | None,
     done: int,
     seconds: float,
     left: float | None,
 ) -> None:
-    observe = live(clock, file, budget_s)
-    observe(progress(done=0, seconds=0.0))
+    observe = live(clock, file)
+    observe(progress(done=0, seconds=0.0, limit_s=limit_s))
     clock.now += 20
-    observe(progress(done=done, seconds=seconds))
-    assert observe.seconds_left(progress(done=done, seconds=seconds)) == left
+    observe(progress(done=done, seconds=seconds, limit_s=limit_s))
+    assert observe.seconds_left(progress(done=done, seconds=seconds, limit_s=limit_s)) == left
 
 
 def test_the_rate_is_of_this_launch_not_of_an_earlier_one(
@@ -175,7 +175,7 @@ def test_an_interrupt_passes_and_the_display_ends(clock: Clock, file: io.StringI
 def test_for_a_program_the_lines_are_messages_with_their_numbers(
     clock: Clock, progress: MakeProgress, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with caplog.at_level("INFO"), LoggedProgress("shirts", None, clock) as observe:
+    with caplog.at_level("INFO"), LoggedProgress("shirts", clock) as observe:
         observe(progress(done=0))
         clock.now += 30
         observe(progress(done=3))

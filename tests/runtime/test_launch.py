@@ -129,6 +129,47 @@ class TestEnded:
         check_sound(started.store, "tiny", 2)
 
 
+class TestMore:
+    def test_trials_for_a_study_that_is_done(
+        self, start: Start, tiny_spec: Spec, check_sound: Callable[..., None], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        started = start(tiny_spec(budget={"trials": 3}))
+        store, study_id = started.store, started.record.id
+        launch(started.bench.spec, store.url, ignore)
+        first = {e.trial: e for e in store.evaluations(study_id)}
+        states: list[str] = []
+        more = launch(tiny_spec(budget={"trials": 6}), store.url, lambda progress: states.append(progress.state))
+        assert (more.id, more.state, set(states)) == (study_id, "done", {"running", "confirming", "done"})
+        check_sound(store, "tiny", 6)
+        check_mirrored(store, "tiny")
+        front = store.front(study_id)
+        assert front is not None
+        assert all(point.confirm for point in front.points)
+        after = {e.trial: e for e in store.evaluations(study_id)}
+        for trial, before in first.items():  # what was measured and confirmed stays as it was
+            assert (after[trial].search, after[trial].confirm) == (before.search, before.confirm)
+        # who still has the old budget neither takes anything away, nor adds to it
+        assert launch(started.bench.spec, store.url, ignore).state == "done"
+        assert store.progress(study_id).total == 6
+        assert "study tiny keeps budget.trials: 6, not 3" in caplog.text
+        check_sound(store, "tiny", 6)
+
+    def test_trials_while_the_front_is_confirmed(
+        self, start: Start, tiny_spec: Spec, check_sound: Callable[..., None]
+    ) -> None:
+        """The launch that had the old budget goes back to its search."""
+        started = start(tiny_spec(budget={"trials": 3}))
+
+        def raise_budget(progress: Progress) -> None:
+            if progress.state == "confirming" and progress.total == 3:
+                started.store.add_study(tiny_spec(budget={"trials": 5}))
+
+        launch(started.bench.spec, started.store.url, raise_budget)
+        check_sound(started.store, "tiny", 5)
+        progress = started.store.progress(started.record.id)
+        assert (progress.state, progress.note, progress.confirmed) == ("done", "", progress.front_size)
+
+
 class TestRefused:
     def test_an_unreachable_speedup_before_anything_is_written(
         self, url: str, tiny_spec: Spec, profile: LatencyProfile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -147,8 +188,8 @@ class TestRefused:
 
     def test_another_spec_with_the_difference(self, start: Start, tiny_spec: Spec) -> None:
         started = start(tiny_spec())
-        with pytest.raises(InputError, match=r"exists with another spec \(budget\.trials: 4 -> 5\)"):
-            launch(tiny_spec(budget={"trials": 5}), started.store.url, ignore)
+        with pytest.raises(InputError, match=r"exists with another spec \(budget\.max_gflops: null -> 0\.3\), and its"):
+            launch(tiny_spec(budget={"trials": 5, "max_gflops": 0.3}), started.store.url, ignore)
         assert not started.store.slots(started.record.id)
 
     @pytest.mark.parametrize(

@@ -109,7 +109,19 @@ def test_another_spec_of_the_same_name_is_a_conflict(service: Any, new_study: Ne
     other = new_study("taken").replace("trials: 8", "trials: 9, max_gflops: 0.2")
     answer = service.api("POST", "/studies", content=other, headers=YAML)
     assert answer.status_code == 409
-    assert answer.json()["error"]["differences"] == ["budget.trials: 8 -> 9", "budget.max_gflops: null -> 0.2"]
+    assert answer.json()["error"]["differences"] == ["budget.max_gflops: null -> 0.2"]
+
+
+def test_a_larger_budget_of_the_same_name_continues(service: Any, new_study: NewStudy) -> None:
+    service.api("POST", "/studies", content=new_study("larger"), headers=YAML)
+    store = Store.open(service.storage)
+    store.set_state(store.study("larger").id, "done")
+    store.close()
+    for trials, total in ((12, 12), (9, 12)):
+        text = new_study("larger").replace("trials: 8", f"trials: {trials}")
+        answer = service.api("POST", "/studies", content=text, headers=YAML)
+        assert (answer.status_code, answer.json()["state"]) == (200, "created")
+        assert (answer.json()["progress"]["total"], answer.json()["spec"]["budget"]["trials"]) == (total, total)
 
 
 def test_the_spec_can_be_posted_again(service: Any) -> None:

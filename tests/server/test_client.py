@@ -134,8 +134,8 @@ def test_a_launch_over_a_server_ends_with_the_front(
     assert "next: ztp export shirts --min-speedup" in ran.out
     assert f"{served.address}/  (in a browser)" in ran.out
     assert {path.name for path in Path().glob("*front*")} == {"shirts-front.png", "shirts-front.html"}
-    other = ztp("launch", "shirts.yaml", "--trials", "9")
-    assert (other.code, "budget.trials: 8 -> 9" in other.err) == (2, True)
+    other = ztp("launch", "shirts.yaml", "--max-gflops", "0.3")
+    assert (other.code, "budget.max_gflops: null -> 0.3" in other.err) == (2, True)
 
 
 def test_a_launch_ends_with_the_error_that_stopped_its_study(
@@ -208,8 +208,8 @@ def test_refusals_are_errors_of_this_project(client: Client, served: Service, mo
     with pytest.raises(UnknownStudyError, match=r"did you mean shirts\?"):
         client.study("shirt")
     with pytest.raises(SpecConflictError) as conflict:
-        client.launch(make_spec({"name": "shirts", "backbone": {"name": "demo"}, "budget": {"trials": 200}}, "test"))
-    assert conflict.value.differences == ["budget.trials: 8 -> 200"]
+        client.launch(make_spec({"name": "shirts", "backbone": {"name": "demo"}, "sampler": {"seed": 1}}, "test"))
+    assert conflict.value.differences == ["sampler.seed: 0 -> 1"]
     far = {"name": "far", "backbone": {"name": "vit_tiny_patch16_224"}, "data": {"path": "/etc"}}
     with pytest.raises(InputError, match="data root of the server"):
         client.launch(make_spec(far, "test"))

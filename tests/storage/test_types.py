@@ -42,4 +42,4 @@ def test_document_from_before_trials_could_be_stopped_is_complete(search: Measur
     [(0, 0.0, None, False), (4, 9e9, None, False), (5, 0.0, None, True), (4, 9.9, 10.0, False), (4, 10.0, 10.0, True)],
 )
 def test_a_budget_is_spent_by_trials_or_by_time(done: int, seconds: float, limit_s: float | None, spent: bool) -> None:
-    assert Progress("running", done, 5, seconds, 0, 0.0, None).is_spent(limit_s) == spent
+    assert Progress("running", done, 5, seconds, 0, 0.0, None, limit_s=limit_s).is_spent == spent

@@ -35,7 +35,7 @@ class TestStudies:
         self, opened: Store, record: StudyRecord, asked: StudySpec
     ) -> None:
         other = asked.model_copy(update={"budget": asked.budget.model_copy(update={"trials": 60, "max_gflops": 0.2})})
-        with pytest.raises(InputError, match=r"budget\.trials: 12 -> 60; budget\.max_gflops: null -> 0\.2"):
+        with pytest.raises(InputError, match=r"another spec \(budget\.max_gflops: null -> 0\.2\), and its limits"):
             opened.add_study(other)
         assert opened.study("shirts") == record
 
@@ -124,6 +124,67 @@ class TestStudies:
             list(pool.map(note, range(20)))
         assert opened.progress(record.id).seconds == 20.0
         assert opened.study("shirts").provenance == {str(n): n for n in range(20)}
+
+
+def of_trials(trials: int, **budget: Any) -> StudySpec:
+    document = {"name": "shirts", "backbone": {"name": "demo"}, "budget": {"trials": trials, **budget}}
+    return make_spec(document, "test")
+
+
+class TestGrowing:
+    """A study of 12 trials that is launched again with another budget."""
+
+    def test_a_larger_budget_opens_a_study_that_is_done(
+        self, opened: Store, record: StudyRecord, run: Callable[..., Any], measured: Callable[..., Any]
+    ) -> None:
+        for trial in range(12):
+            run(trial, measured(trial, 0.9, 1.0 + trial / 100))
+        opened.set_state(record.id, "done")
+        front = opened.front(record.id)
+        assert opened.reserve(record.id, "worker") is None
+        continued = opened.add_study(of_trials(14))
+        assert (continued.id, continued.state) == (record.id, "created")
+        progress = opened.progress(record.id)
+        assert (progress.done, progress.total, progress.note) == (12, 14, "its budget was raised")
+        assert opened.front(record.id) == front
+        slots = [opened.reserve(record.id, f"worker {number}") for number in range(3)]
+        assert [slot is not None for slot in slots] == [True, True, False]
+
+    def test_what_is_confirmed_is_searched_again(self, opened: Store, record: StudyRecord) -> None:
+        opened.set_state(record.id, "confirming")
+        assert opened.add_study(of_trials(13)).state == "running"
+
+    @pytest.mark.parametrize("state", ["created", "running", "paused", "stopped"])
+    def test_another_state_stays(self, opened: Store, record: StudyRecord, state: str) -> None:
+        opened.set_state(record.id, state, "a note")
+        assert opened.add_study(of_trials(13)).state == state
+        assert (opened.progress(record.id).note, opened.progress(record.id).total) == ("a note", 13)
+
+    def test_a_smaller_one_changes_nothing(self, opened: Store, record: StudyRecord) -> None:
+        opened.set_state(record.id, "done")
+        for spec in (of_trials(4), of_trials(12, time="2h")):  # a limit where there was none is less, too
+            assert opened.add_study(spec).state == "done"
+            assert (opened.progress(record.id).total, opened.progress(record.id).limit_s) == (12, None)
+
+    def test_more_time_continues_what_ended_by_time(self, opened: Store) -> None:
+        record = opened.add_study(of_trials(12, time="1h"))
+        opened.add_seconds(record.id, 3600)
+        opened.set_state(record.id, "done")
+        assert opened.reserve(record.id, "worker") is None
+        assert opened.add_study(of_trials(20)).state == "done"  # time is what it lacks
+        assert opened.add_study(of_trials(12, time="90m")).state == "created"
+        assert (opened.progress(record.id).total, opened.progress(record.id).limit_s) == (20, 5400)
+        assert opened.reserve(record.id, "worker") is not None
+
+    def test_of_many_at_once_the_largest_stays(self, opened: Store, record: StudyRecord) -> None:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda trials: opened.add_study(of_trials(trials)), [12, 40, 12, 25, 60, 13, 12, 30]))
+        assert opened.progress(record.id).total == 60
+
+    def test_means_are_kept_with_the_study(self, opened: Store, record: StudyRecord) -> None:
+        means = {"workers": 4, "engine": "ray", "trial_timeout": "5m"}
+        spec = make_spec({"name": "shirts", "backbone": {"name": "demo"}, "runtime": means}, "test")
+        assert {**opened.add_study(spec).document["runtime"], **means} == opened.study("shirts").document["runtime"]
 
 
 class TestHoldingAndRemoving:
