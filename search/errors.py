@@ -94,6 +94,10 @@ class SpecConflictError(InputError):
     differences: Sequence[str] = field(default=(), kw_only=True)
 
 
+class StudyStateError(InputError):
+    """The study's state does not allow what was asked for."""
+
+
 class StudyPausedError(SearchError):
     """Somebody paused or stopped the study while it ran; what it found stays."""
 

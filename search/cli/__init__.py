@@ -42,6 +42,11 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "serve": serve.serve,
     "worker": launch.worker,
     "cache": cache.cache,
+    "pause": admin.pause,
+    "resume": admin.resume,
+    "stop": admin.stop,
+    "rename": admin.rename,
+    "delete": admin.delete,
     "doctor": admin.doctor,
 }
 for name, command in COMMANDS.items():

@@ -1,18 +1,92 @@
-"""The commands of `ztp` for those who keep it running: `doctor`, `db upgrade`, `db backup`."""
+"""The commands of `ztp` that steer studies (`pause`, `resume`, `stop`, `rename`, `delete`) and keep the service running
+(`doctor`, `db upgrade`, `db backup`)."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from search.cli.options import DEFAULT_STORAGE, AsJson, Storage
+from search.cli.options import DEFAULT_STORAGE, AsJson, Name, Server, Storage, open_store
+
+if TYPE_CHECKING:
+    from search.server.client import Client
+    from search.storage.steering import Steering
 
 UNHEALTHY = 1
 
 database = typer.Typer(help="Keep the database of the studies: upgrade it, back it up.", no_args_is_help=True)
+
+
+def pause(name: Name, storage: Storage = DEFAULT_STORAGE, server: Server = None) -> None:
+    """Let no worker begin another trial of a study until it is resumed."""
+    with _orders(storage, server) as orders:
+        print(f"{orders.pause(name).name}: paused; trials under way are finished; next: ztp resume {name}")
+
+
+def resume(name: Name, storage: Storage = DEFAULT_STORAGE, server: Server = None) -> None:
+    """Open a paused or stopped study again."""
+    with _orders(storage, server) as orders:
+        is_led = orders.resume(name).state != "created"
+    print(
+        f"{name}: " + ("goes on" if is_led else "waits for a worker: launch it again, or start ztp worker or ztp serve")
+    )
+
+
+def stop(name: Name, storage: Storage = DEFAULT_STORAGE, server: Server = None) -> None:
+    """End a study's search here; what was found stays."""
+    with _orders(storage, server) as orders:
+        print(
+            f"{orders.stop(name).name}: stopped; what was found stays; ztp resume {name}, or its launch, continues it"
+        )
+
+
+def rename(
+    name: Name,
+    new: Annotated[str, typer.Argument(metavar="NEW", help="Its new name.")],
+    storage: Storage = DEFAULT_STORAGE,
+    server: Server = None,
+) -> None:
+    """Give a study that nobody works on another name."""
+    with _orders(storage, server) as orders:
+        print(f"{name}: is {orders.rename(name, new).name} now")
+
+
+def delete(
+    name: Name,
+    force: Annotated[bool, typer.Option("--force", help="Stop it first, if it is at work.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    storage: Storage = DEFAULT_STORAGE,
+    server: Server = None,
+) -> None:
+    """Remove a study with its trials and fronts, for good."""
+    with _orders(storage, server) as orders:
+        if not yes:
+            typer.confirm(f"{name}: remove it with its trials and fronts, for good?", abort=True, err=True)
+        orders.delete(name, force)
+    print(f"{name}: deleted")
+
+
+@contextmanager
+def _orders(storage: str, server: str | None) -> Iterator[Client | Steering]:
+    """What carries orders out: the server if one is named, else the store."""
+    if server:
+        from search.server.client import Client  # only now: the HTTP client, for a tenth of a second
+
+        with Client(server) as client:
+            yield client
+    else:
+        from search.storage.steering import Steering
+
+        store = open_store(storage)
+        try:
+            yield Steering(store)
+        finally:
+            store.close()
 
 
 def doctor(as_json: AsJson = False, storage: Storage = DEFAULT_STORAGE) -> None:

@@ -95,9 +95,31 @@ class Client:
     def launch(self, spec: StudySpec) -> StudyRecord:
         """Create the study, or continue it. Raises SpecConflictError if the name is another study's."""
         study = self._read(self._request("POST", "/studies", json=spec.given()), self._noted)
-        if study.state in HELD_STATES:
-            study = self._read(self._request("POST", f"{self._path(study.id)}/resume"), self._noted)
-        return study
+        return self.resume(study.name) if study.state in HELD_STATES else study
+
+    # Steering, as `search.storage.steering` does
+
+    def pause(self, name: str) -> StudyRecord:
+        return self._order(name, "pause")
+
+    def resume(self, name: str) -> StudyRecord:
+        return self._order(name, "resume")
+
+    def stop(self, name: str) -> StudyRecord:
+        return self._order(name, "stop")
+
+    def rename(self, name: str, new: str) -> StudyRecord:
+        return self._order(name, "rename", to=new)
+
+    def _order(self, name: str, order: str, **params: str) -> StudyRecord:
+        path = f"/studies/{quote(name, safe='')}/{order}"
+        return self._read(self._request("POST", path, params=params), self._noted)
+
+    def delete(self, name: str, force: bool = False) -> None:
+        params = {"confirm": name, "force": force}
+        response = self._request("DELETE", f"/studies/{quote(name, safe='')}", params=params)
+        if not response.is_success:
+            raise _refused(response)
 
     def follow(self, study_id: int, observe: Callable[[Progress], None]) -> Progress:
         """Call `observe` once a second until the study is done, paused or stopped; the last progress."""

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from pruning.errors import PruningError
-from search.errors import InputError, SearchError, SpecConflictError, UnknownStudyError
+from search.errors import InputError, SearchError, SpecConflictError, StudyStateError, UnknownStudyError
 from search.server.examples import CONFLICT, ERRORS
 
 LOG = logging.getLogger(__name__)
@@ -90,6 +90,7 @@ ANOTHER_SPEC: dict[int | str, dict[str, Any]] = {409: _described(409, CONFLICT)}
 def install(app: Starlette) -> None:
     """Answer every error in the one shape."""
     app.add_exception_handler(SpecConflictError, _conflict)
+    app.add_exception_handler(StudyStateError, _contradiction)
     app.add_exception_handler(UnknownStudyError, _unknown)
     app.add_exception_handler(InputError, _invalid)
     app.add_exception_handler(PruningError, _invalid)
@@ -102,6 +103,11 @@ def install(app: Starlette) -> None:
 def _conflict(request: Request, error: Exception) -> Response:
     assert isinstance(error, SpecConflictError)
     return input_error_response(409, error, "name")
+
+
+def _contradiction(request: Request, error: Exception) -> Response:
+    assert isinstance(error, StudyStateError)
+    return input_error_response(409, error)
 
 
 def _unknown(request: Request, error: Exception) -> Response:

@@ -134,7 +134,15 @@ ERRORS: dict[int, JsonDict] = {
         UnknownStudyError("", "study must be one on this server", "'deit-smal-3g'", "did you mean deit-small-3g?"),
         place="name",
     ),
-    409: _error(InputError("", "must not be at work", "running", "stop it, then delete it", source="deit-small-3g")),
+    409: _error(
+        InputError(
+            "",
+            "must not be at work",
+            "running",
+            "stop it, then delete it once its workers have ended their trials",
+            source="deit-small-3g",
+        )
+    ),
     413: _error(InputError("body", "must be at most 65536 bytes", remedy="a study needs some hundreds")),
     415: _error(InputError("Content-Type", "must be one of application/json, application/yaml", "'text/plain'")),
     422: _error(InputError("query parameter", "must be left out, for there are none here", "'limit'"), place="limit"),

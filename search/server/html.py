@@ -22,6 +22,12 @@ from search.types import OPEN_STATES, Front, Progress
 
 ASSETS = {"app.css": "text/css", "app.js": "text/javascript"}
 STATE_WORDS = {"created": "waiting"}
+ORDERS = {
+    "pause": "No worker begins another trial until it is resumed; trials under way are finished.",
+    "resume": "Workers go on where it was left.",
+    "stop": "The search ends here. What was found stays, and it can be resumed.",
+    "delete": "Its trials, evaluations and fronts are removed for good: nothing brings them back.",
+}
 
 router = APIRouter(include_in_schema=False)
 TEMPLATES = Environment(loader=PackageLoader("search.server", "page"), autoescape=select_autoescape())
@@ -44,10 +50,11 @@ class Card:
         return STATE_WORDS.get(self.study.state, self.study.state)
 
     @property
-    def actions(self) -> list[str]:
-        if self.study.state in OPEN_STATES:
-            return ["pause", "stop"]
-        return {"paused": ["resume", "stop"], "stopped": ["resume"]}.get(self.study.state, [])
+    def orders(self) -> dict[str, str]:
+        """What may be ordered of the study, each with what it means."""
+        state = "open" if self.study.state in OPEN_STATES else self.study.state
+        names = {"open": ("pause", "stop"), "paused": ("resume", "stop", "delete"), "stopped": ("resume", "delete")}
+        return {name: ORDERS[name] for name in names.get(state, ("delete",))}
 
     @property
     def path(self) -> str:

@@ -1,4 +1,4 @@
-"""Studies over HTTP: create, list, look at, pause, resume, stop, delete."""
+"""Studies over HTTP: create, list, look at, pause, resume, stop, rename, delete."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from starlette.concurrency import run_in_threadpool
 from search.config.spec import StudyRecord, StudySpec
 from search.errors import InputError, UnknownStudyError
 from search.reporting.queries import with_progress
-from search.server.errors import ANOTHER_SPEC, ServiceError, documented
+from search.server.errors import ANOTHER_SPEC, documented
 from search.server.models import StudyListModel, StudyModel
 from search.server.parsing import JSON_TYPE, YAML_TYPES, parse_study
 from search.server.query_params import check_parameters
 from search.server.serialization import Document, study_document
+from search.storage.steering import Steering
 from search.storage.store import Store
-from search.types import HELD_STATES, OPEN_STATES
 
 API = "/api/v1"
 DENIED = documented(401, 403, 422)  # what any request may be answered
@@ -94,7 +94,7 @@ async def create_study(request: Request, response: Response, store: Reading) -> 
     study, is_new = await run_in_threadpool(_add, store, spec)
     response.status_code = 201 if is_new else 200
     response.headers["Location"] = f"{request.scope['root_path']}{API}/studies/{study.name}"
-    return await run_in_threadpool(lambda: study_document(study, store.progress(study.id)))
+    return await run_in_threadpool(_document, store, study)
 
 
 def _add(store: Store, spec: StudySpec) -> tuple[StudyRecord, bool]:
@@ -105,7 +105,7 @@ def _add(store: Store, spec: StudySpec) -> tuple[StudyRecord, bool]:
 @router.get("/{name}", response_model=StudyModel, responses=DENIED | documented(404, 503))
 def show_study(study: Study, store: Reading) -> Document:
     """All that is known of one study, and how far it is."""
-    return study_document(study, store.progress(study.id))
+    return _document(store, study)
 
 
 @router.get(
@@ -123,32 +123,31 @@ def show_spec(study: Study) -> Response:
 @router.post("/{name}/pause", response_model=StudyModel, responses=DENIED | documented(404, 409, 503))
 def pause_study(study: Study, store: Reading) -> Document:
     """Let no worker begin another trial until the study is resumed. Trials under way are finished."""
-    return _move(store, study, OPEN_STATES, "paused", "by request")
+    return _document(store, Steering(store).pause(study.name))
 
 
 @router.post("/{name}/resume", response_model=StudyModel, responses=DENIED | documented(404, 409, 503))
 def resume_study(study: Study, store: Reading) -> Document:
     """Open a paused or stopped study again; who leads it goes on, else the next free worker continues it."""
-    if study.state in OPEN_STATES:
-        return study_document(study, store.progress(study.id))
-    if store.leader(study.id) is not None:  # it has not noticed yet, or waits for its last trial
-        return _move(store, study, HELD_STATES, "running", "")
-    return _move(store, study, HELD_STATES, "created", "resumed, waiting for a worker")
+    return _document(store, Steering(store).resume(study.name))
 
 
 @router.post("/{name}/stop", response_model=StudyModel, responses=DENIED | documented(404, 409, 503))
 def stop_study(study: Study, store: Reading) -> Document:
     """End the search here. What was found stays, and the study may be resumed or deleted."""
-    return _move(store, study, (*OPEN_STATES, "paused"), "stopped", "by request")
+    return _document(store, Steering(store).stop(study.name))
 
 
-def _move(store: Store, study: StudyRecord, sources: tuple[str, ...], state: str, note: str) -> Document:
-    """Change the state, or find it changed already. Raises ServiceError if it cannot be."""
-    if not store.advance(study.id, sources, state, note) and (now := store.state(study.id)) != state:
-        rule = f"must be {' or '.join(sources)} to become {state}"
-        raise ServiceError(409, InputError("state", rule, now, source=study.name))
-    record = store.study(study.name)
-    return study_document(record, store.progress(record.id))
+@router.post("/{name}/rename", response_model=StudyModel, responses=DENIED | documented(404, 409, 503))
+def rename_study(
+    study: Study, store: Reading, to: Annotated[str, Query(description="its new name", examples=["shirts-2"])]
+) -> Document:
+    """Give a study another name. Nobody may be at work on it, and no other may have the name."""
+    return _document(store, Steering(store).rename(study.name, to))
+
+
+def _document(store: Store, study: StudyRecord) -> Document:
+    return study_document(study, store.progress(study.id))
 
 
 @router.delete("/{name}", status_code=204, responses=DENIED | documented(404, 409, 422, 503))
@@ -156,11 +155,9 @@ def delete_study(
     study: Study,
     store: Reading,
     confirm: Annotated[str, Query(description="the study's name again: nothing brings it back", examples=["shirts"])],
+    force: Annotated[bool, Query(description="stop it first, if it is at work")] = False,
 ) -> None:
-    """Remove a study with its trials, evaluations and fronts, for good. It must not be running."""
+    """Remove a study with its trials, evaluations and fronts, for good. It must not be at work, unless by `force`."""
     if confirm != study.name:
         raise InputError("confirm", f"must be the study's name {study.name}", repr(confirm))
-    if study.state in ("running", "confirming") or store.slots(study.id, "reserved"):
-        error = InputError("", "must not be at work", study.state, "stop it, then delete it", source=study.name)
-        raise ServiceError(409, error)
-    store.delete_study(study.name)
+    Steering(store).delete(study.name, force)

@@ -60,6 +60,7 @@ def mirror_all(store: Store, record: StudyRecord, distributions: Distributions) 
 
 def _mirror(store: Store, record: StudyRecord, distributions: Distributions, whole: bool) -> bool:
     storage, began = store.optuna_storage(), time.monotonic()
+    record = store.study_of_id(record.id)  # it may have another name by now
     length = _length(storage, record)
     if length and (length > store.count_trials(record.id) or (whole and _has_outdated(store, record))):
         length = None

@@ -12,11 +12,12 @@ from typing import Any
 
 import optuna
 from optuna.exceptions import StorageInternalError
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage, RDBStorage
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
+from search.attribute_keys import STUDY_ID
 from search.errors import InputError
 from search.storage.compatibility import optuna_problem, optuna_writer
 from search.storage.database import engine_options, explained, search_errors
@@ -96,20 +97,20 @@ def _problem(storage: RDBStorage) -> str | None:
     return optuna_problem(wrote or optuna.__version__, optuna.__version__)
 
 
-def has_optuna_study(storage: RDBStorage, name: str) -> bool:
+def has_optuna_study(storage: BaseStorage, name: str) -> bool:
     with suppress(KeyError):
         storage.get_study_id_from_name(name)
         return True
     return False
 
 
-def delete_optuna_study(storage: RDBStorage, name: str) -> None:
+def delete_optuna_study(storage: BaseStorage, name: str) -> None:
     """Delete the Optuna study of this name; it may be gone already."""
     with suppress(KeyError):
         storage.delete_study(storage.get_study_id_from_name(name))
 
 
-def create_optuna_study(storage: RDBStorage, name: str) -> None:
+def create_optuna_study(storage: BaseStorage, name: str) -> None:
     """Create the Optuna study of this name if there is none: two objectives, maximised and named."""
     study = optuna.create_study(
         storage=storage,
@@ -122,3 +123,27 @@ def create_optuna_study(storage: RDBStorage, name: str) -> None:
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if study.metric_names != METRIC_NAMES:
             study.set_metric_names(METRIC_NAMES)
+
+
+def is_mirror(storage: BaseStorage, name: str) -> bool:
+    """Whether Optuna's study of this name was written here: what a process that was killed left of a study, say."""
+    if not has_optuna_study(storage, name):
+        return False
+    study_id = storage.get_study_id_from_name(name)
+    if not storage.get_n_trials(study_id):
+        return False
+    first = storage.get_trial(storage.get_trial_id_from_study_id_trial_number(study_id, 0))
+    return STUDY_ID in first.system_attrs
+
+
+def copy_optuna_study(storage: BaseStorage, name: str, new: str) -> bool:
+    """Optuna's study under another name, for it has no way to rename one. False if that name is somebody else's."""
+    if has_optuna_study(storage, new):
+        if not is_mirror(storage, new):
+            return False
+        delete_optuna_study(storage, new)
+    if has_optuna_study(storage, name):
+        optuna.copy_study(from_study_name=name, from_storage=storage, to_storage=storage, to_study_name=new)
+    else:
+        create_optuna_study(storage, new)
+    return True

@@ -21,7 +21,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import IntegrityError
 
 from search.config.spec import StudyRecord, StudySpec
-from search.errors import NoStoreError, SearchError
+from search.errors import NoStoreError, SearchError, SpecConflictError
 from search.storage import evaluations, fronts, leases, studies
 from search.storage.database import exists, explained, migrate, open_engine, parse_url, reading, schema_version, writing
 from search.storage.leaders import LeaderStore
@@ -120,7 +120,7 @@ class Store(LeaderStore, Queue):
         from search.storage import optuna_storage  # loads Optuna
 
         storage = self.optuna_storage()
-        taken = optuna_storage.has_optuna_study(storage, spec.name)
+        taken = optuna_storage.has_optuna_study(storage, spec.name) and not optuna_storage.is_mirror(storage, spec.name)
         try:
             record = self._find_or_add(spec, taken)
         except IntegrityError:  # another process was faster
@@ -163,6 +163,28 @@ class Store(LeaderStore, Queue):
         with writing(self._engine) as connection:
             leases.lock_study(connection, record.id, whole=True)
             studies.remove(connection, record.id)
+
+    def rename_study(self, record: StudyRecord, name: str) -> StudyRecord:
+        """The study under another name, in Optuna's part too. Raises SpecConflictError if the name is taken.
+
+        Optuna's study of the old name goes last: a kill before that leaves a copy, which whoever comes next replaces.
+        """
+        from search.storage import optuna_storage  # loads Optuna
+
+        storage = self.optuna_storage()
+        taken = SpecConflictError("", f"study {name} exists {self.place}", remedy="choose another name")
+        if any(study.name == name for study in self.studies()) or not optuna_storage.copy_optuna_study(
+            storage, record.name, name
+        ):
+            raise taken
+        try:
+            with writing(self._engine) as connection:
+                leases.lock_study(connection, record.id, whole=True)
+                studies.rename(connection, record.id, name)
+        except IntegrityError:  # another process was faster
+            raise taken from None
+        optuna_storage.delete_optuna_study(storage, record.name)
+        return self.study_of_id(record.id)
 
     def add_seconds(self, study_id: int, seconds: float) -> None:
         """Count evaluation time against the time budget."""

@@ -101,6 +101,12 @@ def get_of_id(connection: Connection, study_id: int) -> StudyRecord:
     return _to_study(row)
 
 
+def rename(connection: Connection, study_id: int, name: str) -> None:
+    """Raises StudyDeletedError, and the database's IntegrityError for a name that is taken."""
+    spec = {**get_of_id(connection, study_id).document, "name": name}
+    connection.execute(update(STUDY).where(STUDY.c.id == study_id).values(name=name, spec=spec))
+
+
 def remove(connection: Connection, study_id: int) -> None:
     """Every row of a study, those that point to others first."""
     for table in (FRONT_POINT, FRONT, ATTEMPT, SLOT, TRIAL, EVALUATION, LEADER):

@@ -11,7 +11,7 @@ import pytest
 from tests.fuzzing import fuzz
 from tests.serving import TOKEN, start_service
 
-EXAMPLES = 200  # of each operation: with 18 of them, 3,000 requests and more, each repeated without the token
+EXAMPLES = 200  # of each operation: with 19 of them, 3,000 requests and more, each repeated without the token
 
 
 @pytest.mark.drill

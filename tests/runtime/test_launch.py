@@ -147,7 +147,11 @@ class TestMore:
         assert all(point.confirm for point in front.points)
         after = {e.trial: e for e in store.evaluations(study_id)}
         for trial, before in first.items():  # what was measured and confirmed stays as it was
-            assert (after[trial].search, after[trial].confirm) == (before.search, before.confirm)
+            assert after[trial].search == before.search
+            if before.confirm is not None:  # but for its timing, if the clock was disturbed
+                confirm = after[trial].confirm
+                assert confirm is not None
+                assert replace(confirm, throughput=before.confirm.throughput) == before.confirm
         # who still has the old budget neither takes anything away, nor adds to it
         assert launch(started.bench.spec, store.url, ignore).state == "done"
         assert store.progress(study_id).total == 6

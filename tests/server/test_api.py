@@ -188,6 +188,16 @@ def test_a_study_at_work_is_not_deleted(service: Any, new_study: NewStudy) -> No
     assert service.api("DELETE", "/studies/busy?confirm=busy").status_code == 204
 
 
+def test_a_study_is_renamed(service: Any, new_study: NewStudy) -> None:
+    made = service.api("POST", "/studies", content=new_study("before"), headers=YAML).json()
+    assert service.api("POST", "/studies/before/rename?to=shirts").status_code == 409
+    assert service.api("POST", "/studies/before/rename?to=a%20b").status_code == 422
+    assert service.api("POST", "/studies/before/rename").status_code == 422
+    answer = service.api("POST", "/studies/before/rename?to=after")
+    assert (answer.status_code, answer.json()["id"], answer.json()["name"]) == (200, made["id"], "after")
+    assert service.api("GET", "/studies/before").status_code == 404
+
+
 def test_a_study_without_a_front_says_so(service: Any, new_study: NewStudy) -> None:
     service.api("POST", "/studies", content=new_study("young"), headers=YAML)
     for path in ("front", "front/records", "export"):
@@ -215,7 +225,7 @@ def test_openapi_describes_every_operation(service: Any) -> None:
         for path, methods in document["paths"].items()
         for method, operation in methods.items()
     }
-    assert len(operations) == 18
+    assert len(operations) == 19
     for (path, _), operation in operations.items():
         assert operation["description"], path
         codes = set(operation["responses"])

@@ -45,12 +45,28 @@ def test_the_page_shows_studies_and_follows_them(
     service.api("POST", "/studies", content=new_study("later"), headers={"Content-Type": "text/yaml"})
     state = "document.querySelector('#study-later .state')?.textContent"
     wait_for(lambda: browser.ask(state) == "waiting")
-    browser.ask("document.querySelector('#study-later button').click()")  # pause
+    assert order(browser, "later", "pause", "no").startswith("pause later? No worker begins another trial")
+    assert store.study("later").state == "created"
+    order(browser, "later", "pause", "yes")
     wait_for(lambda: browser.ask(state) == "paused")
     assert store.study("later").state == "paused"
-    service.api("DELETE", "/studies/later?confirm=later")
+    slot = store.reserve(1, "a worker", 9)
+    assert slot is not None
+    order(browser, "shirts", "delete", "yes")
+    wait_for(lambda: "must not be at work" in str(browser.ask("document.querySelector('dialog[open]')?.textContent")))
+    browser.ask("document.querySelector('dialog [value=yes]').click()")
+    store.free(slot)
+    assert "removed for good" in order(browser, "later", "delete", "yes")
     wait_for(lambda: browser.ask("document.getElementById('study-later') === null"))
     assert browser.ask("document.querySelectorAll('article').length") == 1
+
+
+def order(browser: Browser, study: str, order: str, answer: str) -> str:
+    """Press a study's button, and answer what is asked then; the question."""
+    browser.ask(f"document.querySelector('#study-{study} [data-order={order}]').click()")
+    question = str(browser.ask("document.querySelector('dialog[open] form')?.innerText.split(/\\s+/).join(' ')"))
+    browser.ask(f"document.querySelector('dialog [value={answer}]').click()")
+    return question
 
 
 ADDRESS = f"{PLOT}?.getAttribute('src')"

@@ -50,11 +50,43 @@ events.onerror = () => {
   live.classList.remove("on");
 };
 
+const dialog = document.getElementById("ask");
+
+function ask(title, text, order) {
+  dialog.querySelector("h2").textContent = title;
+  dialog.querySelector("p").textContent = text;
+  dialog.querySelector("[value=yes]").textContent = order;
+  dialog.returnValue = "no";
+  dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true });
+  });
+}
+
+async function send(order, name) {
+  const path = `api/v1/studies/${encodeURIComponent(name)}`;
+  try {
+    const answer =
+      order === "delete"
+        ? await fetch(`${path}?confirm=${encodeURIComponent(name)}`, { method: "DELETE" })
+        : await fetch(`${path}/${order}`, { method: "POST" });
+    return answer.ok ? "" : (await answer.json()).error.message;
+  } catch {
+    return "the server does not answer";
+  }
+}
+
 document.addEventListener("click", async (event) => {
-  const button = event.target.closest("button[data-post]");
+  const button = event.target.closest("button[data-order]");
   if (!button) return;
+  const { order } = button.dataset;
+  const { name } = button.closest("article").dataset;
+  if (!(await ask(`${order} ${name}?`, button.title, order))) return;
   button.disabled = true;
-  const answer = await fetch(button.dataset.post, { method: "POST" });
-  if (!answer.ok) alert((await answer.json()).error.message);
-  soon(button.closest("article").dataset.name);
+  const error = await send(order, name);
+  if (error) {
+    button.disabled = false;
+    await ask(`${name}: ${order} failed`, error, "close");
+  }
+  soon(name);
 });
