@@ -239,6 +239,7 @@ class Progress:
     running: numbers of the trials that workers measure now.
     images_whole: what `images` would be if no evaluation had been stopped.
     total, limit_s: the budget of trials and of evaluation time as it is now; a launch may raise it. None: no limit.
+    abandoned_s: for how long, in whole minutes, a study that should be worked on has had no worker; None if it has one.
     """
 
     state: str
@@ -256,6 +257,7 @@ class Progress:
     failed: int = 0
     running: tuple[int, ...] = ()
     limit_s: float | None = None
+    abandoned_s: float | None = None
 
     @property
     def is_spent(self) -> bool:
@@ -264,6 +266,7 @@ class Progress:
 
 
 OPEN_STATES = ("created", "running", "confirming")  # workers may take the study
+AT_WORK_STATES = ("running", "confirming")  # somebody works on the study, or has died
 HELD_STATES = ("paused", "stopped")  # somebody's word, or a failure: workers leave it until it is resumed
 STUDY_STATES = (*OPEN_STATES, *HELD_STATES, "done")
 

@@ -31,22 +31,33 @@ if TYPE_CHECKING:
     from search.types import Evaluation, Front
 
 
-def list_studies(storage: Storage = DEFAULT_STORAGE, server: Server = None) -> None:
+def list_studies(as_json: AsJson = False, storage: Storage = DEFAULT_STORAGE, server: Server = None) -> None:
     """List the studies of a storage."""
     from search.reporting import status, tables
     from search.reporting.queries import with_progress
+    from search.server.serialization import study_document
 
-    store = open_reader(storage, server)
-    tables.show(status.study_list(with_progress(store)))
+    rows = with_progress(open_reader(storage, server))
+    if as_json:
+        print(json.dumps({"studies": [study_document(study, progress) for study, progress in rows]}, indent=2))
+    else:
+        tables.show(status.study_list(rows))
 
 
-def study_status(name: Name, storage: Storage = DEFAULT_STORAGE, server: Server = None) -> None:
+def study_status(
+    name: Name, as_json: AsJson = False, storage: Storage = DEFAULT_STORAGE, server: Server = None
+) -> None:
     """Show how far a study is, and what is known of it."""
     from search.reporting import status, tables
+    from search.server.serialization import study_document
 
     store = open_reader(storage, server)
     study = store.study(name)
-    tables.show(status.study_status(study, store.progress(study.id)))
+    progress = store.progress(study.id)
+    if as_json:
+        print(json.dumps(study_document(study, progress), indent=2))
+    else:
+        tables.show(status.study_status(study, progress))
 
 
 def front(

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pruning.schedule import Schedule
-from search.types import FLOP_CONVENTION, Accuracy, Evaluation, Front, Measurement, Throughput
+from search.types import FLOP_CONVENTION, Accuracy, Evaluation, Front, Measurement, Progress, Throughput
 
 KIND_WORDS = {"top1": "top-1 accuracy", "agreement": "agreement with the dense model"}
 
@@ -67,6 +67,15 @@ def count(number: int, noun: str) -> str:
     if number != 1:
         noun = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
     return f"{number:,} {noun}"
+
+
+def abandoned(progress: Progress) -> str:
+    """`no worker for 12 min: launch it again`; empty for a study that has a worker, or needs none."""
+    if progress.abandoned_s is None:
+        return ""
+    minutes = round(progress.abandoned_s / 60)
+    since = f"{minutes} min" if minutes < 120 else f"{minutes // 60} h" if minutes < 2880 else f"{minutes // 1440} days"
+    return f"no worker for {since}: launch it again"
 
 
 def trial_numbers(numbers: Sequence[int]) -> str:

@@ -172,4 +172,4 @@ def _best(progress: Progress) -> list[str]:
 
 
 def _note(progress: Progress) -> list[str]:
-    return [progress.note] if progress.note else []
+    return [note for note in (progress.note, formatting.abandoned(progress)) if note]

@@ -31,7 +31,7 @@ def study_list(rows: Iterable[tuple[StudyRecord, Progress]]) -> RenderableType:
     for study, progress in rows:
         table.add_row(
             study.name,
-            Text(study.state, style=STATE_STYLE.get(study.state, "")),
+            _state(study, progress),
             formatting.backbone(study.document["backbone"]),
             f"{progress.done}/{progress.total}",
             str(progress.front_size),
@@ -40,6 +40,12 @@ def study_list(rows: Iterable[tuple[StudyRecord, Progress]]) -> RenderableType:
             study.created_at[:16].replace("T", " "),
         )
     return table
+
+
+def _state(study: StudyRecord, progress: Progress) -> Text:
+    lack = formatting.abandoned(progress)
+    style = "yellow" if lack else STATE_STYLE.get(study.state, "")
+    return Text(f"{study.state}, but {lack}" if lack else study.state, style=style)
 
 
 def _best_short(best: Evaluation | None) -> str:
@@ -60,7 +66,7 @@ def study_status(study: StudyRecord, progress: Progress) -> Table:
 
 
 def _facts(study: StudyRecord, progress: Progress) -> list[tuple[str, RenderableType]]:
-    state = Text(study.state, style=STATE_STYLE.get(study.state, ""))
+    state = _state(study, progress)
     if progress.note:
         state.append(f" ({progress.note})", style="default")
     facts: list[tuple[str, RenderableType]] = [

@@ -101,6 +101,10 @@ class ProgressModel(BaseModel):
     images_whole: int
     failed: int = Field(description="trials given up on after several attempts; they are among those done")
     running: list[int] = Field(description="numbers of the trials that workers measure now")
+    abandoned_s: float | None = Field(
+        default=None,
+        description="for how long, in whole minutes, a study under way has had no worker; null if it has one",
+    )
     limit_s: float | None = Field(default=None, description="the budget of evaluation time; null: no limit")
 
 

@@ -62,7 +62,13 @@ def progress_document(progress: Progress) -> Document:
 def to_progress(document: Mapping[str, Any]) -> Progress:
     """Inverse of `progress_document`, also of an earlier release's, which told less."""
     best, running = document["best"], tuple(document.get("running", ()))
-    told = {"limit_s": None, **document, "best": to_evaluation(best) if best else None, "running": running}
+    told = {
+        "limit_s": None,
+        "abandoned_s": None,
+        **document,
+        "best": to_evaluation(best) if best else None,
+        "running": running,
+    }
     return Progress(**_of(Progress, told))
 
 

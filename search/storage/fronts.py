@@ -204,6 +204,7 @@ def read_progress(connection: Connection, study_id: int) -> Progress:
         images_whole=images_whole,
         failed=failed,
         running=leases.list_running(connection, study_id),
+        abandoned_s=leases.abandoned_s(connection, study_id, study.state),
     )
 
 

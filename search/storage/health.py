@@ -29,6 +29,7 @@ OK, WARN, FAIL = "ok", "warn", "fail"
 CONNECT_TIMEOUT_S = 5  # a host that swallows packets would otherwise hold us for minutes
 ROUND_TRIPS = 5
 WRITES = 20
+MAX_LISTED = 3  # studies, by name
 SLOW_WRITE_MS = 50.0  # a trial takes some twenty transactions: a second of waiting
 MAX_SKEW_S = 2.0  # heartbeats go by the database's clock alone; log lines and front versions by this machine's
 NETWORK_FILESYSTEMS = ("nfs", "cifs", "smb", "fuse.sshfs", "ceph", "lustre", "glusterfs", "9p", "afs", "gpfs", "beegfs")
@@ -117,6 +118,8 @@ def _schemas(engine: Engine, url: URL) -> Iterator[Check]:
     yield _write_speed(engine)
     yield _clock(engine)
     yield _writers(engine)
+    if version == HEAD:
+        yield _abandoned(engine)
     if engine.dialect.name == "postgresql":
         yield _backup_tool(engine)
 
@@ -194,5 +197,18 @@ def _writers(engine: Engine) -> Check:
     newer = {row.name: wrote for row in rows if (wrote := newer_writer(row.provenance or {}))}
     if not newer:
         return Check("studies", OK, f"{len(rows)}, none written by a newer {PACKAGE} than {installed()}")
-    listed = ", ".join(f"{name} ({wrote})" for name, wrote in list(newer.items())[:3])
+    listed = ", ".join(f"{name} ({wrote})" for name, wrote in list(newer.items())[:MAX_LISTED])
     return Check("studies", WARN, f"written by a newer release than {installed()}: {listed}", "upgrade this machine")
+
+
+def _abandoned(engine: Engine) -> Check:
+    with reading(engine) as connection:
+        rows = connection.execute(select(STUDY.c.id, STUDY.c.name, STUDY.c.state)).all()
+        silent = {row: leases.abandoned_s(connection, row.id, row.state) for row in rows}
+    found = [f"{row.name}: {row.state}, but no worker for {s / 60:.0f} min" for row, s in silent.items() if s]
+    if not found:
+        return Check("workers", OK, "no study that is under way lacks one")
+    more = f", and {len(found) - MAX_LISTED} more" if len(found) > MAX_LISTED else ""
+    return Check(
+        "workers", WARN, ", ".join(found[:MAX_LISTED]) + more, "launch it again, or start ztp worker --keep-waiting"
+    )

@@ -31,10 +31,11 @@ from sqlalchemy.sql.functions import FunctionElement
 from search.config.field_types import parse_duration
 from search.errors import StudyDeletedError, TrialStoppedError
 from search.storage import failed_attempts
-from search.storage.tables import SLOT, STUDY
-from search.types import HELD_STATES, Slot
+from search.storage.tables import LEADER, SLOT, STUDY
+from search.types import AT_WORK_STATES, HELD_STATES, Slot
 
 RESERVED, DONE, FAILED = "reserved", "done", "failed"
+ABANDONED_S = 60.0  # others take over from a dead worker sooner, if there are any
 LEASE_S = 12.5  # of a worker that says nothing else: see `search.runtime.worker_settings`
 
 _NOW = {
@@ -208,6 +209,25 @@ def list_running(connection: Connection, study_id: int) -> tuple[int, ...]:
     """Numbers of the trials that reserved slots are used for."""
     held = (SLOT.c.study_id == study_id) & (SLOT.c.state == RESERVED) & SLOT.c.trial.is_not(None)
     return tuple(connection.scalars(select(SLOT.c.trial).where(held).order_by(SLOT.c.trial)))
+
+
+def abandoned_s(connection: Connection, study_id: int, state: str) -> float | None:
+    """For how long, in whole minutes, a study that should have a worker has had none; None if it has, or needs none.
+
+    Signs of a worker are the beats of trials and leads, and that somebody looks after dead workers.
+    """
+    if state not in AT_WORK_STATES:
+        return None
+    here, seen = host_identity(), [connection.scalar(select(STUDY.c.mended_at).where(STUDY.c.id == study_id)) or 0.0]
+    for table in (SLOT, LEADER):
+        columns = (table.c.heartbeat_at, table.c.lease_s, table.c.host, table.c.process, CLOCK.label("at"))
+        query = select(*columns).where(table.c.study_id == study_id)
+        for row in connection.execute(query if table is LEADER else query.where(SLOT.c.state == RESERVED)):
+            if not _is_over(row, row.at, here):
+                return None
+            seen.append(row.heartbeat_at)
+    silent_s = now(connection) - max(seen)
+    return None if not max(seen) or silent_s < ABANDONED_S else silent_s // 60 * 60
 
 
 def lock_study(connection: Connection, study_id: int, whole: bool = False) -> tuple[str, float] | None:

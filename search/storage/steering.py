@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from search.config.spec import StudyRecord, read_stored_spec
 from search.errors import StudyStateError
 from search.storage.store import Store
-from search.types import HELD_STATES, OPEN_STATES
+from search.types import AT_WORK_STATES, HELD_STATES, OPEN_STATES
 
-AT_WORK = ("running", "confirming")
 FORCE_WAIT_S = 20.0  # until workers have noticed that a study is stopped; clients wait 30 s for an answer
 FORCE_LOOK_S = 0.2
 BY_REQUEST = "by request"
@@ -80,7 +79,7 @@ class Steering:
 
     def _check_idle(self, study_id: int, order: str) -> None:
         study, workers = self._store.study_of_id(study_id), self.workers(study_id)
-        if study.state in AT_WORK or workers:
+        if study.state in AT_WORK_STATES or workers:
             found = ", ".join([study.state, *workers[:3]])
             remedy = f"stop it, then {order} once its workers have ended their trials"
             raise StudyStateError("", "must not be at work", found, remedy, source=study.name)

@@ -34,6 +34,13 @@ def test_list(ztp: Ztp) -> None:
     assert ran.out.splitlines()[-1].split()[:5] == ["shirts", "done", "demo", "8/8", "5"]
 
 
+def test_list_and_status_as_json(ztp: Ztp, store: Store) -> None:
+    (listed,) = json.loads(ztp("list", "--json").out)["studies"]
+    assert (listed["name"], listed["state"], listed["progress"]["done"]) == ("shirts", "done", 8)
+    assert listed["spec"] == store.study("shirts").document
+    assert json.loads(ztp("status", "shirts", "--json").out) == listed
+
+
 def test_list_of_a_store_without_studies(ztp: Ztp, tmp_path: Path) -> None:
     Store.open(f"sqlite:///{tmp_path}/empty.db").close()
     assert ztp("list", "--storage", f"sqlite:///{tmp_path}/empty.db").code == 0

@@ -26,6 +26,19 @@ def test_list_has_a_line_per_study(printed: Printed, study: StudyRecord, progres
     assert " - " in second
 
 
+def test_a_study_without_a_worker_says_what_to_do(printed: Printed, study: StudyRecord, progress: MakeProgress) -> None:
+    running = replace(study, state="running")
+    for abandoned_s, since in ((720.0, "12 min"), (3 * 3600.0, "3 h"), (72 * 3600.0, "3 days")):
+        left = progress(abandoned_s=abandoned_s, best=None)
+        lack = f"running, but no worker for {since}: launch it again"
+        assert lack in printed(status.study_status(running, left))
+        listed = printed(status.study_list([(running, left)]))
+        assert [
+            words in listed for words in ("running, but no worker for", since.split()[0], "launch it again")
+        ] == 3 * [True]
+    assert "no worker" not in printed(status.study_status(running, progress()))
+
+
 def test_list_of_nothing_is_a_header(printed: Printed) -> None:
     assert printed(status.study_list([])).split()[0] == "study"
 

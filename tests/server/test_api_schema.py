@@ -9,7 +9,7 @@ from tests.fuzzing import fuzz
 
 def test_random_requests_are_answered_as_described(service: Any) -> None:
     tally = fuzz(service, examples=6)
-    assert len(tally.operations) == 18
+    assert len(tally.operations) == 19
     assert tally.requests >= 60
     assert tally.unauthenticated == tally.requests - tally.open
     assert tally.refused > 0

@@ -96,7 +96,9 @@ def test_it_answers_as_the_store_does(client: Client, there: Store) -> None:
 
 COMMANDS = [
     ["list"],
+    ["list", "--json"],
     ["status", "shirts"],
+    ["status", "shirts", "--json"],
     ["status", "socks"],
     ["front", "shirts"],
     ["front", "shirts", "--json"],

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from search.config.spec import StudyRecord
+from search.config.spec import StudyRecord, StudySpec
 from search.storage import health
 from search.storage.database import open_engine, parse_url
 from search.storage.health import FAIL, OK, WARN, Check, clock_check, filesystem, inspect_database
@@ -45,11 +45,23 @@ def test_a_sound_store_is_ok_throughout(empty: str, kind: str) -> None:
     Store.open(empty).close()
     checks = found(empty)
     checks.pop("backup", None)  # of PostgreSQL, by the pg_dump of this machine: see test_store_backup
-    assert list(checks) == ["database", "schema", "optuna's schema", "write speed", "clock", "studies"]
+    assert list(checks) == ["database", "schema", "optuna's schema", "write speed", "clock", "studies", "workers"]
     assert {check.state for check in checks.values()} == {OK}
     assert {"sqlite": "SQLite 3", "postgresql": "PostgreSQL 1", "mysql": "MariaDB"}[kind] in checks["database"].found
     assert checks["schema"].found.startswith(HEAD)
     assert "0, none written by a newer" in checks["studies"].found
+
+
+def test_a_study_without_a_worker_is_named(empty: str, asked: StudySpec) -> None:
+    store = Store.open(empty)
+    record = store.add_study(asked)
+    store.set_state(record.id, "running")
+    store.claim_lead(record.id, "a worker", "lease", lease_s=-1.0)
+    execute(empty, "UPDATE ztp_leader SET heartbeat_at = heartbeat_at - 750")
+    store.close()
+    check = found(empty)["workers"]
+    assert (check.state, check.found) == (WARN, "shirts: running, but no worker for 12 min")
+    assert check.remedy.startswith("launch it again")
 
 
 def test_looking_leaves_nothing_behind(empty: str) -> None:

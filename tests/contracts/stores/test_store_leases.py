@@ -219,3 +219,38 @@ class TestLosing:
         with pytest.raises(ValueError, match="kind must be one of dead, crashed, memory, timeout, got 'bored'"):
             opened.lose(self.take(opened, record, 1), "bored", "")
         assert len(opened.slots(record.id, "reserved")) == 1
+
+
+class TestAbandoned:
+    """A study under way whose last worker was seen 750 s ago."""
+
+    @pytest.fixture(params=["lead", "slot", "look"])
+    def silent(self, opened: Store, record: StudyRecord, request: pytest.FixtureRequest) -> str:
+        opened.set_state(record.id, "running")
+        if request.param == "lead":
+            opened.claim_lead(record.id, "a worker", "lease", lease_s=-1.0)
+        elif request.param == "slot":
+            opened.reserve(record.id, "a worker", 12, lease_s=-1.0)
+        else:
+            assert opened.claim_mending(record.id, 1.0)
+        with writing(opened._engine) as connection:
+            for table, column in (("leader", "heartbeat_at"), ("slot", "heartbeat_at"), ("study", "mended_at")):
+                changed = f"UPDATE ztp_{table} SET {column} = {column} - 750 WHERE {column} > 0"
+                connection.exec_driver_sql(changed)
+        return str(request.param)
+
+    def test_is_told_by_the_last_sign_of_any(self, opened: Store, record: StudyRecord, silent: str) -> None:
+        assert opened.progress(record.id).abandoned_s == 720
+        for state in ("created", "paused", "stopped", "done"):
+            opened.set_state(record.id, state)
+            assert opened.progress(record.id).abandoned_s is None
+        opened.set_state(record.id, "confirming")
+        assert opened.progress(record.id).abandoned_s == 720
+        opened.reserve(record.id, "another", 12)
+        assert opened.progress(record.id).abandoned_s is None
+
+    def test_is_not_said_of_one_whose_worker_has_just_gone(self, opened: Store, record: StudyRecord) -> None:
+        opened.set_state(record.id, "running")
+        assert opened.progress(record.id).abandoned_s is None  # nothing is known of any
+        opened.claim_lead(record.id, "a worker", "lease", lease_s=-1.0)
+        assert opened.progress(record.id).abandoned_s is None
