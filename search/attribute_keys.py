@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-# a study's provenance: what was found out before its first trial, ...
+# a study's provenance: what it was told to begin with, ...
+START = "start"
+# ... what was found out before its first trial, ...
 FACTS = "facts"  # all of it, as the `Calibration` that workers take over
 HARDWARE = "hardware"
 DTYPE, DTYPE_REASON = "dtype", "dtype_reason"

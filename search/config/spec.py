@@ -14,9 +14,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pruning.checkpoints.names import CONFIGURATIONS, folder_of, holds_model
+from pruning.errors import PruningError
+from pruning.schedule import Schedule
 from pruning.yaml_io import parse_yaml, read_yaml
 from search.config.builtin_studies import builtin_names
 from search.config.data_paths import PARQUET, expand, form_of
@@ -65,6 +67,8 @@ WITHOUT_EFFECT = frozenset(  # may differ on resume: they say how many and by wh
     {"data.roots", "runtime.workers", "runtime.prefix_cache_gib", "runtime.engine", "runtime.trial_timeout"}
 )
 MODEL_FOLDER = f"an existing folder with a model ({' or '.join(CONFIGURATIONS)})"
+STUDY_PREFIX = "study:"  # of an entry of `start` that names another study
+MAX_STARTS = 1000
 GROWING = ("budget.trials", "budget.time")  # a larger one continues a study, a smaller one leaves the stored one
 LIMITS = ("budget.max_gflops", "budget.min_speedup", "budget.max_accuracy_drop")
 BEFORE_REVISIONS = {"revision": 1, "mixed": False, "exact_savings": False}  # of `space`, in stores of before
@@ -83,6 +87,28 @@ class StudySpec(Section):
     sampler: SamplerSpec = SamplerSpec()
     racing: RacingSpec = RacingSpec()
     runtime: RuntimeSpec = RuntimeSpec()
+    start: tuple[str | dict[str, Any], ...] = ()  # read by `search.config.warm_start`
+
+    @field_validator("start", mode="before")
+    @classmethod
+    def _known_starts(cls, value: Any) -> Any:
+        if not isinstance(value, list | tuple) or len(value) > MAX_STARTS:
+            raise ValueError(
+                f"must be a list, of at most {MAX_STARTS}, of exported files, {STUDY_PREFIX}NAME and schedules"
+            )
+        for number, entry in enumerate(value):
+            if isinstance(entry, Mapping):
+                try:
+                    Schedule.from_dict(entry)
+                except PruningError as error:
+                    raise SpecRuleError(f"[{number}]", str(error), None) from None
+            elif not isinstance(entry, str) or not entry.removeprefix(STUDY_PREFIX):
+                rule = f"must be an exported file, {STUDY_PREFIX}NAME, or a schedule with method and stages"
+                raise SpecRuleError(f"[{number}]", rule, repr(entry))
+        return tuple(value)
+
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())  # `start` holds dicts, which have no hash
 
     @model_validator(mode="before")
     @classmethod
@@ -110,6 +136,8 @@ class StudySpec(Section):
         plain = self.model_dump(mode="json", by_alias=True)
         for name in ("backbone", "sampler"):  # as before there were sizes and classes: services that know none take it
             plain[name] = {key: value for key, value in plain[name].items() if value not in (None, {})}
+        if not self.start:
+            del plain["start"]
         return plain
 
     def given(self) -> dict[str, Any]:

@@ -33,7 +33,8 @@ def _to_error(detail: ErrorDetails, model: type[BaseModel]) -> InputError:
         return InputError(where, "is required", remedy=_REQUIRED.get(where, "add it"))
     cause = detail.get("ctx", {}).get("error")
     if isinstance(cause, SpecRuleError):
-        return InputError(".".join(filter(None, (where, str(cause.place)))), cause.rule, cause.got, cause.remedy)
+        place = ".".join(filter(None, (where, str(cause.place)))).replace(".[", "[")
+        return InputError(place, cause.rule, cause.got, cause.remedy)
     remedy = _REQUIRED[where] if detail["type"] == "model_type" and where in _REQUIRED else _remedy(section, key)
     return InputError(where, _rule(detail, where), _shown(detail["input"]), remedy)
 

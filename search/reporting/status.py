@@ -89,6 +89,9 @@ def _origin(known: Mapping[str, Any]) -> Iterator[tuple[str, RenderableType]]:
     """Where it ran and what was found out there; the rest of what is recorded is for programs."""
     if known.get(keys.HARDWARE):
         yield "hardware", str(known[keys.HARDWARE])
+    if starts := known.get(keys.START):
+        listed = (f"{each['from']} ({formatting.count(len(each['schedules']), 'schedule')})" for each in starts)
+        yield "started from", ", ".join(listed)
     if known.get(keys.DTYPE):
         reason = known.get(keys.DTYPE_REASON)
         yield "number format", f"{known[keys.DTYPE]}: {reason}" if reason else str(known[keys.DTYPE])

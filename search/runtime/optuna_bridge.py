@@ -21,6 +21,7 @@ from search.config.sections import BudgetSpec
 from search.config.space import distributions, to_params, to_schedule
 from search.config.spec import StudyRecord, StudySpec
 from search.config.starting_schedules import baselines
+from search.config.warm_start import start_schedules, starts_of
 from search.errors import SearchError
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
 from search.runtime.retry import plain
@@ -120,8 +121,11 @@ class OptunaBridge:
     # Before the first trial
 
     def enqueue_baselines(self) -> None:
-        """The dense model, uniform schedules and the paper's shape go first; those over the limits stay out."""
-        for label, schedule in baselines(self._spec.space, self._depth, self._bench.backbone.family.tokens):
+        """The dense model, what the study starts from, uniform schedules and the paper's shape go first; those over
+        the limits stay out."""
+        dense, *others = baselines(self._spec.space, self._depth, self._bench.backbone.family.tokens)
+        told = start_schedules(starts_of(self._record), self._spec.space, self._depth)
+        for label, schedule in (dense, *told, *others):
             if schedule.stages and self._over_known_limits(schedule):
                 continue
             self._store.queue_trial(

@@ -96,12 +96,12 @@ class StudyRunner:
         study_id = self._record.id
         self._store.advance(study_id, ("created",), "running", lease=lease)
         self._prepare(lease)
-        while self._state() != "done":  # once, unless the budget grows before it is
-            self._observe(self._store.progress(study_id))
+        self._observe(self._store.progress(study_id))
+        while self._state() != "done":  # once, unless the budget grows, or the study is paused briefly, before it is
             self._search(lead, lease)
             self._choose_front(lease)
             self._enter("confirming", lease)
-            if self._confirm(lead, lease):
+            if self._confirm(lead, lease) and self._is_spent():
                 self._mirror()
                 self._store.advance(study_id, ("confirming",), "done", self._ending(), lease)
         self._observe(self._store.progress(study_id))
@@ -222,7 +222,7 @@ class StudyRunner:
     def _confirm(self, lead: Leadership, lease: str | None) -> bool:
         """Measure the dense model and every finalist on images and in a clock the search has not seen.
 
-        False if the study went back to its search meanwhile: its budget grew, or it was paused and resumed.
+        False if its budget grew meanwhile, so that the search goes on first.
         """
         study_id = self._record.id
         front = self._store.front(study_id)
@@ -248,9 +248,11 @@ class StudyRunner:
         return True
 
     def _is_confirming(self, lead: Leadership, lease: str | None) -> bool:
-        self._check_open()
         lead.check(lease)
-        return self._state() == "confirming"
+        if not self._is_spent():
+            return False
+        self._enter("confirming", lease)  # also after a brief pause
+        return True
 
     def _confirm_one(self, lease: str | None, evaluation: Evaluation) -> Measurement:
         """Measure one finalist, or, where its accuracy is known, its speed alone."""

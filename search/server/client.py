@@ -14,6 +14,7 @@ import httpx
 
 from pruning.errors import PruningError
 from search.config.spec import StudyRecord, StudySpec
+from search.config.warm_start import without_files
 from search.errors import InputError, SearchError, SpecConflictError, UnknownStudyError
 from search.server.access.token import VARIABLE, read_token
 from search.server.serialization import Document, to_evaluation, to_front, to_progress, to_study
@@ -93,8 +94,12 @@ class Client:
     # Launching
 
     def launch(self, spec: StudySpec) -> StudyRecord:
-        """Create the study, or continue it. Raises SpecConflictError if the name is another study's."""
-        study = self._read(self._request("POST", "/studies", json=spec.given()), self._noted)
+        """Create the study, or continue it. Raises SpecConflictError if the name is another study's.
+
+        Exported files that it starts from are read here.
+        """
+        document = without_files(spec).given()
+        study = self._read(self._request("POST", "/studies", json=document), self._noted)
         return self.resume(study.name) if study.state in HELD_STATES else study
 
     # Steering, as `search.storage.steering` does

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from search.config.spec import StudyRecord, StudySpec
+from search.config.warm_start import provenance_of, read_start
 from search.errors import InputError, UnknownStudyError
 from search.reporting.queries import with_progress
 from search.server.errors import ANOTHER_SPEC, documented
@@ -99,7 +100,9 @@ async def create_study(request: Request, response: Response, store: Reading) -> 
 
 def _add(store: Store, spec: StudySpec) -> tuple[StudyRecord, bool]:
     known = {study.name for study in store.studies()}
-    return store.add_study(spec), spec.name not in known
+    is_new = spec.name not in known
+    start = read_start(spec, store.front_of, allow_files=False) if is_new else []
+    return store.add_study(spec, provenance_of(start)), is_new
 
 
 @router.get("/{name}", response_model=StudyModel, responses=DENIED | documented(404, 503))

@@ -13,13 +13,15 @@ threads; another process opens its own.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import IntegrityError
 
+from pruning.schedule import Schedule
 from search.config.spec import StudyRecord, StudySpec
 from search.errors import NoStoreError, SearchError, SpecConflictError
 from search.storage import evaluations, fronts, leases, studies
@@ -110,27 +112,29 @@ class Store(LeaderStore, Queue):
 
     # Studies
 
-    def add_study(self, spec: StudySpec) -> StudyRecord:
+    def add_study(self, spec: StudySpec, known: Mapping[str, Any] | None = None) -> StudyRecord:
         """Create the study, or find it again if it was created by the same spec, but for what may change.
 
         Then it has what the spec says of that: see `search.config.spec.continued_spec`. A larger budget opens a study
         again that is done. Raises SpecConflictError with the differences if the name is taken by another spec, or by a
         foreign Optuna study.
+
+        known: the provenance that a new study begins with.
         """
         from search.storage import optuna_storage  # loads Optuna
 
         storage = self.optuna_storage()
         taken = optuna_storage.has_optuna_study(storage, spec.name) and not optuna_storage.is_mirror(storage, spec.name)
         try:
-            record = self._find_or_add(spec, taken)
+            record = self._find_or_add(spec, taken, known)
         except IntegrityError:  # another process was faster
-            record = self._find_or_add(spec, taken)
+            record = self._find_or_add(spec, taken, known)
         optuna_storage.create_optuna_study(storage, spec.name)
         return record
 
-    def _find_or_add(self, spec: StudySpec, taken: bool) -> StudyRecord:
+    def _find_or_add(self, spec: StudySpec, taken: bool, known: Mapping[str, Any] | None) -> StudyRecord:
         with writing(self._engine) as connection:
-            return studies.find_or_add(connection, spec, self.place, taken)
+            return studies.find_or_add(connection, spec, self.place, taken, known)
 
     def study(self, name: str) -> StudyRecord:
         """Look a study up by name. Raises UnknownStudyError listing near or known names."""
@@ -223,6 +227,14 @@ class Store(LeaderStore, Queue):
         """A version of the front, the latest by default; None before there is one. Raises InputError."""
         with reading(self._engine) as connection:
             return fronts.read_front(connection, study_id, version)
+
+    def front_of(self, name: str) -> tuple[str, list[Schedule]]:
+        """A study's backbone and the schedules of its front, as `search.config.warm_start` asks. Raises InputError."""
+        study = self.study(name)
+        front = self.front(study.id)
+        if front is None:
+            raise InputError(f"study {name}", "has no front yet", remedy="wait for its first trials")
+        return study.spec.backbone.name, [point.search.schedule for point in front.points]
 
     def front_history(self, study_id: int) -> list[tuple[int, int, str, float]]:
         """(version, trials, created_at, hypervolume) of every version, oldest first."""

@@ -20,19 +20,22 @@ from search.types import STUDY_STATES
 CONTINUED = {"done": "created", "confirming": "running"}  # the state of a study whose budget was raised
 
 
-def find_or_add(connection: Connection, spec: StudySpec, place: str, taken: bool) -> StudyRecord:
+def find_or_add(
+    connection: Connection, spec: StudySpec, place: str, taken: bool, known: Mapping[str, Any] | None = None
+) -> StudyRecord:
     """The study of this name, made if there is none, and with the budget raised if the spec asks for more.
 
     Raises SpecConflictError for another spec, or if Optuna has a study of this name that is not ours.
 
     place: "at URL", the database as error messages name it. taken: whether Optuna had a study of this name before.
+    known: the provenance of a new study.
     """
     row = _find(connection, spec.name)
     if row is None:
         if taken:
             rule = f"study {spec.name}: an Optuna study of this name exists {place} that was not launched by ztp"
             raise SpecConflictError("", rule, remedy="choose another name")
-        values = {"state": "created", "note": "", "provenance": {}, "seconds": 0.0}
+        values = {"state": "created", "note": "", "provenance": dict(known or {}), "seconds": 0.0}
         values |= {"name": spec.name, "spec": spec.to_dict(), "created_at": utc_now()}
         connection.execute(insert(STUDY).values(values))
     else:

@@ -21,6 +21,7 @@ from search.errors import InputError, SearchError
 from search.evaluation import evaluation_context
 from search.evaluation.latency_profile import LatencyProfile
 from search.evaluation.throughput import time_pairs
+from search.reporting.export import to_config
 from search.runtime import restart_policy, worker_pools
 from search.runtime.launch import launch
 from search.storage.store import Store
@@ -390,3 +391,40 @@ class TestLocalEngine:
         with pytest.raises(KeyboardInterrupt):
             self.run(monkeypatch, code, watch)
         assert len(list(tmp_path.glob("back*"))) == 2
+
+
+class TestStart:
+    def test_from_another_studys_front_and_a_file(
+        self, start: Start, tiny_spec: Spec, tmp_path: Path, check_sound: Callable[..., None], url: str
+    ) -> None:
+        first = start(tiny_spec(name="first", budget={"trials": 5}))
+        launch(first.bench.spec, first.store.url, ignore)
+        front = first.store.front(first.record.id)
+        assert front is not None
+        pruned = [point.search.schedule for point in front.points if point.search.schedule.stages]
+        (tmp_path / "best.yaml").write_text(to_config(first.store.study("first"), front.points[-1]).to_yaml())
+        entries = [str(tmp_path / "best.yaml"), "study:first"]
+        spec = tiny_spec(name="second", budget={"trials": len(pruned) + 2}, start=entries)
+        interrupted = False
+
+        def interrupt(progress: Progress) -> None:
+            if progress.done == 1 and not interrupted:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            launch(spec, first.store.url, interrupt)
+        (tmp_path / "best.yaml").unlink()  # what was read is kept with the study
+        interrupted = True
+        launch(spec, first.store.url, ignore)
+        check_sound(first.store, "second", len(pruned) + 2)
+        record = first.store.study("second")
+        kept = [(each["from"], len(each["schedules"])) for each in record.provenance["start"]]
+        assert kept == [(entries[0], 1), (entries[1], len(pruned))]
+        measured = [evaluation.search.schedule for evaluation in first.store.evaluations(record.id)]
+        assert measured[1] == front.points[-1].search.schedule  # right after the dense model
+        assert set(measured[1 : len(pruned) + 1]) == set(pruned)
+
+    def test_from_a_study_that_is_not_there(self, url: str, tiny_spec: Spec, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=r"tiny: start\[0\]: study must be one of this storage, .* got 'first'"):
+            launch(tiny_spec(start=["study:first"]), url, ignore)
+        assert not list(tmp_path.iterdir())

@@ -188,6 +188,20 @@ def test_a_study_at_work_is_not_deleted(service: Any, new_study: NewStudy) -> No
     assert service.api("DELETE", "/studies/busy?confirm=busy").status_code == 204
 
 
+def test_a_posted_study_may_start_from_studies_and_schedules(service: Any, new_study: NewStudy) -> None:
+    schedule = "{method: zero-tprune, stages: [{block: 3, keep: 0.6}]}"
+    text = new_study("warm") + f"start: [study:shirts, {schedule}]\n"
+    made = service.api("POST", "/studies", content=text, headers=YAML)
+    assert made.status_code == 201
+    kept = [(each["from"], len(each["schedules"])) for each in made.json()["provenance"]["start"]]
+    assert kept == [("study:shirts", 4), ("start[1]", 1)]
+    assert service.api("POST", "/studies", content=text, headers=YAML).status_code == 200
+    for entry, rule in (("best.yaml", "must be study:NAME or a schedule"), ("study:nobody", "study must be one")):
+        answer = service.api("POST", "/studies", content=new_study("cold") + f"start: [{entry}]\n", headers=YAML)
+        assert (answer.status_code, answer.json()["error"]["place"]) == (422, "start[0]")
+        assert rule in answer.json()["error"]["rule"]
+
+
 def test_a_study_is_renamed(service: Any, new_study: NewStudy) -> None:
     made = service.api("POST", "/studies", content=new_study("before"), headers=YAML).json()
     assert service.api("POST", "/studies/before/rename?to=shirts").status_code == 409
