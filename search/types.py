@@ -239,6 +239,8 @@ class Progress:
     running: numbers of the trials that workers measure now.
     images_whole: what `images` would be if no evaluation had been stopped.
     total, limit_s: the budget of trials and of evaluation time as it is now; a launch may raise it. None: no limit.
+    patience, stagnant: after how many trials without growth of the front the search ends, None for never; and how many
+        there were by now, 0 where that is not asked for (see `search.storage.patience`).
     abandoned_s: for how long, in whole minutes, a study that should be worked on has had no worker; None if it has one.
     """
 
@@ -257,12 +259,19 @@ class Progress:
     failed: int = 0
     running: tuple[int, ...] = ()
     limit_s: float | None = None
+    patience: int | None = None
+    stagnant: int = 0
     abandoned_s: float | None = None
 
     @property
     def is_spent(self) -> bool:
-        """Whether every trial is done, or the time is used up."""
-        return self.done >= self.total or (self.limit_s is not None and self.seconds >= self.limit_s)
+        """Whether every trial is done, the time is used up, or the front has stopped growing."""
+        is_late = self.limit_s is not None and self.seconds >= self.limit_s
+        return self.done >= self.total or is_late or self.is_stagnant
+
+    @property
+    def is_stagnant(self) -> bool:
+        return self.patience is not None and self.stagnant >= self.patience
 
 
 OPEN_STATES = ("created", "running", "confirming")  # workers may take the study

@@ -46,6 +46,9 @@ def launch(
     ] = None,
     trials: Annotated[int | None, typer.Option(parser=whole, metavar="N", help="Schedules to evaluate in all.")] = None,
     time: Annotated[str | None, typer.Option(metavar="30m", help="Evaluation time to use in all.")] = None,
+    patience: Annotated[
+        int | None, typer.Option(parser=whole, metavar="N", help="End after N trials without growth of the front.")
+    ] = None,
     max_gflops: Annotated[
         float | None, typer.Option(parser=number, metavar="G", help="Refuse schedules above this cost.")
     ] = None,
@@ -63,6 +66,7 @@ def launch(
 ) -> None:
     """Search schedules for a backbone and a budget; the same command continues a study that was interrupted."""
     overrides = {"budget.trials": trials, "budget.time": time, "budget.max_gflops": max_gflops}
+    overrides |= {"budget.patience": patience}
     overrides |= {"runtime.workers": workers, "runtime.engine": engine, "backbone.weights": weights}
     spec = _spec(study, backbone, data, {name: value for name, value in overrides.items() if value is not None})
     if dry_run:

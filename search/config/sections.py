@@ -184,6 +184,7 @@ class ObjectivesSpec(Section):
 class BudgetSpec(Section):
     """What may be spent (trials; time in seconds over all launches) and what a point may cost. null: no limit.
 
+    patience: the search ends as well once the front's hypervolume has not grown beyond its noise for so many trials.
     max_gflops: fvcore convention. max_accuracy_drop: below the dense model, as a fraction. min_speedup: over the dense
     model; while searching for predicted speed (or one timing), which is right to a few percent and differs as much from
     launch to launch; when exporting for the finalists' measured speed.
@@ -191,6 +192,7 @@ class BudgetSpec(Section):
 
     trials: int = Field(default=200, ge=1, le=MAX_TRIALS)
     time: Duration | None = None
+    patience: int | None = Field(default=None, ge=1, le=MAX_TRIALS)
     max_gflops: float | None = Field(default=None, gt=0)
     min_speedup: float | None = Field(default=None, gt=0)
     max_accuracy_drop: float | None = Field(default=None, ge=0, le=1)

@@ -64,7 +64,14 @@ __all__ = [
 ]
 
 WITHOUT_EFFECT = frozenset(  # may differ on resume: they say how many and by what means, not what
-    {"data.roots", "runtime.workers", "runtime.prefix_cache_gib", "runtime.engine", "runtime.trial_timeout"}
+    {
+        "budget.patience",
+        "data.roots",
+        "runtime.workers",
+        "runtime.prefix_cache_gib",
+        "runtime.engine",
+        "runtime.trial_timeout",
+    }
 )
 MODEL_FOLDER = f"an existing folder with a model ({' or '.join(CONFIGURATIONS)})"
 STUDY_PREFIX = "study:"  # of an entry of `start` that names another study
@@ -138,6 +145,8 @@ class StudySpec(Section):
             plain[name] = {key: value for key, value in plain[name].items() if value not in (None, {})}
         if not self.start:
             del plain["start"]
+        if self.budget.patience is None:
+            del plain["budget"]["patience"]
         return plain
 
     def given(self) -> dict[str, Any]:

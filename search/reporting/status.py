@@ -79,6 +79,9 @@ def _facts(study: StudyRecord, progress: Progress) -> list[tuple[str, Renderable
         ("hypervolume", f"{progress.hypervolume:.4g}"),
         ("fastest within 1 point", formatting.point(progress.best) if progress.best else "-"),
     ]
+    if progress.patience is not None:
+        without = f"{progress.stagnant} of {formatting.count(progress.patience, 'trial')}"
+        facts.insert(4, ("patience", f"{without} without growth of the front beyond its noise"))
     if progress.failed:
         facts.insert(4, ("failed", f"{formatting.count(progress.failed, 'trial')}; the reasons are in ztp_attempt"))
     facts += [(name, _one_line(study.document[name])) for name in SHOWN_SECTIONS if name in study.document]

@@ -85,7 +85,7 @@ def _no_study(name: str) -> tuple[str, list[Schedule]]:
 def _has_work(store: Store, known: StudyRecord, spec: StudySpec) -> bool:
     check_same(known.spec, spec, store.place)
     budget = continued_spec(known.spec, spec).budget
-    progress = replace(store.progress(known.id), total=budget.trials, limit_s=budget.time)
+    progress = replace(store.progress(known.id), total=budget.trials, limit_s=budget.time, patience=budget.patience)
     return known.state != "done" or not progress.is_spent or is_disturbed(store.front(known.id))
 
 

@@ -98,6 +98,7 @@ class StudyRunner:
         self._prepare(lease)
         self._observe(self._store.progress(study_id))
         while self._state() != "done":  # once, unless the budget grows, or the study is paused briefly, before it is
+            self._enter("running", lease)
             self._search(lead, lease)
             self._choose_front(lease)
             self._enter("confirming", lease)
@@ -110,7 +111,11 @@ class StudyRunner:
         """Why the search ended before the last trial; "" if it did not."""
         progress = self._store.progress(self._record.id)
         done, total = progress.done, progress.total
-        return "" if done == total else f"time budget used up after {done} of {total} trials"
+        if done >= total:
+            return ""
+        if progress.is_stagnant:
+            return f"the front has not grown for {progress.stagnant} trials, after {done} of {total}"
+        return f"time budget used up after {done} of {total} trials"
 
     def _mirror(self) -> None:
         """Whoever opens the study by Optuna finds all of it."""

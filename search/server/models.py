@@ -105,6 +105,8 @@ class ProgressModel(BaseModel):
         default=None,
         description="for how long, in whole minutes, a study under way has had no worker; null if it has one",
     )
+    patience: int | None = Field(default=None, description="trials without growth of the front that end the search")
+    stagnant: int = Field(default=0, description="trials without growth of the front by now, of a study with patience")
     limit_s: float | None = Field(default=None, description="the budget of evaluation time; null: no limit")
 
 

@@ -65,6 +65,8 @@ def to_progress(document: Mapping[str, Any]) -> Progress:
     told = {
         "limit_s": None,
         "abandoned_s": None,
+        "patience": None,
+        "stagnant": 0,
         **document,
         "best": to_evaluation(best) if best else None,
         "running": running,

@@ -18,6 +18,7 @@ from pruning.schedule import UNTOUCHED
 from search.config.field_types import parse_duration
 from search.errors import InputError, StudyDeletedError
 from search.storage import evaluations, leases, pareto
+from search.storage.patience import count_stagnant
 from search.storage.selection import Numbers, budget_bounds, fastest_worthwhile
 from search.storage.tables import EVALUATION, FRONT, FRONT_POINT, STUDY
 from search.types import Evaluation, Front, Measurement, Progress
@@ -188,6 +189,7 @@ def read_progress(connection: Connection, study_id: int) -> Progress:
     points = connection.execute(point_rows(study_id, version).with_only_columns(*_JUDGED)).all()
     stopped, images, images_whole = _seen(connection, study_id)
     measured, failed = leases.count_ended(connection, study_id)
+    patience = study.spec["budget"].get("patience")
     return Progress(
         state=study.state,
         done=measured + failed,
@@ -204,6 +206,8 @@ def read_progress(connection: Connection, study_id: int) -> Progress:
         images_whole=images_whole,
         failed=failed,
         running=leases.list_running(connection, study_id),
+        patience=patience,
+        stagnant=0 if patience is None else count_stagnant(connection, study_id, measured),
         abandoned_s=leases.abandoned_s(connection, study_id, study.state),
     )
 

@@ -31,6 +31,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from search.config.field_types import parse_duration
 from search.errors import StudyDeletedError, TrialStoppedError
 from search.storage import failed_attempts
+from search.storage.patience import count_stagnant
 from search.storage.tables import LEADER, SLOT, STUDY
 from search.types import AT_WORK_STATES, HELD_STATES, Slot
 
@@ -97,6 +98,9 @@ def reserve(
         budget = connection.execute(_SPEC, {"study": study_id}).scalar_one()["budget"]
         total, limit_s = budget["trials"], parse_duration(budget.get("time"))
         if limit_s is not None and seconds >= limit_s:
+            return None
+        patience = budget.get("patience")
+        if patience and count_stagnant(connection, study_id, count_ended(connection, study_id)[0]) >= patience:
             return None
     known, taken = connection.execute(_TAKEN, {"study": study_id, "lease": lease}).one()
     if known is not None:

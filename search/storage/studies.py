@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, delete, insert, select, update
 from search.attribute_keys import ERROR
 from search.config.spec import StudyRecord, StudySpec, check_same, continued_spec
 from search.errors import InputError, SpecConflictError, StudyDeletedError, UnknownStudyError
-from search.storage import leases
+from search.storage import fronts, leases
 from search.storage.compatibility import newer_writer, warn_of_newer_writer
 from search.storage.evaluations import utc_now
 from search.storage.tables import ATTEMPT, EVALUATION, FRONT, FRONT_POINT, LEADER, SLOT, STUDY, TRIAL
@@ -54,12 +54,10 @@ def _continue(connection: Connection, row: Row[Any], spec: StudySpec, place: str
     leases.lock_study(connection, row.id)
     row = connection.execute(select(STUDY).where(STUDY.c.id == row.id)).one()  # another may have raised it just now
     wanted = continued_spec(_to_study(row).spec, spec)
-    values: dict[str, Any] = {"spec": wanted.to_dict()}
-    is_spent = sum(leases.count_ended(connection, row.id)) >= wanted.budget.trials
-    is_spent |= wanted.budget.time is not None and row.seconds >= wanted.budget.time
-    if row.state in CONTINUED and not is_spent:
-        values |= {"state": CONTINUED[row.state], "note": "its budget was raised"}
-    connection.execute(update(STUDY).where(STUDY.c.id == row.id).values(values))
+    changed = update(STUDY).where(STUDY.c.id == row.id)
+    connection.execute(changed.values(spec=wanted.to_dict()))
+    if row.state in CONTINUED and not fronts.read_progress(connection, row.id).is_spent:
+        connection.execute(changed.values(state=CONTINUED[row.state], note="its budget was raised"))
 
 
 def get(connection: Connection, name: str, place: str) -> StudyRecord:

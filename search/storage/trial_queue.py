@@ -41,7 +41,8 @@ class Queue:
     ) -> Slot | None:
         """Take one of `total` trials; None if all are taken, or if the study is paused or stopped.
 
-        total: by default the study's budget as it is now, and None is returned as well once its time is used up.
+        total: by default the study's budget as it is now, and None is returned as well once its time is used
+            up or its patience is over.
         worker: a name that no other process uses. lease: a name of this slot alone, 32 characters at most; a second
         call with it finds the same slot. lease_s: after so many seconds without a beat another may have the slot.
         """

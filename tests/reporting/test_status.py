@@ -39,6 +39,12 @@ def test_a_study_without_a_worker_says_what_to_do(printed: Printed, study: Study
     assert "no worker" not in printed(status.study_status(running, progress()))
 
 
+def test_patience_is_told_of_a_study_that_has_it(printed: Printed, study: StudyRecord, progress: MakeProgress) -> None:
+    assert "patience" not in printed(status.study_status(study, progress()))
+    shown = printed(status.study_status(study, progress(patience=40, stagnant=12)))
+    assert "12 of 40 trials without growth of the front beyond its noise" in shown
+
+
 def test_list_of_nothing_is_a_header(printed: Printed) -> None:
     assert printed(status.study_list([])).split()[0] == "study"
 

@@ -175,6 +175,20 @@ class TestMore:
         assert (progress.state, progress.note, progress.confirmed) == ("done", "", progress.front_size)
 
 
+class TestPatience:
+    def test_ends_the_search_and_says_so(self, start: Start, tiny_spec: Spec) -> None:
+        started = start(tiny_spec(budget={"trials": 500, "patience": 3}))
+        assert launch(started.bench.spec, started.store.url, ignore).state == "done"
+        progress = started.store.progress(started.record.id)
+        assert progress.stagnant >= 3
+        assert progress.done < 500
+        ending = f"the front has not grown for {progress.stagnant} trials, after {progress.done} of 500"
+        assert progress.note == ending
+        assert progress.confirmed == progress.front_size > 0
+        assert launch(started.bench.spec, started.store.url, ignore).state == "done"
+        assert started.store.progress(started.record.id).done == progress.done
+
+
 class TestRefused:
     def test_an_unreachable_speedup_before_anything_is_written(
         self, url: str, tiny_spec: Spec, profile: LatencyProfile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
