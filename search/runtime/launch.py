@@ -13,16 +13,9 @@ from dataclasses import replace
 from pruning.model_registry import Refused, look_up
 from pruning.schedule import Schedule
 from search.attribute_keys import FACTS
+from search.config.continuation import check_same, continued_spec, smaller_budget
 from search.config.environment import timing_limit
-from search.config.spec import (
-    StudyRecord,
-    StudySpec,
-    check_files,
-    check_packages,
-    check_same,
-    continued_spec,
-    smaller_budget,
-)
+from search.config.spec import StudyRecord, StudySpec, check_files, check_packages
 from search.config.warm_start import Start, check_start, provenance_of, read_start, starts_of
 from search.errors import NoStoreError, StudyPausedError, UnknownStudyError
 from search.evaluation.calibration import Calibration

@@ -115,7 +115,7 @@ class Store(LeaderStore, Queue):
     def add_study(self, spec: StudySpec, known: Mapping[str, Any] | None = None) -> StudyRecord:
         """Create the study, or find it again if it was created by the same spec, but for what may change.
 
-        Then it has what the spec says of that: see `search.config.spec.continued_spec`. A larger budget opens a study
+        Then it has what the spec says of that: see `search.config.continuation.continued_spec`. A larger budget opens a study
         again that is done. Raises SpecConflictError with the differences if the name is taken by another spec, or by a
         foreign Optuna study.
 

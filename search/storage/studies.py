@@ -9,7 +9,8 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from search.attribute_keys import ERROR
-from search.config.spec import StudyRecord, StudySpec, check_same, continued_spec
+from search.config.continuation import check_same, continued_spec
+from search.config.spec import StudyRecord, StudySpec
 from search.errors import InputError, SpecConflictError, StudyDeletedError, UnknownStudyError
 from search.storage import fronts, leases
 from search.storage.compatibility import newer_writer, warn_of_newer_writer

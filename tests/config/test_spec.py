@@ -12,7 +12,8 @@ import yaml
 from pydantic import ValidationError
 
 from pruning.errors import ConfigError
-from search.config.spec import StudySpec, builtin_names, check_files, differences, make_spec, read_spec, smaller_budget
+from search.config.continuation import differences, smaller_budget
+from search.config.spec import StudySpec, builtin_names, check_files, make_spec, read_spec
 from search.errors import InputError
 
 CONTRACT = """

@@ -7,16 +7,9 @@ from typing import Any
 import pytest
 
 from pruning.methods import METHODS, REVISION
+from search.config.continuation import check_same, continued_spec, differences, smaller_budget
 from search.config.sections import SpaceSpec
-from search.config.spec import (
-    StudySpec,
-    check_same,
-    continued_spec,
-    differences,
-    make_spec,
-    read_stored_spec,
-    smaller_budget,
-)
+from search.config.spec import StudySpec, make_spec, read_stored_spec
 from search.errors import InputError, SpecConflictError
 
 SMALL: dict[str, Any] = {"name": "shirts", "backbone": {"name": "demo"}}

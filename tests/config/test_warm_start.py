@@ -11,7 +11,8 @@ import pytest
 from pruning.config import Config
 from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
-from search.config.spec import StudySpec, differences, make_spec
+from search.config.continuation import differences
+from search.config.spec import StudySpec, make_spec
 from search.config.warm_start import (
     Start,
     check_start,
