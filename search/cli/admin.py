@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from search.cli.options import DEFAULT_STORAGE, AsJson, Name, Server, Storage, open_store
+from search.cli.options import DEFAULT_STORAGE, AsJson, Name, Server, Storage
 
 if TYPE_CHECKING:
     from search.server.client import Client
@@ -81,8 +81,9 @@ def _orders(storage: str, server: str | None) -> Iterator[Client | Steering]:
             yield client
     else:
         from search.storage.steering import Steering
+        from search.storage.store import Store
 
-        store = open_store(storage)
+        store = Store.open(storage, create=False)
         try:
             yield Steering(store)
         finally:

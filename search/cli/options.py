@@ -57,7 +57,7 @@ def open_store(storage: str) -> Store:
     """The store of a command that reads: it is not created. Raises InputError."""
     from search.storage.store import Store
 
-    return Store.open(storage, create=False)
+    return Store.open_to_read(storage)
 
 
 def open_reader(storage: str, server: str | None) -> Reader:

@@ -5,6 +5,7 @@ Every error that the URL or the database's state causes is an InputError; passwo
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import tempfile
 import time
@@ -119,8 +120,11 @@ def _tables_of_file(url: URL, path: Path) -> set[str]:
     connections too, and another process would then take the write-ahead log away from under them
     (sqlite.org/howtocorrupt.html, section 2.2).
     """
+    uri = f"{path.resolve().as_uri()}?mode=ro"
+    if not os.access(path.resolve().parent, os.W_OK):
+        uri += "&immutable=1"  # SQLite could not make what it needs beside the file to read it with its log
     try:
-        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+        with closing(sqlite3.connect(uri, uri=True)) as connection:
             return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     except sqlite3.Error as error:
         if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_NOTADB:

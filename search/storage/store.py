@@ -23,8 +23,8 @@ from sqlalchemy.exc import IntegrityError
 
 from pruning.schedule import Schedule
 from search.config.spec import StudyRecord, StudySpec
-from search.errors import NoStoreError, SearchError, SpecConflictError
-from search.storage import evaluations, fronts, leases, studies
+from search.errors import InputError, NoStoreError, SearchError, SpecConflictError
+from search.storage import evaluations, fronts, leases, readonly_copy, studies
 from search.storage.database import exists, explained, migrate, open_engine, parse_url, reading, schema_version, writing
 from search.storage.leaders import LeaderStore
 from search.storage.migrations import HEAD
@@ -44,6 +44,7 @@ class Store(LeaderStore, Queue):
         self.place = f"at {shown(url)}"  # where studies are, as errors tell it
         self._engine = engine
         self._optuna: RDBStorage | None = None
+        self.is_copy = False  # of a file that cannot be written: what is written goes with this process
         self._lock = Lock()
 
     @classmethod
@@ -63,6 +64,16 @@ class Store(LeaderStore, Queue):
         except SearchError:
             store.close()
             raise
+        return store
+
+    @classmethod
+    def open_to_read(cls, url: str) -> Store:
+        """As `open` for what only reads; of a SQLite file that cannot be written, a copy of this release's schema."""
+        parsed = parse_url(url)
+        if not readonly_copy.is_read_only(parsed):
+            return cls.open(url, create=False)
+        store = cls.open(readonly_copy.copy(parsed).render_as_string(hide_password=False), create=False)
+        store.place, store.is_copy = f"at {shown(parsed)}", True
         return store
 
     def _prepare(self, missing: NoStoreError | None) -> None:
@@ -93,8 +104,10 @@ class Store(LeaderStore, Queue):
         """Optuna's storage in the same database, the same object every time."""
         with self._lock:
             if self._optuna is None:
-                from search.storage import optuna_storage  # loads Optuna
+                from search.storage import optuna_storage, upgrade  # loads Optuna
 
+                if self.is_copy:
+                    upgrade.upgrade(self.url)
                 self._optuna = optuna_storage.open_optuna(self._url)
             return self._optuna
 
@@ -115,8 +128,8 @@ class Store(LeaderStore, Queue):
     def add_study(self, spec: StudySpec, known: Mapping[str, Any] | None = None) -> StudyRecord:
         """Create the study, or find it again if it was created by the same spec, but for what may change.
 
-        Then it has what the spec says of that: see `search.config.continuation.continued_spec`. A larger budget opens a study
-        again that is done. Raises SpecConflictError with the differences if the name is taken by another spec, or by a
+        Then it has what the spec says of that: see `search.config.continuation`. A larger budget opens a study again
+        that is done. Raises SpecConflictError with the differences if the name is taken by another spec, or by a
         foreign Optuna study.
 
         known: the provenance that a new study begins with.
