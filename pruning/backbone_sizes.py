@@ -24,8 +24,9 @@ def check_sizes(model: nn.Module, name: str, sizes: Mapping[str, int]) -> None:
             f"resampled with every torch, got {sizes}"
         )
     embed: Any = model.patch_embed
-    image, patch = sizes.get("img_size", embed.img_size[0]), sizes.get("patch_size", embed.patch_size[0])
-    if image % patch or image < 2 * patch:
+    sides, patch = _sides(sizes.get("img_size", embed.img_size)), sizes.get("patch_size", embed.patch_size[0])
+    image = next((side for side in sides if side % patch or side < 2 * patch), None)
+    if image is not None:
         key = "img_size" if "img_size" in sizes else "patch_size"
         rule = (
             f"a multiple of the patch size, {patch}" if key == "img_size" else f"a divisor of the image size, {image}"
@@ -42,5 +43,10 @@ def resize(model: nn.Module, sizes: Mapping[str, int]) -> nn.Module:
     if sizes:
         set_size: Any = model.set_input_size
         with torch.random.fork_rng():  # a new patch projection is initialised before it is overwritten
-            set_size(**{key: (value, value) for key, value in sizes.items()})
+            set_size(**{key: _sides(value) for key, value in sizes.items()})
     return model
+
+
+def _sides(size: Any) -> tuple[int, int]:
+    """Height and width."""
+    return (size, size) if isinstance(size, int) else tuple(size)

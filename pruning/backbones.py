@@ -14,11 +14,14 @@ from torch import nn
 
 from pruning.architectures import Family, describe
 from pruning.backbone_names import DEMO, check_name
+from pruning.backbone_options import PREPROCESSING, RULES, SIZES, given_options
 from pruning.backbone_sizes import check_sizes
 from pruning.checkpoints.base import Blueprint
-from pruning.checkpoints.building import create, fit
+from pruning.checkpoints.building import create, fit, set_pool
 from pruning.checkpoints.files import read_file
+from pruning.checkpoints.names import folder_of, hub_id_of
 from pruning.checkpoints.sources import find_blueprint
+from pruning.checkpoints.timm_models import NAME as TIMM
 from pruning.errors import UnsupportedBackbone
 from pruning.model import check_untouched
 from pruning.model_registry import build_demo, build_without_values
@@ -42,10 +45,11 @@ class Backbone:
     """A model in evaluation mode, float32, on the CPU, proven to be driven exactly.
 
     name, weights: as asked for. weights_key: where in the file of weights they stood, "" if it holds no others.
-    sizes: img_size and patch_size in pixels, those asked for. fingerprint: sha256 of the weights' values, first 16 hex
-    digits.
+    options: those of `pruning.backbone_options` that were asked for. fingerprint: sha256 of the weights' values, first
+    16 hex digits.
     data_config: timm's preprocessing facts (input_size, mean, std, interpolation, crop_pct).
     class_names: of the classifier's classes in order, () where the model does not say.
+    normalisation: mean and std in words, where they are not what timm has for the name.
     """
 
     model: nn.Module
@@ -55,41 +59,46 @@ class Backbone:
     family: Family
     num_classes: int
     data_config: Mapping[str, Any]
-    sizes: Mapping[str, int] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
     weights_key: str = ""
     class_names: tuple[str, ...] = ()
+    normalisation: str = ""
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """Of `data_config`, what images go through, as plain data."""
+        return {
+            key: list(found) if isinstance(found := self.data_config[key], tuple) else found for key in PREPROCESSING
+        }
 
     @property
     def identity(self) -> str:
-        """Which model it is, but for its weights: the same weights at another input size are another model."""
-        return " ".join([self.name, *(f"{key}={value}" for key, value in sorted(self.sizes.items()))])
+        """Which model it is, but for its weights: the same weights for other images are another model."""
+        asked = [f"{key}={value}" for key, value in sorted(self.options.items())]
+        return " ".join([self.name, *asked, *([self.normalisation] if self.normalisation else [])])
 
 
 def load_backbone(
     name: str,
     weights: str = "pretrained",
-    img_size: int | None = None,
-    patch_size: int | None = None,
     weights_key: str | None = None,
+    **options: Any,
 ) -> Backbone:
     """Build the backbone `name` with `weights`: "pretrained" (its own), a path to a file or a folder, or "random".
 
     name: timm's, another library's (`torchvision/vit_b_16`, `openclip/ViT-B-32`), a folder with a model and its
     configuration, or `hf_hub:ORG/NAME`. "demo" is the bundled model; its only weights are the bundled ones.
-    img_size, patch_size: sides in pixels; None for
-    the model's own. Weights of other sizes are resampled by timm (position embeddings, patch projection); a file that
-    was made for these sizes is loaded as it is. weights_key: of a file with several sets of weights, which (see
-    `pruning.checkpoints.sources`). Raises UnsupportedBackbone for an unknown or unprunable name or sizes
-    that do not fit, WeightsError for weights that are missing, unreadable or do not fit.
+    weights_key: of a file with several sets of weights, which (see `pruning.checkpoints.sources`).
+    options: what the model is to have otherwise than it has it, of `pruning.backbone_options`; None for its own.
+    Weights of other sizes are resampled by timm (position embeddings, patch projection); a file that was made for
+    these sizes is loaded as it is. Raises UnsupportedBackbone for an unknown or unprunable name or options that do
+    not fit, WeightsError for weights that are missing, unreadable or do not fit.
     """
-    asked = {"img_size": img_size, "patch_size": patch_size}
-    sizes = {key: value for key, value in asked.items() if value is not None}
+    asked = _asked(name, options)
     if name == DEMO:
-        if sizes:
-            raise UnsupportedBackbone(f"backbone.{next(iter(sizes))} must be left out for {DEMO}, got {sizes}")
         model, weights, key, blueprint = _demo(), "bundled", "", DEMO_BLUEPRINT
     else:
-        model, key, blueprint = create(name, weights, sizes, weights_key)
+        model, key, blueprint = create(name, weights, asked, weights_key)
     model = model.eval().requires_grad_(False)
     family = describe(model)
     check_untouched(model)
@@ -100,29 +109,48 @@ def load_backbone(
         fingerprint=fingerprint(model),
         family=family,
         num_classes=int(getattr(model, "num_classes", 0)),
-        data_config=_data_config(model, family, blueprint),
-        sizes=sizes,
+        data_config=_data_config(model, family, blueprint, asked),
+        options=asked,
         weights_key=key,
+        normalisation=_normalisation(name, blueprint, asked),
         class_names=_class_names(blueprint, model),
     )
 
 
-def sketch_backbone(name: str, img_size: int | None = None, patch_size: int | None = None) -> Backbone:
+def sketch_backbone(name: str, **options: Any) -> Backbone:
     """The backbone without values in its weights: its shape, its cost, its preprocessing, at once and from nowhere.
 
     Its fingerprint is "". Raises UnsupportedBackbone like `load_backbone`.
     """
-    asked = {"img_size": img_size, "patch_size": patch_size}
-    sizes = {key: value for key, value in asked.items() if value is not None}
+    asked = _asked(name, options)
     check_name(name)
     blueprint = DEMO_BLUEPRINT if name == DEMO else find_blueprint(name)
     model = build_without_values(blueprint.build)
-    if sizes:
-        check_sizes(model, name, sizes)
-        model = build_without_values(partial(blueprint.build, **sizes))
+    built = {key: asked[key] for key in (*SIZES, "in_chans") if key in asked}
+    if built.keys() & set(SIZES):
+        check_sizes(model, name, built)
+    if built:
+        model = build_without_values(partial(blueprint.build, **built))
+    if "global_pool" in asked:
+        set_pool(model, asked["global_pool"], name)
     family = describe(model)
-    data_config = _data_config(model, family, blueprint)
-    return Backbone(model, name, "", "", family, int(getattr(model, "num_classes", 0)), data_config, sizes)
+    data_config = _data_config(model, family, blueprint, asked)
+    classes, words = int(getattr(model, "num_classes", 0)), _normalisation(name, blueprint, asked)
+    return Backbone(model, name, "", "", family, classes, data_config, asked, normalisation=words)
+
+
+def _asked(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Raises UnsupportedBackbone for options that nothing can have, or any for the demo."""
+    unknown = options.keys() - RULES.keys()
+    if unknown:
+        raise UnsupportedBackbone(f"backbone.{min(unknown)} is not a known option; known: {', '.join(RULES)}")
+    try:
+        asked = given_options(options)
+    except ValueError as error:
+        raise UnsupportedBackbone(f"backbone.{error}") from None
+    if name == DEMO and asked:
+        raise UnsupportedBackbone(f"backbone.{next(iter(asked))} must be left out for {DEMO}, got {asked}")
+    return asked
 
 
 def _class_names(blueprint: Blueprint, model: Any) -> tuple[str, ...]:
@@ -147,10 +175,29 @@ def _demo() -> nn.Module:
     return model
 
 
-def _data_config(model: nn.Module, family: Family, blueprint: Blueprint) -> dict[str, Any]:
-    """timm's facts of the model's own preprocessing, for the images that its patch embedding takes."""
-    size = {"input_size": family.image_shape}
+def _data_config(model: nn.Module, family: Family, blueprint: Blueprint, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """timm's facts of the preprocessing, for the images that the model's patch embedding takes: those asked for, else
+    its origin's, else timm's for the model."""
+    config: dict[str, Any] = {"input_size": family.image_shape}
     if blueprint.preprocessing:
-        return {**size, **blueprint.preprocessing}
-    config: dict[str, Any] = resolve_model_data_config(model, size)  # type: ignore[no-untyped-call]
+        config |= blueprint.preprocessing
+    else:
+        config = resolve_model_data_config(model, config)  # type: ignore[no-untyped-call]
+    config = {**config, **{key: asked[key] for key in PREPROCESSING if key in asked}}
+    for key in ("mean", "std"):
+        values = tuple(config[key])
+        if len(values) > family.image_shape[0] and len(set(values)) > 1:
+            raise UnsupportedBackbone(
+                f"backbone.{key} must be one number for a model of one channel, got {list(values)}, one for each colour"
+            )
+        config[key] = values[: family.image_shape[0]]
     return config
+
+
+def _normalisation(name: str, blueprint: Blueprint, asked: Mapping[str, Any]) -> str:
+    """See `Backbone.normalisation`."""
+    of_timms_name = blueprint.source in (TIMM, DEMO) and folder_of(name) is None and hub_id_of(name) is None
+    if of_timms_name and not asked.keys() & {"mean", "std"}:
+        return ""
+    known = {key: asked.get(key, blueprint.preprocessing.get(key)) for key in ("mean", "std")}
+    return " ".join(f"{key}={value}" for key, value in known.items())

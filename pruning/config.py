@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from pruning.backbone_options import RULES, given_options
 from pruning.checkpoints.names import RAW
 from pruning.errors import ConfigError, ScheduleError, WeightsError
 from pruning.schedule import Schedule
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 _REQUIRED = ("format", "backbone", "schedule")
-SIZES = ("img_size", "patch_size")
-_BACKBONE = ("name", "weights", "fingerprint", "weights_key", *SIZES)
+_BACKBONE = ("name", "weights", "fingerprint", "weights_key", *RULES)
 _BLOCKS = ("data", "runtime", "metrics", "provenance")
 
 
@@ -33,8 +33,8 @@ _BLOCKS = ("data", "runtime", "metrics", "provenance")
 class Config:
     """One exported configuration.
 
-    backbone: {name, weights, fingerprint}; img_size and patch_size if they are not the model's own; weights_key, of a
-        file of several sets of weights. Without it they are those that were not averaged, as of files from before.
+    backbone: {name, weights, fingerprint}; options (img_size, mean, ...) that are not the model's own; weights_key, of
+        a file of several sets of weights. Without it they are those that were not averaged, as of files from before.
     runtime: {dtype, batch_size, ...}; dtype is what `load` casts to.
     """
 
@@ -46,9 +46,9 @@ class Config:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def sizes(self) -> dict[str, int]:
-        """img_size and patch_size in pixels, those that are recorded."""
-        return {name: self.backbone[name] for name in SIZES if name in self.backbone}
+    def options(self) -> dict[str, Any]:
+        """Those of `pruning.backbone_options` that are recorded."""
+        return given_options(self.backbone)
 
     @property
     def weights_key(self) -> str:
@@ -89,10 +89,10 @@ def read_config(path: Path) -> Config:
             raise ConfigError(f"{path}: backbone.{name} is not a known key; known: {', '.join(_BACKBONE)}")
     if not isinstance(backbone.get("weights_key", ""), str):
         raise ConfigError(f"{path}: backbone.weights_key must be text, got {backbone['weights_key']!r}")
-    for name in SIZES:
-        value = backbone.get(name, 1)
-        if type(value) is not int or value < 1:
-            raise ConfigError(f"{path}: backbone.{name} must be a whole number of pixels, got {value!r}")
+    try:
+        given_options(backbone)
+    except ValueError as error:
+        raise ConfigError(f"{path}: backbone.{error}") from None
     schedule = Schedule.from_dict(data["schedule"], f"{path}: schedule")
     return Config(backbone=backbone, schedule=schedule, **blocks)
 
@@ -124,7 +124,7 @@ def load_backbone_of(config: Config, place: str) -> Backbone:
     from pruning.model import PrunedViT
 
     name, weights = config.backbone["name"], config.backbone["weights"]
-    backbone = load_backbone(name, weights, **config.sizes, weights_key=config.weights_key)
+    backbone = load_backbone(name, weights, config.weights_key, **config.options)
     expected = config.backbone.get("fingerprint")
     if expected is not None and expected != backbone.fingerprint:
         raise WeightsError(

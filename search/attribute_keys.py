@@ -14,6 +14,7 @@ IMAGES = "images"  # their fingerprint
 SKIPPED_IMAGES = "skipped_images"
 CLASSES = "classes"
 INPUT = "input"
+PREPROCESSING = "preprocessing"
 PROFILE_FROM = "profile_from"
 DISTURBED = "disturbed"
 # ... and how it ended

@@ -3,32 +3,65 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import timm
 import torch
+from timm.models import adapt_input_conv
+from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from pruning.architectures import describe
 from pruning.backbone_names import check_name
+from pruning.backbone_options import SIZES
 from pruning.backbone_sizes import check_sizes, resize
 from pruning.checkpoints import hugging_face, timm_models, torchvision_models
-from pruning.checkpoints.base import Blueprint
-from pruning.checkpoints.names import TIMM, TORCHVISION, folder_of
+from pruning.checkpoints.base import Blueprint, State
+from pruning.checkpoints.names import TORCHVISION, folder_of
 from pruning.checkpoints.sources import SOURCES, find_blueprint, read_folder, read_weights
-from pruning.errors import WeightsError
+from pruning.errors import UnsupportedBackbone, WeightsError
 from pruning.model_registry import build_without_values
 
 RANDOM_SEED = 0  # "random" weights are the same on every machine, so that what is measured on them repeats
 
 
 def create(
-    name: str, weights: str, sizes: Mapping[str, int], weights_key: str | None
+    name: str, weights: str, options: Mapping[str, Any], weights_key: str | None
 ) -> tuple[nn.Module, str, Blueprint]:
-    """The model, where in a file of weights they stood, and what its origin says of it."""
+    """The model, where in a file of weights they stood, and what its origin says of it.
+
+    options: see `pruning.backbone_options`; those of preprocessing are not looked at.
+    """
     check_name(name)
     blueprint = find_blueprint(name)
+    if "in_chans" in options:
+        blueprint = replace(blueprint, build=partial(blueprint.build, in_chans=options["in_chans"]))
+    sizes = {key: options[key] for key in SIZES if key in options}
+    model, key, blueprint = _create(name, weights, blueprint, sizes, weights_key)
+    if "global_pool" in options:
+        set_pool(model, options["global_pool"], name)
+    return model, key, blueprint
+
+
+def set_pool(model: nn.Module, pool: str, name: str) -> None:
+    """Read the tokens otherwise: what weights do not say, where they were fine-tuned so. In place.
+
+    Raises UnsupportedBackbone for a model with a pooling of its own.
+    """
+    vit: Any = model
+    if type(model) not in (VisionTransformer, Eva) or vit.attn_pool is not None:
+        raise UnsupportedBackbone(f"backbone.global_pool must be left out for {name}, which pools in a way of its own")
+    if pool == "token" and vit.cls_token is None:
+        raise UnsupportedBackbone(f"backbone.global_pool must not be token for {name}, which has no class token")
+    vit.global_pool = pool
+
+
+def _create(
+    name: str, weights: str, blueprint: Blueprint, sizes: Mapping[str, Any], weights_key: str | None
+) -> tuple[nn.Module, str, Blueprint]:
     if sizes:
         check_sizes(build_without_values(blueprint.build), name, sizes)
     if weights == "random":
@@ -45,14 +78,14 @@ def create(
     elif blueprint.download is not None:
         return resize(_download_state(name, blueprint), sizes), "", blueprint
     elif path is None and blueprint.source == timm_models.NAME and folder_of(name) is None:
-        return resize(_download(name), sizes), "", blueprint
+        return resize(_download(name, blueprint), sizes), "", blueprint
     elif path is None:
         raise WeightsError(f"backbone.weights must be a file or a folder for {name}, which holds no weights itself")
     return _read(path, name, blueprint, sizes, weights_key)
 
 
 def _read(
-    path: Path, name: str, blueprint: Blueprint, sizes: Mapping[str, int], weights_key: str | None
+    path: Path, name: str, blueprint: Blueprint, sizes: Mapping[str, Any], weights_key: str | None
 ) -> tuple[nn.Module, str, Blueprint]:
     """As `create`, with the weights of a file."""
     state, key, source = read_weights(path, weights_key)
@@ -73,14 +106,26 @@ def _read(
     model = blueprint.build(**source.options(state))
     if source is hugging_face.SOURCE and "patch_size" not in sizes:  # interpolated as it does itself
         model = resize(model, sizes)
-    own = source.convert(state, model)
+    own = _for_channels(source.convert(state, model), model)
     if _misfits(model, own):
         model = resize(model, sizes)  # for which the file may have been made
-        own = source.convert(state, model)
+        own = _for_channels(source.convert(state, model), model)
         fit(model, own, path)
         return model, key, blueprint
     fit(model, own, path)
     return resize(model, sizes), key, blueprint
+
+
+def _for_channels(state: State, model: nn.Module) -> State:
+    """Weights for colour images, where the model is for grey ones: the kernel's sum over colours, as timm has it."""
+    first, vit = "patch_embed.proj.weight", cast(Any, model)
+    if (
+        first in state
+        and state[first].ndim == 4
+        and (state[first].shape[1], vit.patch_embed.proj.in_channels) == (3, 1)
+    ):
+        state = {**state, first: adapt_input_conv(1, state[first])}
+    return state
 
 
 def _check_same(named: Blueprint, found: Blueprint, name: str, path: Path) -> None:
@@ -107,9 +152,9 @@ def _shape(model: nn.Module) -> dict[str, Any]:
     }
 
 
-def _download(name: str) -> nn.Module:
+def _download(name: str, blueprint: Blueprint) -> nn.Module:
     try:
-        return timm.create_model(name.removeprefix(TIMM), pretrained=True)
+        return blueprint.build(pretrained=True)
     except (OSError, RuntimeError, ValueError) as error:  # hub errors are OSError; timm: RuntimeError, ValueError
         raise _not_downloaded(name, error) from None
 

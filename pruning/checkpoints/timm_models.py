@@ -44,6 +44,9 @@ def options(state: State) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if "head.weight" in state:
         found["num_classes"] = state["head.weight"].shape[0]
+    patches = state.get("patch_embed.proj.weight")
+    if patches is not None and patches.ndim == 4 and patches.shape[1] == 1:  # trained on grey images
+        found["in_chans"] = 1
     if "fc_norm.weight" in state and "norm.weight" not in state:
         found["global_pool"] = "avg"
     return found

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from pruning.backbone_options import RULES, check_option, given_options
 from pruning.methods import METHODS, REVISION
 from search.config.field_types import Blocks, Duration, Keep, Partition, Share, Votes
 from search.config.option_values import check_values
@@ -24,7 +25,6 @@ WEIGHTS = ("pretrained", "random", BUNDLED)  # anything else is a path
 MAX_TRIALS = 1_000_000
 MAX_IMAGES_AT_ONCE = 65_536
 MAX_WORKERS = 1024
-MAX_PIXELS = 16_384
 MAX_TEXT, SHOWN = 4_096, 100  # characters: the longest path of Linux, and how many of a wrong one are shown
 STORED = "stored"  # in the validation context: what an earlier release accepted is read
 PROBES = 10  # partial evaluations before a trial, unless the study says otherwise
@@ -59,24 +59,32 @@ class BackboneSpec(Section):
 
     weights_key: of a file with several sets of weights, the key of one, or raw for those that are not averaged; left
         out, the averaged ones if there are any, as timm has it.
-    img_size, patch_size: sides in pixels that are not the model's own; its weights are then resampled.
+    img_size, patch_size, in_chans, global_pool, mean, std, crop_pct, crop_mode, interpolation: where they are not the
+        model's own, by the rules of `pruning.backbone_options`; weights of other sizes are resampled.
     """
 
     name: str = Field(min_length=1)
     weights: str = Field(min_length=1)
     weights_key: str | None = Field(default=None, min_length=1)
-    img_size: int | None = Field(default=None, ge=1, le=MAX_PIXELS)
-    patch_size: int | None = Field(default=None, ge=1, le=MAX_PIXELS)
+    img_size: int | tuple[int, int] | None = None
+    patch_size: int | None = None
+    in_chans: int | None = None
+    global_pool: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    crop_pct: float | None = None
+    crop_mode: str | None = None
+    interpolation: str | None = None
 
     @property
-    def sizes(self) -> dict[str, int]:
-        """Those that are asked for."""
-        return {key: value for key in ("img_size", "patch_size") if (value := getattr(self, key)) is not None}
+    def options(self) -> dict[str, Any]:
+        """Those of `pruning.backbone_options` that are asked for."""
+        return given_options(vars(self))
 
     @property
     def loading(self) -> dict[str, Any]:
         """What `pruning.backbones.load_backbone` takes beside name and weights."""
-        return {"weights_key": self.weights_key, **self.sizes}
+        return {"weights_key": self.weights_key, **self.options}
 
     @model_validator(mode="before")
     @classmethod
@@ -103,13 +111,15 @@ class BackboneSpec(Section):
             raise ValueError(f"must be left out unless backbone.weights is a file, got {key!r}")
         return key
 
-    @field_validator("img_size", "patch_size")
+    @field_validator(*RULES, mode="before")
     @classmethod
-    def _demo_has_its_own(cls, size: int | None, info: Any) -> int | None:
-        if size is not None and info.data.get("name") == DEMO:
+    def _by_its_rule(cls, value: Any, info: Any) -> Any:
+        if value is None:
+            return None
+        if info.data.get("name") == DEMO:
             rule = f"must be left out for the backbone {DEMO}, whose images are 28 pixels wide"
-            raise SpecRuleError("", rule, size)
-        return size
+            raise SpecRuleError("", rule, value)
+        return check_option(info.field_name, value)
 
 
 DEMO_SPLIT = {"search_images": 2000, "confirm_images": 8000}  # all 10,000 bundled images

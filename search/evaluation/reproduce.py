@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ class Replay:
     same_images: whether the images are those of the record (fingerprint); only then must the numbers agree.
     reproduced: accuracy equal exactly and FLOPs equal to the integer; None if the images differ or are not comparable.
     recorded_dtype: the number format of the record; "" where that is what was measured in now.
-    labels: how they became the backbone's classes.
+    labels: how they became the backbone's classes. preprocessing: see `Backbone`.
     """
 
     measured: Measurement
@@ -40,6 +40,7 @@ class Replay:
     split: str = "search"
     recorded_dtype: str = ""
     labels: str = ""
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def comparable(self) -> bool:
@@ -90,7 +91,15 @@ def replay(path: Path, data_path: str | None = None, runtime: str = "torch") -> 
     bench.warn_at_chance(measured.accuracy)
     equal = (measured.accuracy.value, measured.flops) == recorded
     reproduced = equal if same and not other_dtype else None
-    return Replay(measured, *recorded, same, reproduced, recorded_dtype=other_dtype, labels=images.classes)
+    return Replay(
+        measured,
+        *recorded,
+        same,
+        reproduced,
+        recorded_dtype=other_dtype,
+        labels=images.classes,
+        preprocessing=backbone.preprocessing,
+    )
 
 
 def _is_onnxruntime(runtime: str) -> bool:
@@ -128,7 +137,9 @@ def spec_of(config: Config, path: Path, data_path: str | None = None) -> StudySp
         data = {name: value for name, value in data.items() if name != "source"} | {"path": data_path}
     document: dict[str, Any] = {
         "name": "replay",
-        "backbone": {name: config.backbone[name] for name in ("name", "weights")} | config.sizes | _weights_key(config),
+        "backbone": {name: config.backbone[name] for name in ("name", "weights")}
+        | config.options
+        | _weights_key(config),
         "data": data,
         "objectives": {"accuracy": config.data.get("accuracy", "top1")},
         "runtime": dict(config.runtime),

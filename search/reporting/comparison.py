@@ -110,6 +110,7 @@ def footnotes(shown: Comparison) -> list[str]:
     return [
         f"accuracy: {formatting.KIND_WORDS[accuracy.kind]} in %, {formatting.interval(_accuracies(shown))}, "
         f"{accuracy.images:,} images, the same for every row",
+        *([f"preprocessing: {formatting.one_line(known)}"] if (known := shown.backbone.get("preprocessing")) else []),
         f"throughput: measured, each row in turns with the dense model, on {formatting.setting(shown.dense)}",
         *_disturbed(shown),
         "realised: speed-up over the ratio of FLOPs, its ideal",

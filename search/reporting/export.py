@@ -101,6 +101,7 @@ def to_config(study: StudyRecord, evaluation: Evaluation) -> Config:
             "trial": evaluation.trial,
             "created": study.created_at,
             "versions": dict(study.provenance.get(keys.VERSIONS, {})),
+            **({keys.PREPROCESSING: found} if (found := study.provenance.get(keys.PREPROCESSING)) else {}),
         },
     )
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from pruning.backbone_options import RULES
 from pruning.schedule import Schedule
 from search.types import FLOP_CONVENTION, Accuracy, Evaluation, Front, Measurement, Progress, Throughput
 
@@ -86,14 +87,23 @@ def trial_numbers(numbers: Sequence[int]) -> str:
 
 
 def backbone(spec: Mapping[str, Any]) -> str:
-    """`deit_small_patch16_224`, with the sizes that are not its own: `deit_small_patch16_224 at img_size 384`."""
-    sizes = " and ".join(f"{name} {spec[name]}" for name in ("img_size", "patch_size") if spec.get(name))
-    return f"{printable(spec['name'])} at {sizes}" if sizes else printable(spec["name"])
+    """`deit_small_patch16_224`, with what is not its own: `deit_small_patch16_224 at img_size 384`."""
+    options = " and ".join(f"{name} {spec[name]}" for name in RULES if spec.get(name) is not None)
+    return f"{printable(spec['name'])} at {options}" if options else printable(spec["name"])
 
 
 def printable(text: object) -> str:
     """With escapes for what a terminal would obey instead of showing it."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(text))
+
+
+def one_line(value: Any) -> str:
+    """Plain data without braces: `mean: [0.5], crop_pct: 0.9`; what is null or empty is left out."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {one_line(item)}" for key, item in value.items() if item is not None and item != {})
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(one_line(item) for item in value) + "]"
+    return f"{value:.4g}" if isinstance(value, float) else printable(value)
 
 
 def duration(seconds: float) -> str:

@@ -207,6 +207,7 @@ def replay_table(name: str, replay: Replay) -> RenderableType:
         f"{name}: {_verdict(name, replay)}",
         f"accuracy: {formatting.KIND_WORDS[measured.accuracy.kind]}, {formatting.interval([measured.accuracy])}, "
         f"{measured.accuracy.images:,} {replay.split} images; labels: {replay.labels}",
+        f"preprocessing: {formatting.one_line(replay.preprocessing)}",
         f"measured on {formatting.setting(measured)}",
         *([f"speed-up marked {formatting.DISTURBED}: {why}"] if (why := measured.throughput.disturbed) else []),
         f"FLOPs: {FLOP_CONVENTION}",
@@ -235,6 +236,7 @@ def replay_json(replay: Replay) -> dict[str, Any]:
         **_accuracy_json(measured),
         "split": replay.split,
         "labels": replay.labels,
+        "preprocessing": dict(replay.preprocessing),
         "throughput": measured.throughput.images_per_s,
         "speedup": measured.throughput.speedup,
         "spread": measured.throughput.spread,

@@ -84,7 +84,7 @@ def _facts(study: StudyRecord, progress: Progress) -> list[tuple[str, Renderable
         facts.insert(4, ("patience", f"{without} without growth of the front beyond its noise"))
     if progress.failed:
         facts.insert(4, ("failed", f"{formatting.count(progress.failed, 'trial')}; the reasons are in ztp_attempt"))
-    facts += [(name, _one_line(study.document[name])) for name in SHOWN_SECTIONS if name in study.document]
+    facts += [(name, formatting.one_line(study.document[name])) for name in SHOWN_SECTIONS if name in study.document]
     return facts + list(_origin(study.provenance))
 
 
@@ -108,10 +108,12 @@ def _origin(known: Mapping[str, Any]) -> Iterator[tuple[str, RenderableType]]:
     if known.get(keys.INPUT):
         shape, tokens = known[keys.INPUT]["image_shape"], known[keys.INPUT]["tokens"]
         yield "input", f"{'x'.join(map(str, shape))}, {tokens} patch tokens"
+    if known.get(keys.PREPROCESSING):
+        yield "preprocessing", formatting.one_line(known[keys.PREPROCESSING])
     if known.get(keys.CLASSES):
         yield "labels", str(known[keys.CLASSES])
     if known.get(keys.VERSIONS):
-        yield "versions", _one_line(known[keys.VERSIONS])
+        yield "versions", formatting.one_line(known[keys.VERSIONS])
     if skipped := known.get(keys.SKIPPED_IMAGES):
         yield "left out", f"{formatting.count(len(skipped), 'corrupt image')}: {', '.join(skipped[:3])}"
 
@@ -122,11 +124,3 @@ def _stopped(progress: Progress) -> str:
         return "none"
     seen = progress.images / progress.images_whole
     return f"{formatting.count(progress.stopped, 'schedule')}; {seen:.0%} of the images seen"
-
-
-def _one_line(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key}: {_one_line(item)}" for key, item in value.items() if item is not None and item != {})
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(_one_line(item) for item in value) + "]"
-    return f"{value:.4g}" if isinstance(value, float) else formatting.printable(value)

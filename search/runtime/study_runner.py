@@ -167,7 +167,7 @@ class StudyRunner:
         check_speedup(self._bench.spec, self._bench)
         self._bench.find_facts()
         facts = self._bench.find_strata()
-        self._store.set_provenance(self._record.id, _provenance(self._bench, facts), lease)
+        self._store.set_provenance(self._record.id, provenance_of(self._bench, facts), lease)
         self._store.add_seconds(self._record.id, time.monotonic() - began)
 
     # Search
@@ -277,7 +277,7 @@ def is_disturbed(front: Front | None) -> bool:
     return any(point.confirm.throughput.disturbed for point in points if point.confirm)
 
 
-def _provenance(bench: ScheduleEvaluator, facts: Calibration) -> dict[str, object]:
+def provenance_of(bench: ScheduleEvaluator, facts: Calibration) -> dict[str, object]:
     versions = {name: version(name) for name in RECORDED_VERSIONS} | {"python": platform.python_version()}
     return {
         keys.HARDWARE: facts.hardware,
@@ -291,6 +291,7 @@ def _provenance(bench: ScheduleEvaluator, facts: Calibration) -> dict[str, objec
             "image_shape": list(bench.backbone.family.image_shape),
             "tokens": bench.backbone.family.tokens,
         },
+        keys.PREPROCESSING: bench.backbone.preprocessing,
         keys.IMAGES: facts.images,
         keys.CLASSES: bench.images.classes,
         keys.PROFILE_FROM: facts.profile_from or None,

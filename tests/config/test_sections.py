@@ -271,8 +271,8 @@ def test_racing_by_default() -> None:
     ("backbone", "rule"),
     [
         ({"name": "test_vit", "img_size": 0}, r"backbone\.img_size must be at least 1, got 0; the default is null"),
-        ({"name": "test_vit", "img_size": "96"}, r"backbone\.img_size must be a whole number, got '96'"),
-        ({"name": "test_vit", "patch_size": 8.5}, r"backbone\.patch_size must be a whole number, got 8\.5"),
+        ({"name": "test_vit", "img_size": "96"}, r"backbone\.img_size must be a whole number of pixels, got '96'"),
+        ({"name": "test_vit", "patch_size": 8.5}, r"backbone\.patch_size must be a whole number of pixels, got 8\.5"),
         ({"name": "demo", "img_size": 56}, r"backbone\.img_size must be left out for the backbone demo.*got 56"),
         (
             {"name": "test_vit", "weights_key": "model"},

@@ -1,4 +1,5 @@
-"""A study whose backbone has another input size: measured at it, exported with it, never mistaken for another."""
+"""A study whose backbone has another input size or preprocessing: measured with it, exported with it, never mistaken
+for another."""
 
 from __future__ import annotations
 
@@ -6,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from pruning.config import read_config
 from pruning.errors import UnsupportedBackbone
@@ -16,6 +19,8 @@ from search.config.spec import StudyRecord
 from search.evaluation.reproduce import replay
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
 from search.reporting.export import to_config
+from search.reporting.report import replay_json
+from search.runtime.study_runner import provenance_of
 from search.types import Evaluation, Throughput
 
 SCHEDULE = Schedule([Stage(1, 0.5, 2)], "random")
@@ -27,8 +32,8 @@ def opened(
 ) -> Callable[..., ScheduleEvaluator]:
     """A bench on a folder of images, for timm's own small test model at some size."""
 
-    def make(**sizes: int) -> ScheduleEvaluator:
-        backbone = {"name": "test_vit", "weights": "random", **sizes}
+    def make(**options: Any) -> ScheduleEvaluator:
+        backbone = {"name": "test_vit", "weights": "random", **options}
         data = {"path": str(folder), "search_images": 4, "confirm_images": 4}
         bench = ScheduleEvaluator.open(small_spec(backbone=backbone, data=data, objectives={"accuracy": "agreement"}))
         bench.use(facts_of(bench))
@@ -47,10 +52,41 @@ def test_it_is_measured_exported_and_reproduced_at_its_size(
     study = StudyRecord(1, "small", "done", bench.spec.to_dict(), known, "2026-11-22T16:55:00+00:00")
     config = to_config(study, Evaluation(1, measured, True))
     config.write(tmp_path / "best.yaml")
-    assert read_config(tmp_path / "best.yaml").sizes == {"img_size": 64}
+    assert read_config(tmp_path / "best.yaml").options == {"img_size": 64}
     again = replay(tmp_path / "best.yaml")
     assert again.reproduced is True
     assert again.measured.identity == measured.identity
+
+
+PREPROCESSING = {"mean": [0.4], "std": [0.3], "crop_pct": 0.8, "crop_mode": "squash", "interpolation": "bilinear"}
+
+
+def test_its_preprocessing_is_recorded_exported_and_reproduced(
+    opened: Callable[..., ScheduleEvaluator], tmp_path: Path
+) -> None:
+    bench = opened(img_size=[64, 96], **PREPROCESSING)
+    image = bench.search_split.take(slice(0, 1))
+    pixels = torch.from_numpy(np.array(bench.search_split.pixels[:1])).float() / 255
+    assert image.shape == (1, 3, 64, 96)
+    torch.testing.assert_close(image, (pixels - 0.4) / 0.3)
+    known = provenance_of(bench, bench.facts)
+    assert known["preprocessing"] == PREPROCESSING
+    measured = bench.measure(SCHEDULE, Throughput(1.0, 1.0, "measured"))
+    study = StudyRecord(1, "small", "done", bench.spec.to_dict(), known, "2026-11-22T16:55:00+00:00")
+    config = to_config(study, Evaluation(1, measured, True))
+    config.write(tmp_path / "best.yaml")
+    assert config.provenance["preprocessing"] == PREPROCESSING
+    assert read_config(tmp_path / "best.yaml").options["img_size"] == (64, 96)
+    again = replay(tmp_path / "best.yaml")
+    assert again.reproduced is True
+    assert again.preprocessing == replay_json(again)["preprocessing"] == PREPROCESSING
+
+
+def test_images_normalised_otherwise_are_other_images(opened: Callable[..., ScheduleEvaluator]) -> None:
+    own, other = opened(), opened(mean=[0.4])
+    assert own.images.fingerprint != other.images.fingerprint
+    assert own.identity(UNTOUCHED) != other.identity(UNTOUCHED)
+    assert own.images.source.cache_key == other.images.source.cache_key  # decoded once for both
 
 
 def test_results_of_another_size_are_never_taken_over(opened: Callable[..., ScheduleEvaluator]) -> None:

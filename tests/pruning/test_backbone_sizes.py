@@ -35,7 +35,7 @@ def test_the_model_takes_images_of_the_size_and_says_so(
     found = load_backbone(SMALL, "random", **sizes)
     assert found.family.image_shape == tuple(found.data_config["input_size"]) == shape
     assert found.family.tokens == tokens
-    assert found.sizes == sizes
+    assert found.options == sizes
     assert found.model(torch.randn(1, *shape)).shape == (1, 1000)
 
 
@@ -117,7 +117,7 @@ def test_random_numbers_of_the_caller_stay_as_they_were() -> None:
 @pytest.mark.parametrize(("name", "sizes"), [("demo", {}), (SMALL, {}), (SMALL, {"img_size": 96, "patch_size": 8})])
 def test_a_sketch_says_of_a_backbone_all_but_its_weights(name: str, sizes: dict[str, int]) -> None:
     real, sketch = load_backbone(name, "random", **sizes), sketch_backbone(name, **sizes)
-    for field in ("name", "family", "num_classes", "sizes", "identity", "data_config"):
+    for field in ("name", "family", "num_classes", "options", "identity", "data_config"):
         assert getattr(sketch, field) == getattr(real, field)
     assert FlopCounter(sketch.model).count(Schedule()) == FlopCounter(real.model).count(Schedule())
     assert all(value.is_meta for value in sketch.model.parameters())

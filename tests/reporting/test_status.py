@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -83,6 +84,12 @@ def test_status_leaves_out_what_the_spec_leaves_empty(
     assert "methods: [random]" in shown
     assert "options" not in shown
     assert "blocks" not in shown
+
+
+def test_status_shows_the_preprocessing(printed: Printed, study: StudyRecord, progress: MakeProgress) -> None:
+    known = {"preprocessing": {"mean": [0.485, 0.456], "crop_pct": 0.875, "crop_mode": "center"}}
+    text = printed(status.study_status(replace(study, provenance=known), progress()))
+    assert re.search(r"preprocessing +mean: \[0\.485, 0\.456\], crop_pct: 0\.875, crop_mode: center", text)
 
 
 def test_status_names_skipped_images(printed: Printed, study: StudyRecord, progress: MakeProgress) -> None:

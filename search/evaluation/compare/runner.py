@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +59,13 @@ def compare(
     dense, saving = bench.measure(UNTOUCHED, bench.time(UNTOUCHED)), _measure_saving(bench)
     bench.warn_at_chance(dense.accuracy)
     rows = list(_measure(bench, entries, observe))
-    facts = {"name": backbone.name, "weights": backbone.weights, **backbone.sizes, "fingerprint": backbone.fingerprint}
+    facts = {
+        "name": backbone.name,
+        "weights": backbone.weights,
+        **backbone.options,
+        "fingerprint": backbone.fingerprint,
+    }
+    facts["preprocessing"] = backbone.preprocessing
     measured = [dense, saving, *(row.measurement for row, _ in rows)]
     costs = _both_costs(backbone, [each for each in measured if each])
     return Comparison(facts, words, dense, judge_levels(rows), saving, costs)
@@ -93,9 +100,9 @@ def check_config(path: Path, config: Config, backbone: Backbone) -> None:
     if config.backbone["name"] != backbone.name:
         rule = f"must be that of the comparison, {backbone.name}"
         raise InputError("backbone.name", rule, config.backbone["name"], source=path)
-    if config.sizes != backbone.sizes:
-        rule = f"the backbone's sizes must be those of the comparison, {_sizes(backbone.sizes)}"
-        raise InputError(path, rule, _sizes(config.sizes))
+    if config.options != backbone.options:
+        rule = f"the backbone's options must be those of the comparison, {_words(backbone.options)}"
+        raise InputError(path, rule, _words(config.options))
     expected = config.backbone.get("fingerprint", backbone.fingerprint)
     if backbone.fingerprint and expected != backbone.fingerprint:
         raise WeightsError(
@@ -104,8 +111,8 @@ def check_config(path: Path, config: Config, backbone: Backbone) -> None:
         )
 
 
-def _sizes(sizes: Mapping[str, int]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in sizes.items()) or "its own"
+def _words(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in options.items()) or "its own"
 
 
 def choose_images(
@@ -134,7 +141,7 @@ def _searched(config: Config, spec: StudySpec, backbone: Backbone, images: Image
     data = {name: value for name, value in config.data.items() if name not in ("accuracy", "fingerprint")}
     if data.get("path") != spec.data.path or data.get("source") != spec.data.source or not data:
         return None
-    document = {"name": "compare", "backbone": {"name": backbone.name, **backbone.sizes}, "data": data}
+    document = {"name": "compare", "backbone": {"name": backbone.name, **backbone.options}, "data": data}
     found = open_images(make_spec(document, "config").data, spec.objectives, backbone)
     return found.search_indices if found.source.fingerprint == images.source.fingerprint else None
 

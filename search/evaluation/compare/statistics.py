@@ -96,7 +96,7 @@ class Costs:
 class Comparison:
     """What `ztp compare` found.
 
-    backbone: {name, weights, fingerprint}, and img_size and patch_size if they are not the model's own.
+    backbone: {name, weights, fingerprint}, the options that are not the model's own, and its preprocessing.
     images: how many, and which, in words. dense: the untouched model. saving: the same without what its last block
     computes for nobody; None where the backbone has no exact savings. costs: by a measurement's key; empty in documents
     from before there were any.

@@ -28,7 +28,7 @@ def rehearse(
     exported: Sequence[tuple[Path, Config]],
 ) -> None:
     """Gather what a comparison of these would refuse. levels: None if they are wrong by themselves."""
-    backbone = mistakes.attempt(lambda: sketch_backbone(spec.backbone.name, **spec.backbone.sizes))
+    backbone = mistakes.attempt(lambda: sketch_backbone(spec.backbone.name, **spec.backbone.options))
     if backbone is None:
         return
     fitting = []

@@ -70,12 +70,14 @@ class Images:
     skip_corrupt: bool
     mean: Tensor
     std: Tensor
+    normalisation: str = ""  # see `Backbone`
 
     @property
     def fingerprint(self) -> str:
         """Identity of both splits: content, preprocessing and which image is where."""
         digest = hashlib.sha256(self.source.fingerprint.encode())
         digest.update(self.search_indices.tobytes() + b"|" + self.confirm_indices.tobytes())
+        digest.update(self.normalisation.encode())
         return digest.hexdigest()[:16]
 
     def search(self) -> Split:
@@ -139,7 +141,7 @@ def _images(
     mean, std = (
         torch.tensor(backbone.data_config[name]).expand(channels).reshape(-1, 1, 1) for name in ("mean", "std")
     )
-    return Images(source, search, confirm, data.skip_corrupt, mean, std)
+    return Images(source, search, confirm, data.skip_corrupt, mean, std, backbone.normalisation)
 
 
 def open_source(data: DataSpec, objectives: ObjectivesSpec, backbone: Backbone) -> Source:
