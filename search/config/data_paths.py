@@ -17,7 +17,7 @@ FORMS = {  # of files: what they are, and how one tells by the end of the name
     "tar shards": (".tar",),
     PARQUET: (".parquet",),
     "IDX files of images": ("idx3-ubyte", "idx3.ubyte", "idx3-ubyte.gz", "idx3.ubyte.gz"),
-    "a table of paths and labels": (".csv", ".tsv"),
+    "a table of paths and labels": (".csv", ".tsv", ".txt"),
 }
 FOLDER = "a folder of images"
 MAX_FILES = 100_000  # of one collection; beyond it a range is a typo

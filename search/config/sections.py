@@ -134,6 +134,7 @@ class DataSpec(Section):
     search_images, confirm_images: sizes of the two disjoint splits, drawn by `seed`.
     skip_corrupt: leave out images that cannot be decoded instead of failing.
     image_column, label_column: of a table or parquet files, where the names are not the usual ones.
+    class_map: which labels are which of the backbone's classes: a mapping to indices or class names, or a file of one.
     roots: folders below which every image must lie, links resolved, wherever a table or a link says that it is;
         `ztp serve` puts its data roots here.
     """
@@ -146,7 +147,22 @@ class DataSpec(Section):
     skip_corrupt: bool = False
     image_column: str | None = Field(default=None, min_length=1)
     label_column: str | None = Field(default=None, min_length=1)
+    class_map: str | dict[str, int | str] | None = None
     roots: tuple[str, ...] | None = None
+
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())  # `class_map` may be a dict, which has no hash
+
+    @field_validator("class_map", mode="before")
+    @classmethod
+    def _labels_to_classes(cls, value: Any) -> Any:
+        if value is None or (isinstance(value, str) and value):
+            return value
+        if not isinstance(value, dict) or not value or not all(type(place) in (int, str) for place in value.values()):
+            raise ValueError("must be a mapping of labels to indices or class names, or the path of a file, or null")
+        if any(type(place) is int and place < 0 for place in value.values()):
+            raise ValueError("must give indices from 0")
+        return {str(label): place for label, place in value.items()}
 
     @field_validator("roots", mode="before")
     @classmethod

@@ -36,6 +36,8 @@ def within_roots(spec: StudySpec, roots: Sequence[Path]) -> StudySpec:
     if data.path is not None:
         path = _resolved(data.path, roots, "data.path", spec.name)
         data = data.model_copy(update={"path": path, "roots": tuple(map(str, roots))})
+    if isinstance(data.class_map, str):
+        data = data.model_copy(update={"class_map": _resolved(data.class_map, roots, "data.class_map", spec.name)})
     if backbone.weights not in WEIGHTS:
         weights = _resolved(backbone.weights, roots, "backbone.weights", spec.name)
         backbone = backbone.model_copy(update={"weights": weights})

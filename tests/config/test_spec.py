@@ -204,6 +204,25 @@ class TestFiles:
         with pytest.raises(InputError, match=r"backbone\.weights must be pretrained, random or an existing .*got '"):
             check_files(self.spec(path=str(tmp_path), weights=str(tmp_path / weights)))
 
+    def test_a_class_map_is_a_file_that_is_there_or_a_mapping(self, tmp_path: Path) -> None:
+        document = self.spec(path=str(tmp_path), weights="random").to_dict()
+
+        def mapped(class_map: Any) -> StudySpec:
+            return make_spec({**document, "data": {**document["data"], "class_map": class_map}}, "test")
+
+        assert mapped({1: 0, "cat": "tabby"}).data.class_map == {"1": 0, "cat": "tabby"}
+        assert make_spec(mapped({"cat": 3}).to_dict(), "test") == mapped({"cat": 3})
+        check_files(mapped({"cat": 3}))
+        with pytest.raises(InputError, match=r"data\.class_map must be a mapping or an existing file, got 'map\.txt'"):
+            check_files(mapped("map.txt"))
+        for wrong in (3, {}, {"cat": 0.5}, ["cat"], {"cat": True}):
+            with pytest.raises(
+                InputError, match=r"data\.class_map must be a mapping of labels to indices or class names"
+            ):
+                mapped(wrong)
+        with pytest.raises(InputError, match=r"data\.class_map must give indices from 0"):
+            mapped({"cat": -1})
+
     def test_a_folder_with_a_model_is_a_name_or_weights(self, tmp_path: Path) -> None:
         spec = self.spec(path=str(tmp_path), weights=str(tmp_path))
         named = make_spec({**spec.to_dict(), "backbone": {"name": str(tmp_path)}}, "test")

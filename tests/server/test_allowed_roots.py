@@ -46,6 +46,17 @@ def test_a_backbone_that_is_a_folder_stays_below_too(tmp_path: Path, roots: tupl
         assert within_roots(named(name), roots).backbone.name == name
 
 
+def test_a_class_map_stays_below_too(tmp_path: Path, roots: tuple[Path, ...]) -> None:
+    def mapped(class_map: Any) -> StudySpec:
+        document = study("images").to_dict()
+        return make_spec({**document, "data": {**document["data"], "class_map": class_map}}, "test")
+
+    assert within_roots(mapped("map.txt"), roots).data.class_map == str(tmp_path.resolve() / "one" / "map.txt")
+    assert within_roots(mapped({"cat": 1}), roots).data.class_map == {"cat": 1}
+    with pytest.raises(InputError, match=r"data\.class_map must lie below a data root"):
+        within_roots(mapped("/etc/passwd"), roots)
+
+
 def test_roots_are_resolved_and_must_be_folders(tmp_path: Path, roots: tuple[Path, ...]) -> None:
     assert roots == ((tmp_path / "one").resolve(), (tmp_path / "two").resolve())
     (tmp_path / "file").write_text("")

@@ -1,4 +1,4 @@
-"""Class names to the class indices of a backbone: ImageNet's own table where the backbone has its classes."""
+"""Labels to the class indices of a backbone: by its own class names, ImageNet's table, or the study's word."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 
+from search.evaluation.data.class_map import ClassMap
 from search.evaluation.data.readers.base import Listing
 
 Index = Mapping[str, int]
 SHOWN = 3  # names in a message
 NUMBER = re.compile("[0-9]{1,9}")
+SYNSET = re.compile(r"n[0-9]{8}(?=[_-]|$)")  # of ImageNet's folders, with the lemma behind it or without
 SORTED = "class names in sorted order"
+OWN = "the backbone's own class names"
 
 
 @dataclass(frozen=True)
@@ -29,56 +32,103 @@ class Classes:
     problem: str = ""
 
 
-def assign(listing: Listing, num_classes: int) -> Classes:
-    """The backbone's class of each image.
+@dataclass(frozen=True)
+class Target:
+    """The backbone's classes: how many, and what they are called in order, () where it does not say."""
 
-    Indices are taken as they are if they are the backbone's, names that are numbers as well. Other names are WordNet
-    ids or lemmas of ImageNet if all of them are and the backbone has ImageNet's number of classes (1000, or one of the
-    larger subsets that timm knows); else, sorted, the backbone's classes one to one.
+    num_classes: int
+    names: tuple[str, ...] = ()
+
+
+def assign(listing: Listing, target: Target, class_map: ClassMap | None = None) -> Classes:
+    """The backbone's class of each image: by `class_map` if there is one, and it must then have every label.
+
+    Indices are taken as they are if they are the backbone's, names that are numbers as well. Other names are the
+    backbone's own if it names its classes and has all of them; WordNet ids or lemmas of ImageNet if all of them are
+    and the backbone has ImageNet's number of classes (1000, or one of the larger subsets that timm knows); else,
+    sorted, the backbone's classes one to one, if those have no names. A folder without images counts as a class there.
     """
     labels = listing.labels
     if labels is None:
         return Classes(None, "none", f"no labels: {listing.unlabelled}")
+    if class_map is not None:
+        return _by_map(labels, listing.class_names, target, class_map)
     if not isinstance(labels[0], str):
-        return _of_indices(np.asarray(labels), listing.class_names, num_classes)
-    names = sorted(set(map(str, labels)))
-    index, mapping = _of_names(names, num_classes)
+        return _of_indices(np.asarray(labels), listing.class_names, target)
+    index, mapping = _of_names(sorted(set(map(str, labels))), target, listing.empty)
+    if listing.empty:
+        mapping += f"; without images: {_some(listing.empty)}"
     if index is None:
         return Classes(None, "none", mapping)
     return Classes(np.array([index[str(label)] for label in labels], dtype=np.int64), mapping)
 
 
-def _of_indices(indices: NDArray[np.int64], names: Sequence[str], num_classes: int) -> Classes:
+def _by_map(labels: Sequence[Any], names: Sequence[str], target: Target, class_map: ClassMap) -> Classes:
+    """Labels that are indices are looked up by their names, where those are known, or as they are."""
+    told = {label: _called(label, names, class_map) for label in dict.fromkeys(labels)}
+    missing = [name for name in told.values() if name not in class_map]
+    if missing:
+        return Classes(None, "none", f"{len(missing)} labels that data.class_map leaves out ({_some(missing)})")
+    places = {name: class_map[name] for name in told.values()}
+    texts = sorted({place for place in places.values() if isinstance(place, str)})
+    index, problem = _of_names(texts, target) if texts else ({}, "")
+    if index is None:
+        return Classes(None, "none", f"in data.class_map {problem}")
+    found = {label: place if isinstance(place := places[name], int) else index[place] for label, name in told.items()}
+    outside = [place for place in found.values() if not 0 <= place < target.num_classes]
+    if outside:
+        return Classes(None, "none", f"in data.class_map class index {outside[0]}, where {_range(target)}")
+    return Classes(np.array([found[label] for label in labels], dtype=np.int64), "data.class_map")
+
+
+def _called(label: Any, names: Sequence[str], class_map: ClassMap) -> str:
+    if not isinstance(label, str) and 0 <= label < len(names) and names[label] in class_map:
+        return str(names[label])
+    return str(label)
+
+
+def _range(target: Target) -> str:
+    return f"0..{target.num_classes - 1} are the backbone's"
+
+
+def _of_indices(indices: NDArray[np.int64], names: Sequence[str], target: Target) -> Classes:
     """`names`: of the classes, in the order of the indices, where they are known."""
     if names and int(indices.max()) >= len(names):
         return Classes(None, "none", f"index {indices.max()} for {len(names)} class names")
-    if indices.min() >= 0 and names and len(names) != num_classes:
-        index, mapping = _of_names(names, num_classes)
+    if indices.min() >= 0 and names and (len(names) != target.num_classes or _by_lemma(names, target.names)[0]):
+        index, mapping = _of_names(names, target)
         if index is None:
             return Classes(None, "none", mapping)
         return Classes(np.array([index[names[each]] for each in indices], dtype=np.int64), mapping)
     for worst in (int(indices.min()), int(indices.max())):
-        if not 0 <= worst < num_classes:
-            return Classes(None, "none", f"class index {worst}, where 0..{num_classes - 1} are the backbone's")
+        if not 0 <= worst < target.num_classes:
+            return Classes(None, "none", f"class index {worst}, where {_range(target)}")
     return Classes(indices.astype(np.int64), "class indices as given")
 
 
-def _of_names(names: Sequence[str], num_classes: int) -> tuple[Index | None, str]:
+def _of_names(names: Sequence[str], target: Target, empty: Sequence[str] = ()) -> tuple[Index | None, str]:
     """Class index of each name, and how it was found; or None and what does not fit."""
+    index, doubt = _by_lemma(names, target.names)
+    if index is not None:
+        return index, OWN
     if all(NUMBER.fullmatch(name) for name in names):
-        return _of_numbers(names, num_classes)
-    subset = infer_imagenet_subset({"num_classes": num_classes})
-    doubt = ""
+        return _of_numbers(names, target.num_classes)
+    subset = infer_imagenet_subset({"num_classes": target.num_classes})
     if subset is not None:
         info: Any = ImageNetInfo(subset)
         synsets = {name: index for index, name in enumerate(info.label_names())}
-        if all(name in synsets for name in names):
-            return {name: synsets[name] for name in names}, f"WordNet ids of {subset}"
-        index, doubt = _by_lemma(names, info.label_descriptions())
+        ids = {name: found[0] if (found := SYNSET.match(name)) else name for name in names}
+        if all(each in synsets for each in ids.values()):
+            return {name: synsets[each] for name, each in ids.items()}, f"WordNet ids of {subset}"
+        index, unclear = _by_lemma(names, info.label_descriptions())
         if index is not None:
             return index, f"lemmas of {subset}"
-    if len(set(names)) == num_classes and not doubt:
-        return {name: place for place, name in enumerate(sorted(names))}, SORTED
+        doubt = doubt or unclear
+    if target.names and not doubt:
+        doubt = f"class names ({_some(names)}) that are not the backbone's ({_some(target.names)})"
+    for everything in (sorted({*names, *empty}), sorted(names)):
+        if len(everything) == target.num_classes and not doubt:
+            return {name: place for place, name in enumerate(everything)}, SORTED
     return None, doubt or f"{len(names)} class names ({_some(names)})"
 
 
@@ -104,9 +154,21 @@ def _of_numbers(names: Sequence[str], num_classes: int) -> tuple[Index | None, s
 
 
 def _by_lemma(names: Sequence[str], descriptions: Sequence[str]) -> tuple[Index | None, str]:
-    """By "tench, Tinca tinca" as a whole or one of its parts. The second value is set if all names are lemmas but
-    some are those of two classes ("crane"): then there is no telling which is meant."""
-    found = {name: _candidates(name, descriptions) for name in names}
+    """By "tench, Tinca tinca" as a whole or one of its parts, of `descriptions` in the order of their classes.
+
+    The second value is set if all names are lemmas but some are those of two classes ("crane"): then there is no
+    telling which is meant.
+    """
+    wholes: dict[str, list[int]] = {}
+    parts: dict[str, list[int]] = {}
+    for place, text in enumerate(descriptions):
+        wholes.setdefault(_plain(text), []).append(place)
+        for part in dict.fromkeys(map(_plain, text.split(","))):
+            parts.setdefault(part, []).append(place)
+    found = {}
+    for name in names:
+        whole = wholes.get(_plain(name), [])
+        found[name] = whole if len(whole) == 1 else parts.get(_plain(name), whole)
     if not all(found.values()):
         return None, ""
     unclear = [name for name in names if len(found[name]) > 1]
@@ -116,16 +178,9 @@ def _by_lemma(names: Sequence[str], descriptions: Sequence[str]) -> tuple[Index 
     return {name: places[0] for name, places in found.items()}, ""
 
 
-def _candidates(name: str, descriptions: Sequence[str]) -> list[int]:
-    wanted = _plain(name)
-    whole = [place for place, text in enumerate(descriptions) if _plain(text) == wanted]
-    parts = [place for place, text in enumerate(descriptions) if wanted in map(_plain, text.split(","))]
-    return whole if len(whole) == 1 else parts
-
-
 def _plain(text: str) -> str:
-    """As a file system may have it: "great_white_shark" is "great white shark"."""
-    return " ".join(text.replace("_", " ").lower().split())
+    """As a file system may have it: "great_white_shark" and "great-white-shark" are "great white shark"."""
+    return " ".join(re.sub("[_-]", " ", text).lower().split())
 
 
 def _some(names: Sequence[str]) -> str:

@@ -17,7 +17,8 @@ from PIL import Image, UnidentifiedImageError
 
 from pruning.backbones import Backbone
 from search.errors import InputError
-from search.evaluation.data.label_mapping import Classes, assign
+from search.evaluation.data.class_map import ClassMap
+from search.evaluation.data.label_mapping import Classes, Target, assign
 from search.evaluation.data.pixels import CorruptImageError, Pixels
 from search.evaluation.data.preprocessing import Preprocessing
 from search.evaluation.data.readers import ANYWHERE, USUAL, Bounds, Columns, open_reader
@@ -81,13 +82,20 @@ class Collection:
 
     images: Pixels | None = None
 
-    def __init__(self, path: str, backbone: Backbone, columns: Columns = USUAL, bounds: Bounds = ANYWHERE) -> None:
+    def __init__(
+        self,
+        path: str,
+        backbone: Backbone,
+        columns: Columns = USUAL,
+        bounds: Bounds = ANYWHERE,
+        class_map: ClassMap | None = None,
+    ) -> None:
         """Raises InputError if the path is missing or broken, or holds no images."""
         self._reader = open_reader(path, columns, bounds)
         self._preprocess = Preprocessing(backbone.data_config)
         self.shape = self._preprocess.shape
         listing, config = self._reader.listing, self._preprocess.config
-        self.classes = assign(listing, backbone.num_classes)
+        self.classes = assign(listing, Target(backbone.num_classes, backbone.class_names), class_map)
         self.cache_key = _digest([*listing.stamps, *listing.identity], {**config, "": self._preprocess.versions})
         indices = self.classes.indices
         told = "" if indices is None else hashlib.sha256(indices.tobytes()).hexdigest()

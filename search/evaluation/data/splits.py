@@ -19,6 +19,7 @@ from pruning.backbones import Backbone
 from search.config.sections import FOLDER_SPLIT
 from search.config.spec import DataSpec, ObjectivesSpec
 from search.errors import InputError
+from search.evaluation.data.class_map import read_class_map
 from search.evaluation.data.decode_cache import Decoded, decode_once
 from search.evaluation.data.pixels import Pixels
 from search.evaluation.data.readers import Bounds, Columns
@@ -156,13 +157,16 @@ def open_source(data: DataSpec, objectives: ObjectivesSpec, backbone: Backbone) 
             f"must have labels that are classes of the backbone ({backbone.num_classes}) for objectives.accuracy top1"
         )
         got = f"{classes.problem} in {data.path}"
-        raise InputError("data.path", rule, got, "mend the labels or use accuracy: agreement")
+        raise InputError(
+            "data.path", rule, got, "mend the labels, say by data.class_map which is which, or use accuracy: agreement"
+        )
     return source
 
 
 def _collection(path: str, data: DataSpec, backbone: Backbone) -> Source:
     roots = None if data.roots is None else tuple(Path(root).resolve() for root in data.roots)
-    return Collection(path, backbone, Columns(data.image_column, data.label_column), Bounds(roots))
+    class_map = None if data.class_map is None else read_class_map(data.class_map)
+    return Collection(path, backbone, Columns(data.image_column, data.label_column), Bounds(roots), class_map)
 
 
 def _demo(backbone: Backbone) -> Source:

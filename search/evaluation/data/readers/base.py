@@ -22,7 +22,8 @@ class Listing:
 
     identity: lines that name the images; the same for a copy in another place. stamps: lines that any change of a
     file changes. labels: of each image its class's name, or the class's index; None if there are none, and then
-    `unlabelled` says why. class_names: of labels that are indices, where the files tell them.
+    `unlabelled` says why. class_names: of labels that are indices, where the files tell them. empty: classes of which
+    there are no images, where that can be told.
     """
 
     identity: Sequence[str]
@@ -30,6 +31,7 @@ class Listing:
     labels: Sequence[str] | Sequence[int] | None
     class_names: tuple[str, ...] = ()
     unlabelled: str = ""
+    empty: tuple[str, ...] = ()
 
 
 class Reader(Protocol):

@@ -1,4 +1,5 @@
-"""A table of image paths and labels: .csv, .tsv or .parquet. Paths are relative to the table's folder.
+"""A table of image paths and labels: .csv, .tsv, .parquet, or .txt without a header, as Caffe's `val.txt`. Paths are
+relative to the table's folder.
 
 Images inside the table are `parquet.py`'s.
 """
@@ -51,14 +52,14 @@ class FileRows(Files):
 
 
 class RowsReader(FileRows):
-    """Image files that a .csv or .tsv names."""
+    """Image files that a .csv, .tsv or .txt names."""
 
     def __init__(self, paths: list[Path], columns: Columns = USUAL, bounds: Bounds = ANYWHERE) -> None:
         """Raises InputError naming the line for missing columns, fields, files, and for what is no such table."""
         path = paths[0]
         bounds.check([(str(path), path)])
         try:
-            rows, unlabelled = _read(path, columns)
+            rows, unlabelled = _read_lines(path) if path.suffix.lower() == ".txt" else _read(path, columns)
         except UnicodeDecodeError as error:
             rule = f"{path} must be UTF-8 text: {error.reason}"
             raise InputError("data.path", rule, remedy="save it as UTF-8") from None
@@ -114,6 +115,15 @@ def _read(path: Path, columns: Columns) -> tuple[list[Row], str]:
         image, label = find_columns(path, header, columns)
         unlabelled = "" if label is not None else no_label_column(header)
         return list(_rows(path, lines, header, image, label)), unlabelled
+
+
+def _read_lines(path: Path) -> tuple[list[Row], str]:
+    """A path and its label behind the last blank of each line, or a path alone on every line."""
+    lines = enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1)
+    rows = [(f"line {number}", line.strip().rsplit(maxsplit=1)) for number, line in lines if line.strip()]
+    if all(len(fields) == 1 for _, fields in rows):
+        return [(place, fields[0], "") for place, fields in rows], "a path alone on each line"
+    return [(place, fields[0], fields[1] if len(fields) > 1 else "") for place, fields in rows], ""
 
 
 def _rows(

@@ -27,13 +27,13 @@ class FolderReader(Files):
         """Raises InputError if the folder is missing, unreadable or holds no images."""
         root = paths[0]
         try:
-            found, classes = _list(root)
+            found, classes, empty = _list(root)
             bounds.check((str(path), path) for path in found)
             identity, stamps = stat_lines(found, root)
         except OSError as error:
             raise unreadable(root, error) from None
         unlabelled = "no sub-folders, one per class"
-        super().__init__(found, Listing(identity, stamps, classes or None, unlabelled=unlabelled))
+        super().__init__(found, Listing(identity, stamps, classes or None, unlabelled=unlabelled, empty=empty))
 
 
 def has_images(folder: Path) -> bool:
@@ -41,12 +41,14 @@ def has_images(folder: Path) -> bool:
     return next(_walk(folder), None) is not None
 
 
-def _list(root: Path) -> tuple[list[Path], list[str]]:
-    """Image files, and of each the sub-folder it is in; no sub-folders if they hold no images."""
+def _list(root: Path) -> tuple[list[Path], list[str], tuple[str, ...]]:
+    """Image files, of each the sub-folder it is in, and sub-folders without images; none of these if all are."""
     folders = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     found = [(path, folder.name) for folder in folders for path in sorted(_walk(folder))]
     if found:
-        return [path for path, _ in found], [name for _, name in found]
+        labels = [name for _, name in found]
+        empty = tuple(folder.name for folder in folders if folder.name not in set(labels))
+        return [path for path, _ in found], labels, empty
     flat = sorted(_walk(root))
     if not flat:
         rule = (
@@ -54,7 +56,7 @@ def _list(root: Path) -> tuple[list[Path], list[str]]:
             "parquet files or an IDX pair"
         )
         raise InputError("data.path", rule, f"none in {root}", "check the path")
-    return flat, []
+    return flat, [], ()
 
 
 def _walk(folder: Path) -> Iterator[Path]:

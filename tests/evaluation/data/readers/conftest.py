@@ -72,6 +72,13 @@ class Pictures:
             writer.writerows([header, *zip(self.files(), self.labels, strict=True)])
         return path
 
+    def lines(self, labelled: bool = True) -> Path:
+        """As Caffe's val.txt: a path and a label, or a path alone, without a header."""
+        path = self.folder / "val.txt"
+        rows = zip(self.files(), self.labels, strict=True)
+        path.write_text("".join(f"{name} {label}\n" if labelled else f"{name}\n" for name, label in rows))
+        return path
+
     def parquet_rows(self) -> Path:
         return self.parquet({"file_name": self.files(), "label": self.labels}, "rows.parquet")
 

@@ -36,6 +36,7 @@ FORMS: dict[str, Callable[[Any], Path]] = {
     "flat folder": lambda p: p.flat_folder(),
     "csv": lambda p: p.rows(),
     "tsv": lambda p: p.rows(".tsv"),
+    "text": lambda p: p.lines(),
     "parquet rows": lambda p: p.parquet_rows(),
     "hugging face": lambda p: p.hugging_face(),
     "idx": lambda p: p.idx(),

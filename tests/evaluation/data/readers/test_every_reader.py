@@ -26,6 +26,7 @@ WITH_LABELS: dict[str, Write] = {
     "class folders": lambda pictures: pictures.class_folders(),
     "csv": lambda pictures: pictures.rows(),
     "tsv": lambda pictures: pictures.rows(".tsv"),
+    "text": lambda pictures: pictures.lines(),
     "parquet of paths": lambda pictures: pictures.parquet_rows(),
     "hugging face file": lambda pictures: pictures.hugging_face(),
     "hugging face folder": lambda pictures: pictures.hugging_face(shards=2),
@@ -44,6 +45,7 @@ WITHOUT_LABELS: dict[str, Write] = {
     "flat folder": lambda pictures: pictures.flat_folder(),
     "tar": lambda pictures: pictures.tar(label=""),
     "csv": lambda pictures: pictures.rows(header=("path", "taken")),
+    "text": lambda pictures: pictures.lines(labelled=False),
 }
 
 
