@@ -80,6 +80,19 @@ def names(pattern: str = "*") -> list[str]:
     return found
 
 
+def look_up_source(source: str, pattern: str = "*") -> list[Entry | Refused]:
+    """What another library's models are like, or why they cannot be pruned. Raises UnsupportedBackbone."""
+    from pruning.checkpoints.sources import SOURCES  # late: it imports torchvision
+
+    if source not in SOURCES or not (models := SOURCES[source].listed()):
+        known = ", ".join(["timm", *sorted(name for name, each in SOURCES.items() if each.listed())])
+        raise UnsupportedBackbone(f"--source must be one of {known}, got {source!r}")
+    found = fnmatch.filter(models, pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*")
+    if not found:
+        raise UnsupportedBackbone(f"PATTERN must match one of {', '.join(models)}, got {pattern!r}")
+    return [_describe(name, *models[name]) for name in found]
+
+
 def look_up(chosen: Sequence[str], kept: Path | None = None) -> Iterator[Entry | Refused]:
     """What can be said of each model, in order. kept: a folder where answers are found, and left for the next time."""
     known = _read(kept)
@@ -141,16 +154,19 @@ def build_demo(**options: Any) -> nn.Module:
 
 
 def _ask(name: str) -> Entry | Refused:
+    if name == DEMO:
+        return _describe(name, build_demo, ("bundled",))
+    tags = (each.partition(".")[2] for each in timm.list_pretrained(f"{name}.*"))
+    return _describe(name, partial(timm.create_model, name), tags)
+
+
+def _describe(name: str, build: Callable[..., nn.Module], tags: Iterable[str]) -> Entry | Refused:
     try:
-        model = build_without_values(build_demo if name == DEMO else partial(timm.create_model, name))
+        model = build_without_values(build)
         family = describe(model)
         flops = count_flops(model, exact_savings=False)
     except PruningError as error:
         return Refused(name, str(error))
-    if name == DEMO:
-        tags: Iterable[str] = ("bundled",)
-    else:
-        tags = (each.partition(".")[2] for each in timm.list_pretrained(f"{name}.*"))
     return Entry(
         name=name,
         image_shape=family.image_shape,

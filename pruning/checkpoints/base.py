@@ -38,6 +38,9 @@ class Blueprint:
     download: Callable[[], State] | None = None
 
 
+Listed = tuple[Callable[..., nn.Module], tuple[str, ...]]
+
+
 @dataclass(frozen=True)
 class Source:
     """One library's way to save a model.
@@ -48,6 +51,7 @@ class Source:
         does not know it leaves, to be refused.
     options: what the weights themselves say of the model to build.
     read_folder: the blueprint that a folder's configuration describes; None if it holds none of this source's.
+    listed: what `ztp backbones` shows of it: its names, with how to build each and what to say of its weights.
     """
 
     name: str
@@ -55,6 +59,7 @@ class Source:
     convert: Callable[[State, nn.Module], State]
     options: Callable[[State], dict[str, Any]]
     read_folder: Callable[[Path], Blueprint | None] = lambda folder: None
+    listed: Callable[[], Mapping[str, Listed]] = dict
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -21,7 +21,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from pruning.architectures.class_and_mean import ClassAndMeanViT
-from pruning.checkpoints.base import Blueprint, Source, State, first_file, read_json, rename
+from pruning.checkpoints.base import Blueprint, Listed, Source, State, first_file, read_json, rename
 from pruning.checkpoints.hugging_face_processor import crop_size, preprocessing
 from pruning.errors import UnsupportedBackbone
 
@@ -111,23 +111,21 @@ def read_folder(folder: Path) -> Blueprint | None:
         raise UnsupportedBackbone(f"{place}: architectures must be one of {', '.join(KINDS)}, got {name}")
     kind = KINDS[name]
     tower = config.get("vision_config", config) if config.get("model_type") in TOWERS else config
-    known = DEFAULTS[kind.model_type] | {key: value for key, value in tower.items() if value is not None}
+    known: dict[str, Any] = DEFAULTS[kind.model_type] | {
+        key: value for key, value in tower.items() if value is not None
+    }
     if "projection_dim" in config:
         known["projection_dim"] = config["projection_dim"]
+    if known["hidden_act"] not in ACTIVATIONS:
+        found = repr(known["hidden_act"])
+        raise UnsupportedBackbone(f"{place}: hidden_act must be one of {', '.join(ACTIVATIONS)}, got {found}")
     names = class_names(config) if kind.classes == "labels" else ()
     size = known["image_size"]
     if kind.model_type.startswith("dinov2"):  # interpolates for the images that it is given
         size = crop_size(folder) or size
-    classes = {"labels": len(names), None: 0}.get(kind.classes, known.get(str(kind.classes)))
-    try:
-        options = {**_options(known, place), **kind.options, "num_classes": classes, "img_size": size}
-        if kind.options.get("no_embed_class"):
-            options["reg_tokens"] = known["num_register_tokens"]
-    except (TypeError, ValueError, ZeroDivisionError) as error:
-        raise UnsupportedBackbone(f"{place} must describe a vision transformer: {error}") from None
     return Blueprint(
         source=NAME,
-        build=lambda **given: kind.model(**{**options, **given}),
+        build=partial(_build, kind, known | {"image_size": size}, len(names)),
         preprocessing=preprocessing(folder, kind.model_type, size),
         class_names=() if all(re.fullmatch(r"LABEL_\d+", each) for each in names) else names,
         weights=first_file(folder, "model.safetensors", "pytorch_model.bin"),
@@ -142,14 +140,12 @@ def class_names(config: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(str(labels[key]) for key in sorted(labels, key=int))
 
 
-def _options(config: Mapping[str, Any], place: Path) -> dict[str, Any]:
+def _options(config: Mapping[str, Any]) -> dict[str, Any]:
     """Those of timm's `VisionTransformer`."""
-    if config["hidden_act"] not in ACTIVATIONS:
-        known = ", ".join(ACTIVATIONS)
-        raise UnsupportedBackbone(f"{place}: hidden_act must be one of {known}, got {config['hidden_act']!r}")
     width = int(config["hidden_size"])
     hidden = int(width * config["mlp_ratio"]) if "mlp_ratio" in config else int(config["intermediate_size"])
     options = {
+        "img_size": config["image_size"],
         "patch_size": config["patch_size"],
         "in_chans": config["num_channels"],
         "embed_dim": width,
@@ -255,4 +251,27 @@ def _interpolated(positions: Tensor, vit: Any) -> Tensor:
 
 
 FIRST = rf"(?P<prefix>(?:.*?\.)??){TOWER}?embeddings\.(?:patch_embeddings\.projection|patch_embedding)\.weight"
-SOURCE = Source(NAME, FIRST, convert, lambda state: {}, read_folder)
+
+
+def listed() -> dict[str, Listed]:
+    """The classes of `transformers`, at the size of their default configuration; their weights are a folder."""
+    return {
+        name: (partial(_build, kind, DEFAULTS[kind.model_type], 1000), ("a folder, or hf_hub:ORG/NAME",))
+        for name, kind in KINDS.items()
+    }
+
+
+def _build(kind: Kind, config: Mapping[str, Any], classes: int, **given: Any) -> nn.Module:
+    """The model of a configuration. Raises UnsupportedBackbone for one that no model can have."""
+    if isinstance(kind.classes, str) and kind.classes in config:
+        classes = config[kind.classes]
+    options = {**_options(config), **kind.options, "num_classes": classes if kind.classes else 0}
+    if kind.options.get("no_embed_class"):
+        options["reg_tokens"] = config["num_register_tokens"]
+    try:
+        return kind.model(**{**options, **given})
+    except (TypeError, ValueError, AssertionError, ZeroDivisionError) as error:
+        raise UnsupportedBackbone(f"config.json must describe a vision transformer: {error}") from None
+
+
+SOURCE = Source(NAME, FIRST, convert, lambda state: {}, read_folder, listed)

@@ -12,7 +12,7 @@ from timm.layers.norm import LayerNorm
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import nn
 
-from pruning.checkpoints.base import CLIP, Blueprint, Source, State, first_file, read_json
+from pruning.checkpoints.base import CLIP, Blueprint, Listed, Source, State, first_file, read_json
 from pruning.checkpoints.names import OPENCLIP
 from pruning.errors import UnsupportedBackbone
 
@@ -129,4 +129,13 @@ def convert(state: State, model: nn.Module) -> State:
 
 
 FIRST = r"(?P<prefix>(?:.*?\.)??(?:visual\.)?)(?:ln_pre\.weight|trunk\.patch_embed\.proj\.weight)"
-SOURCE = Source(NAME, FIRST, convert, options, read_folder)
+
+
+def listed() -> dict[str, Listed]:
+    """Each with timm's model of the same architecture; its weights are a file or a folder."""
+    return {
+        f"{OPENCLIP}{name}": (by_name(f"{OPENCLIP}{name}").build, (f"as {model}",)) for name, model in MODELS.items()
+    }
+
+
+SOURCE = Source(NAME, FIRST, convert, options, read_folder, listed)

@@ -77,11 +77,3 @@ def recognise(names: Iterable[str], path: Path) -> tuple[Source, str]:
         if matches:
             return source, matches[0]["prefix"]
     return SOURCES[timm_models.NAME], ""
-
-
-def listed() -> dict[str, dict[str, str]]:
-    """By source, its names of models and timm's models of the same architecture."""
-    return {
-        torchvision_models.NAME: {f"{TORCHVISION}{name}": model for name, model in torchvision_models.MODELS.items()},
-        open_clip.NAME: {f"{OPENCLIP}{name}": model for name, model in open_clip.MODELS.items()},
-    }

@@ -8,7 +8,7 @@ from typing import Any
 import timm
 from torch import nn
 
-from pruning.checkpoints.base import Blueprint, Source, State, crop_share, rename
+from pruning.checkpoints.base import Blueprint, Listed, Source, State, crop_share, rename
 from pruning.checkpoints.names import TORCHVISION
 from pruning.errors import UnsupportedBackbone
 
@@ -77,4 +77,12 @@ def convert(state: State, model: nn.Module) -> State:
     return {rename(name, NAMES): value for name, value in state.items()}
 
 
-SOURCE = Source(NAME, r"(?P<prefix>(?:.*\.)?)conv_proj\.weight", convert, options)
+def listed() -> dict[str, Listed]:
+    """Each with the names of its weights."""
+    from torchvision.models import get_model_weights
+
+    names = {f"{TORCHVISION}{model}": tuple(each.name for each in get_model_weights(model)) for model in MODELS}
+    return {name: (by_name(name).build, tags) for name, tags in names.items()}
+
+
+SOURCE = Source(NAME, r"(?P<prefix>(?:.*\.)?)conv_proj\.weight", convert, options, listed=listed)

@@ -18,28 +18,34 @@ def backbones(
         ),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Also say why the others cannot be pruned.")] = False,
+    source: Annotated[
+        str, typer.Option(metavar="NAME", help="Whose models: timm, hf (Hugging Face), torchvision or openclip.")
+    ] = "timm",
     as_json: AsJson = False,
 ) -> None:
-    """List timm's models that can be pruned: input size, blocks, tokens, cost, pretrained weights."""
+    """List models that can be pruned, timm's or another library's: input size, blocks, tokens, cost, weights."""
     from rich.progress import track
 
-    from pruning.model_registry import Entry, Refused, look_up, names
+    from pruning.model_registry import Entry, Refused, look_up, look_up_source, names
     from search.evaluation.data.decode_cache_files import cache_folder
     from search.evaluation.data.progress import stderr_console
     from search.reporting import catalogue, tables
 
-    chosen = names() if pattern is None else names(pattern)
-    console = stderr_console()
-    answers = list(
-        track(
-            look_up(chosen, cache_folder()),
-            "asking timm's models",
-            total=len(chosen),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
+    if source == "timm":
+        chosen = names() if pattern is None else names(pattern)
+        console = stderr_console()
+        answers = list(
+            track(
+                look_up(chosen, cache_folder()),
+                "asking timm's models",
+                total=len(chosen),
+                console=console,
+                transient=True,
+                disable=not console.is_terminal,
+            )
         )
-    )
+    else:
+        answers = look_up_source(source, pattern or "*")
     entries = [each for each in answers if isinstance(each, Entry)]
     refused = [each for each in answers if isinstance(each, Refused)] if everything or pattern is not None else []
     if as_json:

@@ -78,3 +78,34 @@ def test_the_demo_is_known_by_its_name(ztp: Ztp) -> None:
     ran = ztp("backbones", "demo")
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.splitlines()[-1].split() == ["demo", "28x28", "12", "196", "1", "0.35", "bundled"]
+
+
+@pytest.mark.parametrize(
+    ("source", "pattern", "row"),
+    [
+        ("hf", "ViTFor*", "ViTForImageClassification 224x224 12 196 1 17.58 a folder, or hf_hub:ORG/NAME"),
+        ("torchvision", "vit_b_32", "torchvision/vit_b_32 224x224 12 49 1 4.41 IMAGENET1K_V1"),
+        ("openclip", "*/ViT-B-32", "openclip/ViT-B-32 224x224 12 49 1 4.41 as vit_base_patch32_clip_224"),
+    ],
+)
+def test_models_of_other_libraries(ztp: Ztp, source: str, pattern: str, row: str) -> None:
+    ran = ztp("backbones", pattern, "--source", source)
+    assert (ran.code, ran.err) == (0, "")
+    assert "1 backbone can be pruned" in ran.out
+    assert " ".join(ran.out.splitlines()[-1].split()) == row
+
+
+def test_every_model_of_another_library_can_be_pruned(ztp: Ztp) -> None:
+    for source, least in (("hf", 15), ("torchvision", 5), ("openclip", 20)):
+        document = json.loads(ztp("backbones", "--source", source, "--json").out)
+        assert len(document["supported"]) >= least
+        assert document["refused"] == []
+
+
+def test_an_unknown_source_or_name_is_refused(ztp: Ztp) -> None:
+    ran = ztp("backbones", "--source", "keras")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith("ztp: --source must be one of timm, hf, openclip, torchvision, got 'keras'")
+    ran = ztp("backbones", "swin_t", "--source", "torchvision")
+    assert (ran.code, ran.out) == (2, "")
+    assert "PATTERN must match one of torchvision/vit_b_16, " in ran.err

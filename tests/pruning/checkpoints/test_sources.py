@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from timm.models import save_for_hf
 
 from pruning.backbones import fingerprint, load_backbone, sketch_backbone
-from pruning.checkpoints import hub
+from pruning.checkpoints import hub, hugging_face, torchvision_models
 from pruning.checkpoints.names import folder_of, hub_id_of
 from pruning.errors import UnsupportedBackbone, WeightsError
 
@@ -124,3 +125,14 @@ def test_no_folder_and_no_configuration(tmp_path: Path) -> None:
 def test_of_two_configurations_the_one_with_weights_is_taken(folder: Path) -> None:
     (folder / "open_clip_config.json").write_text('{"model_cfg": {"embed_dim": 8, "vision_cfg": {}}}')
     assert load_backbone(str(folder)).class_names == ("cat", "dog", "eel")
+
+
+def test_the_manual_lists_what_is_read() -> None:
+    """And each of these has its row in the tests of its source."""
+    page = (Path(__file__).parents[3] / "docs" / "data-and-weights.md").read_text()
+    section = page.partition("### Other libraries")[2].partition("\n## ")[0]
+    named = set(re.findall(r"`([A-Za-z0-9_]+)`", "".join(line for line in section.splitlines() if line[:1] == "|")))
+    assert named >= hugging_face.KINDS.keys() | torchvision_models.MODELS.keys()
+    classes = {name for name in named if name[:1].isupper() and name not in ("FOLDER",)}
+    assert classes == hugging_face.KINDS.keys()
+    assert {name for name in named if name.startswith("vit_")} == torchvision_models.MODELS.keys()
