@@ -19,6 +19,7 @@ import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from pruning.backbones import load_backbone
+from pruning.checkpoints.names import folder_of
 from pruning.errors import ScheduleError
 from pruning.schedule import UNTOUCHED, Schedule
 from search.config.sections import WEIGHTS
@@ -173,7 +174,7 @@ def _open(spec: StudySpec) -> tuple[ScheduleEvaluator, list[str]]:
     """A bench with what is on this machine, and what is not."""
     notes = []
     weights = spec.backbone.weights
-    if weights == "pretrained":
+    if weights == "pretrained" and folder_of(spec.backbone.name) is None:
         notes.append("weights: random ones are timed, the hub is not asked")
         weights = "random"
     elif weights not in WEIGHTS and not Path(weights).exists():
