@@ -7,7 +7,7 @@ import re
 
 import timm
 
-from pruning.checkpoints.names import HUB, OPENCLIP, TIMM, TORCHVISION, folder_of
+from pruning.checkpoints.names import HUB, PREFIXES, folder_of, holds_model
 from pruning.errors import UnsupportedBackbone
 
 DEMO = "demo"
@@ -17,11 +17,12 @@ NEAR = 3  # names that are suggested
 def check_name(name: str) -> None:
     """Raise UnsupportedBackbone unless it is the demo, a model of timm's, alone or with one of its tags, or a name of
     another origin, which is looked at when it is loaded."""
-    if name == DEMO or folder_of(name) is not None or name.startswith((*HUB, TORCHVISION, OPENCLIP)):
+    own = name.removeprefix("timm/")
+    if name == DEMO or folder_of(name) is not None or own.startswith((*HUB, *PREFIXES)):
         return
-    own = name.removeprefix(TIMM)
     if own.split(".")[0] not in timm.list_models():
-        raise UnsupportedBackbone(f"backbone.name must be a timm model or {DEMO}, got {name!r}; {hint(own)}")
+        meant = f"write ./{name} for the folder" if holds_model(name) else hint(own)
+        raise UnsupportedBackbone(f"backbone.name must be a timm model or {DEMO}, got {name!r}; {meant}")
     _check_tag(own)
 
 

@@ -136,7 +136,18 @@ def sketch_backbone(name: str, **options: Any) -> Backbone:
     family = describe(model)
     data_config = _data_config(model, family, blueprint, asked)
     classes, words = int(getattr(model, "num_classes", 0)), _normalisation(name, blueprint, asked)
-    return Backbone(model, name, "", "", family, classes, data_config, asked, normalisation=words)
+    return Backbone(
+        model,
+        name,
+        weights="",
+        fingerprint="",
+        family=family,
+        num_classes=classes,
+        data_config=data_config,
+        options=asked,
+        class_names=_class_names(blueprint, model),
+        normalisation=words,
+    )
 
 
 def _asked(name: str, options: Mapping[str, Any]) -> dict[str, Any]:

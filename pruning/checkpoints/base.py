@@ -50,16 +50,22 @@ class Source:
     convert: weights under the source's names, and the model that they are for -> weights under timm's names. What it
         does not know it leaves, to be refused.
     options: what the weights themselves say of the model to build.
+    by_name: the blueprint of `NAME/model`; None if the source has no such names.
     read_folder: the blueprint that a folder's configuration describes; None if it holds none of this source's.
     listed: what `ztp backbones` shows of it: its names, with how to build each and what to say of its weights.
+    needs: of a bare file, what else must be known of its model: the words of a refusal where nothing says it.
+    interpolates: whether `convert` fits position embeddings to the model's image size.
     """
 
     name: str
     first_weight: str
     convert: Callable[[State, nn.Module], State]
     options: Callable[[State], dict[str, Any]]
+    by_name: Callable[[str], Blueprint] | None = None
     read_folder: Callable[[Path], Blueprint | None] = lambda folder: None
     listed: Callable[[], Mapping[str, Listed]] = dict
+    needs: str = ""
+    interpolates: bool = False
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,9 +16,10 @@ from pruning.architectures import describe
 from pruning.backbone_names import check_name
 from pruning.backbone_options import SIZES
 from pruning.backbone_sizes import check_sizes, resize
-from pruning.checkpoints import hugging_face, timm_models, torchvision_models
+from pruning.checkpoints import timm_models
 from pruning.checkpoints.base import Blueprint, State
-from pruning.checkpoints.names import TORCHVISION, folder_of
+from pruning.checkpoints.hub import download_weights
+from pruning.checkpoints.names import folder_of, hub_id_of
 from pruning.checkpoints.sources import SOURCES, find_blueprint, read_folder, read_weights
 from pruning.errors import UnsupportedBackbone, WeightsError
 from pruning.model_registry import build_without_values
@@ -37,10 +36,7 @@ def create(
     """
     check_name(name)
     blueprint = find_blueprint(name)
-    if "in_chans" in options:
-        blueprint = replace(blueprint, build=partial(blueprint.build, in_chans=options["in_chans"]))
-    sizes = {key: options[key] for key in SIZES if key in options}
-    model, key, blueprint = _create(name, weights, blueprint, sizes, weights_key)
+    model, key, blueprint = _create(name, weights, blueprint, options, weights_key)
     if "global_pool" in options:
         set_pool(model, options["global_pool"], name)
     return model, key, blueprint
@@ -60,14 +56,16 @@ def set_pool(model: nn.Module, pool: str, name: str) -> None:
 
 
 def _create(
-    name: str, weights: str, blueprint: Blueprint, sizes: Mapping[str, Any], weights_key: str | None
+    name: str, weights: str, blueprint: Blueprint, options: Mapping[str, Any], weights_key: str | None
 ) -> tuple[nn.Module, str, Blueprint]:
+    """As `create`, but for the pooling."""
+    sizes, channels = _of(options, *SIZES), _of(options, "in_chans")
     if sizes:
         check_sizes(build_without_values(blueprint.build), name, sizes)
     if weights == "random":
         with torch.random.fork_rng():
             torch.manual_seed(RANDOM_SEED)
-            return resize(blueprint.build(), sizes), "", blueprint
+            return resize(blueprint.build(**channels), sizes), "", blueprint
     path = blueprint.weights
     if weights != "pretrained":
         path = Path(weights)
@@ -76,35 +74,34 @@ def _create(
             _check_same(named, blueprint, name, path)
             path = blueprint.weights or path / "model.safetensors"
     elif blueprint.download is not None:
-        return resize(_download_state(name, blueprint), sizes), "", blueprint
+        return resize(_download_state(name, blueprint, channels), sizes), "", blueprint
+    elif path is None and (hub_id := hub_id_of(name)) is not None:
+        path = download_weights(hub_id)
     elif path is None and blueprint.source == timm_models.NAME and folder_of(name) is None:
-        return resize(_download(name, blueprint), sizes), "", blueprint
+        return resize(_download(name, blueprint, channels), sizes), "", blueprint
     elif path is None:
         raise WeightsError(f"backbone.weights must be a file or a folder for {name}, which holds no weights itself")
-    return _read(path, name, blueprint, sizes, weights_key)
+    return _read(path, name, blueprint, options, weights_key)
+
+
+def _of(options: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: options[name] for name in names if name in options}
 
 
 def _read(
-    path: Path, name: str, blueprint: Blueprint, sizes: Mapping[str, Any], weights_key: str | None
+    path: Path, name: str, blueprint: Blueprint, options: Mapping[str, Any], weights_key: str | None
 ) -> tuple[nn.Module, str, Blueprint]:
-    """As `create`, with the weights of a file."""
+    """As `_create`, with the weights of a file."""
+    sizes = _of(options, *SIZES)
     state, key, source = read_weights(path, weights_key)
-    if source is hugging_face.SOURCE and blueprint.source != source.name:
-        beside = hugging_face.read_folder(path.parent)
+    if source.needs and blueprint.source != source.name:
+        beside = source.read_folder(path.parent)
         if beside is None:
-            raise WeightsError(
-                f"backbone.weights: {path} holds a model of Hugging Face's, whose config.json must lie beside it"
-            )
+            raise WeightsError(f"backbone.weights: {path} holds {source.needs}, got {name}")
         _check_same(blueprint, beside, name, path)
         blueprint = beside
-    if source is torchvision_models.SOURCE and blueprint.source != source.name:
-        names = ", ".join(f"{TORCHVISION}{each}" for each in torchvision_models.MODELS)
-        raise WeightsError(
-            f"backbone.weights: {path} holds a model of torchvision's, so that backbone.name must be one of {names}, "
-            f"got {name}"
-        )
-    model = blueprint.build(**source.options(state))
-    if source is hugging_face.SOURCE and "patch_size" not in sizes:  # interpolated as it does itself
+    model = blueprint.build(**source.options(state) | _of(options, "in_chans"))
+    if source.interpolates and "patch_size" not in sizes:
         model = resize(model, sizes)
     own = _for_channels(source.convert(state, model), model)
     if _misfits(model, own):
@@ -118,12 +115,8 @@ def _read(
 
 def _for_channels(state: State, model: nn.Module) -> State:
     """Weights for colour images, where the model is for grey ones: the kernel's sum over colours, as timm has it."""
-    first, vit = "patch_embed.proj.weight", cast(Any, model)
-    if (
-        first in state
-        and state[first].ndim == 4
-        and (state[first].shape[1], vit.patch_embed.proj.in_channels) == (3, 1)
-    ):
+    first, channels = "patch_embed.proj.weight", cast(Any, model).patch_embed.proj.in_channels
+    if channels == 1 and first in state and state[first].ndim == 4 and state[first].shape[1] == 3:
         state = {**state, first: adapt_input_conv(1, state[first])}
     return state
 
@@ -152,9 +145,9 @@ def _shape(model: nn.Module) -> dict[str, Any]:
     }
 
 
-def _download(name: str, blueprint: Blueprint) -> nn.Module:
+def _download(name: str, blueprint: Blueprint, channels: Mapping[str, Any]) -> nn.Module:
     try:
-        return blueprint.build(pretrained=True)
+        return blueprint.build(pretrained=True, **channels)
     except (OSError, RuntimeError, ValueError) as error:  # hub errors are OSError; timm: RuntimeError, ValueError
         raise _not_downloaded(name, error) from None
 
@@ -167,15 +160,15 @@ def _not_downloaded(name: str, error: Exception) -> WeightsError:
     )
 
 
-def _download_state(name: str, blueprint: Blueprint) -> nn.Module:
+def _download_state(name: str, blueprint: Blueprint, channels: Mapping[str, Any]) -> nn.Module:
     """A model of torchvision's with weights that it downloads itself."""
     assert blueprint.download is not None
     try:
         state = blueprint.download()
     except (OSError, RuntimeError) as error:  # urllib's errors are OSError; a wrong hash: RuntimeError
         raise _not_downloaded(name, error) from None
-    model = blueprint.build()
-    fit(model, SOURCES[blueprint.source].convert(state, model), Path(name))
+    model = blueprint.build(**channels)
+    fit(model, _for_channels(SOURCES[blueprint.source].convert(state, model), model), Path(name))
     return model
 
 

@@ -14,14 +14,20 @@ FILES = (*CONFIGURATIONS, "preprocessor_config.json", "processor_config.json")
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
-def download_folder(hub_id: str) -> Path:
-    """The local copy of `ORG/NAME` or `ORG/NAME@REVISION`. Raises WeightsError if the hub has no such model."""
+def download_configuration(hub_id: str) -> Path:
+    """The local folder of `ORG/NAME` or `ORG/NAME@REVISION`, without weights. Raises WeightsError."""
     found = [path for name in FILES if (path := _download(hub_id, name)) is not None]
-    weights = next((path for name in WEIGHTS if (path := _download(hub_id, name)) is not None), None)
-    if not found or weights is None:
-        named = ", ".join((*CONFIGURATIONS, *WEIGHTS))
-        raise WeightsError(f"backbone.name: hf_hub:{hub_id} must hold a configuration and weights (of {named})")
-    return weights.parent
+    if not found:
+        raise WeightsError(f"backbone.name: hf_hub:{hub_id} must hold a configuration ({' or '.join(CONFIGURATIONS)})")
+    return found[0].parent
+
+
+def download_weights(hub_id: str) -> Path:
+    """Its file of weights, the first of WEIGHTS that it has. Raises WeightsError."""
+    found = next((path for name in WEIGHTS if (path := _download(hub_id, name)) is not None), None)
+    if found is None:
+        raise WeightsError(f"backbone.name: hf_hub:{hub_id} must hold weights in one file ({', '.join(WEIGHTS)})")
+    return found
 
 
 def _download(hub_id: str, name: str) -> Path | None:

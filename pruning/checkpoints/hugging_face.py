@@ -274,4 +274,13 @@ def _build(kind: Kind, config: Mapping[str, Any], classes: int, **given: Any) ->
         raise UnsupportedBackbone(f"config.json must describe a vision transformer: {error}") from None
 
 
-SOURCE = Source(NAME, FIRST, convert, lambda state: {}, read_folder, listed)
+SOURCE = Source(
+    NAME,
+    FIRST,
+    convert,
+    options=lambda state: {},
+    read_folder=read_folder,
+    listed=listed,
+    needs="a model of Hugging Face's, whose config.json must lie beside it",
+    interpolates=True,
+)

@@ -9,14 +9,14 @@ import os
 RAW = "raw"  # as `weights_key`: the weights that are not averaged
 CONFIGURATIONS = ("config.json", "open_clip_config.json")  # one of them lies in a folder with a model
 FOLDER, HUB = "local-dir:", ("hf_hub:", "hf-hub:")
-TIMM, TORCHVISION, OPENCLIP = "timm/", "torchvision/", "openclip/"
+PREFIXES = ("timm/", "torchvision/", "openclip/")  # of names by source, `NAME/` of those in `sources.SOURCES`
 
 
 def folder_of(name: str) -> str | None:
     """The path that a name is, `local-dir:PATH` or anything else with a slash; None for every other name."""
     if name.startswith(FOLDER):
         return name.removeprefix(FOLDER)
-    named = name.startswith((*HUB, TIMM, TORCHVISION, OPENCLIP))
+    named = name.startswith((*HUB, *PREFIXES))
     return name if not named and ("/" in name or "\\" in name) else None
 
 

@@ -13,10 +13,10 @@ from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_
 from torch import nn
 
 from pruning.checkpoints.base import CLIP, Blueprint, Listed, Source, State, first_file, read_json
-from pruning.checkpoints.names import OPENCLIP
 from pruning.errors import UnsupportedBackbone
 
 NAME = "openclip"
+PREFIX = f"{NAME}/"
 MODELS = {  # OpenCLIP's names to timm's of the same architecture
     "ViT-B-32": "vit_base_patch32_clip_224",
     "ViT-B-32-256": "vit_base_patch32_clip_256",
@@ -49,9 +49,9 @@ INERT = {"timm_model_pretrained", "timm_drop", "timm_drop_path", "patch_dropout"
 
 def by_name(name: str) -> Blueprint:
     """`openclip/ViT-B-32`. Raises UnsupportedBackbone."""
-    model = name.removeprefix(OPENCLIP)
+    model = name.removeprefix(PREFIX)
     if model not in MODELS:
-        raise UnsupportedBackbone(f"backbone.name must be {OPENCLIP} and one of {', '.join(MODELS)}, got {name!r}")
+        raise UnsupportedBackbone(f"backbone.name must be {PREFIX} and one of {', '.join(MODELS)}, got {name!r}")
     return Blueprint(NAME, partial(timm.create_model, MODELS[model], num_classes=0))
 
 
@@ -133,9 +133,7 @@ FIRST = r"(?P<prefix>(?:.*?\.)??(?:visual\.)?)(?:ln_pre\.weight|trunk\.patch_emb
 
 def listed() -> dict[str, Listed]:
     """Each with timm's model of the same architecture; its weights are a file or a folder."""
-    return {
-        f"{OPENCLIP}{name}": (by_name(f"{OPENCLIP}{name}").build, (f"as {model}",)) for name, model in MODELS.items()
-    }
+    return {f"{PREFIX}{name}": (by_name(f"{PREFIX}{name}").build, (f"as {model}",)) for name, model in MODELS.items()}
 
 
-SOURCE = Source(NAME, FIRST, convert, options, read_folder, listed)
+SOURCE = Source(NAME, FIRST, convert, options, by_name, read_folder, listed)

@@ -1,6 +1,7 @@
 """Where models come from: the table of sources, and which of them a name, a folder or a file belongs to.
 
-To add a source: write one file here with a `Source`, and add a row.
+To add a source: write one file here with a `Source`, and add a row; if its models have names of their own, also a
+prefix in `names`.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from pathlib import Path
 from pruning.checkpoints import hugging_face, open_clip, timm_models, torchvision_models
 from pruning.checkpoints.base import Blueprint, Source, State
 from pruning.checkpoints.files import read_file, tensors_of
-from pruning.checkpoints.hub import download_folder
-from pruning.checkpoints.names import OPENCLIP, TIMM, TORCHVISION, folder_of, hub_id_of
+from pruning.checkpoints.hub import download_configuration
+from pruning.checkpoints.names import folder_of, hub_id_of
 from pruning.errors import UnsupportedBackbone, WeightsError
 
 # in this order a file is asked: where one source's names hold another's, it comes first
@@ -28,14 +29,13 @@ def find_blueprint(name: str) -> Blueprint:
     """What a backbone's name stands for, any but the demo's. Raises UnsupportedBackbone, or WeightsError."""
     folder, hub_id = folder_of(name), hub_id_of(name)
     if hub_id is not None:
-        return read_folder(download_folder(hub_id), "backbone.name")
+        return read_folder(download_configuration(hub_id), "backbone.name")
     if folder is not None:
         return read_folder(Path(folder), "backbone.name")
-    if name.startswith(TORCHVISION):
-        return torchvision_models.by_name(name)
-    if name.startswith(OPENCLIP):
-        return open_clip.by_name(name)
-    return timm_models.by_name(name.removeprefix(TIMM))
+    prefix, slash, _ = name.partition("/")
+    by_name = SOURCES[prefix if slash else timm_models.NAME].by_name
+    assert by_name is not None  # every prefix of `names` has one
+    return by_name(name)
 
 
 def read_folder(folder: Path, place: str) -> Blueprint:

@@ -14,11 +14,12 @@ from pruning.checkpoints.names import FOLDER
 from pruning.errors import UnsupportedBackbone
 
 NAME = "timm"
+PREFIX = f"{NAME}/"
 
 
 def by_name(name: str) -> Blueprint:
-    """A model of timm's registry."""
-    return Blueprint(NAME, partial(timm.create_model, name))
+    """A model of timm's registry: `NAME` or `timm/NAME`."""
+    return Blueprint(NAME, partial(timm.create_model, name.removeprefix(PREFIX)))
 
 
 def read_folder(folder: Path) -> Blueprint | None:
@@ -57,4 +58,5 @@ def convert(state: State, model: nn.Module) -> State:
     return state
 
 
-SOURCE = Source(NAME, r"(?P<prefix>(?:.*\.)?)patch_embed\.proj\.weight", convert, options, read_folder)
+FIRST = r"(?P<prefix>(?:.*\.)?)patch_embed\.proj\.weight"
+SOURCE = Source(NAME, FIRST, convert, options, by_name, read_folder)

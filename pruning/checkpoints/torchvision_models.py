@@ -9,10 +9,10 @@ import timm
 from torch import nn
 
 from pruning.checkpoints.base import Blueprint, Listed, Source, State, crop_share, rename
-from pruning.checkpoints.names import TORCHVISION
 from pruning.errors import UnsupportedBackbone
 
 NAME = "torchvision"
+PREFIX = f"{NAME}/"
 MODELS = {  # to timm's model of the same shape
     "vit_b_16": "vit_base_patch16_224",
     "vit_b_32": "vit_base_patch32_224",
@@ -29,9 +29,9 @@ def by_name(name: str) -> Blueprint:
     """
     from torchvision.models import get_model_weights
 
-    model, dot, tag = name.removeprefix(TORCHVISION).partition(".")
+    model, dot, tag = name.removeprefix(PREFIX).partition(".")
     if model not in MODELS:
-        raise UnsupportedBackbone(f"backbone.name must be {TORCHVISION} and one of {', '.join(MODELS)}, got {name!r}")
+        raise UnsupportedBackbone(f"backbone.name must be {PREFIX} and one of {', '.join(MODELS)}, got {name!r}")
     known = get_model_weights(model)
     tags = [each.name for each in known]
     if dot and tag not in tags:
@@ -81,8 +81,16 @@ def listed() -> dict[str, Listed]:
     """Each with the names of its weights."""
     from torchvision.models import get_model_weights
 
-    names = {f"{TORCHVISION}{model}": tuple(each.name for each in get_model_weights(model)) for model in MODELS}
+    names = {f"{PREFIX}{model}": tuple(each.name for each in get_model_weights(model)) for model in MODELS}
     return {name: (by_name(name).build, tags) for name, tags in names.items()}
 
 
-SOURCE = Source(NAME, r"(?P<prefix>(?:.*\.)?)conv_proj\.weight", convert, options, listed=listed)
+SOURCE = Source(
+    NAME,
+    r"(?P<prefix>(?:.*\.)?)conv_proj\.weight",
+    convert,
+    options,
+    by_name,
+    listed=listed,
+    needs=f"a model of torchvision's, so that backbone.name must be {PREFIX} and one of {', '.join(MODELS)}",
+)

@@ -162,6 +162,9 @@ class DataSpec(Section):
             raise ValueError("must be a mapping of labels to indices or class names, or the path of a file, or null")
         if any(type(place) is int and place < 0 for place in value.values()):
             raise ValueError("must give indices from 0")
+        odd = [text for pair in value.items() for text in map(str, pair) if not text.isprintable()]
+        if odd:
+            raise SpecRuleError("", "must be printable text", repr(odd[0][:SHOWN]), "remove it")
         return {str(label): place for label, place in value.items()}
 
     @field_validator("roots", mode="before")

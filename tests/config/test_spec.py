@@ -220,6 +220,8 @@ class TestFiles:
                 InputError, match=r"data\.class_map must be a mapping of labels to indices or class names"
             ):
                 mapped(wrong)
+        with pytest.raises(InputError, match=r"data\.class_map must be printable text, got 'cat.x1b"):
+            mapped({"cat\x1b[2J": 1})
         with pytest.raises(InputError, match=r"data\.class_map must give indices from 0"):
             mapped({"cat": -1})
 

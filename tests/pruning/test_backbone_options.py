@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import timm
 import torch
+from timm.models import save_for_hf
 from torch import Tensor
 
 from pruning.backbone_options import RULES, given_options
 from pruning.backbones import load_backbone, sketch_backbone
-from pruning.errors import UnsupportedBackbone
+from pruning.errors import UnsupportedBackbone, WeightsError
 from pruning.model import prune
 from pruning.schedule import Schedule
 from pruning.stage import Stage
@@ -57,12 +58,31 @@ def test_grey_images_take_the_sum_of_the_colours_kernels(weights: str) -> None:
     assert sketch_backbone(SMALL, in_chans=1, mean=0.5, std=0.25).family == grey.family
 
 
+def test_grey_images_for_a_folder_as_weights(tmp_path: Path) -> None:
+    save_for_hf(timm.create_model(SMALL), tmp_path, safe_serialization=True)
+    colour = load_backbone(SMALL, str(tmp_path))
+    grey = load_backbone(SMALL, str(tmp_path), in_chans=1, mean=0.5, std=0.5)
+    images = noise(1, 160, 160)
+    torch.testing.assert_close(grey.model(images), colour.model(images.expand(-1, 3, -1, -1)), atol=1e-5, rtol=1e-4)
+
+
+def test_the_pooling_of_eva_can_be_changed() -> None:
+    images = noise(3, 56, 56)
+    own, mean = (load_backbone("eva02_tiny_patch14_224", "random", img_size=56, **pool) for pool in POOLINGS)
+    assert not own.model(images).allclose(mean.model(images), atol=1e-3)
+
+
+POOLINGS: tuple[dict[str, Any], ...] = ({"global_pool": "token"}, {"global_pool": "avg"})
+
+
 def test_weights_of_grey_images_say_so_themselves(tmp_path: Path) -> None:
     model = timm.create_model(SMALL, in_chans=1)
     torch.save(model.state_dict(), tmp_path / "w.pth")
     found = load_backbone(SMALL, str(tmp_path / "w.pth"), mean=0.5, std=0.5)
     assert found.family.image_shape == (1, 160, 160)
     torch.testing.assert_close(found.model(noise(1, 160, 160)), model.eval()(noise(1, 160, 160)))
+    with pytest.raises(WeightsError, match=r"patch_embed\.proj\.weight is \(64, 1, 16, 16\), not \(64, 3, 16, 16\)"):
+        load_backbone(SMALL, str(tmp_path / "w.pth"), in_chans=3)
 
 
 def test_a_mean_for_each_colour_does_not_serve_grey_images() -> None:

@@ -143,6 +143,18 @@ def test_weights_under_the_names_of_a_model_in_memory(name: str, tmp_path: Path)
     torch.testing.assert_close(found.model(images), answer(name, model, images), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["ViTForImageClassification", "Dinov2ForImageClassification"])
+def test_weights_of_the_pruned_model_after_fine_tuning(name: str, tmp_path: Path) -> None:
+    make(name).save_pretrained(tmp_path)
+    pruned = prune(load_backbone(str(tmp_path)).model, SCHEDULE)
+    with torch.no_grad():
+        pruned.backbone.head.weight.mul_(2)
+    torch.save(pruned.state_dict(), tmp_path / "tuned.pth")
+    found = load_backbone(str(tmp_path), str(tmp_path / "tuned.pth"))
+    images = noise(*found.family.image_shape)
+    torch.testing.assert_close(prune(found.model, SCHEDULE)(images), pruned(images))
+
+
 @pytest.mark.parametrize("name", ["Dinov2ForImageClassification", "Dinov2WithRegistersModel"])
 def test_positions_are_interpolated_for_what_the_processor_crops_to(name: str, tmp_path: Path) -> None:
     model = make(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from timm.models import save_for_hf
 
 from pruning.backbones import fingerprint, load_backbone, sketch_backbone
 from pruning.checkpoints import hub, hugging_face, torchvision_models
-from pruning.checkpoints.names import folder_of, hub_id_of
+from pruning.checkpoints.names import PREFIXES, folder_of, hub_id_of
+from pruning.checkpoints.sources import SOURCES
 from pruning.errors import UnsupportedBackbone, WeightsError
 
 SMALL = "test_vit"
@@ -64,24 +66,32 @@ def test_timms_own_prefix_is_the_name_without_it() -> None:
         load_backbone("timm/vit_smal")
 
 
-def test_the_hub_is_read_like_a_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hub_is_read_like_a_folder(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What is asked for, and in which revision; the download itself is huggingface_hub's."""
     asked: list[tuple[str, str, str | None]] = []
+    copy = tmp_path / "cache"
+    copy.mkdir()
 
     def download(repository: str, name: str, revision: str | None) -> str:
         asked.append((repository, name, revision))
         if not (folder / name).is_file():
             raise EntryNotFoundError(name)
-        return str(folder / name)
+        return str(shutil.copy(folder / name, copy))
 
     monkeypatch.setattr(hub, "hf_hub_download", download)
+    assert sketch_backbone("hf_hub:someone/vit@v2").class_names == ("cat", "dog", "eel")
+    assert not any("model" in name for _, name, _ in asked)  # no weights for what needs none
     found = load_backbone("hf_hub:someone/vit@v2")
     assert found.fingerprint == load_backbone(str(folder)).fingerprint
     assert {(repository, revision) for repository, _, revision in asked} == {("someone/vit", "v2")}
     assert [name for _, name, _ in asked][-1] == "model.safetensors"  # and no second file of weights
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").unlink(missing_ok=True)
-    with pytest.raises(WeightsError, match=r"hf_hub:someone/vit must hold a configuration and weights \(of config"):
+    (copy / "model.safetensors").unlink()
+    with pytest.raises(WeightsError, match=r"hf_hub:someone/vit must hold weights in one file \(model\.safetensors"):
+        load_backbone("hf_hub:someone/vit")
+    (folder / "config.json").unlink()
+    with pytest.raises(WeightsError, match=r"hf_hub:someone/vit must hold a configuration \(config\.json or open_clip"):
         load_backbone("hf_hub:someone/vit")
 
 
@@ -107,6 +117,17 @@ def test_a_hub_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, error: Exce
 def test_an_id_that_is_none_is_refused_by_name() -> None:
     with pytest.raises(WeightsError, match=r"hf_hub:a/b/c could not be downloaded: .*a/b/c"):
         load_backbone("hf_hub:a/b/c")
+
+
+def test_names_have_the_prefixes_of_their_sources() -> None:
+    assert {f"{name}/" for name, source in SOURCES.items() if source.by_name is not None} == set(PREFIXES)
+
+
+def test_a_folder_without_a_slash_is_told_from_a_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder.parent)
+    with pytest.raises(UnsupportedBackbone, match=r"must be a timm model or demo, got 'saved'; write \./saved for the"):
+        load_backbone("saved")
+    assert load_backbone("./saved").num_classes == 3
 
 
 def test_no_folder_and_no_configuration(tmp_path: Path) -> None:

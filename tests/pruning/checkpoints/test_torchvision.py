@@ -90,7 +90,7 @@ def test_its_weights_are_not_taken_for_timms(tmp_path: Path) -> None:
     """Neither their preprocessing nor their image size is that of timm's model of the same shape."""
     torch.save({"conv_proj.weight": torch.ones(4, 3, 8, 8)}, tmp_path / "w.pth")
     with pytest.raises(
-        WeightsError, match=r"torchvision's, so that backbone\.name must be one of torchvision/vit_b_16"
+        WeightsError, match=r"torchvision's, so that backbone\.name must be torchvision/ and one of vit_b_16"
     ):
         load_backbone("test_vit", str(tmp_path / "w.pth"))
 
