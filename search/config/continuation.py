@@ -79,7 +79,7 @@ def check_same(stored: StudySpec, wanted: StudySpec, place: str) -> None:
     rule = f"study {stored.name} {place} exists with another spec ({'; '.join(changed)})"
     if any(line.startswith(LIMITS) for line in changed):
         rule += ", and its limits decided which schedules were measured and which may stand on its front"
-    remedy = "restore the spec to continue it, or choose another name"
+    remedy = f"restore the spec to continue it, or choose another name; start: [study:{stored.name}] takes its front"
     raise SpecConflictError("", rule, remedy=remedy, differences=changed)
 
 

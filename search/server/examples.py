@@ -152,7 +152,7 @@ CONFLICT = _error(
     SpecConflictError(
         "",
         "study deit-small-3g on this server exists with another spec (sampler.seed: 0 -> 1)",
-        remedy="restore the spec to continue it, or choose another name",
+        remedy="restore the spec to continue it, or choose another name; start: [study:deit-small-3g] takes its front",
         differences=["sampler.seed: 0 -> 1"],
     ),
     place="name",

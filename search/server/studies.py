@@ -158,7 +158,7 @@ def delete_study(
     study: Study,
     store: Reading,
     confirm: Annotated[str, Query(description="the study's name again: nothing brings it back", examples=["shirts"])],
-    force: Annotated[bool, Query(description="stop it first, if it is at work")] = False,
+    force: Annotated[bool, Query(description="stop it first, if it is at work", examples=[True])] = False,
 ) -> None:
     """Remove a study with its trials, evaluations and fronts, for good. It must not be at work, unless by `force`."""
     if confirm != study.name:

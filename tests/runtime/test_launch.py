@@ -23,6 +23,7 @@ from search.evaluation.latency_profile import LatencyProfile
 from search.evaluation.throughput import time_pairs
 from search.reporting.export import to_config
 from search.runtime import restart_policy, worker_pools
+from search.runtime.any_study_worker import Served, serve
 from search.runtime.launch import launch
 from search.storage.store import Store
 from search.types import Progress
@@ -173,6 +174,18 @@ class TestMore:
         check_sound(started.store, "tiny", 5)
         progress = started.store.progress(started.record.id)
         assert (progress.state, progress.note, progress.confirmed) == ("done", "", progress.front_size)
+
+    def test_trials_that_a_free_worker_takes(
+        self, start: Start, tiny_spec: Spec, check_sound: Callable[..., None]
+    ) -> None:
+        """As of a study that is posted again to a service."""
+        started = start(tiny_spec(budget={"trials": 2}))
+        launch(started.bench.spec, started.store.url, ignore)
+        record = started.store.add_study(tiny_spec(budget={"trials": 4}))
+        assert record.state == "created"
+        assert serve(started.store, record, 7) is Served.DONE
+        assert started.store.state(record.id) == "done"
+        check_sound(started.store, "tiny", 4)
 
 
 class TestPatience:

@@ -65,7 +65,7 @@ def test_what_is_no_json_has_an_example_too(document: Document) -> None:
 
 
 def test_every_parameter_has_an_example_that_it_takes(document: Document) -> None:
-    kinds = {"integer": int, "number": float, "string": str}
+    kinds = {"integer": int, "boolean": bool, "number": float, "string": str}
     seen = set()
     for operation, described in operations(document):
         for parameter in described.get("parameters", ()):

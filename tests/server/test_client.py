@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from pruning.config import Config
 from search.attribute_keys import ERROR
 from search.config.spec import make_spec
 from search.errors import InputError, SpecConflictError, UnknownStudyError
@@ -220,6 +221,20 @@ def test_refusals_are_errors_of_this_project(client: Client, served: Service, mo
         stranger.studies()
     with Client("http://127.0.0.1:1") as nobody, pytest.raises(ServerUnavailableError, match="cannot be reached"):
         nobody.studies()
+
+
+def test_files_that_a_study_starts_from_are_read_here(
+    client: Client, there: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    schedule = there.evaluations(there.study("shirts").id)[2].search.schedule
+    Config({"name": "vit_tiny_patch16_224", "weights": "random"}, schedule).write(tmp_path / "best.yaml")
+    document = {"name": "warm", "backbone": {"name": "demo"}, "start": [str(tmp_path / "best.yaml"), "study:shirts"]}
+    spec = make_spec(document, "test")
+    study = client.launch(spec)
+    assert "was found for vit_tiny_patch16_224" in caplog.text
+    first, second = study.provenance["start"]
+    assert (first["schedules"], second["from"]) == ([schedule.to_dict()], "study:shirts")
+    assert client.launch(spec).id == study.id
 
 
 @pytest.mark.parametrize(
