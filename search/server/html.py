@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from search.config.spec import StudyRecord
 from search.reporting import formatting
 from search.reporting.plots import front_plot
-from search.reporting.queries import the_front, with_progress
+from search.reporting.queries import no_front, the_front, with_progress
 from search.server.dashboard.application import needs_root
 from search.server.dashboard.plots import front_id
 from search.server.studies import Reading, Study
@@ -35,7 +35,7 @@ TEMPLATES = Environment(loader=PackageLoader("search.server", "page"), autoescap
 
 @dataclass(frozen=True)
 class Card:
-    """What the page shows of one study. volumes: hypervolume of each version of the front.
+    """What the page shows of one study. volumes: hypervolume of each version of the front. why: there is none.
 
     Addresses are relative to the page, which a proxy may show under a prefix.
     """
@@ -44,6 +44,14 @@ class Card:
     progress: Progress
     front: Front | None
     volumes: list[float]
+    why: str
+
+    @property
+    def seconds_left(self) -> float:
+        """Until the trials are done, at the pace so far; 0 if they are, or nobody knows."""
+        progress = self.progress
+        left = progress.total - progress.done
+        return left * progress.seconds / progress.done if self.study.state == "running" and progress.done > 1 else 0.0
 
     @property
     def state(self) -> str:
@@ -68,7 +76,11 @@ class Card:
 
 
 def make_card(store: Store, study: StudyRecord, progress: Progress) -> Card:
-    return Card(study, progress, store.front(study.id), [row[-1] for row in store.front_history(study.id)])
+    front, volumes = store.front(study.id), [row[-1] for row in store.front_history(study.id)]
+    why = "No front yet: the dense model is measured first."
+    if front is None and progress.done:
+        why = str(no_front(store, study))
+    return Card(study, progress, front, volumes, why)
 
 
 @router.get("/", response_class=HTMLResponse)

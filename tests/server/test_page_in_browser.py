@@ -59,6 +59,8 @@ def test_the_page_shows_studies_and_follows_them(
     assert "removed for good" in order(browser, "later", "delete", "yes")
     wait_for(lambda: browser.ask("document.getElementById('study-later') === null"))
     assert browser.ask("document.querySelectorAll('article').length") == 1
+    width = "document.querySelector('{}').getBoundingClientRect().width"
+    assert browser.ask(f"{width.format('article')} / {width.format('main')}") > 0.95  # one study has all of the page
 
 
 def order(browser: Browser, study: str, order: str, answer: str) -> str:

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from search.config.spec import StudyRecord, StudySpec
 from search.storage.store import Store
+from search.types import Evaluation
 from tests.serving import TOKEN
 
 YAML = {"Content-Type": "text/yaml"}
@@ -189,3 +191,22 @@ def test_the_dashboards_old_address_is_refused_with_what_replaces_it(
     assert ran.err.startswith("ztp: ZTP_DASHBOARD_URL must be unset")
     assert "Optuna Dashboard is at /dashboard of --port" in ran.err
     assert "s3cr3t" not in ran.err
+
+
+def test_a_card_says_what_went_wrong_and_how_long_it_takes(
+    start: Any,
+    store: Store,
+    spec: StudySpec,
+    fill: Callable[..., StudyRecord],
+    make_evaluation: Callable[..., Evaluation],
+) -> None:
+    budget = spec.budget.model_copy(update={"min_speedup": 2.0, "trials": 8})
+    strict = spec.model_copy(update={"name": "strict", "budget": budget})
+    tried = [make_evaluation(0, 0.9, 1.0, feasible=False), make_evaluation(1, 0.9, 1.5, feasible=False)]
+    study = fill(store, strict, tried, state="running")
+    service = start(store.url, "--workers", 0)
+    card = " ".join(service.http.get("/cards/strict").text.split())
+    assert "has no front: none of 1 schedule keeps its limits; missed: budget.min_speedup 2 by 1" in card
+    assert "2:05 min, about 6:15 min left" in card  # two of eight took 125 s
+    store.set_state(study.id, "paused")
+    assert "min left" not in " ".join(service.http.get("/cards/strict").text.split())
