@@ -58,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run `ztp` with `argv` (default: this process's) and exit. User errors are printed as one line on stderr."""
     try:
         try:
+            _choose_one(sys.argv[1:] if argv is None else argv)
             app(args=argv, prog_name="ztp")
         finally:
             sys.stdout.flush()
@@ -73,6 +74,20 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         logging.getLogger("ztp").critical("%s: %s", type(error).__name__, error, exc_info=True)
         sys.exit(FAILED)
     sys.exit(0)
+
+
+def _choose_one(argv: Sequence[str]) -> None:
+    """A server or a storage answers, not both: flags beside each other are refused, and one outweighs the environment.
+
+    Raises InputError.
+    """
+    flags = {word.partition("=")[0] for word in argv}
+    if {"--server", "--storage"} <= flags:
+        raise InputError(
+            "--storage", "must not stand beside --server, which has a storage of its own", remedy="drop one"
+        )
+    if "--storage" in flags:
+        os.environ.pop("ZTP_SERVER", None)
 
 
 def _is_of_stdout(error: Exception) -> TypeGuard[OSError]:

@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -147,3 +149,25 @@ def test_reading_commands_write_nothing_into_the_database(ztp: Ztp, tmp_path: Pa
     for argv in (["list"], ["status", "shirts"], ["front", "shirts"], ["export", "shirts"]):
         assert ztp(*argv).code == 0
     assert content() == before
+
+
+def test_a_storage_beside_a_server_is_refused(ztp: Ztp, store: Store) -> None:
+    ran = ztp("list", "--storage", store.url, "--server=http://127.0.0.1:1")
+    assert ran.code == 2
+    assert "--storage must not stand beside --server" in ran.err
+
+
+def test_a_storage_that_is_named_outweighs_the_server_of_the_environment(
+    ztp: Ztp, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZTP_SERVER", "http://127.0.0.1:1")
+    assert "cannot be reached" in ztp("list").err
+    assert "shirts" in ztp("list", "--storage", store.url).out
+
+
+def test_output_that_cannot_be_written_is_one_line(store: Store) -> None:
+    command = [sys.executable, "-m", "search.cli", "front", "shirts", "--storage", store.url]
+    with open("/dev/full", "w") as full:
+        ran = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert ran.returncode == 1
+    assert ran.stderr == "ztp: stdout: cannot be written: No space left on device; what was to be printed is lost\n"
