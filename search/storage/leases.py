@@ -64,9 +64,13 @@ CLOCK = Clock()
 IS_HELD = and_(SLOT.c.id == bindparam("slot"), SLOT.c.lease == bindparam("held"), SLOT.c.state == RESERVED)
 _OF_LEASE = select(SLOT.c.id).where(SLOT.c.study_id == bindparam("study"), SLOT.c.lease == bindparam("lease"))
 _OF_STUDY = select(func.count()).where(SLOT.c.study_id == bindparam("study"))
-_TAKEN = select(_OF_LEASE.scalar_subquery().label("known"), _OF_STUDY.scalar_subquery().label("taken"))
-_STUDY_ROW = select(STUDY.c.state, STUDY.c.seconds).where(STUDY.c.id == bindparam("study"))
 _SPEC = select(STUDY.c.spec).where(STUDY.c.id == bindparam("study"))
+_TAKEN = select(
+    _OF_LEASE.scalar_subquery().label("known"),
+    _OF_STUDY.scalar_subquery().label("taken"),
+    _SPEC.scalar_subquery().label("spec"),
+)
+_STUDY_ROW = select(STUDY.c.state, STUDY.c.seconds).where(STUDY.c.id == bindparam("study"))
 _LOCK = _STUDY_ROW.with_for_update(key_share=True)  # rows that point to the study may be added meanwhile, ...
 _LOCK_WHOLE = _STUDY_ROW.with_for_update()  # ... and here not even those
 _NOTE = update(SLOT).where(IS_HELD).values(trial=bindparam("number"))
@@ -94,15 +98,15 @@ def reserve(
     state, seconds = study
     if state in HELD_STATES:
         return None
+    known, taken, spec = connection.execute(_TAKEN, {"study": study_id, "lease": lease}).one()
     if total is None:
-        budget = connection.execute(_SPEC, {"study": study_id}).scalar_one()["budget"]
+        budget = spec["budget"]
         total, limit_s = budget["trials"], parse_duration(budget.get("time"))
         if limit_s is not None and seconds >= limit_s:
             return None
         patience = budget.get("patience")
         if patience and count_stagnant(connection, study_id, count_ended(connection, study_id)[0]) >= patience:
             return None
-    known, taken = connection.execute(_TAKEN, {"study": study_id, "lease": lease}).one()
     if known is not None:
         return _to_slot(connection.execute(select(SLOT).where(SLOT.c.id == known)).one())
     if taken >= total:

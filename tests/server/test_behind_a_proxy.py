@@ -132,6 +132,7 @@ def test_a_browser_logs_in_looks_and_pauses(
     links = browser.ask("[...document.links].map((link) => link.href)")
     assert f"{proxy.address}/api/v1/studies/shirts/spec" in links
     assert all(link.startswith(f"{proxy.address}/") for link in links)
-    browser.ask("document.querySelector('#study-new button').click()")
+    browser.ask("document.querySelector('#study-new [data-order=pause]').click()")
+    browser.ask("document.querySelector('dialog [value=yes]').click()")
     wait_for(lambda: browser.ask("document.querySelector('#study-new .state').textContent") == "paused")
     assert store.study("new").state == "paused"
