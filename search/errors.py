@@ -110,11 +110,7 @@ class StudyDeletedError(UnknownStudyError):
 
 
 class TrialStoppedError(SearchError):
-    """A worker lost its claim on a trial, or was asked to stop; the trial's slot is free for another."""
-
-
-class LeadChangedError(SearchError):
-    """Another process leads the study now, or this one does, and did not before: its work there is another."""
+    """A worker lost its claim on a trial or another task; it is free for another."""
 
 
 class Mistakes:

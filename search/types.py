@@ -276,16 +276,23 @@ class Progress:
 
 OPEN_STATES = ("created", "running", "confirming")  # workers may take the study
 AT_WORK_STATES = ("running", "confirming")  # somebody works on the study, or has died
+SEARCH_STATES = OPEN_STATES[:2]  # they may take trials
 HELD_STATES = ("paused", "stopped")  # somebody's word, or a failure: workers leave it until it is resumed
 STUDY_STATES = (*OPEN_STATES, *HELD_STATES, "done")
+
+PREPARE, TRIAL, CONFIRM, TIMING, RETIMING = "prepare", "trial", "confirm", "time", "time again"  # kinds of task
+TIMINGS = (TIMING, RETIMING)
+NOT_TIMED = "not timed yet"  # why the speed of a finalist is not measured, until it is
 
 
 @dataclass(frozen=True)
 class Slot:
-    """One reserved unit of the trial budget. A study of N trials never has more than N slots.
+    """A task in the queue that a worker holds, or held: the preparation of a study, one of its trials, or, of a
+    finalist, the accuracy or the speed. A study of N trials never has more than N slots for trials.
 
-    state: "reserved" (a worker holds it), "done", or "failed" (given up on). trial: its number, once there is one.
-    lease: drawn when the slot was taken; who holds another lease of the same slot has lost it.
+    state: "waiting" (never a trial), "reserved" (a worker holds it), "done", or "failed" (given up on). trial: its
+    number, once there is one. key: the schedule's. lease: drawn when the slot was taken; who holds another lease of the
+    same slot has lost it. kind: one of PREPARE, TRIAL, CONFIRM, TIMING, RETIMING.
     """
 
     id: int
@@ -295,6 +302,7 @@ class Slot:
     trial: int | None = None
     key: str | None = None
     lease: str = ""
+    kind: str = TRIAL
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
 from search.cli import main
 from search.config.space import distributions, to_params
 from search.config.spec import StudyRecord, StudySpec, make_spec
+from search.storage.database import writing
 from search.storage.store import Store
-from search.types import NEW, Accuracy, Ending, Evaluation, Front, Measurement, Progress, Setting, Throughput, Trial
+from search.storage.tables import STUDY
+from search.types import (
+    NEW,
+    Accuracy,
+    Ending,
+    Evaluation,
+    Front,
+    Measurement,
+    Progress,
+    Setting,
+    Throughput,
+    Trial,
+)
 
 pytest_plugins = ["tests.drill_table"]
 
@@ -189,9 +203,23 @@ def fill(store: Store, spec: StudySpec, evaluations: Iterable[Evaluation], state
             store.save_confirm(record.id, search.key, evaluation.confirm)
     mirror_all(store, record, distributions(spec.space, DEPTH))
     store.set_provenance(record.id, PROVENANCE)
-    store.add_seconds(record.id, 125.0)
+    spend(store, record.id, 125.0)
     store.set_state(record.id, state)
     return store.study(spec.name)
+
+
+def set_budget(store: Store, study_id: int, **budget: Any) -> None:
+    """The study has these limits from now on."""
+    spec = store.study_of_id(study_id).document
+    with writing(store._engine) as connection:
+        changed = {**spec, "budget": {**spec["budget"], **budget}}
+        connection.execute(update(STUDY).where(STUDY.c.id == study_id).values(spec=changed))
+
+
+def spend(store: Store, study_id: int, seconds: float) -> None:
+    """Use up some of the study's time."""
+    with writing(store._engine) as connection:
+        connection.execute(update(STUDY).where(STUDY.c.id == study_id).values(seconds=STUDY.c.seconds + seconds))
 
 
 @pytest.fixture(name="fill")

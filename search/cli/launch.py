@@ -202,17 +202,16 @@ def worker(
     ] = None,
     keep_waiting: Annotated[
         bool,
-        typer.Option("--keep-waiting", help="Without NAME: stay, and lead what nobody leads."),
+        typer.Option("--keep-waiting", help="Without NAME: stay, and work on what is launched or posted later."),
     ] = False,
     storage: Storage = DEFAULT_STORAGE,
     number: Annotated[int | None, typer.Option(parser=whole, hidden=True)] = None,  # an engine counts those it starts
 ) -> None:
-    """Join running studies from any machine that reaches their storage and has their data."""
+    """Work on studies from any machine that reaches their storage and has their data."""
     if name is not None and keep_waiting:
         raise InputError("--keep-waiting", "is for a worker of any study", f"it beside {name}", "drop one")
     from search.reporting import formatting
-    from search.runtime.any_study_worker import join_any
-    from search.runtime.worker_entrypoints import join
+    from search.runtime.worker_entrypoints import join, join_any
 
     try:
         if name is not None:

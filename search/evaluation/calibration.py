@@ -16,7 +16,8 @@ from pruning.model import PrunedViT
 from search.config.spec import RuntimeSpec
 from search.evaluation.data.splits import Split
 from search.evaluation.device import WORTH_IT, bfloat16_is_fast, synchronize
-from search.evaluation.throughput import Waiting, disturbed_by, exclusive, tries
+from search.evaluation.host_lock import exclusive
+from search.evaluation.throughput import Waiting, disturbed_by, tries
 
 CHECKED_IMAGES = 128  # of the search split, at least, for the choice of the number format ...
 CHECKED_BATCHES = 3  # ... and at least so many batches, the first of which warms up
@@ -99,7 +100,7 @@ def _answers(models: Sequence[PrunedViT], split: Split, batch_size: int, device:
     """Of each model; they take turns, so that a drift of the machine's speed favours none."""
     classes: list[list[NDArray[np.int64]]] = [[] for _ in models]
     seconds: list[list[float]] = [[] for _ in models]
-    with exclusive(device):
+    with exclusive():
         for images in _first_batches(split, batch_size):
             for number, model in enumerate(models):
                 began = time.perf_counter()

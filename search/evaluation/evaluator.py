@@ -15,6 +15,7 @@ from pruning.model import PrunedViT
 from pruning.schedule import UNTOUCHED, Schedule
 from pruning.tokens import Tokens
 from search.evaluation.data.splits import Split
+from search.evaluation.host_lock import shared
 from search.evaluation.intervals import wilson
 from search.evaluation.prefix_cache import PrefixCache
 from search.evaluation.reference import DenseReference, Seen
@@ -126,8 +127,9 @@ class Evaluator:
                 logits = self._logits(number, positions)
             yield logits
 
+    @shared()
     def _logits(self, number: int, positions: Positions) -> Tensor:
-        """Logits of one batch, from the tokens entering the first stage if they are kept."""
+        """Logits of one batch, from the tokens entering the first stage if they are kept; never beside a timing."""
         model, first = self._model, self._model.first_stage
         kept = self._cache.deepest(number, first)
         seeds = None

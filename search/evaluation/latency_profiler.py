@@ -25,8 +25,8 @@ from pruning.selection import image_seeds
 from pruning.stage import Stage, StagePlan, plan_stage
 from pruning.tokens import Tokens
 from search.evaluation.device import synchronize
+from search.evaluation.host_lock import exclusive
 from search.evaluation.latency_profile import LatencyProfile, StageCost, stage_kind
-from search.evaluation.throughput import exclusive
 
 Case = tuple[Any, ...]
 Inputs = tuple[Tensor, ...]
@@ -134,7 +134,7 @@ def measure_profile(
     cases = {case: prepare(*what) for case, what in _cases(model, images, kinds, grid, staged).items()}
     whole = {case: run for case, run in cases.items() if case[0] == "whole"}
     parts = {case: run for case, run in cases.items() if case[0] != "whole" or case[1] == DENSE}
-    with exclusive(images.device):
+    with exclusive():
         took = _take_turns(parts, images.device, turns.of_parts())
         beside_dense = _take_turns(whole, images.device, turns)
     faster = took["whole", DENSE] / beside_dense["whole", DENSE]  # the fastest of more turns is faster

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,6 +14,7 @@ import torch
 
 from pruning.schedule import Schedule
 from search.errors import SearchError
+from search.evaluation.calibration import Calibration
 from search.evaluation.evaluation_context import EvaluationContext
 from search.evaluation.evaluator import Bits, Evaluator, accuracy_of
 from search.evaluation.image_sampling import ImageOrder, draw_order, unpack_strata
@@ -75,6 +77,13 @@ class ScheduleEvaluator(EvaluationContext):
     @cached_property
     def _profile(self) -> LatencyProfile | None:
         return LatencyProfile.from_dict(self.facts.profile) if self.facts.profile else None
+
+    def use(self, facts: Calibration) -> None:
+        """As of `EvaluationContext`; what rested on other facts of this process is given up."""
+        if self._facts is not None and json.dumps(facts.to_dict()) != json.dumps(self._facts.to_dict()):
+            for name in ("_profile", "order", "_searcher", "_confirmer", "_probed"):
+                self.__dict__.pop(name, None)
+        super().use(facts)
 
     def throughput(self, schedule: Schedule) -> Throughput:
         """Predicted from the profile, or measured, as the study asks."""
@@ -210,11 +219,11 @@ class ScheduleEvaluator(EvaluationContext):
         packed = np.frombuffer(measurement.correct, dtype=np.uint8)
         return np.unpackbits(packed, count=len(self.search_split)).astype(bool)
 
-    def confirm(self, schedule: Schedule) -> Measurement:
-        """Accuracy on the whole confirm split, and measured throughput."""
+    def confirm(self, schedule: Schedule, throughput: Throughput) -> Measurement:
+        """Accuracy on the whole confirm split, beside a throughput that is known."""
         seen = self._confirmer.see(schedule)  # in the order of the split
         fidelity = fidelity_of(None, seen)
-        return self._measurement(schedule, self.time(schedule), seen.correct, fidelity=fidelity)
+        return self._measurement(schedule, throughput, seen.correct, fidelity=fidelity)
 
     def _measurement(
         self,

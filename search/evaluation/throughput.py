@@ -9,17 +9,13 @@ of the median is narrow, and says so where that cannot be had.
 
 from __future__ import annotations
 
-import logging
 import statistics
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
 from scipy.stats import binom
 from torch import Tensor
 
@@ -27,6 +23,7 @@ from pruning.model import PrunedViT
 from pruning.schedule import UNTOUCHED, Schedule
 from search.config.environment import timing_limit
 from search.evaluation.device import synchronize
+from search.evaluation.host_lock import exclusive
 from search.types import Throughput
 
 Model = Callable[[Tensor], object]
@@ -36,25 +33,7 @@ MOST_PAIRS = 5  # no more than so many times as many
 MAX_WAITING = 0.1  # share of their time that threads may wait for a processor; three on two cores wait for 1/3
 TRIES = 2  # of what is timed once a study: its profile, its number format; 1 where every timing is taken as it comes
 NARROW = 0.05  # half the 95% interval of a ratio, over the ratio
-SAY_AFTER_S = 30.0  # waiting longer than this is said: another study's profile takes about as long
 THREADS = Path("/proc/self/task")
-log = logging.getLogger(__name__)
-
-
-@contextmanager
-def exclusive(device: torch.device) -> Iterator[None]:
-    """One timing at a time on a device, over all processes of this machine. Says so when it has to wait long."""
-    name = f"ztp-timing-{device.type}{device.index or 0}.lock"  # "cuda" is "cuda:0"
-    lock = FileLock(Path(tempfile.gettempdir()) / name, mode=0o666)  # shared by users, hence the mode
-    try:
-        lock.acquire(timeout=SAY_AFTER_S)
-    except Timeout:
-        log.warning("waiting: another process is timing on this machine's %s (lock %s)", device.type, lock.lock_file)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 class Waiting:
@@ -157,7 +136,7 @@ def time_against(dense: Model, other: Model, images: Tensor, repeats: int = REPE
     everything: list[tuple[float, float]] = []
     shares: list[float] = []
     limit_s = timing_limit()
-    with exclusive(images.device):
+    with exclusive():
         began = time.perf_counter()
         _time_pair(dense, other, images)
         while len(everything) < repeats or not (len(quiet) >= repeats and _paired(images, quiet).is_narrow):

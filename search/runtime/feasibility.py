@@ -1,14 +1,58 @@
-"""Whether a study's limits can be kept at all on its backbone, found out before any trial."""
+"""Whether a study can run on this machine, and its limits be kept at all: found out before any trial."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pruning.model import PrunedViT
+from pruning.model_registry import Refused, look_up
 from pruning.schedule import Schedule
 from pruning.stage import Stage
+from search.attribute_keys import FACTS
+from search.config.environment import timing_limit
 from search.config.space import smallest
-from search.config.spec import StudySpec
+from search.config.spec import StudyRecord, StudySpec, check_files, check_packages
+from search.config.warm_start import Start, check_start, starts_of
 from search.errors import InputError
+from search.evaluation.calibration import Calibration
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
+from search.samplers.custom import allowed_classes, check_sampler
+
+
+def check_here(spec: StudySpec) -> None:
+    """What can be checked without loading a model. Raises InputError."""
+    check_files(spec)
+    check_packages(spec)
+    check_sampler(spec, allowed_classes())
+    timing_limit()
+
+
+def open_bench(spec: StudySpec, known: StudyRecord | None, start: Sequence[Start] = ()) -> ScheduleEvaluator:
+    """The study's model and images on this machine. Raises InputError or PruningError, also for a corrupt image.
+
+    known: its record, if it has one; SearchError if weights or images here are not those it was launched with. start:
+    what a new study begins with.
+    """
+    found = None if known is None else known.provenance.get(FACTS)
+    facts = None if found is None else Calibration.from_dict(found)
+    bench = ScheduleEvaluator.open(spec, facts)
+    if facts is not None:
+        bench.use(facts)
+    check_methods(bench.spec, bench)
+    check_budget(bench.spec, bench)
+    if found is None:  # of a study that has begun, this was checked then
+        starts = start if known is None else starts_of(known)
+        check_start(starts, bench.spec, bench.backbone.family.depth, depth_of)
+    _ = bench.search_split
+    if facts is None:
+        _ = bench.confirm_split
+    return bench
+
+
+def depth_of(name: str) -> int | None:
+    """How many blocks a backbone has; None for one that is not known here."""
+    (entry,) = look_up([name])
+    return None if isinstance(entry, Refused) else entry.blocks
 
 
 def check_budget(spec: StudySpec, bench: ScheduleEvaluator) -> None:

@@ -1,4 +1,4 @@
-"""The bridge to Optuna: asking for trials, refusing those over a limit, saying how they end, mending after a crash.
+"""The bridge to Optuna: asking for trials, refusing those over a limit, saying how they end.
 
 Our own store is the truth: what was proposed, what waits, what was measured. Samplers learn it through a study in
 memory, by Optuna's public interface; Optuna's study in the database is a mirror (see `search.storage.mirror`).
@@ -24,13 +24,12 @@ from search.config.starting_schedules import baselines
 from search.config.warm_start import start_schedules, starts_of
 from search.errors import SearchError
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
-from search.runtime.retry import plain
 from search.samplers.custom import blamed_on, check_proposal
 from search.samplers.ehvi_sampler import EHVISampler
 from search.samplers.registry import make_sampler
 from search.samplers.sampler_context import SamplerContext
 from search.storage.fronts import ACCURACY_BELOW_DENSE
-from search.storage.mirror import mirror, to_optuna
+from search.storage.mirror import to_optuna
 from search.storage.optuna_storage import log_as_we_do
 from search.storage.store import Store
 from search.types import NEW, Ending, Known, Measurement, PartialEvaluation, Slot, Throughput, Trial, TrialResult
@@ -90,7 +89,7 @@ class OptunaBridge:
         probe: Callable[[Schedule, int], PartialEvaluation | None] | None = None,
     ) -> None:
         """worker: sets its suggestions apart. probe: evaluates a schedule partially, by so many looks."""
-        self._store, self._plain = store, plain(store)
+        self._store = store
         self._record, self._spec, self._bench, self._probe = record, spec, bench, probe
         self._depth = bench.backbone.family.depth
         sampler = make_sampler(spec.sampler, self._problem(), store.count_trials(record.id), worker)
@@ -254,26 +253,6 @@ class OptunaBridge:
         known = {"trial": number, "accuracy": accuracy, "throughput": speed, "gflops": measurement.gflops}
         state = "complete" if measurement.complete else "pruned"
         LOGGER.info("trial %d %s", number, state, extra={"fields": known})
-
-    def lose(self, slot: Slot, kind: str, reason: str) -> str:
-        """As `Store.lose`, and says so."""
-        verdict = self._plain.lose(slot, kind, reason)
-        if slot.trial is not None:
-            LOGGER.info("trial %d %s: %s", slot.trial, verdict, reason, extra={"fields": {"trial": slot.trial}})
-        return verdict
-
-    # After a crash
-
-    def mend(self) -> None:
-        """Queue again the trials of dead workers. Safe to run at any time, by anyone."""
-        for slot in self._plain.stale_slots(self._record.id):
-            # only one of several menders succeeds, and from then on a worker that was just slow gets TrialStoppedError
-            # instead of a result
-            self.lose(slot, "dead", f"worker {slot.worker} died")
-
-    def mirror(self) -> None:
-        """Show in Optuna's study what has ended, unless another process does."""
-        mirror(self._plain, self._record, self._box)
 
 
 def ending(trial: Trial, measurement: Measurement, over: Mapping[str, float]) -> Ending:

@@ -1,40 +1,35 @@
-"""One process's walk through a study, from its facts to the confirmed front: as its leader, or beside its leader.
+"""One process's work on a study, from whatever state it is in to its confirmed front, alone or beside others.
 
-Every step can be repeated, so a second walk continues where the first one ended, however it ended. What must be done
-once over all machines, the leader does: facts, baselines, the confirmed front. Trials are everybody's.
+What is done once over all machines - preparation, choice of the front, each finalist, the end - is a task or a step
+that one of them takes (see `search.storage.task_queue`); trials are everybody's. Every step can be repeated, so another
+process goes on where one was ended, however it was.
 """
 
 from __future__ import annotations
 
-import os
 import platform
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
 
 from pruning.schedule import UNTOUCHED
 from search import attribute_keys as keys
-from search.config.space import distributions
 from search.config.spec import StudyRecord
-from search.errors import LeadChangedError, SearchError, StudyPausedError
+from search.errors import SearchError, StorageLostError, StudyDeletedError, StudyPausedError, TrialStoppedError
 from search.evaluation.calibration import Calibration
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
 from search.runtime.accuracy_estimates import estimate_accuracies, in_steps
 from search.runtime.feasibility import check_speedup
-from search.runtime.leadership import Leadership
-from search.runtime.retry import RetryPolicy, plain
 from search.runtime.shutdown import graceful_shutdown
 from search.runtime.transfer import found_elsewhere, prediction_error
 from search.runtime.worker import Observer, Worker, naming_deleted
-from search.runtime.worker_pools import ENGINES
-from search.runtime.worker_settings import read_settings
-from search.storage.mirror import mirror_all
 from search.storage.store import Store
-from search.types import HELD_STATES, OPEN_STATES, Evaluation, Front, Measurement, Progress
+from search.types import CONFIRM, HELD_STATES, NOT_TIMED, PREPARE, RETIMING, SEARCH_STATES, TIMING, TIMINGS, Front, Slot
 
 RECORDED_VERSIONS = ("zero-tprune-search", "torch", "timm", "optuna", "fvcore")
-POLL_S = 1.0  # between two looks at what the leader has done
+POLL_S = 1.0  # between two looks at what others have done
 INTERRUPTED = ("stopped", "interrupted")
 
 
@@ -46,66 +41,188 @@ class StudyRunner:
         store: Store,
         record: StudyRecord,
         bench: ScheduleEvaluator,
-        observe: Observer,
-        workers: int = 1,
-        engine: str = "local",
-        interrupted: tuple[str, str] = INTERRUPTED,
+        observe: Observer = lambda progress: None,
+        number: int = 0,
+        run_engine: Callable[[Callable[[], None]], None] | None = None,
+        left_as: tuple[str, str] | None = INTERRUPTED,
+        is_launch: bool = True,
     ) -> None:
-        """observe: called with the progress after every trial and finalist.
+        """observe: called with the progress after every trial and finalist. number: as of `Worker`. run_engine: lets
+        other workers do what there is once the study is prepared, and calls what it is given about once a second.
 
-        interrupted: state and note of a study whose leader is asked to end.
+        left_as: state and note of a study whose last worker is asked to end; one that fails leaves it "stopped". None
+        leaves it as it is. is_launch: whether it ends the study where nobody is left whose machine may time finalists.
         """
         self._store, self._record, self._bench = store, record, bench
-        self._observe, self._workers, self._engine = observe, workers, engine
-        self._interrupted = interrupted
+        self._observe, self._left_as, self._is_launch = observe, left_as, is_launch
+        self._engine = run_engine
+        self._is_prepared = False
+        self._worker = Worker(store, record, bench, number)
 
-    def run(self, lead: Leadership) -> None:
-        """Until the study is done, leading it whenever nobody else does. Raises StudyPausedError and
-        StudyDeletedError."""
-        while self._state() != "done":
-            with suppress(LeadChangedError), naming_deleted(self._record):
-                if lead.lease is None:
-                    self._follow(lead)
-                else:
-                    self.lead(lead)
+    def run(self) -> None:
+        """Until the study is done, or has nothing left that this machine may do.
 
-    def _state(self) -> str:
-        with naming_deleted(self._record):
-            return self._store.state(self._record.id)
-
-    def lead(self, lead: Leadership) -> None:
-        """From where the study stands to its end. Raises LeadChangedError once another leads, and StudyPausedError,
-        both leaving it as it is, for it may be resumed by now.
-
-        Whatever else ends it early leaves the study "stopped" and resumable.
+        Raises StudyPausedError and StudyDeletedError. Whatever else ends it early hands back what it held.
         """
-        lease = lead.lease
         try:
-            self._lead(lead, lease)
-        except (LeadChangedError, StudyPausedError):
+            with naming_deleted(self._record):
+                self._run()
+        except (StudyPausedError, StudyDeletedError, StorageLostError):
             raise
         except BaseException as error:
-            with suppress(LeadChangedError):
-                if isinstance(error, KeyboardInterrupt):
-                    self._store.advance(self._record.id, OPEN_STATES, *self._interrupted, lease)
-                else:
-                    self._store.stop_for(self._record.id, error, lease)
+            if self._left_as and isinstance(error, KeyboardInterrupt):
+                self._store.leave(self._record.id, *self._left_as)
+            elif self._left_as:
+                self._store.stop_for(self._record.id, error)
             raise
 
-    def _lead(self, lead: Leadership, lease: str | None) -> None:
+    def _run(self) -> None:
+        self._worker.mend()  # what an earlier launch left here is known to be free at once
+        while (state := self._state()) != "done":
+            with suppress(TrialStoppedError):  # a task that is another's by now
+                if self._step(state):
+                    continue
+            if self._has_nothing_left():
+                return
+            with graceful_shutdown():
+                time.sleep(POLL_S)
+            self._worker.look_after()
+            self._tell()
+
+    def _state(self) -> str:
+        """Raises StudyPausedError if somebody paused or stopped the study: this process is then free for another."""
+        state = self._store.state(self._record.id)
+        if state in HELD_STATES:
+            raise StudyPausedError(
+                f"study {self._record.name} was {state}; what it found is kept; launch or resume it to continue"
+            )
+        return state
+
+    def _step(self, state: str) -> bool:
+        """The next thing that this process can do; False if others do what there is."""
+        if state == "created":
+            self._store.advance(self._record.id, (state,), "running")
+        if not self._is_prepared:
+            return self._prepare()
+        if self._engine is not None:
+            return self._run_engine(self._engine)
+        if state in SEARCH_STATES:
+            return self._search()
+        return self._confirm() or self._conclude()
+
+    def _tell(self) -> None:
+        self._observe(self._store.progress(self._record.id))
+
+    # Prepare
+
+    def _prepare(self) -> bool:
+        """The facts, the trials that go first, and the first of them: the dense model, with which all is compared."""
+        with self._worker.holding(PREPARE) as task:
+            if task is not None:
+                self._find_facts(task)
+                self._tell()
+                self._worker.prepare()
+                if self._store.evaluation(self._record.id, UNTOUCHED.key) is None:
+                    self._worker.run(self._observe, at_most=1)
+                self._store.finish(task)
+        if PREPARE in self._store.open_tasks(self._record.id):
+            return False
+        self._record = self._store.study_of_id(self._record.id)
+        self._bench.use(Calibration.from_dict(self._record.provenance[keys.FACTS]))
+        self._is_prepared = True
+        return True
+
+    def _find_facts(self, task: Slot) -> None:
+        """What an earlier process found out and kept with the study is taken over."""
+        known = self._store.study_of_id(self._record.id).provenance.get(keys.FACTS)
+        if known is not None:
+            self._bench.use(Calibration.from_dict(known))
+            return
+        self._bench.learn(found_elsewhere(self._store.studies(), self._record.name))
+        check_speedup(self._bench.spec, self._bench)
+        self._bench.find_facts()
+        facts = self._bench.find_strata()
+        self._store.set_provenance(self._record.id, provenance_of(self._bench, facts), task)
+
+    # Search
+
+    def _search(self) -> bool:
+        """Spend the budget; then choose the front by estimates from all that was measured, which are closer to the
+        truth than what was counted of each."""
+        self._worker.finish(self._observe)  # with others about: what they leave, wherever they are
+        if not self._worker.budget_is_spent():
+            return True  # it is held, or was for a moment
+        estimates = in_steps(estimate_accuracies(self._store.evaluations(self._record.id)))
+        return self._store.begin_confirming(self._record.id, estimates)
+
+    def _run_engine(self, run: Callable[[Callable[[], None]], None]) -> bool:
+        self._engine = None
+
+        def watch() -> None:
+            self._worker.look_after()  # what a dead worker held is free for the others within seconds
+            self._tell()
+
+        try:
+            run(watch)
+        except SearchError:
+            if not self._worker.budget_is_spent():  # if it is, others were faster: there was nothing left to join
+                raise
+        finally:
+            self._worker.mend()
+        return True
+
+    # Confirm
+
+    def _confirm(self) -> bool:
+        """Measure one finalist on images that the search has not seen, or its speed."""
+        kinds = (TIMING, CONFIRM, RETIMING) if self._times or self._is_left_alone() else (CONFIRM,)
+        with self._worker.holding(*kinds) as task:
+            if task is None:
+                return False
+            found = self._store.evaluation(self._record.id, task.key or "")
+            assert found is not None
+            schedule, confirm = found.search.schedule, found.confirm
+            if task.kind == CONFIRM or confirm is None:
+                confirm = self._bench.confirm(schedule, replace(found.search.throughput, disturbed=NOT_TIMED))
+            elif self._times:
+                confirm = replace(confirm, throughput=self._bench.time(schedule))
+            else:
+                reason = f"not timed on {self._bench.hardware}: speeds are of {self._bench.facts.hardware}"
+                confirm = replace(confirm, throughput=replace(found.search.throughput, disturbed=reason))
+            self._store.save_confirm(self._record.id, found.search.key, confirm, task)
+        self._tell()
+        return True
+
+    @property
+    def _times(self) -> bool:
+        """Whether speeds measured here compare with the study's."""
+        return self._bench.hardware == self._bench.facts.hardware
+
+    def _is_left_alone(self) -> bool:
+        """Whether a launch is left with finalists that only another machine may time, and nobody else is there."""
+        return self._is_launch and self._can_only_time() and not self._store.workers(self._record.id)
+
+    def _has_nothing_left(self) -> bool:
+        return self._is_prepared and not self._is_launch and not self._times and self._can_only_time()
+
+    def _can_only_time(self) -> bool:
+        left = self._store.open_tasks(self._record.id)
+        return bool(left) and left.issubset(TIMINGS)
+
+    def _conclude(self) -> bool:
+        """End the study, once all finalists are confirmed."""
         study_id = self._record.id
-        self._store.advance(study_id, ("created",), "running", lease=lease)
-        self._prepare(lease)
-        self._observe(self._store.progress(study_id))
-        while self._state() != "done":  # once, unless the budget grows, or the study is paused briefly, before it is
-            self._enter("running", lease)
-            self._search(lead, lease)
-            self._choose_front(lease)
-            self._enter("confirming", lease)
-            if self._confirm(lead, lease) and self._is_spent():
-                self._mirror()
-                self._store.advance(study_id, ("confirming",), "done", self._ending(), lease)
-        self._observe(self._store.progress(study_id))
+        if self._store.open_tasks(study_id):
+            return False
+        front = self._store.front(study_id)
+        finalists = {} if front is None else {e.search.key: e for e in (front.dense, *front.points) if e is not None}
+        estimates = estimate_accuracies(self._store.evaluations(study_id), finalists)
+        known = {key: each.accuracy for key, each in estimates.items()}
+        self._worker.mirror_all()
+        error = prediction_error(list(finalists.values()))
+        is_concluded = self._store.conclude(study_id, known, {keys.PREDICTION_ERROR: error}, self._ending())
+        self._tell()
+        return is_concluded
 
     def _ending(self) -> str:
         """Why the search ended before the last trial; "" if it did not."""
@@ -116,159 +233,6 @@ class StudyRunner:
         if progress.is_stagnant:
             return f"the front has not grown for {progress.stagnant} trials, after {done} of {total}"
         return f"time budget used up after {done} of {total} trials"
-
-    def _mirror(self) -> None:
-        """Whoever opens the study by Optuna finds all of it."""
-        box = distributions(self._bench.spec.space, self._bench.backbone.family.depth)
-        RetryPolicy(read_settings().patience_s).call(lambda: mirror_all(plain(self._store), self._record, box))
-
-    def _follow(self, lead: Leadership) -> None:
-        """Help once the study is prepared and as long as it has trials; else wait a moment."""
-        self._check_open()
-        self._record = self._store.study_of_id(self._record.id)
-        facts = self._record.provenance.get(keys.FACTS)
-        if facts is not None and not self._is_spent():
-            self._bench.use(Calibration.from_dict(facts))
-            self._search(lead, None)
-            return
-        with graceful_shutdown():
-            time.sleep(POLL_S)
-        self._observe(self._store.progress(self._record.id))
-
-    def _is_spent(self) -> bool:
-        return self._store.progress(self._record.id).is_spent
-
-    def _enter(self, state: str, lease: str | None, note: str = "") -> None:
-        """Change the state, unless the study is done. Raises StudyPausedError if somebody paused or stopped it."""
-        while not self._store.advance(self._record.id, OPEN_STATES, state, note, lease):
-            self._check_open()
-            if self._store.state(self._record.id) == "done":
-                return
-
-    def _check_open(self) -> None:
-        """Raises StudyPausedError if somebody paused or stopped the study: this process is then free for another."""
-        state = self._store.state(self._record.id)
-        if state in HELD_STATES:
-            raise StudyPausedError(
-                f"study {self._record.name} was {state}; what it found is kept; launch or resume it to continue"
-            )
-
-    # Prepare
-
-    def _prepare(self, lease: str | None) -> None:
-        """What is found out once: the first leader keeps it with the study, a later one takes it over."""
-        self._record = self._store.study_of_id(self._record.id)
-        known = self._record.provenance.get(keys.FACTS)
-        if known is not None:
-            self._bench.use(Calibration.from_dict(known))
-            return
-        began = time.monotonic()
-        self._bench.learn(found_elsewhere(self._store.studies(), self._record.name))
-        check_speedup(self._bench.spec, self._bench)
-        self._bench.find_facts()
-        facts = self._bench.find_strata()
-        self._store.set_provenance(self._record.id, provenance_of(self._bench, facts), lease)
-        self._store.add_seconds(self._record.id, time.monotonic() - began)
-
-    # Search
-
-    def _search(self, lead: Leadership, lease: str | None) -> None:
-        """Spend the budget. The leader measures the dense model first: everything else is compared with it."""
-
-        def observe(progress: Progress) -> None:
-            lead.check(lease)
-            self._observe(progress)
-
-        number = 0 if lease else os.getpid()  # two processes must not suggest the same
-        worker = Worker(self._store, self._record, self._bench, number, keeps_time=lease is not None)
-        if lease is not None:
-            worker.prepare()
-        if self._workers > 1 or self._engine != "local":
-            worker.run(observe, at_most=1)
-            self._search_by_engine(lead, worker)
-        while True:  # a pause that ended before it was noticed here has ended the worker's round, not the search
-            worker.finish(observe, wait_if_paused=False)  # with others about: what they leave, wherever they are
-            self._check_open()
-            if self._is_spent() and not self._store.slots(self._record.id, "reserved"):
-                return
-
-    def _search_by_engine(self, lead: Leadership, worker: Worker) -> None:
-        """Let an engine's workers spend the budget; the time that all take together counts once, by the leader."""
-        last = time.monotonic()
-
-        def watch() -> None:
-            nonlocal last
-            now = time.monotonic()
-            if lead.lease is not None:
-                self._store.add_seconds(self._record.id, now - last)
-            last = now
-            worker.mend()  # what a dead worker held is free for the others within seconds
-            self._observe(self._store.progress(self._record.id))
-
-        try:
-            ENGINES[self._engine].run(self._record.name, self._store.url, self._workers, watch)
-        except LeadChangedError:
-            raise
-        except SearchError:
-            if not self._is_spent():  # if not, others were faster: there was nothing left to join
-                raise
-        finally:
-            worker.mend()
-
-    def _choose_front(self, lease: str | None) -> None:
-        """By estimates from all that was measured, which are closer to the truth than what was counted of each."""
-        study_id = self._record.id
-        estimates = in_steps(estimate_accuracies(self._store.evaluations(study_id)))
-        if estimates:
-            self._store.save_estimates(study_id, estimates, lease)
-
-    # Confirm
-
-    def _confirm(self, lead: Leadership, lease: str | None) -> bool:
-        """Measure the dense model and every finalist on images and in a clock the search has not seen.
-
-        False if its budget grew meanwhile, so that the search goes on first.
-        """
-        study_id = self._record.id
-        front = self._store.front(study_id)
-        dense = self._store.evaluation(study_id, self._bench.key(UNTOUCHED))
-        finalists = {e.search.key: e for e in [*([dense] if dense else []), *(front.points if front else ())]}
-        again = []  # whose clock was disturbed: perhaps not any more when the others are through
-        for evaluation in finalists.values():
-            if evaluation.confirm is None or evaluation.confirm.throughput.disturbed:
-                if not self._is_confirming(lead, lease):
-                    return False
-                confirm = self._confirm_one(lease, evaluation)
-                if confirm.throughput.disturbed:
-                    again.append(replace(evaluation, confirm=confirm))
-        for evaluation in again:
-            if not self._is_confirming(lead, lease):
-                return False
-            self._confirm_one(lease, evaluation)
-        confirmed = [e for key in finalists if (e := self._store.evaluation(study_id, key)) is not None]
-        estimates = estimate_accuracies(self._store.evaluations(study_id), finalists)
-        known = {key: each.accuracy for key, each in estimates.items()}
-        self._store.save_estimates(study_id, known, lease, of_confirmed=True)
-        self._store.set_provenance(study_id, {keys.PREDICTION_ERROR: prediction_error(confirmed)}, lease)
-        return True
-
-    def _is_confirming(self, lead: Leadership, lease: str | None) -> bool:
-        lead.check(lease)
-        if not self._is_spent():
-            return False
-        self._enter("confirming", lease)  # also after a brief pause
-        return True
-
-    def _confirm_one(self, lease: str | None, evaluation: Evaluation) -> Measurement:
-        """Measure one finalist, or, where its accuracy is known, its speed alone."""
-        schedule, confirm = evaluation.search.schedule, evaluation.confirm
-        if confirm is None:
-            confirm = self._bench.confirm(schedule)
-        else:
-            confirm = replace(confirm, throughput=self._bench.time(schedule))
-        self._store.save_confirm(self._record.id, evaluation.search.key, confirm, lease)
-        self._observe(self._store.progress(self._record.id))
-        return confirm
 
 
 def is_disturbed(front: Front | None) -> bool:

@@ -1,77 +1,136 @@
-"""What a worker process of one study runs: trials, from any machine, until the budget is spent."""
+"""What a worker process runs: the tasks of one study, or of whatever is open, on any machine that reaches the store."""
 
 from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
+import time
 
 from pruning.errors import PruningError
-from search.attribute_keys import FACTS
-from search.config.spec import StudyRecord, check_files
-from search.errors import InputError, LeadChangedError, SearchError, StorageLostError
-from search.evaluation.calibration import Calibration
-from search.evaluation.schedule_evaluator import ScheduleEvaluator
-from search.runtime.worker import Observer, Worker
-from search.samplers.custom import allowed_classes, check_sampler
+from search.config.spec import StudyRecord
+from search.errors import SearchError, StorageLostError, StudyPausedError
+from search.runtime.feasibility import check_here, open_bench
+from search.runtime.retry import RetryPolicy
+from search.runtime.shutdown import graceful_shutdown
+from search.runtime.study_runner import StudyRunner
+from search.runtime.worker_settings import read_settings
 from search.storage.store import Store
+from search.types import OPEN_STATES
 
+HANDED_BACK = ("created", "handed back by a worker that was ended")
+POLL_S = 1.0  # between two looks for a study that is open
 log = logging.getLogger(__name__)
 
 
-def open_worker(store: Store, record: StudyRecord, number: int, keeps_time: bool) -> Worker:
-    """A worker for a study that was launched: the facts found out then hold for it too."""
-    facts = record.provenance.get(FACTS)
-    if facts is None:
-        remedy = "launch it, or start ztp worker without a name, which begins studies that wait"
-        raise InputError(f"study {record.name}", "must have begun before workers join it", remedy=remedy)
-    check_files(record.spec)
-    check_sampler(record.spec, allowed_classes())
-    known = Calibration.from_dict(facts)
-    bench = ScheduleEvaluator.open(record.spec, known)
-    bench.use(known)
-    return Worker(store, record, bench, number, keeps_time)
-
-
 def join(name: str, url: str, number: int | None = None) -> None:
-    """Help with a running study from any machine until its budget is spent, or it is stopped.
+    """Work on a study from any machine until it is done, or stopped, or has nothing left that this machine may do.
 
-    Raises InputError for an unknown study or one that was never launched; SearchError if this machine's weights
-    or images are not the study's; StorageLostError if the database stays away.
+    Raises InputError for an unknown study, PruningError or InputError where this machine lacks what it needs;
+    SearchError if its weights or images are not the study's; StorageLostError if the database stays away.
     """
     store = Store.open(url, create=False)
     try:
         record = store.study(name)
-        if record.state in ("done", "confirming"):
+        if record.state == "done":
             raise SearchError(f"study {name} has spent its budget; see ztp front {name}")
         if record.state == "stopped":
             raise SearchError(f"study {name} is stopped; continue it by its launch, and workers may join again")
-        open_worker(store, record, seed_of(number), keeps_time=False).finish()
+        runner = _open(store, record, seed_of(number), None)
+        while True:
+            try:
+                runner.run()
+                break
+            except StudyPausedError:
+                if store.state(record.id) == "stopped":
+                    break
+            with graceful_shutdown():
+                time.sleep(POLL_S)
     finally:
         store.close()
 
 
-def has_trials(store: Store, record: StudyRecord) -> bool:
-    """Whether the study is prepared, runs, and has budget left."""
-    if record.state != "running" or FACTS not in record.provenance:
-        return False
-    return not store.progress(record.id).is_spent
+def join_any(url: str, number: int | None = None, keep_waiting: bool = False) -> int:
+    """Work on whatever studies are open, oldest first, until none is. Returns on how many it worked.
+
+    keep_waiting: go on until the process is asked to end. number: given by who supervises this process, which ends with
+    it. A study that this machine cannot work on, for lack of its images say, is left to others; that is said once.
+    """
+    store = Store.open(url, create=False)
+    retry = RetryPolicy(read_settings().patience_s)
+    worked_on, beyond = 0, set[int]()
+    if number is not None:
+        threading.Thread(target=_end_with, args=(os.getppid(),), name="parent", daemon=True).start()
+    try:
+        while True:
+            if retry.call(lambda: _work(store, seed_of(number), beyond)):
+                worked_on += 1
+            elif not keep_waiting:
+                return worked_on
+            else:
+                with graceful_shutdown():
+                    time.sleep(POLL_S)
+    finally:
+        store.close()
 
 
-def help_with(store: Store, record: StudyRecord, number: int, observe: Observer | None = None) -> bool:
-    """Take trials until none is left; whether this machine could.
+def _work(store: Store, number: int, beyond: set[int]) -> bool:
+    """Work on the oldest study that wants a worker; whether there was one.
 
-    observe: called between trials; a LeadChangedError that it raises ends the help.
+    Those that this machine cannot work on join `beyond`; one that was resumed is tried again.
+    """
+    studies = [each for each in store.studies() if each.state in OPEN_STATES]
+    beyond -= {each.id for each in studies if each.state == "created"}
+    for record in studies:
+        if record.id not in beyond and (could := serve(store, record, number)) is not None:
+            if could:
+                return True
+            beyond.add(record.id)
+    return False
+
+
+def serve(store: Store, record: StudyRecord, number: int) -> bool | None:
+    """Work on an open study until it is done or somebody halts it; whether this machine could, None if others do all
+    that there is to do.
+
+    A study that cannot begin is stopped, its note saying why, for nobody watches this process; one that others have
+    worked on is left to them. number: sets its suggestions apart. Raises StorageLostError if the database stays away.
     """
     try:
-        open_worker(store, record, number, keeps_time=False).finish(observe, wait_if_paused=False)
-    except (StorageLostError, LeadChangedError):
-        raise
+        if not store.wants_worker(record.id):
+            return None
+        runner = _open(store, record, number, HANDED_BACK)
     except (SearchError, PruningError) as error:
         log.warning("study %s is left to others: %s", record.name, error)
+        if record.state == "created":
+            store.stop_for(record.id, error)
         return False
-    return True
+    try:
+        runner.run()
+        return store.state(record.id) == "done"
+    except StudyPausedError:
+        return True
+    except StorageLostError:
+        raise
+    except (SearchError, PruningError) as error:
+        log.warning("study %s: %s", record.name, error)
+        return False
+
+
+def _open(store: Store, record: StudyRecord, number: int, left_as: tuple[str, str] | None) -> StudyRunner:
+    check_here(record.spec)
+    patient, bench = RetryPolicy(read_settings().patience_s).wrap(store), open_bench(record.spec, record)
+    return StudyRunner(patient, record, bench, number=number, left_as=left_as, is_launch=False)
 
 
 def seed_of(number: int | None) -> int:
     """Two workers must not suggest the same."""
     return os.getpid() if number is None else number
+
+
+def _end_with(parent: int) -> None:
+    """Interrupt this process once its parent is gone: a killed service must not leave workers behind."""
+    while os.getppid() == parent:
+        time.sleep(POLL_S)
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -99,10 +99,9 @@ async def create_study(request: Request, response: Response, store: Reading) -> 
 
 
 def _add(store: Store, spec: StudySpec) -> tuple[StudyRecord, bool]:
-    known = {study.name for study in store.studies()}
-    is_new = spec.name not in known
-    start = read_start(spec, store.front_of, allow_files=False) if is_new else []
-    return store.add_study(spec, provenance_of(start)), is_new
+    is_known = any(study.name == spec.name for study in store.studies())
+    start = [] if is_known else read_start(spec, store.front_of, allow_files=False)
+    return store.create_study(spec, provenance_of(start))
 
 
 @router.get("/{name}", response_model=StudyModel, responses=DENIED | documented(404, 503))
@@ -131,7 +130,7 @@ def pause_study(study: Study, store: Reading) -> Document:
 
 @router.post("/{name}/resume", response_model=StudyModel, responses=DENIED | documented(404, 409, 503))
 def resume_study(study: Study, store: Reading) -> Document:
-    """Open a paused or stopped study again; who leads it goes on, else the next free worker continues it."""
+    """Open a paused or stopped study again; the next free worker continues it."""
     return _document(store, Steering(store).resume(study.name))
 
 

@@ -21,7 +21,7 @@ from search.storage import evaluations, leases, pareto
 from search.storage.patience import count_stagnant
 from search.storage.selection import Numbers, budget_bounds, fastest_worthwhile
 from search.storage.tables import EVALUATION, FRONT, FRONT_POINT, STUDY
-from search.types import Evaluation, Front, Measurement, Progress
+from search.types import NOT_TIMED, Evaluation, Front, Measurement, Progress
 
 DENSE_KEY = UNTOUCHED.key  # the same for every backbone
 ACCURACY_BELOW_DENSE = 0.10  # the reference point: a point this far below the dense model is of no use
@@ -199,7 +199,9 @@ def read_progress(connection: Connection, study_id: int) -> Progress:
         front_size=len(points),
         hypervolume=connection.scalar(head) or 0.0,
         best=_best(connection, study, points),
-        confirmed=sum(row.confirm is not None for row in points),
+        confirmed=sum(
+            row.confirm is not None and row.confirm["throughput"].get("disturbed") != NOT_TIMED for row in points
+        ),
         note=study.note,
         stopped=stopped,
         images=images,

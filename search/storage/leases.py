@@ -1,29 +1,20 @@
-"""The trial budget as rows: a study of N trials has at most N slots, each held by a worker, done, or failed.
+"""The queue of tasks as rows, each held by a worker, done, or failed: at most N trials in a study of N.
 
-Invariants: slots are counted and taken under the study's lock, so no number of workers, threads or restarts exceeds N;
-a slot is held by a lease, and whoever holds another lease of it, or none any more, changes nothing.
+Invariants: trials are counted, and tasks taken, under the study's lock, so no number of workers, threads or restarts
+exceeds N, and no task is taken twice; a task is held by a lease, and whoever holds another lease of it, or none any
+more, changes nothing.
 """
 
 from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import (
-    Connection,
-    Double,
-    Row,
-    and_,
-    bindparam,
-    delete,
-    func,
-    insert,
-    select,
-    update,
-)
+from sqlalchemy import Connection, Double, Row, and_, bindparam, case, delete, func, insert, or_, select, update
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
@@ -32,10 +23,11 @@ from search.config.field_types import parse_duration
 from search.errors import StudyDeletedError, TrialStoppedError
 from search.storage import failed_attempts
 from search.storage.patience import count_stagnant
-from search.storage.tables import LEADER, SLOT, STUDY
-from search.types import AT_WORK_STATES, HELD_STATES, Slot
+from search.storage.tables import SLOT, STUDY
+from search.types import AT_WORK_STATES, OPEN_STATES, SEARCH_STATES, TRIAL, Slot
 
-RESERVED, DONE, FAILED = "reserved", "done", "failed"
+WAITING, RESERVED, DONE, FAILED = "waiting", "reserved", "done", "failed"
+OPEN = (WAITING, RESERVED)
 ABANDONED_S = 60.0  # others take over from a dead worker sooner, if there are any
 LEASE_S = 12.5  # of a worker that says nothing else: see `search.runtime.worker_settings`
 
@@ -62,8 +54,9 @@ CLOCK = Clock()
 
 # What every trial asks is built once: building a statement costs as much as sending it.
 IS_HELD = and_(SLOT.c.id == bindparam("slot"), SLOT.c.lease == bindparam("held"), SLOT.c.state == RESERVED)
-_OF_LEASE = select(SLOT.c.id).where(SLOT.c.study_id == bindparam("study"), SLOT.c.lease == bindparam("lease"))
-_OF_STUDY = select(func.count()).where(SLOT.c.study_id == bindparam("study"))
+_IS_TRIAL = and_(SLOT.c.study_id == bindparam("study"), SLOT.c.kind == TRIAL)
+_OF_LEASE = select(SLOT.c.id).where(_IS_TRIAL, SLOT.c.lease == bindparam("lease"))
+_OF_STUDY = select(func.count()).where(_IS_TRIAL)
 _SPEC = select(STUDY.c.spec).where(STUDY.c.id == bindparam("study"))
 _TAKEN = select(
     _OF_LEASE.scalar_subquery().label("known"),
@@ -86,23 +79,20 @@ def reserve(
     lease: str,
     lease_s: float = LEASE_S,
 ) -> Slot | None:
-    """Take a slot if fewer than `total` exist, the study is not halted and has time left, else None.
+    """Take a slot for a trial if fewer than `total` exist, and the study is searched and has time left, else None.
 
     total: None for the study's own budget, which may have grown.
 
     A second call with the same lease finds the slot that the first one took. Raises StudyDeletedError.
     """
     study = lock_study(connection, study_id)
-    if study is None:
-        raise StudyDeletedError(study_id)
-    state, seconds = study
-    if state in HELD_STATES:
+    if study.state not in SEARCH_STATES:
         return None
     known, taken, spec = connection.execute(_TAKEN, {"study": study_id, "lease": lease}).one()
     if total is None:
         budget = spec["budget"]
         total, limit_s = budget["trials"], parse_duration(budget.get("time"))
-        if limit_s is not None and seconds >= limit_s:
+        if limit_s is not None and study.seconds >= limit_s:
             return None
         patience = budget.get("patience")
         if patience and count_stagnant(connection, study_id, count_ended(connection, study_id)[0]) >= patience:
@@ -111,8 +101,13 @@ def reserve(
         return _to_slot(connection.execute(select(SLOT).where(SLOT.c.id == known)).one())
     if taken >= total:
         return None
-    values = {
-        "study_id": study_id,
+    result = connection.execute(insert(SLOT).values(study_id=study_id, **_held_by(worker, lease, lease_s)))
+    assert result.inserted_primary_key is not None
+    return Slot(result.inserted_primary_key[0], study_id, worker, RESERVED, lease=lease)
+
+
+def _held_by(worker: str, lease: str, lease_s: float) -> dict[str, Any]:
+    return {
         "worker": worker,
         "state": RESERVED,
         "host": host_identity(),
@@ -121,9 +116,39 @@ def reserve(
         "lease": lease,
         "lease_s": lease_s,
     }
-    result = connection.execute(insert(SLOT).values(values))
-    assert result.inserted_primary_key is not None
-    return Slot(result.inserted_primary_key[0], study_id, worker, RESERVED, lease=lease)
+
+
+def queue(connection: Connection, study_id: int, kind: str, key: str | None = None) -> None:
+    """Let a task wait for a worker."""
+    values = {"worker": "", "host": "", "process": "", "heartbeat_at": 0.0, "schedule_key": key}
+    connection.execute(insert(SLOT).values(study_id=study_id, kind=kind, state=WAITING, **values))
+
+
+def may_claim(connection: Connection, study_id: int, kinds: Sequence[str], lease: str) -> bool:
+    """Whether `claim` may succeed: what one who waits learns, without a write."""
+    there = or_(and_(SLOT.c.kind.in_(kinds), SLOT.c.state == WAITING), SLOT.c.lease == lease)
+    return connection.execute(select(SLOT.c.id).where(SLOT.c.study_id == study_id, there).limit(1)).first() is not None
+
+
+def claim(
+    connection: Connection, study_id: int, kinds: Sequence[str], worker: str, lease: str, lease_s: float
+) -> Slot | None:
+    """Take a task that waits, of the first of these kinds that has any; None if none waits or the study is not open.
+
+    A second call with the same lease finds the task that the first one took. Raises StudyDeletedError.
+    """
+    if lock_study(connection, study_id).state not in OPEN_STATES:
+        return None
+    tasks = select(SLOT).where(SLOT.c.study_id == study_id)
+    row = connection.execute(tasks.where(SLOT.c.lease == lease, SLOT.c.state == RESERVED)).one_or_none()
+    if row is None:
+        rank = case({kind: place for place, kind in enumerate(kinds)}, value=SLOT.c.kind)
+        tasks = tasks.where(SLOT.c.kind.in_(kinds), SLOT.c.state == WAITING).order_by(rank, SLOT.c.id).limit(1)
+        row = connection.execute(tasks).one_or_none()
+        if row is None:
+            return None
+        connection.execute(update(SLOT).where(SLOT.c.id == row.id).values(**_held_by(worker, lease, lease_s)))
+    return Slot(row.id, study_id, worker, RESERVED, None, row.schedule_key, lease, row.kind)
 
 
 def note(connection: Connection, slot: Slot, trial: int | None) -> None:
@@ -133,7 +158,7 @@ def note(connection: Connection, slot: Slot, trial: int | None) -> None:
         raise lost(slot)
 
 
-def finish(connection: Connection, slot: Slot, trial: int, key: str) -> bool:
+def finish(connection: Connection, slot: Slot, trial: int | None = None, key: str | None = None) -> bool:
     """Mark the slot done; False if this very call was made before. Raises TrialStoppedError if the slot was freed."""
     if connection.execute(_FINISH, {**named(slot), "number": trial, "key": key}).rowcount:
         return True
@@ -161,8 +186,9 @@ def hold(connection: Connection, slot: Slot) -> Slot | None:
 
 
 def free(connection: Connection, slot: Slot) -> bool:
-    """Give a reserved slot back; False if it is done or gone."""
-    return connection.execute(delete(SLOT).where(IS_HELD), named(slot)).rowcount > 0
+    """Give a reserved slot back; False if it is done or gone. A trial's is free for any other, another task waits."""
+    change = delete(SLOT) if slot.kind == TRIAL else update(SLOT).values(state=WAITING)
+    return connection.execute(change.where(IS_HELD), named(slot)).rowcount > 0
 
 
 def lose(connection: Connection, slot: Slot, kind: str, reason: str) -> str:
@@ -178,38 +204,37 @@ def lose(connection: Connection, slot: Slot, kind: str, reason: str) -> str:
     return "failed"
 
 
-def list_slots(connection: Connection, study_id: int, state: str | None) -> list[Slot]:
+def list_slots(connection: Connection, study_id: int, state: str | None, kind: str | None = TRIAL) -> list[Slot]:
     query = select(SLOT).where(SLOT.c.study_id == study_id).order_by(SLOT.c.id)
+    if kind is not None:
+        query = query.where(SLOT.c.kind == kind)
     if state is not None:
         query = query.where(SLOT.c.state == state)
     return [_to_slot(row) for row in connection.execute(query)]
 
 
-def list_stale(connection: Connection, study_id: int, older_than_s: float | None = None) -> list[Slot]:
-    """Reserved slots whose lease is over, or whose worker was a process of this machine that has ended.
-
-    older_than_s: seconds without a beat, instead of those of the lease.
-    """
+def list_held(connection: Connection, study_id: int, is_stale: bool) -> list[Slot]:
+    """Tasks whose leases hold, or, `is_stale`, those whose lease is over, or whose worker was a process of this machine
+    that has ended."""
     query = select(SLOT, CLOCK.label("at")).where(SLOT.c.study_id == study_id, SLOT.c.state == RESERVED)
-    here = host_identity()
-    rows = connection.execute(query.order_by(SLOT.c.id))
-    return [_to_slot(row) for row in rows if _is_over(row, row.at, here, older_than_s)]
+    here, rows = host_identity(), connection.execute(query.order_by(SLOT.c.id))
+    return [_to_slot(row) for row in rows if _is_over(row, here) == is_stale]
 
 
-def is_stale(connection: Connection, row: Row[Any]) -> bool:
-    """Whether a lease is over, or was held by a process of this machine that has ended."""
-    return _is_over(row, now(connection), host_identity())
+def list_open(connection: Connection, study_id: int) -> set[str]:
+    """Kinds of task, beside trials, of which some wait or are held."""
+    is_open = (SLOT.c.study_id == study_id) & SLOT.c.state.in_(OPEN) & (SLOT.c.kind != TRIAL)
+    return set(connection.scalars(select(SLOT.c.kind).where(is_open)))
 
 
-def _is_over(row: Row[Any], at: float, here: str, older_than_s: float | None = None) -> bool:
-    silent = row.heartbeat_at < at - (row.lease_s if older_than_s is None else older_than_s)
-    return silent or (row.host == here and not _alive(row.process))
+def _is_over(row: Row[Any], here: str) -> bool:
+    return bool(row.heartbeat_at < row.at - row.lease_s) or (row.host == here and not _alive(row.process))
 
 
 def count_ended(connection: Connection, study_id: int) -> tuple[int, int]:
     """(trials that were measured, trials that were given up on)"""
-    query = select(SLOT.c.state, func.count()).where(SLOT.c.study_id == study_id).group_by(SLOT.c.state)
-    counts = {row[0]: row[1] for row in connection.execute(query)}
+    query = select(SLOT.c.state, func.count()).where(_IS_TRIAL).group_by(SLOT.c.state)
+    counts = {row[0]: row[1] for row in connection.execute(query, {"study": study_id})}
     return counts.get(DONE, 0), counts.get(FAILED, 0)
 
 
@@ -222,30 +247,27 @@ def list_running(connection: Connection, study_id: int) -> tuple[int, ...]:
 def abandoned_s(connection: Connection, study_id: int, state: str) -> float | None:
     """For how long, in whole minutes, a study that should have a worker has had none; None if it has, or needs none.
 
-    Signs of a worker are the beats of trials and leads, and that somebody looks after dead workers.
+    Signs of a worker are the beats of tasks, and that somebody looks after dead workers.
     """
-    if state not in AT_WORK_STATES:
+    if state not in AT_WORK_STATES or list_held(connection, study_id, is_stale=False):
         return None
-    here, seen = host_identity(), [connection.scalar(select(STUDY.c.mended_at).where(STUDY.c.id == study_id)) or 0.0]
-    for table in (SLOT, LEADER):
-        columns = (table.c.heartbeat_at, table.c.lease_s, table.c.host, table.c.process, CLOCK.label("at"))
-        query = select(*columns).where(table.c.study_id == study_id)
-        for row in connection.execute(query if table is LEADER else query.where(SLOT.c.state == RESERVED)):
-            if not _is_over(row, row.at, here):
-                return None
-            seen.append(row.heartbeat_at)
-    silent_s = now(connection) - max(seen)
-    return None if not max(seen) or silent_s < ABANDONED_S else silent_s // 60 * 60
+    beats = select(func.max(SLOT.c.heartbeat_at)).where(SLOT.c.study_id == study_id, SLOT.c.state == RESERVED)
+    looked = select(STUDY.c.mended_at).where(STUDY.c.id == study_id)
+    seen = max(connection.scalar(query) or 0.0 for query in (beats, looked))
+    silent_s = now(connection) - seen
+    return None if not seen or silent_s < ABANDONED_S else silent_s // 60 * 60
 
 
-def lock_study(connection: Connection, study_id: int, whole: bool = False) -> tuple[str, float] | None:
+def lock_study(connection: Connection, study_id: int, whole: bool = False) -> Any:
     """Wait until nobody else changes this study's slots or front; returns its state and the seconds it used.
 
     whole: wait also for those who add results that change no front, and keep them out: to delete the study. SQLite's
-    write transactions are alone anyway.
+    write transactions are alone anyway. Raises StudyDeletedError.
     """
     row = connection.execute(_LOCK_WHOLE if whole else _LOCK, {"study": study_id}).one_or_none()
-    return None if row is None else (row.state, row.seconds)
+    if row is None:
+        raise StudyDeletedError(study_id)
+    return row
 
 
 def now(connection: Connection) -> float:
@@ -301,4 +323,4 @@ def lost(slot: Slot) -> TrialStoppedError:
 
 
 def _to_slot(row: Row[Any]) -> Slot:
-    return Slot(row.id, row.study_id, row.worker, row.state, row.trial, row.schedule_key, row.lease)
+    return Slot(row.id, row.study_id, row.worker, row.state, row.trial, row.schedule_key, row.lease, row.kind)

@@ -26,14 +26,13 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from search.attribute_keys import STUDY_ID, TRIAL_NUMBER
 from search.config.spec import StudyRecord
 from search.storage.optuna_storage import create_optuna_study, delete_optuna_study
+from search.storage.studies import MIRROR_LEASE_S, MIRROR_PAUSE_S
 from search.types import Trial
 
 if TYPE_CHECKING:
     from search.storage.store import Store
 
-LEASE_S = 30.0
 BATCH_S = 1.0  # of one turn: workers take it beside their heartbeat
-PAUSE_S = 0.2  # between two turns
 UNFINISHED = (TrialState.WAITING, TrialState.RUNNING)
 Distributions = Mapping[str, BaseDistribution]
 
@@ -43,7 +42,7 @@ def mirror(store: Store, record: StudyRecord, distributions: Distributions, whol
 
     whole: trials that wait behind the last that ended are no reason to stop: they are shown as waiting.
     """
-    if not store.claim_mirror(record.id, LEASE_S):
+    if not store.claim_mirror(record.id, MIRROR_LEASE_S):
         return False
     try:
         return _mirror(store, record, distributions, whole)
@@ -54,7 +53,7 @@ def mirror(store: Store, record: StudyRecord, distributions: Distributions, whol
 def mirror_all(store: Store, record: StudyRecord, distributions: Distributions) -> None:
     """Until it is complete, waiting for another process that mirrors now. Raises StudyDeletedError."""
     while not mirror(store, record, distributions, whole=True):
-        time.sleep(PAUSE_S)
+        time.sleep(MIRROR_PAUSE_S)
         store.study_of_id(record.id)
 
 

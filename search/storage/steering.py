@@ -30,11 +30,11 @@ class Steering:
         return self._move(name, OPEN_STATES, "paused", BY_REQUEST)
 
     def resume(self, name: str) -> StudyRecord:
-        """Open a paused or stopped study again; who leads it goes on, else the next free worker continues it."""
+        """Open a paused or stopped study again; the next free worker continues it."""
         study = self._store.study(name)
         if study.state in OPEN_STATES:
             return study
-        if self._store.leader(study.id) is not None:  # it has not noticed yet, or waits for its last trial
+        if self._store.workers(study.id):  # they have not noticed yet
             return self._move(name, HELD_STATES, "running", "")
         return self._move(name, HELD_STATES, "created", "resumed, waiting for a worker")
 
@@ -58,17 +58,10 @@ class Steering:
         if force:
             self._store.advance(study.id, OPEN_STATES, "stopped", BY_REQUEST)
             deadline = time.monotonic() + FORCE_WAIT_S
-            while self.workers(study.id) and time.monotonic() < deadline:
+            while self._store.workers(study.id) and time.monotonic() < deadline:
                 time.sleep(FORCE_LOOK_S)
         self._check_idle(study.id, "delete it")
         self._store.delete_study(name)
-
-    def workers(self, study_id: int) -> list[str]:
-        """Who works on the study now: its leader, and those that hold a trial."""
-        stale = {slot.id for slot in self._store.stale_slots(study_id)}
-        held = {slot.worker for slot in self._store.slots(study_id, "reserved") if slot.id not in stale}
-        leader = self._store.leader(study_id)
-        return sorted(held | ({leader} if leader else set()))
 
     def _move(self, name: str, sources: Sequence[str], state: str, note: str) -> StudyRecord:
         """Change the state, or find it changed already."""
@@ -78,7 +71,7 @@ class Steering:
         return self._store.study_of_id(study.id)
 
     def _check_idle(self, study_id: int, order: str) -> None:
-        study, workers = self._store.study_of_id(study_id), self.workers(study_id)
+        study, workers = self._store.study_of_id(study_id), sorted(self._store.workers(study_id))
         if study.state in AT_WORK_STATES or workers:
             found = ", ".join([study.state, *workers[:3]])
             remedy = f"stop it, then {order} once its workers have ended their trials"

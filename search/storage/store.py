@@ -1,6 +1,6 @@
 """The store: studies, their trial budget, what was evaluated and the versions of the front.
 
-What leaders do is in `leaders`, what workers do with them all the time in `queue`.
+What is done once a study is in `task_queue`, what workers do all the time in `trial_queue`.
 
 Invariants, on every database:
 - a method that writes is one transaction: all of it happened or nothing did, also after a kill;
@@ -13,7 +13,8 @@ threads; another process opens its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Collection, Mapping
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -26,17 +27,17 @@ from search.config.spec import StudyRecord, StudySpec
 from search.errors import InputError, NoStoreError, SearchError, SpecConflictError
 from search.storage import evaluations, fronts, leases, readonly_copy, studies
 from search.storage.database import exists, explained, migrate, open_engine, parse_url, reading, schema_version, writing
-from search.storage.leaders import LeaderStore
 from search.storage.migrations import HEAD
+from search.storage.task_queue import TaskQueue
 from search.storage.trial_queue import Queue
 from search.storage.urls import shown
-from search.types import Evaluation, Front, Measurement, Progress
+from search.types import STUDY_STATES, Evaluation, Front, Measurement, Progress, Slot
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
 
 
-class Store(LeaderStore, Queue):
+class Store(TaskQueue, Queue):
     """All studies in one database. Make one by `Store.open`."""
 
     def __init__(self, url: URL, engine: Engine) -> None:
@@ -126,7 +127,12 @@ class Store(LeaderStore, Queue):
     # Studies
 
     def add_study(self, spec: StudySpec, known: Mapping[str, Any] | None = None) -> StudyRecord:
-        """Create the study, or find it again if it was created by the same spec, but for what may change.
+        """Create the study, or find it again. Raises as `create_study` does."""
+        return self.create_study(spec, known)[0]
+
+    def create_study(self, spec: StudySpec, known: Mapping[str, Any] | None = None) -> tuple[StudyRecord, bool]:
+        """Create the study, or find it again if it was created by the same spec, but for what may change; and whether
+        it was created by this very call.
 
         Then it has what the spec says of that: see `search.config.continuation`. A larger budget opens a study again
         that is done. Raises SpecConflictError with the differences if the name is taken by another spec, or by a
@@ -139,13 +145,13 @@ class Store(LeaderStore, Queue):
         storage = self.optuna_storage()
         taken = optuna_storage.has_optuna_study(storage, spec.name) and not optuna_storage.is_mirror(storage, spec.name)
         try:
-            record = self._find_or_add(spec, taken, known)
+            record, is_new = self._find_or_add(spec, taken, known)
         except IntegrityError:  # another process was faster
-            record = self._find_or_add(spec, taken, known)
+            record, is_new = self._find_or_add(spec, taken, known)
         optuna_storage.create_optuna_study(storage, spec.name)
-        return record
+        return record, is_new
 
-    def _find_or_add(self, spec: StudySpec, taken: bool, known: Mapping[str, Any] | None) -> StudyRecord:
+    def _find_or_add(self, spec: StudySpec, taken: bool, known: Mapping[str, Any] | None) -> tuple[StudyRecord, bool]:
         with writing(self._engine) as connection:
             return studies.find_or_add(connection, spec, self.place, taken, known)
 
@@ -171,15 +177,21 @@ class Store(LeaderStore, Queue):
     def delete_study(self, name: str) -> None:
         """Remove a study with its trials, evaluations and fronts, for good. Raises UnknownStudyError.
 
-        Optuna's part goes first: a kill in between leaves a study that can be deleted again.
+        Optuna's part goes first: a kill in between leaves a study that can be deleted again. Who mirrors the study at
+        that moment is waited for: it would make Optuna's part anew.
         """
         record = self.study(name)
         from search.storage import optuna_storage  # loads Optuna
 
+        while not self.claim_mirror(record.id, studies.MIRROR_LEASE_S):
+            time.sleep(studies.MIRROR_PAUSE_S)
+            self.study_of_id(record.id)
         optuna_storage.delete_optuna_study(self.optuna_storage(), name)
         with writing(self._engine) as connection:
             leases.lock_study(connection, record.id, whole=True)
             studies.remove(connection, record.id)
+        if name not in {study.name for study in self.studies()}:  # else whoever posted it meanwhile has it back
+            optuna_storage.delete_optuna_study(self.optuna_storage(), name)
 
     def rename_study(self, record: StudyRecord, name: str) -> StudyRecord:
         """The study under another name, in Optuna's part too. Raises SpecConflictError if the name is taken.
@@ -203,10 +215,23 @@ class Store(LeaderStore, Queue):
         optuna_storage.delete_optuna_study(storage, record.name)
         return self.study_of_id(record.id)
 
-    def add_seconds(self, study_id: int, seconds: float) -> None:
-        """Count evaluation time against the time budget."""
+    def set_state(self, study_id: int, state: str, note: str = "") -> None:
+        """state: one of STUDY_STATES; another is a ValueError."""
+        self.advance(study_id, STUDY_STATES, state, note)
+
+    def advance(self, study_id: int, sources: Collection[str], state: str, note: str = "") -> bool:
+        """Change the state if it is one of `sources` at that moment; False, and nothing is written, if it is not."""
         with writing(self._engine) as connection:
-            studies.add_seconds(connection, study_id, seconds)
+            return studies.set_state(connection, study_id, state, note, sources)
+
+    def set_provenance(self, study_id: int, provenance: Mapping[str, Any], task: Slot | None = None) -> None:
+        """Merge plain data into what is known of the study's origin. task: in which it was found out; TrialStoppedError
+        if that is another's."""
+        with writing(self._engine) as connection:
+            leases.lock_study(connection, study_id)
+            if task is not None and leases.hold(connection, task) is None:
+                raise leases.lost(task)
+            studies.merge_provenance(connection, study_id, provenance)
 
     # Evaluations
 

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, and_, case, delete, insert, select, update
 
 from search.attribute_keys import ERROR
 from search.config.continuation import check_same, continued_spec
@@ -15,16 +15,21 @@ from search.errors import InputError, SpecConflictError, StudyDeletedError, Unkn
 from search.storage import fronts, leases
 from search.storage.compatibility import newer_writer, warn_of_newer_writer
 from search.storage.evaluations import utc_now
-from search.storage.tables import ATTEMPT, EVALUATION, FRONT, FRONT_POINT, LEADER, SLOT, STUDY, TRIAL
-from search.types import STUDY_STATES
+from search.storage.tables import ATTEMPT, EVALUATION, FRONT, FRONT_POINT, SLOT, STUDY, TRIAL
+from search.types import PREPARE, SEARCH_STATES, STUDY_STATES
+
+MAX_MISSED = 10.0  # looks, after which nobody was there
+MIRROR_LEASE_S = 30.0  # of who changes Optuna's study ...
+MIRROR_PAUSE_S = 0.2  # ... for whom others wait so long between two looks
 
 CONTINUED = {"done": "created", "confirming": "running"}  # the state of a study whose budget was raised
 
 
 def find_or_add(
     connection: Connection, spec: StudySpec, place: str, taken: bool, known: Mapping[str, Any] | None = None
-) -> StudyRecord:
-    """The study of this name, made if there is none, and with the budget raised if the spec asks for more.
+) -> tuple[StudyRecord, bool]:
+    """The study of this name, made if there is none, and with the budget raised if the spec asks for more; whether it
+    was made.
 
     Raises SpecConflictError for another spec, or if Optuna has a study of this name that is not ours.
 
@@ -32,6 +37,7 @@ def find_or_add(
     known: the provenance of a new study.
     """
     row = _find(connection, spec.name)
+    is_new = row is None
     if row is None:
         if taken:
             rule = f"study {spec.name}: an Optuna study of this name exists {place} that was not launched by ztp"
@@ -43,7 +49,9 @@ def find_or_add(
         _continue(connection, row, spec, place)
     row = _find(connection, spec.name)
     assert row is not None
-    return _to_study(row)
+    if is_new:
+        leases.queue(connection, row.id, PREPARE)
+    return _to_study(row), is_new
 
 
 def _continue(connection: Connection, row: Row[Any], spec: StudySpec, place: str) -> None:
@@ -110,8 +118,8 @@ def rename(connection: Connection, study_id: int, name: str) -> None:
 
 
 def remove(connection: Connection, study_id: int) -> None:
-    """Every row of a study, those that point to others first."""
-    for table in (FRONT_POINT, FRONT, ATTEMPT, SLOT, TRIAL, EVALUATION, LEADER):
+    """Every row of a study, those that point to others first, in the order in which results are added."""
+    for table in (FRONT_POINT, FRONT, ATTEMPT, EVALUATION, SLOT, TRIAL):
         connection.execute(delete(table).where(table.c.study_id == study_id))
     connection.execute(delete(STUDY).where(STUDY.c.id == study_id))
 
@@ -122,12 +130,11 @@ def merge_provenance(connection: Connection, study_id: int, provenance: Mapping[
     connection.execute(update(STUDY).where(STUDY.c.id == study_id).values(provenance={**known, **provenance}))
 
 
-def add_seconds(connection: Connection, study_id: int, seconds: float) -> None:
-    connection.execute(update(STUDY).where(STUDY.c.id == study_id).values(seconds=STUDY.c.seconds + seconds))
-
-
 def claim_mending(connection: Connection, study_id: int, every_s: float) -> bool:
     """True for one caller in `every_s` seconds, by the database's clock; False for all others.
+
+    Somebody looks all the time while the study is worked on, so the time between two looks is what was used of its time
+    budget, however many work on it; after a pause of MAX_MISSED looks or more nobody has.
 
     On PostgreSQL also where another changes the study's row at this moment: many workers look, and one of them will
     find it free, while to wait would keep those waiting who take a trial.
@@ -137,7 +144,17 @@ def claim_mending(connection: Connection, study_id: int, every_s: float) -> bool
         free = select(STUDY.c.id).where(due).with_for_update(key_share=True, skip_locked=True)
         if connection.scalar(free) is None:
             return False
-    return connection.execute(update(STUDY).where(due).values(mended_at=leases.CLOCK)).rowcount > 0
+    since = leases.CLOCK - STUDY.c.mended_at
+    counts = and_(STUDY.c.state.in_(SEARCH_STATES), since < MAX_MISSED * every_s)
+    # MySQL assigns from left to right: seconds come first, while mended_at is still that of the last look
+    change = (
+        update(STUDY)
+        .where(due)
+        .ordered_values(
+            (STUDY.c.seconds, STUDY.c.seconds + case((counts, since), else_=0.0)), (STUDY.c.mended_at, leases.CLOCK)
+        )
+    )
+    return connection.execute(change).rowcount > 0
 
 
 def mending_is_due(connection: Connection, study_id: int, every_s: float) -> bool:

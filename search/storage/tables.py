@@ -100,11 +100,12 @@ FRONT_POINT = Table(
     ForeignKeyConstraint(["study_id", "version"], ["ztp_front.study_id", "ztp_front.version"]),
 )
 
-SLOT = Table(
+SLOT = Table(  # the queue of tasks; of trials there are no more than the budget has
     "ztp_slot",
     METADATA,
     Column("id", Integer, primary_key=True),
     Column("study_id", Integer, ForeignKey("ztp_study.id"), nullable=False),
+    Column("kind", String(20), nullable=False, server_default="trial"),
     Column("worker", String(200), nullable=False),
     Column("state", String(20), nullable=False),
     Column("trial", Integer),
@@ -114,7 +115,7 @@ SLOT = Table(
     Column("heartbeat_at", Double, nullable=False),  # seconds since 1970, the database's clock
     Column("lease", String(32), nullable=False, server_default=""),  # drawn anew each time a slot is taken
     Column("lease_s", Double, nullable=False, server_default="60"),  # after so long without a beat it is over
-    Index("ztp_slot_by_state", "study_id", "state"),
+    Index("ztp_slot_by_kind", "study_id", "state", "kind"),  # trials are counted without reading the rows
     Index("ztp_slot_by_worker", "worker"),
     Index("ztp_slot_by_lease", "lease"),
 )
@@ -148,16 +149,4 @@ ATTEMPT = Table(  # failed attempts at a trial
     Column("worker", String(200), nullable=False),
     Column("created_at", String(32), nullable=False),
     Index("ztp_attempt_by_trial", "study_id", "trial"),
-)
-
-LEADER = Table(  # of a study that one process over all machines prepares and confirms
-    "ztp_leader",
-    METADATA,
-    Column("study_id", Integer, ForeignKey("ztp_study.id"), primary_key=True, autoincrement=False),
-    Column("worker", String(200), nullable=False),
-    Column("host", String(255), nullable=False),
-    Column("process", String(64), nullable=False),
-    Column("heartbeat_at", Double, nullable=False),  # seconds since 1970, the database's clock
-    Column("lease", String(32), nullable=False),  # drawn by who leads
-    Column("lease_s", Double, nullable=False),  # after so long without a beat it is over
 )

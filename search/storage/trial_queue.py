@@ -18,7 +18,7 @@ from search.attribute_keys import FAILED
 from search.storage import evaluations, failed_attempts, fronts, leases, studies, trials
 from search.storage.database import reading, writing
 from search.storage.leases import LEASE_S
-from search.types import Attempt, Ending, Front, Known, Measurement, Slot, Trial
+from search.types import TRIAL, Attempt, Ending, Front, Known, Measurement, Slot, Trial
 
 MAX_REASON = 500  # characters
 
@@ -100,18 +100,15 @@ class Queue:
         with writing(self._engine) as connection:
             return studies.claim_mending(connection, study_id, every_s)
 
-    def slots(self, study_id: int, state: str | None = None) -> list[Slot]:
-        """Slots in the order they were taken; state: "reserved", "done", "failed", or None for all."""
+    def slots(self, study_id: int, state: str | None = None, kind: str | None = TRIAL) -> list[Slot]:
+        """Slots in the order they were made; state: "reserved", "done", "failed", or None for all; kind: the same."""
         with reading(self._engine) as connection:
-            return leases.list_slots(connection, study_id, state)
+            return leases.list_slots(connection, study_id, state, kind)
 
-    def stale_slots(self, study_id: int, older_than_s: float | None = None) -> list[Slot]:
-        """Reserved slots whose lease is over, or whose worker was a process of this machine that ended.
-
-        older_than_s: seconds without a beat, instead of the lease's.
-        """
+    def stale_slots(self, study_id: int) -> list[Slot]:
+        """Tasks whose lease is over, or whose worker was a process of this machine that ended."""
         with reading(self._engine) as connection:
-            return leases.list_stale(connection, study_id, older_than_s)
+            return leases.list_held(connection, study_id, is_stale=True)
 
     # Trials
 
@@ -184,11 +181,10 @@ class Queue:
         feasible: bool,
         trial: int,
         ending: Ending | None = None,
-        seconds: float = 0.0,
     ) -> Front | None:
         """Keep a trial's result: evaluation, slot, front version and trial, in one transaction.
 
-        ending: how the trial ends. seconds: to be counted against the time budget.
+        ending: how the trial ends.
 
         Returns the new front version, or None if the front stayed as it was. If the schedule was evaluated
         before, the first evaluation stays; only if that one was stopped and this one is complete, this one takes
@@ -199,21 +195,20 @@ class Queue:
         def keep(again: bool) -> Front | None:
             """Under the study's lock, for which all its workers wait, only where need be: most results change no front.
 
-            Where it is taken it is the first (see `leases.hold`): what counts time changes the study's row, and on
-            MySQL whoever adds a row that points to the study shares a lock of it.
+            Where it is taken it is the first (see `leases.hold`): on MySQL whoever adds a row that points to the study
+            shares a lock of it.
             """
             with writing(self._engine) as connection:
-                alone = again or seconds > 0 or connection.dialect.name == "mysql"
+                alone = again or connection.dialect.name == "mysql"
                 alone = alone or fronts.may_change(connection, study_id, measurement, feasible)
                 if alone:
                     leases.lock_study(connection, study_id)
+                # first, as on PostgreSQL it shares a lock of the study: who deletes it has that one before the slot's
+                evaluations.add(connection, study_id, trial, measurement, feasible)
                 if not leases.finish(connection, slot, trial, measurement.key):
                     return None
                 if ending is not None:
                     trials.end(connection, study_id, trial, ending)
-                evaluations.add(connection, study_id, trial, measurement, feasible)
-                if seconds:
-                    studies.add_seconds(connection, study_id, seconds)
                 version = fronts.update_front(connection, study_id, measurement.key) if alone else None
                 return None if version is None else fronts.read_front(connection, study_id, version)
 

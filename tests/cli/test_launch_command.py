@@ -15,7 +15,6 @@ import pytest
 import yaml
 
 import search.cli.launch
-import search.runtime.any_study_worker
 import search.runtime.launch
 import search.runtime.worker_entrypoints
 from search.config.spec import StudyRecord, StudySpec, make_spec
@@ -179,7 +178,7 @@ def test_a_worker_without_a_name_joins_any_study(ztp: Ztp, monkeypatch: pytest.M
         seen.append(args)
         return 2
 
-    monkeypatch.setattr(search.runtime.any_study_worker, "join_any", join_any)
+    monkeypatch.setattr(search.runtime.worker_entrypoints, "join_any", join_any)
     assert ztp("worker").err == "ztp: worked on 2 studies; no open study left\n"
     assert ztp("worker", "--keep-waiting", "--storage", "sqlite:///x.db").code == 0
     assert seen == [("sqlite:///ztp.db", None, False), ("sqlite:///x.db", None, True)]

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
-from search.runtime.any_study_worker import join_any
+from search.runtime.worker_entrypoints import join_any
 from search.storage import leases
 from tests.drills.nursery import end
 

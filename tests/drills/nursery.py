@@ -61,7 +61,7 @@ def prepare(store: Store, spec: StudySpec) -> StudyRecord:
     facts = Calibration(
         dtype="float32",
         dtype_reason="asked for",
-        hardware="cpu: of the drills",
+        hardware=bench.hardware,
         weights=bench.backbone.fingerprint,
         images=bench.images.fingerprint,
         dense_images_per_s=180.0,
@@ -85,7 +85,7 @@ def _worker(store: Store, record: StudyRecord, bench: ScheduleEvaluator, number:
     bench.use(Calibration.from_dict(record.provenance[FACTS]))
     simulated = Simulated(bench, seconds)
     bench.__dict__["_searcher"] = simulated
-    return Worker(store, record, bench, number, keeps_time=False)
+    return Worker(store, record, bench, number)
 
 
 def end(process: subprocess.Popen[str]) -> None:

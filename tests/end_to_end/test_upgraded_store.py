@@ -1,4 +1,5 @@
-"""A store of the last release whose trials were in Optuna's tables alone is upgraded in one step, and goes on.
+"""Stores of earlier schemas are upgraded in one step and go on: of the last release whose trials were in Optuna's
+tables alone, and of the last one whose studies had a leader.
 
 How it was made: tests/fixtures/schema_0006/make.py. Of its 13 trials 6 were measured and 5 refused, one runs in the
 slot of a worker that was killed, and one waits.
@@ -20,17 +21,23 @@ from search.storage.store import Store
 from search.storage.upgrade import upgrade
 from tests.runtime.soundness import check_mirrored, check_sound, optuna_trials
 
-OLD = Path(__file__).parents[1] / "fixtures" / "schema_0006"
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+OLD = FIXTURES / "schema_0006"
 STATES = ["COMPLETE"] * 3 + ["PRUNED"] * 4 + ["COMPLETE", "PRUNED", "COMPLETE", "COMPLETE", "RUNNING", "WAITING"]
 TOLD = ("number", "state", "values", "params", "distributions", "constraints", "user_attrs")
 TOLD += ("datetime_start", "datetime_complete")
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
+def schema(request: pytest.FixtureRequest) -> str:
+    return str(getattr(request, "param", "0006"))
+
+
+@pytest.fixture
+def url(tmp_path: Path, schema: str) -> str:
     """A copy of the old store."""
     with sqlite3.connect(tmp_path / "old.db") as connection:
-        connection.executescript((OLD / "store.sql").read_text(encoding="utf-8"))
+        connection.executescript((FIXTURES / f"schema_{schema}" / "store.sql").read_text(encoding="utf-8"))
     connection.close()
     return f"sqlite:///{tmp_path}/old.db"
 
@@ -55,14 +62,16 @@ def test_every_trial_is_moved_under_its_number(store: Store) -> None:
     assert [trial.system_attributes for trial in store.trials(1)[7:]] == [{"NSGAIISampler:generation": 0}] * 6
 
 
-def test_by_the_command_as_well(url: str) -> None:
-    assert upgrade(url).ours == ("0006", HEAD)
+@pytest.mark.parametrize("schema", ["0006", "0007"], indirect=True)
+def test_by_the_command_as_well(url: str, schema: str) -> None:
+    assert upgrade(url).ours == (schema, HEAD)
     store = Store.open(url)
     assert [trial.state for trial in store.trials(1)] == STATES
     store.close()
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("schema", ["0006", "0007"], indirect=True)
 def test_the_study_goes_on(store: Store, url: str) -> None:
     before, evaluations = optuna_trials(store, "stopped"), store.evaluations(1)
     assert launch(read_spec(str(OLD / "stopped.yaml")), url, lambda progress: None).state == "done"

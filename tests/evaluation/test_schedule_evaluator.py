@@ -77,7 +77,7 @@ def test_measurement_holds_what_was_seen(
     assert (found.key, found.throughput) == (pruning_schedule.key_for(196), timed)
     assert (found.setting.dtype, found.setting.batch_size) == ("float32", 4)
     assert bench.measure(pruning_schedule, timed) == found
-    confirmed = bench.confirm(pruning_schedule)
+    confirmed = bench.confirm(pruning_schedule, timed)
     assert confirmed.accuracy.images == 5
     assert found.fidelity is not None
     assert confirmed.fidelity is not None

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from itertools import chain, cycle, repeat
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -35,7 +32,6 @@ from search.evaluation.throughput import (
     PairedTiming,
     Waiting,
     disturbed_by,
-    exclusive,
     measured,
     time_against,
     time_pairs,
@@ -164,43 +160,3 @@ def test_half_the_tokens_are_faster(backbone: Backbone, split: Split) -> None:
     assert len(timing.dense) == len(timing.pruned) == 5
     assert timing.images == 8
     assert timing.speedup > 1.5  # 20 of 197 tokens in 11 of 12 blocks: three times on a quiet machine
-
-
-def test_lock_is_one_a_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    names = []
-    for device in ("cpu", "cuda", "cuda:0", "cuda:1"):
-        with exclusive(torch.device(device)):
-            names += [path.name for path in tmp_path.iterdir() if path.name not in names]
-    assert names == ["ztp-timing-cpu0.lock", "ztp-timing-cuda0.lock", "ztp-timing-cuda1.lock"]
-
-
-HOLD = """
-import sys, time, torch
-from search.evaluation.throughput import exclusive
-with exclusive(torch.device("cpu")):
-    print("held", flush=True)
-    time.sleep(float(sys.argv[1]))
-"""
-
-
-def test_lock_keeps_another_process_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr("search.evaluation.throughput.SAY_AFTER_S", 0.1)
-    held_s = 0.7
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(held_s)], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    with process.stdout:
-        assert process.stdout.readline() == "held\n"
-        began = time.monotonic()
-        with exclusive(torch.device("cpu")):
-            waited = time.monotonic() - began
-    assert process.wait() == 0
-    assert waited > held_s / 2
-    (said,) = caplog.messages  # once, however long it takes
-    assert said.startswith("waiting: another process is timing on this machine's cpu")
-    with exclusive(torch.device("cpu")):  # free again
-        assert len(caplog.messages) == 1

@@ -18,6 +18,7 @@ from search.config.space import to_params
 from search.config.spec import StudyRecord, StudySpec, make_spec
 from search.evaluation.calibration import Calibration
 from search.evaluation.data.splits import Images, open_images
+from search.evaluation.device import describe_device
 from search.evaluation.evaluator import Bits, GoOn
 from search.evaluation.latency_profile import LatencyProfile, StageCost
 from search.evaluation.reference import Seen
@@ -179,7 +180,7 @@ def facts_for(spec: StudySpec, backbone: Backbone, images: Images) -> Calibratio
     return Calibration(
         dtype=spec.runtime.dtype,
         dtype_reason="asked for",
-        hardware="cpu: of the tests",
+        hardware=describe_device(torch.device("cpu")),
         weights=backbone.fingerprint,
         images=images.fingerprint,
         dense_images_per_s=PROFILE.predict(UNTOUCHED).images_per_s,

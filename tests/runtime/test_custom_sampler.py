@@ -10,8 +10,9 @@ import pytest
 from optuna.trial import TrialState
 
 from search.errors import InputError, SearchError
+from search.runtime.feasibility import check_here
 from search.runtime.launch import launch
-from search.runtime.worker_entrypoints import open_worker
+from search.runtime.worker_entrypoints import join
 from search.samplers.custom import ALLOWED
 from search.storage.store import Store
 from tests.samplers import own_samplers as own
@@ -122,8 +123,8 @@ def test_workers_keep_to_the_list_of_their_environment(
     started = start(tiny_spec(sampler=section(own.Sweep, step=0.1)))
     monkeypatch.setenv(ALLOWED, "")
     with pytest.raises(InputError, match=r"^tiny: sampler\.class must be a class that the operator allows"):
-        open_worker(started.store, started.record, 0, keeps_time=False)
+        join("tiny", started.store.url)
     with pytest.raises(InputError, match=r"^tiny: sampler\.class must be a class that the operator allows"):
         launch(started.bench.spec, f"sqlite:///{tmp_path}/none.db", lambda progress: None)
     monkeypatch.setenv(ALLOWED, own.class_path(own.Sweep))
-    open_worker(started.store, started.record, 0, keeps_time=False)
+    check_here(started.record.spec)

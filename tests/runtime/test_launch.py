@@ -23,8 +23,8 @@ from search.evaluation.latency_profile import LatencyProfile
 from search.evaluation.throughput import time_pairs
 from search.reporting.export import to_config
 from search.runtime import restart_policy, worker_pools
-from search.runtime.any_study_worker import Served, serve
 from search.runtime.launch import launch
+from search.runtime.worker_entrypoints import serve
 from search.storage.store import Store
 from search.types import Progress
 from tests.runtime.soundness import check_mirrored
@@ -183,7 +183,7 @@ class TestMore:
         launch(started.bench.spec, started.store.url, ignore)
         record = started.store.add_study(tiny_spec(budget={"trials": 4}))
         assert record.state == "created"
-        assert serve(started.store, record, 7) is Served.DONE
+        assert serve(started.store, record, 7)
         assert started.store.state(record.id) == "done"
         check_sound(started.store, "tiny", 4)
 
@@ -275,6 +275,7 @@ LAUNCH = """
 import sys, torch
 torch.set_num_threads(1)
 from search.runtime.launch import launch
+from search.runtime.worker_entrypoints import serve
 from search.config.spec import read_spec
 launch(read_spec(sys.argv[1], {}), sys.argv[2], lambda progress: print(progress.done, flush=True))
 """

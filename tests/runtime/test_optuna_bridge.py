@@ -161,11 +161,11 @@ class TestAbandoned:
 class TestMend:
     def test_leaves_the_trials_of_living_workers_alone(self, start: Start, tiny_spec: Spec) -> None:
         started = start(tiny_spec())
-        trials = started.worker().trials
+        worker = started.worker()
         started.store.reserve(started.record.id, "living", 4)
-        trials.mend()  # between taking the slot and asking
-        started.ask(trials)
-        trials.mend()  # while it is measured
+        worker.mend()  # between taking the slot and asking
+        started.ask(worker.trials)
+        worker.mend()  # while it is measured
         assert [trial.state for trial in started.trials()] == [TrialState.RUNNING]
         assert [slot.trial for slot in started.store.slots(started.record.id)] == [None, 0]
 

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
+from search.attribute_keys import FACTS
 from search.config.spec import StudySpec
-from search.errors import InputError, LeadChangedError, StudyPausedError
-from search.runtime.any_study_worker import Served, join_any, serve
+from search.errors import InputError, StudyPausedError
+from search.evaluation import evaluation_context
+from search.evaluation.latency_profile import LatencyProfile
+from search.evaluation.throughput import time_pairs
 from search.runtime.launch import launch
-from search.runtime.leadership import Leadership
 from search.runtime.study_runner import StudyRunner
 from search.runtime.worker import Worker
+from search.runtime.worker_entrypoints import join_any, serve
+from search.storage.database import writing
 from search.storage.store import Store
-from search.types import Progress
+from search.storage.tables import STUDY
+from search.types import CONFIRM, NOT_TIMED, PREPARE, TIMING, Progress, Slot
+
+
+@pytest.fixture(autouse=True)
+def brief(profile: LatencyProfile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No speed is of interest here."""
+    monkeypatch.setattr(evaluation_context, "measure_profile", lambda *given: profile)
+    monkeypatch.setattr(evaluation_context, "time_pairs", functools.partial(time_pairs, repeats=2))
 
 
 @pytest.mark.parametrize("state", ["paused", "stopped"])
@@ -60,7 +75,7 @@ def test_a_launch_ends_when_held_and_continues_when_launched_again(
 def test_a_pause_that_ends_before_it_is_noticed_leaves_the_study_confirming(
     fresh_store: Store, tiny_spec: Callable[..., StudySpec]
 ) -> None:
-    """Whoever resumes it cannot know whether its leader searches or confirms: the leader says so again."""
+    """Whoever resumes it cannot know whether it is searched or confirmed: whoever works on it says so again."""
     states, paused = list[str](), list[bool]()
 
     def pause_briefly(progress: Progress) -> None:
@@ -76,7 +91,7 @@ def test_a_pause_that_ends_before_it_is_noticed_leaves_the_study_confirming(
     assert states[-1] == "done"
 
 
-def test_a_pause_that_ends_as_its_leader_notices_it_leaves_the_study_searching(
+def test_a_pause_that_ends_as_it_is_noticed_leaves_the_study_searching(
     start: Callable[..., Any],
     oracle: Callable[..., Any],
     tiny_spec: Callable[..., StudySpec],
@@ -90,7 +105,7 @@ def test_a_pause_that_ends_as_its_leader_notices_it_leaves_the_study_searching(
     finish, rounds = Worker.finish, list[int]()
 
     def pause(progress: Progress) -> None:
-        if progress.done == 1 and not rounds:
+        if progress.done == 2 and not rounds:
             store.set_state(study_id, "paused", "by request")
 
     def finish_and_resume(worker: Worker, *given: Any, **named: Any) -> None:
@@ -99,9 +114,8 @@ def test_a_pause_that_ends_as_its_leader_notices_it_leaves_the_study_searching(
         store.advance(study_id, ("paused",), "running")
 
     monkeypatch.setattr(Worker, "finish", finish_and_resume)
-    with Leadership(store, study_id) as lead:
-        StudyRunner(store, started.record, started.bench, pause).lead(lead)
-    assert rounds == [1, 3]
+    StudyRunner(store, started.record, started.bench, pause).run()
+    assert rounds == [2, 3]
     progress = store.progress(study_id)
     assert (progress.state, progress.done, progress.note) == ("done", 3, "")
 
@@ -119,16 +133,15 @@ def test_a_study_that_is_held_during_its_last_finalist_stays_held(
         if progress.confirmed == progress.front_size > 0:
             store.set_state(study_id, state, "by request")
 
-    with Leadership(store, study_id) as lead:
-        with pytest.raises(StudyPausedError, match=f"study tiny was {state}"):
-            StudyRunner(store, started.record, started.bench, hold).lead(lead)
-        assert (store.state(study_id), store.progress(study_id).note) == (state, "by request")
-        store.set_state(study_id, "running")
-        StudyRunner(store, started.record, started.bench, lambda progress: None).lead(lead)
+    with pytest.raises(StudyPausedError, match=f"study tiny was {state}"):
+        StudyRunner(store, started.record, started.bench, hold).run()
+    assert (store.state(study_id), store.progress(study_id).note) == (state, "by request")
+    store.set_state(study_id, "running")
+    StudyRunner(store, started.record, started.bench).run()
     assert store.state(study_id) == "done"
 
 
-def test_a_study_that_is_resumed_while_its_leader_leaves_stays_resumed(
+def test_a_study_that_is_resumed_while_its_worker_leaves_stays_resumed(
     start: Callable[..., Any],
     oracle: Callable[..., Any],
     tiny_spec: Callable[..., StudySpec],
@@ -137,19 +150,19 @@ def test_a_study_that_is_resumed_while_its_leader_leaves_stays_resumed(
     started = start(tiny_spec())
     oracle(started.bench)
     store, study_id = started.store, started.record.id
-    check = StudyRunner._check_open
+    check = StudyRunner._state
 
-    def check_and_resume(walk: StudyRunner) -> None:
+    def check_and_resume(runner: StudyRunner) -> str:
         try:
-            check(walk)
+            return check(runner)
         except StudyPausedError:
             store.set_state(study_id, "running")
             raise
 
-    monkeypatch.setattr(StudyRunner, "_check_open", check_and_resume)
-    walk = StudyRunner(store, started.record, started.bench, lambda progress: store.set_state(study_id, "paused"))
-    with Leadership(store, study_id) as lead, pytest.raises(StudyPausedError):
-        walk.lead(lead)
+    monkeypatch.setattr(StudyRunner, "_state", check_and_resume)
+    runner = StudyRunner(store, started.record, started.bench, lambda progress: store.set_state(study_id, "paused"))
+    with pytest.raises(StudyPausedError):
+        runner.run()
     assert (store.state(study_id), store.progress(study_id).note) == ("running", "")
 
 
@@ -158,16 +171,18 @@ def test_what_fails_is_noted_with_the_study(
 ) -> None:
     record = fresh_store.add_study(tiny_spec(budget={"max_gflops": 0.001}))
     with caplog.at_level(logging.WARNING):
-        assert serve(fresh_store, record, 1) is Served.REFUSED
+        assert serve(fresh_store, record, 1) is False
     assert fresh_store.state(record.id) == "stopped"
     assert fresh_store.progress(record.id).note.startswith("InputError: tiny: budget.max_gflops must be at least")
-    assert any(message.startswith("study tiny: tiny: budget.max_gflops") for message in caplog.messages)
+    assert any(
+        message.startswith("study tiny is left to others: tiny: budget.max_gflops") for message in caplog.messages
+    )
 
 
 def test_what_others_have_begun_is_left_to_them(fresh_store: Store, tiny_spec: Callable[..., StudySpec]) -> None:
     fresh_store.add_study(tiny_spec(budget={"max_gflops": 0.001}))
     fresh_store.set_state(fresh_store.study("tiny").id, "running")
-    assert serve(fresh_store, fresh_store.study("tiny"), 1) is Served.REFUSED
+    assert serve(fresh_store, fresh_store.study("tiny"), 1) is False
     assert fresh_store.study("tiny").state == "running"
 
 
@@ -182,7 +197,7 @@ def test_a_worker_that_is_ended_hands_the_study_back(
     with pytest.raises(KeyboardInterrupt):
         serve(fresh_store, record, 1)
     assert fresh_store.state(record.id) == "created"  # any worker may take it
-    assert fresh_store.leader(record.id) is None
+    assert fresh_store.workers(record.id) == set()
 
 
 def test_a_study_that_is_done_stays_done(fresh_store: Store, tiny_spec: Callable[..., StudySpec]) -> None:
@@ -194,41 +209,112 @@ def test_a_study_that_is_done_stays_done(fresh_store: Store, tiny_spec: Callable
         fresh_store.study("other")
 
 
-def test_a_study_that_another_leads_and_that_has_no_trial_is_left_alone(
-    fresh_store: Store, tiny_spec: Callable[..., StudySpec]
-) -> None:
-    record = fresh_store.add_study(tiny_spec(budget={"max_gflops": 0.001}))  # whoever led it would stop it
-    with Leadership(fresh_store, record.id):
-        assert serve(fresh_store, record, 1) is Served.ELSEWHERE
+def test_a_study_that_another_prepares_is_left_alone(fresh_store: Store, tiny_spec: Callable[..., StudySpec]) -> None:
+    record = fresh_store.add_study(tiny_spec(budget={"max_gflops": 0.001}))  # whoever worked on it would stop it
+    assert fresh_store.claim(record.id, [PREPARE], "another", "lease")
+    assert serve(fresh_store, record, 1) is None
     assert fresh_store.state(record.id) == "created"
 
 
-@pytest.mark.parametrize("lost", ["before the search", "before it is confirmed"])
-def test_a_leader_that_lost_the_lead_gives_up_without_damage(
+def test_who_lost_the_preparation_writes_nothing_and_takes_over_anothers_facts(
     start: Callable[..., Any],
     oracle: Callable[..., Any],
     tiny_spec: Callable[..., StudySpec],
     monkeypatch: pytest.MonkeyPatch,
-    lost: str,
 ) -> None:
-    """Another takes over at that moment; the study's state and its finalists are that one's to write."""
+    """Another takes the task while this process profiles, as if it had been silent for too long."""
+    started, fresh = start(tiny_spec(budget={"trials": 2})), start(tiny_spec(budget={"trials": 2}, name="fresh"))
+    store, record, facts = started.store, started.record, started.bench.facts
+    bench, another = fresh.bench, list[Slot]()
+    bench.spec = started.bench.spec
+    with writing(store._engine) as connection:
+        connection.execute(update(STUDY).where(STUDY.c.id == record.id).values(provenance={}))
+    bench._facts = None
+    find_facts = bench.find_facts
+
+    def lose() -> Any:
+        found = find_facts()
+        (task,) = store.slots(record.id, "reserved", PREPARE)
+        assert store.free(task)
+        another.append(store.claim(record.id, [PREPARE], "another", "another"))
+        return found
+
+    def end_the_others(progress: Progress) -> None:
+        if another and PREPARE in store.open_tasks(record.id):
+            assert FACTS not in store.study("tiny").provenance
+            store.set_provenance(record.id, {FACTS: replace(facts, dtype_reason="another's").to_dict()}, another[0])
+            store.finish(another[0])
+
+    monkeypatch.setattr(bench, "find_facts", lose)
+    oracle(bench)
+    StudyRunner(store, record, bench, end_the_others).run()
+    assert store.study("tiny").provenance[FACTS]["dtype_reason"] == bench.facts.dtype_reason == "another's"
+    assert store.progress(record.id).done == 2
+
+
+def test_who_lost_a_finalist_writes_nothing_and_it_is_confirmed_once(
+    start: Callable[..., Any],
+    oracle: Callable[..., Any],
+    tiny_spec: Callable[..., StudySpec],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started = start(tiny_spec(budget={"trials": 1}))
+    oracle(started.bench)
+    store, study_id = started.store, started.record.id
+    confirm, calls = started.bench.confirm, list[object]()
+
+    def lose(*given: Any) -> Any:
+        calls.append(given)
+        if len(calls) == 1:
+            (task,) = store.slots(study_id, "reserved", CONFIRM)
+            assert store.free(task)
+            calls.append(store.claim(study_id, [CONFIRM], "another", "another"))
+        return confirm(*given)
+
+    def hand_back_the_others(progress: Progress) -> None:
+        if len(calls) == 2:
+            front = store.front(study_id)
+            assert front.points[0].confirm is None
+            store.free(calls[1])
+
+    monkeypatch.setattr(started.bench, "confirm", lose)
+    StudyRunner(store, started.record, started.bench, hand_back_the_others).run()
+    assert len(calls) == 3
+    assert store.front(study_id).points[0].confirm is not None
+    assert store.state(study_id) == "done"
+
+
+def test_a_machine_whose_speeds_do_not_compare_times_nothing(
+    start: Callable[..., Any], oracle: Callable[..., Any], tiny_spec: Callable[..., StudySpec]
+) -> None:
+    """A worker leaves the finalists' speeds to others; a launch that is alone keeps the predictions, and says why."""
+    started = start(tiny_spec(budget={"trials": 1}), hardware="cuda: another")
+    oracle(started.bench)
+    store, study_id = started.store, started.record.id
+    started.bench.time = lambda schedule: pytest.fail("timed")
+    StudyRunner(store, started.record, started.bench, left_as=None, is_launch=False).run()
+    assert (store.state(study_id), store.open_tasks(study_id)) == ("confirming", {TIMING})
+    assert store.front(study_id).points[0].confirm.throughput.disturbed == NOT_TIMED
+    assert store.progress(study_id).confirmed == 0
+    StudyRunner(store, started.record, started.bench).run()
+    assert store.state(study_id) == "done"
+    assert store.front(study_id).points[0].confirm.throughput.disturbed.startswith("not timed on cpu")
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_an_interrupted_launch_stops_a_study_that_nobody_else_works_on(
+    start: Callable[..., Any], oracle: Callable[..., Any], tiny_spec: Callable[..., StudySpec], alone: bool
+) -> None:
     started = start(tiny_spec())
     oracle(started.bench)
     store, study_id = started.store, started.record.id
-    store.set_state(study_id, "running")
-    step = {"before the search": "_prepare", "before it is confirmed": "_search"}[lost]
-    done = getattr(StudyRunner, step)
 
-    def lose(walk: StudyRunner, *given: Any) -> None:
-        done(walk, *given)
-        assert store.resign(study_id, lead.lease or "")
-        assert store.claim_lead(study_id, "another", "another", 60.0)
+    def interrupt(progress: Progress) -> None:
+        if progress.done == 2:
+            if not alone:
+                store.reserve(study_id, "another", 4)
+            raise KeyboardInterrupt
 
-    monkeypatch.setattr(StudyRunner, step, lose)
-    monkeypatch.setattr(started.bench, "confirm", lambda schedule: pytest.fail("confirmed by who does not lead"))
-    walk = StudyRunner(store, started.record, started.bench, lambda progress: None)
-    with Leadership(store, study_id) as lead, pytest.raises(LeadChangedError):
-        walk.lead(lead)
-    assert store.state(study_id) == "running"
-    assert store.leader(study_id) == "another"
-    assert store.slots(study_id, "reserved") == []
+    with pytest.raises(KeyboardInterrupt):
+        StudyRunner(store, started.record, started.bench, interrupt).run()
+    assert store.state(study_id) == ("stopped" if alone else "running")

@@ -17,6 +17,7 @@ from search.evaluation.calibration import Calibration
 from search.runtime import worker as fleet_worker
 from search.runtime.worker_entrypoints import join
 from search.runtime.worker_settings import Settings
+from tests.conftest import spend
 
 Start = Callable[..., Any]
 Spec = Callable[..., Any]
@@ -102,7 +103,7 @@ class TestInterrupted:
         again = started.worker()
         if step == "start":
             propose_next(started, again, hopeless, monkeypatch)
-        again.trials.mend()
+        again.mend()
         again.run(ignore)
         check_sound(started.store, "tiny", 2)
         assert [trial.number for trial in started.trials()] == [0, 1]  # the queue went on where it was
@@ -189,16 +190,11 @@ class TestTakenForDead:
 class TestBudget:
     def test_time_is_counted_and_ends_the_run(self, start: Start, tiny_spec: Spec) -> None:
         started = start(tiny_spec(budget={"trials": 100, "time": "1s"}))
-        started.store.add_seconds(started.record.id, 0.9)
+        spend(started.store, started.record.id, 0.9)
         started.worker().run(ignore)
         progress = started.store.progress(started.record.id)
         assert progress.seconds >= 1
         assert 1 <= progress.done < 100
-
-    def test_a_worker_that_does_not_keep_time_adds_none(self, start: Start, tiny_spec: Spec) -> None:
-        started = start(tiny_spec())
-        fleet_worker.Worker(started.store, started.record, started.bench, 1, keeps_time=False).run(ignore, at_most=1)
-        assert started.store.progress(started.record.id).seconds == 0
 
     def test_known_schedule_takes_a_trial_but_no_image(
         self, start: Start, tiny_spec: Spec, oracle: Callable[..., Any]
@@ -249,15 +245,9 @@ class TestHeartbeat:
 
 
 class TestJoin:
-    def test_needs_a_launched_study(self, fresh_store: Any, tiny_spec: Spec) -> None:
-        fresh_store.add_study(tiny_spec())
-        with pytest.raises(SearchError, match="tiny must have begun before workers join it; launch it, or"):
-            join("tiny", fresh_store.url)
-
-    @pytest.mark.parametrize("state", ["done", "confirming"])
-    def test_finds_no_work_when_the_budget_is_spent(self, start: Start, tiny_spec: Spec, state: str) -> None:
+    def test_finds_no_work_when_the_study_is_done(self, start: Start, tiny_spec: Spec) -> None:
         started = start(tiny_spec())
-        started.store.set_state(started.record.id, state)
+        started.store.set_state(started.record.id, "done")
         with pytest.raises(SearchError, match="tiny has spent its budget; see ztp front tiny"):
             join("tiny", started.store.url)
 
@@ -268,13 +258,14 @@ class TestJoin:
         with pytest.raises(SearchError, match="tiny: images must be those it was launched with"):
             join("tiny", started.store.url)
 
-    def test_works_until_the_budget_is_spent(
+    def test_works_until_the_front_is_confirmed(
         self, start: Start, tiny_spec: Spec, check_sound: Callable[..., None]
     ) -> None:
         started = start(tiny_spec(budget={"trials": 2}))
-        started.worker().trials.enqueue_baselines()
         join("tiny", started.store.url)
         check_sound(started.store, "tiny", 2)
+        assert started.store.state(started.record.id) == "done"
+        assert all(point.confirm for point in started.store.front(started.record.id).points)
 
 
 @pytest.mark.parametrize("step", ["before a trial", "within a trial"])

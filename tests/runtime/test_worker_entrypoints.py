@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import signal
@@ -15,52 +16,37 @@ from optuna.trial import TrialState
 
 from pruning.schedule import UNTOUCHED
 from search.errors import SearchError
-from search.runtime.any_study_worker import join_any
+from search.evaluation import evaluation_context
+from search.evaluation.latency_profile import LatencyProfile
+from search.evaluation.throughput import time_pairs
 from search.runtime.shutdown import ShutdownRequested
-from search.runtime.worker_entrypoints import has_trials, join
+from search.runtime.worker_entrypoints import join, join_any
 
 Start = Callable[..., Any]
 Spec = Callable[..., Any]
 
 
 @pytest.fixture
-def several(start: Start, tiny_spec: Spec) -> dict[str, Any]:
-    """A study in each state, of two trials each, oldest first; one that runs has no facts yet."""
-    states = ("running", "paused", "stopped", "confirming", "done", "running")
-    names = ("first", "paused", "stopped", "confirming", "done", "second")
+def several(start: Start, tiny_spec: Spec, profile: LatencyProfile, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A study in each state, of two trials each, oldest first; one that waits has no facts yet."""
+    monkeypatch.setattr(evaluation_context, "measure_profile", lambda *given: profile)
+    monkeypatch.setattr(evaluation_context, "time_pairs", functools.partial(time_pairs, repeats=2))
+    states = ("running", "paused", "stopped", "done", "running")
+    names = ("first", "paused", "stopped", "done", "second")
     found = {name: start(tiny_spec(name=name, budget={"trials": 2})) for name in names}
     for started, state in zip(found.values(), states, strict=True):
         started.store.set_state(started.record.id, state)
-    bare = found["first"].store.add_study(tiny_spec(name="bare"))
-    found["first"].store.set_state(bare.id, "running")
+    found["first"].store.add_study(tiny_spec(name="bare", budget={"trials": 2}))
     return found
 
 
-def test_open_are_those_that_run_and_have_budget_left(several: dict[str, Any]) -> None:
+def test_takes_all_that_are_open_from_where_they_are_to_their_ends(several: dict[str, Any], check_sound: Any) -> None:
     store = several["first"].store
-    assert [study.name for study in store.studies() if has_trials(store, study)] == ["first", "second"]
-    store.set_state(several["first"].record.id, "paused")
-    assert [study.name for study in store.studies() if has_trials(store, study)] == ["second"]
-
-
-def test_time_that_is_used_up_closes_a_study(start: Start, tiny_spec: Spec) -> None:
-    started = start(tiny_spec(budget={"trials": 2, "time": "5s"}))
-    started.store.set_state(started.record.id, "running")
-    record = started.store.study("tiny")
-    assert has_trials(started.store, record)
-    started.store.add_seconds(started.record.id, 5.0)
-    assert not has_trials(started.store, record)
-
-
-def test_joins_all_that_are_open_oldest_first(several: dict[str, Any], check_sound: Any) -> None:
-    store = several["first"].store
-    for name in ("first", "second"):
-        several[name].queue(UNTOUCHED)
-    assert join_any(store.url) == 2
-    for name in ("first", "second"):
+    assert join_any(store.url) == 3
+    for name in ("first", "second", "bare"):
         check_sound(store, name, 2)
-    assert store.evaluations(several["first"].record.id)[0].search.complete
-    for name in ("paused", "stopped", "confirming", "done"):
+        assert store.study(name).state == "done"
+    for name in ("paused", "stopped", "done"):
         assert store.slots(several[name].record.id) == []
 
 
@@ -70,9 +56,8 @@ def test_leaves_what_it_cannot_do_to_others_and_says_so(
     first, second = several["first"], several["second"]
     facts = {**first.record.provenance["facts"], "images": "0" * 16}
     first.store.set_provenance(first.record.id, {"facts": facts})
-    second.queue(UNTOUCHED)
     with caplog.at_level(logging.WARNING):
-        assert join_any(first.store.url) == 1
+        assert join_any(first.store.url) == 2
     (said,) = [message for message in caplog.messages if "left to others" in message]
     assert said.startswith("study first is left to others: study first: images must be those it was launched with")
     assert first.store.slots(first.record.id) == []
@@ -87,7 +72,7 @@ def test_pause_takes_effect_between_two_trials(start: Start, tiny_spec: Spec) ->
     def pause(progress: Any) -> None:
         started.store.set_state(started.record.id, "paused")
 
-    started.worker().finish(pause, wait_if_paused=False)
+    started.worker().finish(pause)
     assert started.store.progress(started.record.id).done == 1
     assert not started.store.slots(started.record.id, "reserved")
     assert len(started.trials(TrialState.COMPLETE)) == 1
@@ -99,9 +84,9 @@ def test_worker_of_one_study_waits_while_it_is_paused(start: Start, tiny_spec: S
     started.store.set_state(started.record.id, "paused")
     timer = threading.Timer(1.0, lambda: started.store.set_state(started.record.id, "running"))
     timer.start()
-    started.worker().finish()
+    join("tiny", started.store.url)
     timer.join()
-    assert started.store.progress(started.record.id).done == 1
+    assert started.store.state(started.record.id) == "done"
 
 
 def test_stopped_study_is_not_joined(start: Start, tiny_spec: Spec) -> None:

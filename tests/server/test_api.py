@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -128,6 +130,14 @@ def test_the_spec_can_be_posted_again(service: Any) -> None:
     text = service.api("GET", "/studies/shirts/spec").text
     answer = service.api("POST", "/studies", content=text, headers=YAML)
     assert (answer.status_code, answer.json()["state"]) == (200, "done")
+
+
+def test_of_twenty_equal_posts_at_once_one_makes_the_study(service: Any, new_study: NewStudy) -> None:
+    with ThreadPoolExecutor(20) as pool:
+        post = partial(service.api, "POST", "/studies", content=new_study("twenty"), headers=YAML)
+        answers = [future.result() for future in [pool.submit(post) for _ in range(20)]]
+    assert sorted(answer.status_code for answer in answers) == [200] * 19 + [201]
+    assert {answer.json()["name"] for answer in answers} == {"twenty"}
 
 
 def test_pause_resume_stop_are_states_that_repeat(service: Any, new_study: NewStudy) -> None:

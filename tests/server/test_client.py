@@ -184,8 +184,8 @@ def test_what_is_held_is_resumed_by_a_launch(client: Client, there: Store) -> No
     there.set_state(study.id, "paused")
     assert client.launch(spec).state == "created"
     assert client.front(study.id) is None
-    there.set_state(study.id, "paused")
-    assert there.claim_lead(study.id, "leader", "lease", 60)  # its leader has not noticed: the study does not wait
+    assert there.reserve(study.id, "worker", 40) is not None
+    there.set_state(study.id, "paused")  # which the worker has not noticed: the study does not wait
     assert client.launch(spec).state == "running"
 
 

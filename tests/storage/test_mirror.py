@@ -133,7 +133,7 @@ def test_kill_9_loses_nothing_and_doubles_nothing(
     store: Store, record: StudyRecord, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
     """The lease is left behind as well, and is over after a while."""
-    monkeypatch.setattr(mirroring, "LEASE_S", 0.5)
+    monkeypatch.setattr(mirroring, "MIRROR_LEASE_S", 0.5)
     for _ in range(4):
         add(store, record, "COMPLETE")
     if when == "while it is rebuilt":

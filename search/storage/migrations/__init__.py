@@ -4,5 +4,5 @@ HEAD stands here so that opening an up-to-date store does not load Alembic (a te
 To change a table: change `tables.py`, add `versions/NNNN_what.py`, set HEAD.
 """
 
-HEAD = "0007"
+HEAD = "0008"
 VERSION_TABLE = "ztp_alembic_version"

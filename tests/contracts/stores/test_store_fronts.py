@@ -14,6 +14,7 @@ from search.errors import InputError
 from search.reporting.export import Limits, budget_limits, choose
 from search.storage.store import Store
 from search.types import Front, Measurement
+from tests.conftest import set_budget
 
 Measure = Callable[..., Measurement]
 Run = Callable[..., Front | None]
@@ -237,7 +238,8 @@ class TestEstimates:
         run(1, lucky)
         front = run(2, slower)
         assert front is None  # beaten by what was counted
-        opened.save_estimates(record.id, {lucky.key: 0.86, slower.key: 0.88})
+        set_budget(opened, record.id, trials=3)
+        assert opened.begin_confirming(record.id, {lucky.key: 0.86, slower.key: 0.88})
         found = opened.front(record.id)
         assert found is not None
         assert [(p.trial, p.search.accuracy.value, p.estimate) for p in found.points] == [
@@ -255,7 +257,9 @@ class TestEstimates:
         first = measured(60, 0.89, 1.3)
         run(0, measured(0, 0.9, 1.0))
         run(1, first)
-        opened.save_estimates(record.id, {first.key: 0.85})
+        set_budget(opened, record.id, trials=2)
+        assert opened.begin_confirming(record.id, {first.key: 0.85})
+        opened.set_state(record.id, "running")
         front = run(2, measured(61, 0.87, 1.3))  # worse than what was counted, better than the estimate
         assert front is not None
         assert [p.trial for p in front.points] == [0, 2]
@@ -265,6 +269,8 @@ class TestEstimates:
     ) -> None:
         run(0, measured(0, 0.9, 1.0))
         run(1, measured(60, 0.88, 1.3))
+        set_budget(opened, record.id, trials=2)
         for _ in range(2):
-            opened.save_estimates(record.id, {measured(60, 0.88, 1.3).key: 0.87})
+            opened.set_state(record.id, "running")
+            assert opened.begin_confirming(record.id, {measured(60, 0.88, 1.3).key: 0.87})
         assert len(opened.front_history(record.id)) == 2

@@ -108,11 +108,13 @@ class TestSlots:
         assert opened.stale_slots(record.id) == [slot, other]
         assert opened.beat("a") == 1
         assert opened.stale_slots(record.id) == [other]
-        assert opened.stale_slots(record.id, older_than_s=120) == []
 
     def test_done_slot_is_never_stale(self, opened: Store, record: StudyRecord, run: Run, measured: Measure) -> None:
         run(0, measured(0, 0.9, 1.0))
-        assert opened.stale_slots(record.id, older_than_s=-1) == []
+        keep_silent = METADATA.tables["ztp_slot"].update().values(heartbeat_at=0.0)
+        with opened._engine.begin() as connection:
+            connection.execute(keep_silent)
+        assert opened.stale_slots(record.id) == []
         assert opened.beat("worker") == 0
 
     def test_the_same_lease_finds_the_same_slot(self, opened: Store, record: StudyRecord) -> None:
@@ -144,6 +146,22 @@ class TestSlots:
         assert opened.reserve(record.id, "a", 12) is None
         opened.set_state(record.id, "running")
         assert opened.reserve(record.id, "a", 12) is not None
+
+    @pytest.mark.parametrize(
+        ("state", "since_s", "counted_s"),
+        [("running", 3.0, 3.0), ("running", 60.0, 0.0), ("confirming", 3.0, 0.0), ("paused", 3.0, 0.0)],
+    )
+    def test_time_between_two_looks_counts_once_while_the_study_is_searched(
+        self, opened: Store, record: StudyRecord, state: str, since_s: float, counted_s: float
+    ) -> None:
+        """After a longer time nobody was there to look."""
+        opened.set_state(record.id, state)
+        table = METADATA.tables["ztp_study"]
+        with writing(opened._engine) as connection:
+            connection.execute(table.update().values(mended_at=leases.CLOCK - since_s))
+        with ThreadPoolExecutor(4) as pool:
+            assert list(pool.map(lambda _: opened.claim_mending(record.id, 2.0), range(4))).count(True) == 1
+        assert opened.progress(record.id).seconds == pytest.approx(counted_s, abs=1.0)
 
     def test_mending_is_claimed_by_one_at_a_time(self, opened: Store, record: StudyRecord) -> None:
         with ThreadPoolExecutor(6) as pool:
@@ -224,17 +242,17 @@ class TestLosing:
 class TestAbandoned:
     """A study under way whose last worker was seen 750 s ago."""
 
-    @pytest.fixture(params=["lead", "slot", "look"])
+    @pytest.fixture(params=["preparation", "trial", "look"])
     def silent(self, opened: Store, record: StudyRecord, request: pytest.FixtureRequest) -> str:
         opened.set_state(record.id, "running")
-        if request.param == "lead":
-            opened.claim_lead(record.id, "a worker", "lease", lease_s=-1.0)
-        elif request.param == "slot":
+        if request.param == "preparation":
+            opened.claim(record.id, ["prepare"], "a worker", "lease", lease_s=-1.0)
+        elif request.param == "trial":
             opened.reserve(record.id, "a worker", 12, lease_s=-1.0)
         else:
             assert opened.claim_mending(record.id, 1.0)
         with writing(opened._engine) as connection:
-            for table, column in (("leader", "heartbeat_at"), ("slot", "heartbeat_at"), ("study", "mended_at")):
+            for table, column in (("slot", "heartbeat_at"), ("study", "mended_at")):
                 changed = f"UPDATE ztp_{table} SET {column} = {column} - 750 WHERE {column} > 0"
                 connection.exec_driver_sql(changed)
         return str(request.param)
@@ -246,11 +264,12 @@ class TestAbandoned:
             assert opened.progress(record.id).abandoned_s is None
         opened.set_state(record.id, "confirming")
         assert opened.progress(record.id).abandoned_s == 720
+        opened.set_state(record.id, "running")
         opened.reserve(record.id, "another", 12)
         assert opened.progress(record.id).abandoned_s is None
 
     def test_is_not_said_of_one_whose_worker_has_just_gone(self, opened: Store, record: StudyRecord) -> None:
         opened.set_state(record.id, "running")
         assert opened.progress(record.id).abandoned_s is None  # nothing is known of any
-        opened.claim_lead(record.id, "a worker", "lease", lease_s=-1.0)
+        opened.reserve(record.id, "a worker", 12, lease_s=-1.0)
         assert opened.progress(record.id).abandoned_s is None

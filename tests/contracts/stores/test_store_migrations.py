@@ -31,7 +31,8 @@ from search.storage.optuna_storage import (
 )
 from search.storage.store import Store
 from search.storage.tables import METADATA
-from search.types import Front, Measurement, Trial
+from search.types import PREPARE, TRIAL, Front, Measurement, Trial
+from tests.conftest import set_budget
 
 RANDOM = optuna.samplers.RandomSampler(seed=1)
 BOX = {"keep": optuna.distributions.FloatDistribution(0.0, 1.0)}
@@ -210,9 +211,12 @@ class TestFromTheFirstSchema:
         for row in before["ztp_study"]:
             row.update(mended_at=0.0, mirrored_at=0.0)
         for row in before["ztp_slot"]:
-            row.update(lease="", lease_s=60.0)
+            row.update(lease="", lease_s=60.0, kind="trial")
         with reading(engine) as connection:
-            assert all_rows(connection) == before
+            after = all_rows(connection)
+            prepare = after["ztp_slot"].pop()
+            assert (prepare["study_id"], prepare["kind"], prepare["state"]) == (1, "prepare", "waiting")
+            assert after == before
             assert connection.scalar(sa.text(f"SELECT version_num FROM {VERSION_TABLE}")) == HEAD
         engine.dispose()
 
@@ -338,3 +342,37 @@ class TestFromSchema6:
     def test_a_study_that_optuna_lost_has_none(self, old: Old) -> None:
         optuna.delete_study(study_name="shirts", storage=old.storage)
         assert old.trials() == []
+
+
+class TestFromSchema7:
+    """One process led a study; its trials alone were tasks."""
+
+    @pytest.fixture
+    def old(self, empty: str, asked: StudySpec) -> str:
+        """URL of a store whose study was being confirmed."""
+        url = parse_url(empty)
+        create_optuna_tables(url)
+        engine = open_engine(url)
+        with writing(engine) as connection:
+            command.upgrade(alembic_on(connection), "0007")
+            found = sa.MetaData()
+            found.reflect(connection, only=["ztp_study", "ztp_slot", "ztp_leader"])
+            whole = {"note": "", "spec": asked.to_dict(), "provenance": {}, "seconds": 0.0, "created_at": CREATED}
+            whole |= {"id": 1, "name": asked.name, "state": "confirming"}
+            leader = {"study_id": 1, "worker": "a", "host": "h", "process": "1:", "heartbeat_at": 0.0, "lease": "x"}
+            rows = {"ztp_study": whole, "ztp_slot": {**SLOT, "state": "done"}, "ztp_leader": {**leader, "lease_s": 9.0}}
+            for name, row in rows.items():
+                connection.execute(found.tables[name].insert().values(as_text(row, found.tables[name])))
+        engine.dispose()
+        return empty
+
+    def test_its_study_is_prepared_and_its_front_chosen_again(self, old: str) -> None:
+        store = Store.open(old)
+        assert (store.state(1), store.open_tasks(1)) == ("running", {PREPARE})
+        assert [slot.kind for slot in store.slots(1)] == [TRIAL]
+        assert store.progress(1).done == 1
+        set_budget(store, 1, trials=1)
+        assert store.begin_confirming(1, {})
+        with reading(store._engine) as connection:
+            assert "ztp_leader" not in sa.inspect(connection).get_table_names()
+        store.close()

@@ -30,10 +30,10 @@ class TestStates:
         states = [getattr(orders, order)("shirts").state for order in given]
         assert states == ["paused", "paused", "created", "created", "stopped", "stopped", "created"]
 
-    def test_a_study_whose_leader_is_there_goes_on_at_once(
+    def test_a_study_whose_worker_is_there_goes_on_at_once(
         self, opened: Store, orders: Steering, record: StudyRecord
     ) -> None:
-        opened.claim_lead(record.id, "leader", "lease", 60.0)
+        opened.reserve(record.id, "a worker", 12, lease_s=60.0)
         orders.pause("shirts")
         assert orders.resume("shirts").state == "running"
 
@@ -50,14 +50,14 @@ class TestStates:
 
 
 class TestDelete:
-    @pytest.mark.parametrize("at_work", ["slot", "lead", "state"])
+    @pytest.mark.parametrize("at_work", ["trial", "preparation", "state"])
     def test_is_refused_while_somebody_works(
         self, opened: Store, orders: Steering, record: StudyRecord, at_work: str
     ) -> None:
-        if at_work == "slot":
+        if at_work == "trial":
             opened.reserve(record.id, "a worker", 12)
-        elif at_work == "lead":
-            opened.claim_lead(record.id, "a worker", "lease", 60.0)
+        elif at_work == "preparation":
+            opened.claim(record.id, ["prepare"], "a worker", "lease", 60.0)
         else:
             opened.set_state(record.id, "running")
         found = "running" if at_work == "state" else "created, a worker"

@@ -14,6 +14,7 @@ from search.config.spec import StudyRecord, StudySpec, make_spec
 from search.errors import InputError, SearchError, StudyDeletedError, UnknownStudyError
 from search.storage.store import Store
 from search.storage.tables import METADATA
+from tests.conftest import spend
 
 
 class TestStudies:
@@ -80,14 +81,12 @@ class TestStudies:
         with pytest.raises(InputError, match=f"got '{name}'; {hint}"):
             opened.study(name)
 
-    def test_state_provenance_and_seconds_are_kept(self, opened: Store, record: StudyRecord) -> None:
+    def test_state_and_provenance_are_kept(self, opened: Store, record: StudyRecord) -> None:
         opened.set_state(record.id, "stopped", "time budget used up")
         opened.set_provenance(record.id, {"dtype": "float32", "versions": {"torch": "2.6"}})
         opened.set_provenance(record.id, {"dtype": "bfloat16"})
-        opened.add_seconds(record.id, 1.5)
-        opened.add_seconds(record.id, 2.25)
         progress = opened.progress(record.id)
-        assert (progress.state, progress.note, progress.seconds) == ("stopped", "time budget used up", 3.75)
+        assert (progress.state, progress.note, progress.seconds) == ("stopped", "time budget used up", 0.0)
         assert opened.study("shirts").provenance == {"dtype": "bfloat16", "versions": {"torch": "2.6"}}
 
     def test_an_error_that_stopped_it_is_kept_until_it_goes_on(self, opened: Store, record: StudyRecord) -> None:
@@ -110,19 +109,18 @@ class TestStudies:
         with pytest.raises(ValueError, match=r"state must be one of .* got 'asleep'"):
             opened.set_state(record.id, "asleep")
 
-    def test_many_threads_that_add_one_study_get_one(self, opened: Store, asked: StudySpec) -> None:
+    def test_many_threads_that_add_one_study_get_one_and_one_made_it(self, opened: Store, asked: StudySpec) -> None:
         with ThreadPoolExecutor(4) as pool:
-            ids = {made.id for made in pool.map(opened.add_study, [asked] * 8)}
-        assert len(ids) == 1
+            made = list(pool.map(opened.create_study, [asked] * 8))
+        assert len({record.id for record, _ in made}) == 1
+        assert [is_new for _, is_new in made].count(True) == 1
 
-    def test_many_threads_lose_no_second_and_no_provenance(self, opened: Store, record: StudyRecord) -> None:
+    def test_many_threads_lose_no_provenance(self, opened: Store, record: StudyRecord) -> None:
         def note(number: int) -> None:
-            opened.add_seconds(record.id, 1.0)
             opened.set_provenance(record.id, {str(number): number})
 
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(note, range(20)))
-        assert opened.progress(record.id).seconds == 20.0
         assert opened.study("shirts").provenance == {str(n): n for n in range(20)}
 
 
@@ -168,7 +166,7 @@ class TestGrowing:
 
     def test_more_time_continues_what_ended_by_time(self, opened: Store) -> None:
         record = opened.add_study(of_trials(12, time="1h"))
-        opened.add_seconds(record.id, 3600)
+        spend(opened, record.id, 3600)
         opened.set_state(record.id, "done")
         assert opened.reserve(record.id, "worker") is None
         assert opened.add_study(of_trials(20)).state == "done"  # time is what it lacks
@@ -214,7 +212,8 @@ class TestHoldingAndRemoving:
         assert [study.study_name for study in opened.optuna_storage().get_all_studies()] == ["other"]
         with opened._engine.connect() as connection:
             for name in ("ztp_evaluation", "ztp_front", "ztp_front_point", "ztp_slot"):
-                assert connection.execute(METADATA.tables[name].select()).all() == []
+                rows = connection.execute(METADATA.tables[name].select()).all()
+                assert record.id not in {row.study_id for row in rows}
         for ask in (opened.state, opened.progress, lambda study_id: opened.reserve(study_id, "worker", 12)):
             with pytest.raises(StudyDeletedError, match=f"study number {record.id} was deleted"):
                 ask(record.id)  # a worker that still asks ends

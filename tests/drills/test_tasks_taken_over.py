@@ -1,4 +1,4 @@
-"""Two machines on one PostgreSQL: one prepares a study and confirms it, and the other takes over when it is killed."""
+"""Two machines on one PostgreSQL: each step of a study is one's, and the other takes over when it is killed."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from tests.drills.postgres import PostgreSQL
 from tests.runtime.soundness import check_mirrored, check_sound
 
 TRIALS = 5
+LOAD_S = 20.0  # the second machine loads the backbone when there is something to do
 HEARTBEAT_S = 4.0  # of which a busy machine may lose some: see `search.runtime.worker_settings`
 
 
@@ -38,17 +39,6 @@ def filed(url: str) -> Store:
     return store
 
 
-def led_by(store: Store) -> str | None:
-    """The host whose process leads, by the row itself: also if its lease is over."""
-    from sqlalchemy import select
-
-    from search.storage.database import reading
-    from search.storage.tables import LEADER
-
-    with reading(store._engine) as connection:
-        return connection.scalar(select(LEADER.c.host))
-
-
 def check_once(machines: Machines, store: Store, killed: str = "") -> None:
     """Every step that ended did so once, the facts among them, and each finalist was confirmed."""
     ended = [(step, of) for _, event, step, of in machines.steps() if event == "ends" and step != "trial"]
@@ -58,7 +48,7 @@ def check_once(machines: Machines, store: Store, killed: str = "") -> None:
     assert front.dense is not None
     finalists = {evaluation.search.key[:12] for evaluation in (front.dense, *front.points)}
     assert set(ended) == {("facts", "-"), *(("confirm", key) for key in finalists)}
-    assert {each for each, event, step, _ in machines.steps() if event == "ends" and step == "confirm"} != {killed}
+    assert killed not in {each for each, event, step, _ in machines.steps() if event == "ends" and step == "confirm"}
     assert all(evaluation.confirm for evaluation in (front.dense, *front.points))
     check_sound(store, "led", TRIALS)
     check_mirrored(store, "led")
@@ -66,7 +56,7 @@ def check_once(machines: Machines, store: Store, killed: str = "") -> None:
 
 
 @pytest.mark.slow
-def test_one_of_two_machines_prepares_and_confirms(postgres: PostgreSQL, tmp_path: Path) -> None:
+def test_two_machines_do_every_step_once(postgres: PostgreSQL, tmp_path: Path) -> None:
     url = postgres.new_database()
     store = filed(url)
     with Machines(url, tmp_path, HEARTBEAT_S) as machines:
@@ -74,35 +64,34 @@ def test_one_of_two_machines_prepares_and_confirms(postgres: PostgreSQL, tmp_pat
         machines.start("second")
         wait_until(lambda: store.state(1) == "done", machines)
         check_once(machines, store)
-        leaders = {machine for machine, _, step, _ in machines.steps() if step != "trial"}
-        assert len(leaders) == 1  # the other has only helped
     store.close()
 
 
 @pytest.mark.fault
 @pytest.mark.slow
 @pytest.mark.parametrize("step", ["facts", "trial", "confirm"])
-def test_kill_9_of_the_leader_and_the_other_finishes(
+def test_kill_9_amid_a_step_and_the_other_machine_takes_it_over(
     postgres: PostgreSQL, tmp_path: Path, report: Callable[..., None], step: str
 ) -> None:
+    """The trial is the dense model's, the last part of the preparation."""
     url = postgres.new_database()
     store = filed(url)
     with Machines(url, tmp_path, HEARTBEAT_S) as machines:
         first = machines.start("first", stay_in=step)
         wait_until(lambda: ["first", "begins", step] in [each[:3] for each in machines.steps()], machines)
+        begun = next(each[2:] for each in machines.steps() if each[:3] == ["first", "begins", step])
         machines.start("second")
         time.sleep(2 * HEARTBEAT_S)
-        assert led_by(store) == "first"  # which is slow, but alive
-        assert not [each for each in machines.steps() if each[0] == "second" and each[2] != "trial"]
+        assert ["second", "begins", *begun] not in machines.steps()  # the first is slow, but alive
         os.kill(first, signal.SIGKILL)
         began = time.monotonic()
-        wait_until(lambda: led_by(store) == "second", machines)
+        wait_until(lambda: ["second", "begins", *begun] in machines.steps(), machines)
         recovery_s = time.monotonic() - began
         wait_until(lambda: store.state(1) == "done", machines)
         check_once(machines, store, killed="first")
     complete = len(store.slots(1, "done"))
     report(
-        drill=f"leader killed, {step}",
+        drill=f"killed amid a step, {step}",
         faults=1,
         expected=TRIALS,
         complete=complete,
@@ -110,5 +99,5 @@ def test_kill_9_of_the_leader_and_the_other_finishes(
         doubled=complete - len({slot.trial for slot in store.slots(1, "done")}),
         recovery_s=recovery_s,
     )
-    assert recovery_s < 2 * HEARTBEAT_S
+    assert recovery_s < 2 * HEARTBEAT_S + LOAD_S
     store.close()

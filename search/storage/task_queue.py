@@ -1,0 +1,145 @@
+"""The part of a store for what is done once a study: its preparation, the choice of its front, each finalist, its end.
+
+Each is a task in the queue that trials are in, or a step from one state of the study to the next that one transaction
+takes: of many workers that try, one succeeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Engine, delete
+
+from pruning.errors import PruningError
+from search.errors import InputError, SearchError
+from search.storage import evaluations, fronts, leases, studies
+from search.storage.database import reading, writing
+from search.storage.leases import LEASE_S
+from search.storage.tables import SLOT
+from search.types import CONFIRM, OPEN_STATES, PREPARE, RETIMING, SEARCH_STATES, TIMING, TIMINGS, Measurement, Slot
+
+MAX_NOTE = 1000  # characters
+OF_FINALISTS = (CONFIRM, *TIMINGS)
+
+
+class TaskQueue:
+    """What a `Store` does about tasks other than trials. Methods that take the caller's task raise TrialStoppedError
+    if it is another's, and write nothing."""
+
+    _engine: Engine
+
+    def claim(
+        self, study_id: int, kinds: Sequence[str], worker: str, lease: str, lease_s: float = LEASE_S
+    ) -> Slot | None:
+        """Take a task that waits, of the first of these kinds that has any; None if none waits or the study is not
+        open. A second call with the same lease finds the same task; `beat`, `free` and `lose` are as for trials."""
+        with reading(self._engine) as connection:
+            if not leases.may_claim(connection, study_id, kinds, lease):
+                return None
+        with writing(self._engine) as connection:
+            return leases.claim(connection, study_id, kinds, worker, lease, lease_s)
+
+    def finish(self, task: Slot) -> None:
+        with writing(self._engine) as connection:
+            leases.finish(connection, task, key=task.key)
+
+    def open_tasks(self, study_id: int) -> set[str]:
+        """Kinds of task, beside trials, of which some wait or are held."""
+        with reading(self._engine) as connection:
+            return leases.list_open(connection, study_id)
+
+    def workers(self, study_id: int) -> set[str]:
+        """Names of the workers that hold a task of the study, and live."""
+        with reading(self._engine) as connection:
+            return {slot.worker for slot in leases.list_held(connection, study_id, is_stale=False)}
+
+    def wants_worker(self, study_id: int) -> bool:
+        """Whether an open study has a task that nobody has taken, or nobody who carries it on."""
+        with reading(self._engine) as connection:
+            progress = fronts.read_progress(connection, study_id)
+            if progress.state not in OPEN_STATES:
+                return False
+            waiting = leases.list_slots(connection, study_id, leases.WAITING, None)
+            if waiting or not leases.list_held(connection, study_id, is_stale=False):
+                return True
+            is_searched = progress.state in SEARCH_STATES and PREPARE not in leases.list_open(connection, study_id)
+            taken = len(leases.list_slots(connection, study_id, leases.RESERVED))
+            return is_searched and not progress.is_spent and progress.done + taken < progress.total
+
+    def begin_confirming(self, study_id: int, estimates: Mapping[str, float]) -> bool:
+        """End the search, once its budget is spent: choose the front, and let its finalists wait to be confirmed.
+
+        estimates: by schedule key, the accuracies that the front is chosen by. Returns whether it ended by this call.
+        """
+        with writing(self._engine) as connection:
+            state = leases.lock_study(connection, study_id).state
+            is_spent = fronts.read_progress(connection, study_id).is_spent
+            if state not in SEARCH_STATES or not is_spent or leases.list_slots(connection, study_id, leases.RESERVED):
+                return False
+            if estimates:
+                evaluations.set_estimates(connection, study_id, estimates)
+                fronts.update_front(connection, study_id)
+            _queue_finalists(connection, study_id)
+            return studies.set_state(connection, study_id, "confirming", "", SEARCH_STATES)
+
+    def save_confirm(self, study_id: int, key: str, measurement: Measurement, task: Slot | None = None) -> None:
+        """Keep a finalist's measurement on the confirm split, and end its task: the next one is to time it, and if the
+        clock was disturbed, to time it again when the others are through.
+
+        Raises SearchError if there is no such evaluation.
+        """
+        with writing(self._engine) as connection:
+            leases.lock_study(connection, study_id)
+            if task is not None and not leases.finish(connection, task, key=key):
+                return
+            if not evaluations.set_confirm(connection, study_id, key, measurement):
+                raise SearchError(f"confirm: schedule must have been evaluated in study {study_id}, got key {key}")
+            follows = {CONFIRM: TIMING, TIMING: RETIMING}.get(task.kind if task else "")
+            if follows and measurement.throughput.disturbed:
+                leases.queue(connection, study_id, follows, key)
+
+    def conclude(
+        self, study_id: int, estimates: Mapping[str, float], provenance: Mapping[str, Any], note: str = ""
+    ) -> bool:
+        """End the study, once every finalist is confirmed; whether it ended by this call.
+
+        estimates: by schedule key, the accuracies that confirmed points are ranked by.
+        """
+        with writing(self._engine) as connection:
+            state = leases.lock_study(connection, study_id).state
+            if state != "confirming" or leases.list_open(connection, study_id).intersection(OF_FINALISTS):
+                return False
+            evaluations.set_estimates(connection, study_id, estimates, of_confirmed=True)
+            studies.set_state(connection, study_id, "done", note, (state,))
+            studies.merge_provenance(connection, study_id, provenance)
+            return True
+
+    def leave(self, study_id: int, state: str, note: str, error: InputError | None = None) -> bool:
+        """Change an open study's state as its last worker leaves it; False if others work on it, or it is not open."""
+        with writing(self._engine) as connection:
+            leases.lock_study(connection, study_id)
+            if leases.list_held(connection, study_id, is_stale=False):
+                return False
+            return studies.set_state(connection, study_id, state, note, OPEN_STATES, error)
+
+    def stop_for(self, study_id: int, error: BaseException) -> bool:
+        """`leave` it stopped, with the error as its note; a user's error is kept with its fields, too."""
+        known = InputError.of([error]) if isinstance(error, InputError | PruningError) else None
+        return self.leave(study_id, "stopped", f"{type(error).__name__}: {error}"[:MAX_NOTE], known)
+
+
+def _queue_finalists(connection: Connection, study_id: int) -> None:
+    """Tasks for the dense model and the points of the front, but for what is known or waits already."""
+    front = fronts.read_front(connection, study_id, None)
+    if front is None:
+        return
+    of_study = (SLOT.c.study_id == study_id) & SLOT.c.kind.in_(OF_FINALISTS)
+    connection.execute(delete(SLOT).where(of_study, SLOT.c.state == leases.DONE))
+    queued = {slot.key for kind in OF_FINALISTS for slot in leases.list_slots(connection, study_id, None, kind)}
+    dense = [front.dense] if front.dense else []
+    for key, finalist in {each.search.key: each for each in (*dense, *front.points)}.items():
+        if key not in queued and finalist.confirm is None:
+            leases.queue(connection, study_id, CONFIRM, key)
+        elif key not in queued and finalist.confirm is not None and finalist.confirm.throughput.disturbed:
+            leases.queue(connection, study_id, TIMING, key)

@@ -1,0 +1,143 @@
+"""A deleted study whose name is used again, on every database: its workers are told, the next one has nothing of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from search.attribute_keys import STUDY_ID
+from search.config.spec import StudyRecord, StudySpec
+from search.errors import StudyDeletedError
+from search.runtime import launch as launching
+from search.runtime import worker_entrypoints
+from search.runtime.study_runner import StudyRunner
+from search.storage.mirror import mirror_all
+from search.storage.store import Store
+from search.types import PREPARE
+from tests.drills.nursery import SimulatedBench, _worker, drill_spec, prepare
+from tests.runtime.soundness import check_sound
+
+NAME, TRIALS, OF_THE_NEXT = "again", 400, 3
+DELETED = f"study {NAME} was deleted"
+
+
+@pytest.fixture
+def spec() -> StudySpec:
+    return drill_spec(NAME, TRIALS)
+
+
+@pytest.fixture
+def make_again(opened: Store) -> Callable[[], StudyRecord]:
+    """Pause, delete, and at once post an edited study of the name."""
+
+    def make() -> StudyRecord:
+        opened.advance(opened.study(NAME).id, ("created", "running"), "paused", "by request")
+        opened.delete_study(NAME)
+        return opened.add_study(drill_spec(NAME, OF_THE_NEXT))
+
+    return make
+
+
+def check_untouched(store: Store, successor: StudyRecord) -> None:
+    """It has what a new study has; then it is searched as any other."""
+    assert store.study(NAME) == successor
+    assert store.trials(successor.id) == store.evaluations(successor.id) == store.slots(successor.id) == []
+    assert store.open_tasks(successor.id) == {PREPARE}
+    assert [study.id for study in store.studies()] == [successor.id]
+    spec = drill_spec(NAME, OF_THE_NEXT)
+    worker = _worker(store, prepare(store, spec), SimulatedBench.open(spec), 0, 0.0)
+    worker.run()
+    worker.mirror_all()
+    check_sound(store, NAME, OF_THE_NEXT)
+    mirrored = store.optuna_storage().get_all_trials(store.optuna_storage().get_study_id_from_name(NAME))
+    assert {trial.system_attrs[STUDY_ID] for trial in mirrored} == {successor.id}
+    assert len(mirrored) == OF_THE_NEXT
+
+
+def test_a_worker_amid_a_trial_is_told(opened: Store, spec: StudySpec, make_again: Callable[[], StudyRecord]) -> None:
+    record, bench, made = prepare(opened, spec), SimulatedBench.open(spec), list[StudyRecord]()
+    worker = _worker(opened, record, bench, 0, 0.0)
+    worker.run(at_most=3)
+    mirror_all(opened, record, worker._box)
+    see = bench._searcher.see
+
+    def see_and_make_again(*given: Any) -> Any:
+        made.extend([] if made else [make_again()])
+        return see(*given)
+
+    bench._searcher.see = see_and_make_again  # type: ignore[method-assign]
+    with pytest.raises(StudyDeletedError, match=DELETED):
+        StudyRunner(opened, record, bench).run()
+    assert made[0].id > record.id
+    check_untouched(opened, made[0])
+
+
+def test_many_workers_at_once_write_nothing_into_the_next(
+    opened: Store, spec: StudySpec, make_again: Callable[[], StudyRecord]
+) -> None:
+    record = prepare(opened, spec)
+    benches = [SimulatedBench.open(spec) for _ in range(3)]
+    workers = [_worker(opened, record, bench, number, 0.02) for number, bench in enumerate(benches, start=1)]
+    with ThreadPoolExecutor(3) as pool:
+        ends = [pool.submit(worker.finish) for worker in workers]
+        while opened.progress(record.id).done < 4:
+            assert not any(end.done() for end in ends)
+        successor = make_again()
+        for end in ends:
+            error = end.exception(timeout=60)  # None of one that has seen the pause
+            assert error is None or (isinstance(error, StudyDeletedError) and DELETED in str(error))
+    check_untouched(opened, successor)
+
+
+@pytest.mark.parametrize("command", ["launch", "worker of the study", "worker of any"])
+def test_a_process_that_still_loads_is_told(
+    opened: Store,
+    spec: StudySpec,
+    make_again: Callable[[], StudyRecord],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    command: str,
+) -> None:
+    """The model is loaded between two looks at the store, which takes seconds."""
+    record, made = prepare(opened, spec), list[StudyRecord]()
+    load = launching.open_bench
+
+    def load_and_make_again(*given: Any) -> Any:
+        bench = load(*given)
+        made.append(make_again())
+        return bench
+
+    for module in (launching, worker_entrypoints):
+        monkeypatch.setattr(module, "open_bench", load_and_make_again)
+    if command == "worker of any":
+        with caplog.at_level(logging.WARNING):
+            assert worker_entrypoints.serve(opened, record, 1) is False
+        assert any(DELETED in message for message in caplog.messages)
+    else:
+        run = {
+            "launch": lambda: launching.launch(spec, opened.url, lambda progress: None),
+            "worker of the study": lambda: worker_entrypoints.join(NAME, opened.url),
+        }[command]
+        with pytest.raises(StudyDeletedError, match=DELETED):
+            run()
+    check_untouched(opened, made[0])
+
+
+def test_who_mirrors_a_study_is_waited_for_by_who_deletes_it(
+    opened: Store, spec: StudySpec, make_again: Callable[[], StudyRecord]
+) -> None:
+    """It would make Optuna's study anew, and nobody could use the name any more."""
+    record = prepare(opened, spec)
+    assert opened.claim_mirror(record.id, 60.0)
+    with ThreadPoolExecutor(1) as pool:
+        deleted = pool.submit(opened.delete_study, NAME)
+        with pytest.raises(TimeoutError):
+            deleted.result(timeout=0.5)
+        opened.release_mirror(record.id)
+        deleted.result(timeout=30)
+    assert NAME not in [study.study_name for study in opened.optuna_storage().get_all_studies()]
+    opened.add_study(spec)
