@@ -22,7 +22,7 @@ from pruning.architectures import drive
 from pruning.architectures.base import Architecture, Parts
 from pruning.errors import UncountedOperator
 from pruning.methods.base import GraphShape
-from pruning.model import PrunedViT, load_stages
+from pruning.model import PrunedViT, plan_stages
 from pruning.schedule import Schedule
 
 # Operators that move, compare, round or combine element by element: nothing that sums products.
@@ -73,7 +73,7 @@ class FlopCounter:
     def count(self, schedule: Schedule, *, stage_costs: bool = True, exact_savings: bool = True) -> int:
         """Multiply-adds for one image; see `count_flops`. Raises ScheduleError."""
         family = self._family
-        stages = {plan.block: (plan, method) for plan, method in load_stages(schedule, self._architecture)}
+        stages = plan_stages(schedule, self._architecture)
         reads = self._architecture.head_reads() if exact_savings and schedule.exact_savings else None
         whole = self._blocks if reads is None else self._blocks[:-1]
         tokens = family.tokens + family.prefix

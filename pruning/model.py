@@ -11,7 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +22,7 @@ from torch import Tensor, nn
 from pruning.architectures import Architecture, Family, drive
 from pruning.architectures.base import Reads, is_watched
 from pruning.errors import PruningError, ScheduleError, UnsupportedBackbone
+from pruning.hooks import call_hooked, is_hooked
 from pruning.methods import load_method
 from pruning.methods.base import Signals, TokenMethod
 from pruning.schedule import UNTOUCHED, Schedule
@@ -26,12 +30,18 @@ from pruning.selection import image_seeds
 from pruning.stage import StagePlan
 from pruning.tokens import Tokens
 
+OF_TIMM = ("num_classes", "num_features", "head_hidden_size", "embed_dim", "pretrained_cfg", "default_cfg")
 CACHE_BYTES = 4 * 2**20  # of attention at once: DeiT-S, 16 images, one core: 164 ms a stage; 2 MiB 181, 64 MiB 212
 UNTOUCHED_TOLERANCE = 1e-4  # float32 logits; fused and opened attention differ by rounding alone
 
 
 class PrunedViT(nn.Module):
-    """`backbone` under `schedule`. The backbone is neither copied nor changed; its state_dict keys gain "backbone."."""
+    """`backbone` under `schedule`. The backbone is neither copied nor changed; its state_dict keys gain "backbone.".
+
+    It answers as timm's models do (`forward_features`, `forward_head`, `num_classes`, `get_classifier`,
+    `reset_classifier` and others), hooks of every block fire, also of those that a stage opens, and `nn.DataParallel`
+    replicates it.
+    """
 
     def __init__(self, backbone: nn.Module, schedule: Schedule | None = None, *, exact_savings: bool = True) -> None:
         """exact_savings: False switches them off whatever the schedule says.
@@ -39,7 +49,7 @@ class PrunedViT(nn.Module):
         Raises UnsupportedBackbone, or ScheduleError if the schedule does not fit the backbone.
         """
         super().__init__()
-        self.architecture: Architecture = drive(backbone)
+        self._driven: Architecture = drive(backbone)
         self.backbone = backbone
         self.exact_savings = exact_savings
         self._is_saving: bool | None = None  # None: as the model is now
@@ -47,14 +57,38 @@ class PrunedViT(nn.Module):
 
     def __setattr__(self, name: str, value: object) -> None:
         """Another backbone is driven from then on, under the same schedule. Raises as `__init__` does."""
-        if name == "backbone" and isinstance(value, nn.Module) and "backbone" in self._modules:
-            architecture = drive(value)
-            load_stages(self.schedule, architecture)  # refuses what does not fit before anything is changed
-            self.architecture = architecture
-            super().__setattr__(name, value)
+        is_another = name == "backbone" and isinstance(value, nn.Module) and "backbone" in self._modules
+        if is_another and not getattr(self, "_is_replica", False):  # a replica's has no parameters yet
+            architecture = drive(value)  # type: ignore[arg-type]
+            plan_stages(self.schedule, architecture)  # refuses what does not fit before anything is changed
+            self._driven = architecture
+            super().__setattr__(name, value)  # type: ignore[arg-type]
             self.schedule = self.schedule
             return
         super().__setattr__(name, value)  # type: ignore[arg-type]  # torch takes any object
+
+    def __getattr__(self, name: str) -> Any:
+        """timm's facts are the backbone's."""
+        found = super().__getattr__("backbone" if name in OF_TIMM else name)
+        return getattr(found, name) if name in OF_TIMM else found
+
+    @property
+    def architecture(self) -> Architecture:
+        """What drives the backbone; in a replica that of the original, on the replica's own weights."""
+        if self._driven.model is not self.backbone:
+            self._driven = copy(self._driven)
+            self._driven.model = self.backbone
+        return self._driven
+
+    def get_classifier(self) -> nn.Module:
+        """The backbone's last layer."""
+        found: nn.Module = self.backbone.get_classifier()  # type: ignore[operator]
+        return found
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """As timm's: another last layer, and another pooling if one is named. What can be saved is decided anew."""
+        self.backbone.reset_classifier(num_classes, global_pool)  # type: ignore[operator]
+        self.schedule = self.schedule
 
     @property
     def family(self) -> Family:
@@ -68,9 +102,8 @@ class PrunedViT(nn.Module):
     @schedule.setter
     def schedule(self, schedule: Schedule) -> None:
         """Switch to another schedule: counts are planned anew, nothing is copied. Raises ScheduleError."""
-        stages = load_stages(schedule, self.architecture)
+        self._stages = plan_stages(schedule, self.architecture)
         self._schedule = schedule
-        self._stages = {plan.block: (plan, method) for plan, method in stages}
 
     @property
     def plans(self) -> tuple[StagePlan, ...]:
@@ -86,6 +119,21 @@ class PrunedViT(nn.Module):
         """images [B, C, H, W], cast to the weights' dtype -> logits [B, classes]."""
         seeds = self.seeds(images)
         return self.logits(Tokens(self.embed(images)), seeds=seeds)
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """images [B, C, H, W] -> the tokens that are left [B, P + K, D], normed, for `forward_head`.
+
+        `token_sizes` of what is returned, [B, P + K] or None: how many tokens each stands for, where the head weighs
+        by it.
+        """
+        tokens = self.advance(Tokens(self.embed(images)), seeds=self.seeds(images))
+        features = self.architecture.norm(tokens)
+        features.token_sizes = tokens.sizes if tokens.pooled_by_size else None  # type: ignore[attr-defined]
+        return features
+
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        """What `forward_features` returned -> logits [B, classes], or with `pre_logits` the vectors [B, D] before."""
+        return self.architecture.classify(features, getattr(features, "token_sizes", None), pre_logits)
 
     def logits(self, tokens: Tokens, start: int = 0, seeds: Tensor | None = None) -> Tensor:
         """Tokens entering block `start` -> logits [B, classes]."""
@@ -140,7 +188,8 @@ class PrunedViT(nn.Module):
                 f"images must be [B, {', '.join(map(str, self.family.image_shape))}], as the backbone was made for, "
                 f"got {list(images.shape)}; create it with another img_size"
             )
-        dtype = next(self.backbone.parameters()).dtype
+        weight = next(self.backbone.parameters(), None)  # a replica has tensors in place of parameters
+        dtype = (self.architecture.model.blocks[0].attn.proj.weight if weight is None else weight).dtype
         return self.architecture.embed(images.to(dtype))
 
     def run_blocks(
@@ -154,12 +203,22 @@ class PrunedViT(nn.Module):
         return self.advance(Tokens(tokens), start, stop, seeds).values
 
     def advance(self, tokens: Tokens, start: int = 0, stop: int | None = None, seeds: Tensor | None = None) -> Tokens:
-        """Tokens entering block `start` -> tokens leaving block `stop` - 1, stages included."""
+        """Tokens entering block `start` -> tokens leaving block `stop` - 1, stages included.
+
+        In training with timm's `patch_drop_rate`, where fewer tokens enter block 0, stages keep their shares of those.
+        """
+        stages, entering = self._stages, tokens.values.shape[1] - self.family.prefix
+        if start == 0 and self.training and entering != self.family.tokens and not self.architecture.positional:
+            stages = plan_stages(self.schedule, self.architecture, entering)
         for number in range(start, self.family.depth if stop is None else stop):
-            if number in self._stages:
-                tokens = self.run_stage(number, tokens, *self._stages[number], seeds)
-            else:
+            if number in stages:
+                step = partial(self.run_stage, number, plan=stages[number][0], method=stages[number][1], seeds=seeds)
+                tokens = call_hooked(self.architecture.model.blocks[number], step, tokens)
+            elif self.architecture.takes_whole(tokens):
                 tokens = self.architecture.run(number, tokens)
+            else:
+                step = partial(self.architecture.run, number)
+                tokens = call_hooked(self.architecture.model.blocks[number], step, tokens)
         return tokens
 
     def head(self, tokens: Tokens) -> Tensor:
@@ -232,11 +291,17 @@ def prune(model: nn.Module, schedule: Schedule | None = None, *, exact_savings: 
     return PrunedViT(model, schedule, exact_savings=exact_savings).eval()
 
 
-def load_stages(schedule: Schedule, architecture: Architecture) -> list[tuple[StagePlan, TokenMethod]]:
-    """The stages that drop something, with their methods. Raises ScheduleError if the backbone cannot run one."""
+def plan_stages(
+    schedule: Schedule, architecture: Architecture, tokens: int | None = None
+) -> dict[int, tuple[StagePlan, TokenMethod]]:
+    """The stages that drop something, by block, with their methods.
+
+    tokens: patch tokens that enter block 0; None for all of the backbone's. Raises ScheduleError if the backbone cannot
+    run a stage.
+    """
     family = architecture.family
-    plans = {plan.block: plan for plan in schedule.plan(family.tokens, family.depth)}
-    found = []
+    plans = {plan.block: plan for plan in schedule.plan(tokens or family.tokens, family.depth)}
+    found = {}
     for i, stage in enumerate(schedule.stages):
         plan = plans.get(stage.block)
         if plan is None:
@@ -253,14 +318,8 @@ def load_stages(schedule: Schedule, architecture: Architecture) -> list[tuple[St
                 f"stages[{i}].block must be at most {family.depth - 2} for this backbone, whose head reads prefix "
                 f"tokens alone: what other tokens are in the last block changes nothing, got {stage.block}"
             )
-        found.append((plan, method))
+        found[plan.block] = (plan, method)
     return found
-
-
-def is_hooked(module: nn.Module) -> bool:
-    """Whether a forward or backward hook watches the module or a part of it."""
-    names = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return any(getattr(part, name) for part in module.modules() for name in names)
 
 
 @torch.inference_mode()

@@ -101,11 +101,20 @@ class Architecture(ABC):
         """Block `number`'s other half: [B, N, D] -> [B, N, D], residual added."""
 
     @abstractmethod
-    def head(self, tokens: Tokens) -> Tensor:
-        """Tokens as they leave the last block, or the first of them that it reads -> logits [B, classes].
+    def norm(self, tokens: Tokens) -> Tensor:
+        """Tokens as they leave the last block, or the first of them -> the same, normed as the head takes them."""
 
-        A mean over tokens weighs them by size, an attention pool adds the logarithm of sizes to its logits.
+    @abstractmethod
+    def classify(self, normed: Tensor, sizes: Tensor | None, pre_logits: bool = False) -> Tensor:
+        """Normed tokens, or the first of them that the head reads -> logits [B, classes].
+
+        sizes: [B, N], by which a mean over tokens weighs them, and whose logarithm an attention pool adds to its
+        logits; None if all count alike. pre_logits: what the last layer gets instead, [B, D].
         """
+
+    def head(self, tokens: Tokens) -> Tensor:
+        """Tokens as they leave the last block, or the first of them that the head reads -> logits [B, classes]."""
+        return self.classify(self.norm(tokens), tokens.sizes if tokens.pooled_by_size else None)
 
     @abstractmethod
     def head_reads(self) -> int | None:
@@ -123,9 +132,13 @@ class Architecture(ABC):
     def parts(self, number: int) -> Parts:
         """What block `number` computes, for counting."""
 
+    def takes_whole(self, tokens: Tokens) -> bool:
+        """Whether the model's own block can take the tokens: none of them has a size or a place to be told of."""
+        return size_bias(tokens) is None and not (self.positional and tokens.index is not None)
+
     def run(self, number: int, tokens: Tokens) -> Tokens:
         """The whole of block `number`; untouched, with fused attention, wherever the tokens are plain."""
-        if size_bias(tokens) is None and not (self.positional and tokens.index is not None):
+        if self.takes_whole(tokens):
             return tokens.with_values(self.run_untouched(number, tokens.values))
         return tokens.with_values(self.feed_forward(number, self.attend(number, tokens).output))
 

@@ -91,11 +91,14 @@ class IsotropicViT(Architecture):
         branch = block.norm2(block.mlp(values)) if behind else block.mlp(block.norm2(values))
         return values + scaled(block, 2, branch)
 
-    def head(self, tokens: Tokens) -> Tensor:
-        vit, values = self.model, self.model.norm(tokens.values)
-        if tokens.sizes is not None and tokens.pooled_by_size and pools_all(vit) and not self._is_altered():
-            return pool_by_size(vit, values, tokens.sizes)
-        logits: Tensor = vit.forward_head(values)
+    def norm(self, tokens: Tokens) -> Tensor:
+        normed: Tensor = self.model.norm(tokens.values)
+        return normed
+
+    def classify(self, normed: Tensor, sizes: Tensor | None, pre_logits: bool = False) -> Tensor:
+        if sizes is not None and pools_all(self.model) and not self._is_altered():
+            return pool_by_size(self.model, normed, sizes, pre_logits)
+        logits: Tensor = self.model.forward_head(normed, **({"pre_logits": True} if pre_logits else {}))
         return logits
 
     def head_reads(self) -> int | None:

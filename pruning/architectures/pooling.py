@@ -18,10 +18,11 @@ def pools_all(vit: Any) -> bool:
     return getattr(vit, "attn_pool", None) is not None or vit.global_pool in POOLS
 
 
-def pool_by_size(vit: Any, values: Tensor, sizes: Tensor) -> Tensor:
+def pool_by_size(vit: Any, values: Tensor, sizes: Tensor, pre_logits: bool = False) -> Tensor:
     """Logits [B, classes] of normed tokens [B, N, D] by a head that reads them all, each as often as it stands for.
 
     timm's own pooling then gets one token in place of the patch tokens: pooled alone, it is itself.
+    pre_logits: what the last layer gets instead, [B, D].
     """
     prefix = vit.num_prefix_tokens
     pool = getattr(vit, "attn_pool", None)
@@ -30,15 +31,16 @@ def pool_by_size(vit: Any, values: Tensor, sizes: Tensor) -> Tensor:
     if pool is not None:
         bias = sizes[:, read:].log()[:, None, None, :].to(values.dtype)
         pooled = pool(values[:, read:], attn_mask=bias)
-        by_attention: Tensor = vit.head(vit.head_drop(vit.fc_norm(pooled)))
-        return by_attention
+        by_attention: Tensor = vit.head_drop(vit.fc_norm(pooled))
+        return by_attention if pre_logits else vit.head(by_attention)
     weights = sizes[:, read:, None]
     mean = (values[:, read:].float() * weights).sum(1) / weights.sum(1)
     if vit.global_pool in ("max", "avgmax"):
         largest = values[:, read:].float().amax(1)
         mean = largest if vit.global_pool == "max" else 0.5 * (largest + mean)
     one = mean.to(values.dtype)[:, None]
-    logits: Tensor = vit.forward_head(one if everything else torch.cat((values[:, :prefix], one), dim=1))
+    read_tokens = one if everything else torch.cat((values[:, :prefix], one), dim=1)
+    logits: Tensor = vit.forward_head(read_tokens, **({"pre_logits": True} if pre_logits else {}))
     return logits
 
 

@@ -90,7 +90,7 @@ def test_what_lies_below_is_stored_absolute_with_its_roots(
 
 
 @pytest.mark.parametrize(
-    "path", ["/etc/passwd", "/no/such", "..", "{top}/one/out", "{top}/one/out/x", "{top}/one-more", "{top}", "a\x00b"]
+    "path", ["/etc/passwd", "/no/such", "..", "{top}/one/out", "{top}/one/out/x", "{top}/one-more", "{top}"]
 )
 def test_what_lies_outside_is_refused_in_the_same_words_whether_it_is_there_or_not(
     tmp_path: Path, roots: tuple[Path, ...], path: str

@@ -80,8 +80,9 @@ PATHS: list[Any] = [
     (folder_study("images/../../x"), "data.path", OUTSIDE),
     (folder_study("out/share"), "data.path", OUTSIDE),  # a link that leads out
     (folder_study("loop"), "data.path", ""),
-    (folder_study("a\x00b"), "data.path", OUTSIDE),
-    (folder_study("x" * 5000), "data.path", "must be an existing folder"),
+    (folder_study("a\x00b"), "data.path", "must be printable text"),
+    (folder_study("x" * 5000), "data.path", "must be at most 4,096 characters"),
+    (folder_study("x" * 4000), "data.path", "must be an existing folder"),
     (folder_study("{..,..}/{..,..}/etc/{a,b}.tar"), "data.path", "must lie below a data root"),
     (folder_study("shadow.csv"), "data.path", "line 2: '/etc/shadow' must lie below a data root"),
     (folder_study("climbing.tsv"), "data.path", "line 2: '../../x.png' must lie below a data root"),

@@ -82,7 +82,8 @@ def views(service: Service, ztp: Callable[..., Any]) -> dict[str, Any]:
         told[path] = answer.text
     detail = dashboard_of(service)
     told["dashboard"] = [trial["number"] for trial in detail["best_trials"]]
-    told["note"] = detail["note"]["body"]
+    lines = detail["note"]["body"].splitlines()
+    told["note"] = [line for line in lines if not line.startswith("**")]  # how far the study is
     return told
 
 
