@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn
 
+from pruning.backbone_names import DEMO
+from pruning.checkpoints.names import folder_of, hub_id_of
 from pruning.errors import ConfigError
 from pruning.yaml_io import parse_yaml
 from search.config.spec import StudySpec, check_files, make_spec
@@ -18,6 +24,16 @@ from search.server.errors import ServiceError
 YAML_TYPES = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")
 JSON_TYPE = "application/json"
 BODY = "study"  # what messages call the document
+CHECK_S = 60.0
+CHECK = """
+import sys
+from pruning.backbones import sketch_backbone
+from pruning.errors import PruningError
+try:
+    sketch_backbone(sys.argv[1])
+except PruningError as error:
+    print(error)
+"""
 
 
 def parse_study(body: bytes, content_type: str, roots: Sequence[Path], samplers: Sequence[str]) -> StudySpec:
@@ -27,7 +43,31 @@ def parse_study(body: bytes, content_type: str, roots: Sequence[Path], samplers:
     resolved = within_roots(spec, roots)
     check_tables(resolved)  # first: of what lies outside, nobody learns whether it is there
     check_files(resolved)
+    check_backbone(resolved.backbone.name)
     return resolved
+
+
+def check_backbone(name: str) -> None:
+    """Raises InputError for a timm model that does not exist or cannot be pruned: no worker could do anything with it.
+
+    Folders and models of a hub are the workers' matter.
+    """
+    refusal = "" if name == DEMO or folder_of(name) or hub_id_of(name) else _refusal(name)
+    if refusal:
+        raise InputError("", refusal, source=BODY)
+
+
+@lru_cache(maxsize=1024)
+def _refusal(name: str) -> str:
+    """Why a backbone cannot be pruned; empty if it can, or if that cannot be found out here.
+
+    By a process of its own, once a name: with torch in it the server would be as large as a worker.
+    """
+    command = [sys.executable, "-c", CHECK, name]
+    with suppress(OSError, subprocess.TimeoutExpired):
+        asked = subprocess.run(command, capture_output=True, text=True, timeout=CHECK_S, check=False)
+        return asked.stdout.strip() if asked.returncode == 0 else ""
+    return ""
 
 
 def _parse(body: bytes, media_type: str) -> Any:

@@ -174,3 +174,22 @@ def test_large_bodies_are_refused(service: Any, body: Any) -> None:
 def test_a_body_of_the_largest_size_is_read(service: Any, new_study: Any) -> None:
     body = new_study("padded").ljust(MAX_BODY)
     assert service.api("POST", "/studies", content=body, headers={"Content-Type": YAML}).status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "vit_tyny_patch16_224",
+            "must be a timm model or demo, got 'vit_tyny_patch16_224'; did you mean vit_tiny",
+        ),
+        ("resnet50", "backbone of type ResNet cannot be pruned"),
+    ],
+)
+def test_a_backbone_that_no_worker_can_prune_is_refused(start: Any, store: Any, name: str, message: str) -> None:
+    service = start(store.url, "--workers", 0)
+    study = {"name": "new", "backbone": {"name": name, "weights": "random"}, "data": {"source": "demo"}}
+    answer = service.api("POST", "/studies", json=study)
+    assert answer.status_code == 422
+    assert message in answer.json()["error"]["message"]
+    assert [known.name for known in store.studies()] == ["shirts"]
