@@ -20,7 +20,13 @@ from search.config.environment import timing_limit
 SAY_AFTER_S = 30.0  # waiting longer than this is said: another study's profile takes about as long
 POLL_S = 0.05
 ENTRANCE, PROCESSORS = "ztp-timing.lock", "ztp-processors.lock"  # who waits for all others keeps newcomers out
+_waited_s = 0.0  # of this process, all in all
 log = logging.getLogger(__name__)
+
+
+def working_time() -> float:
+    """Seconds by a clock that stands still while this process waits for another's timing: what limits go by."""
+    return time.monotonic() - _waited_s
 
 
 @contextmanager
@@ -43,6 +49,7 @@ def shared() -> Iterator[None]:
 
 @contextmanager
 def _locked(name: str, how: int) -> Iterator[None]:
+    global _waited_s
     path = Path(tempfile.gettempdir()) / name
     try:
         descriptor = os.open(path, os.O_RDONLY)
@@ -57,7 +64,9 @@ def _locked(name: str, how: int) -> Iterator[None]:
             if time.monotonic() > say_at:
                 log.warning("waiting: another process is timing on this machine (lock %s)", path)
                 say_at = float("inf")
+            began = time.monotonic()
             time.sleep(POLL_S)
+            _waited_s += time.monotonic() - began
         yield
     finally:
         os.close(descriptor)  # which unlocks it

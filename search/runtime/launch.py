@@ -54,8 +54,9 @@ def launch(spec: StudySpec, url: str, observe: Observer, workers: int = 1, engin
         check_speedup(bench.spec, bench)  # nobody else can have taken the profile: there is no study to keep it yet
     store = RetryPolicy(read_settings().patience_s).wrap(Store.open(url))
     try:
-        if known is not None:
-            _existing(store, known)
+        if known is not None and (name := _existing(store, known).name) != spec.name:  # or it would be made anew
+            rule = f"study {spec.name} was renamed {name} while its model was loaded"
+            raise UnknownStudyError("", rule, remedy="launch it by that name")
         record = store.add_study(spec, provenance_of(start))
         if known is not None and record.id != known.id:
             raise StudyDeletedError(known.id, known.name)

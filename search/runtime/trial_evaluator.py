@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
 from pruning.schedule import UNTOUCHED, Schedule
 from search.config.spec import StudyRecord
+from search.evaluation.host_lock import working_time
 from search.evaluation.racing import Race, Requirement
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
 from search.runtime.optuna_bridge import Proposal
@@ -29,7 +29,7 @@ class TrialEvaluator:
         self._dense: Measurement | None = None  # as it was measured here
         self._kept: Measurement | None = None  # as the study has it
         self._front: Front | None = None  # the version that was read last
-        self.deadline: float | None = None  # of the evaluation under way, in this process's clock
+        self.deadline: float | None = None  # of the evaluation under way, by `working_time`
 
     def measure(self, proposal: Proposal) -> Measurement:
         """A schedule of equal effect that was measured before, in whatever study, is not measured again.
@@ -62,24 +62,24 @@ class TrialEvaluator:
     def overdue(self, grace_s: float) -> str | None:
         """Why this process must be ended: its evaluation should have noticed that its time is up, and has not."""
         deadline = self.deadline
-        if deadline is None or time.monotonic() < deadline:
+        if deadline is None or working_time() < deadline:
             return None
         limit = limit_s(self._bench)
-        if time.monotonic() < deadline + max(limit / 2, grace_s):
+        if working_time() < deadline + max(limit / 2, grace_s):
             return None
         return f"hung for more than {1.5 * limit:g} s"
 
     @contextmanager
     def _limited(self) -> Iterator[None]:
         """A limit to the evaluation within: kept between two batches, or by force (see `overdue`)."""
-        self.deadline = time.monotonic() + limit_s(self._bench)
+        self.deadline = working_time() + limit_s(self._bench)
         try:
             yield
         finally:
             self.deadline = None
 
     def _check_time(self) -> None:
-        if self.deadline is not None and time.monotonic() > self.deadline:
+        if self.deadline is not None and working_time() > self.deadline:
             raise TrialFailedError("timeout", f"took longer than the limit of {limit_s(self._bench):g} s")
 
     # What is measured

@@ -7,12 +7,13 @@ takes: of many workers that try, one succeeds.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import Connection, Engine, delete
 
 from pruning.errors import PruningError
-from search.errors import InputError, SearchError
+from search.errors import InputError, SearchError, StudyDeletedError
 from search.storage import evaluations, fronts, leases, studies
 from search.storage.database import reading, writing
 from search.storage.leases import LEASE_S
@@ -116,12 +117,13 @@ class TaskQueue:
             return True
 
     def leave(self, study_id: int, state: str, note: str, error: InputError | None = None) -> bool:
-        """Change an open study's state as its last worker leaves it; False if others work on it, or it is not open."""
-        with writing(self._engine) as connection:
+        """Change an open study's state as its last worker leaves it; False if others work on it, it is not open, or was
+        deleted: why the worker leaves is then still what its caller is to hear."""
+        with writing(self._engine) as connection, suppress(StudyDeletedError):
             leases.lock_study(connection, study_id)
-            if leases.list_held(connection, study_id, is_stale=False):
-                return False
-            return studies.set_state(connection, study_id, state, note, OPEN_STATES, error)
+            if not leases.list_held(connection, study_id, is_stale=False):
+                return studies.set_state(connection, study_id, state, note, OPEN_STATES, error)
+        return False
 
     def stop_for(self, study_id: int, error: BaseException) -> bool:
         """`leave` it stopped, with the error as its note; a user's error is kept with its fields, too."""

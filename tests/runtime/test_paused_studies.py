@@ -17,6 +17,7 @@ from search.errors import InputError, StudyPausedError
 from search.evaluation import evaluation_context
 from search.evaluation.latency_profile import LatencyProfile
 from search.evaluation.throughput import time_pairs
+from search.runtime import launch as launching
 from search.runtime.launch import launch
 from search.runtime.study_runner import StudyRunner
 from search.runtime.worker import Worker
@@ -184,6 +185,30 @@ def test_what_others_have_begun_is_left_to_them(fresh_store: Store, tiny_spec: C
     fresh_store.set_state(fresh_store.study("tiny").id, "running")
     assert serve(fresh_store, fresh_store.study("tiny"), 1) is False
     assert fresh_store.study("tiny").state == "running"
+
+
+def test_a_study_that_is_deleted_before_it_is_begun_does_not_end_the_worker(
+    fresh_store: Store, tiny_spec: Callable[..., StudySpec]
+) -> None:
+    """It was there when the worker looked for studies; another may have been tried first, for a minute."""
+    record = fresh_store.add_study(tiny_spec())
+    fresh_store.delete_study(record.name)
+    assert serve(fresh_store, record, 1) is False
+
+
+def test_a_study_that_is_renamed_while_it_is_loaded_is_not_made_anew(
+    fresh_store: Store, tiny_spec: Callable[..., StudySpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record, load = fresh_store.add_study(tiny_spec()), launching.open_bench
+
+    def rename_meanwhile(*given: Any) -> Any:
+        fresh_store.rename_study(record, "other")
+        return load(*given)
+
+    monkeypatch.setattr(launching, "open_bench", rename_meanwhile)
+    with pytest.raises(InputError, match="study tiny was renamed other while its model was loaded"):
+        launch(tiny_spec(), fresh_store.url, lambda progress: None)
+    assert [(study.id, study.name, study.state) for study in fresh_store.studies()] == [(record.id, "other", "created")]
 
 
 def test_a_worker_that_is_ended_hands_the_study_back(

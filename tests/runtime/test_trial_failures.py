@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,7 @@ from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
 from search.errors import SearchError
 from search.evaluation.data.splits import Split
+from search.evaluation.host_lock import exclusive, working_time
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
 from search.runtime import trial_failures
 from search.runtime.trial_failures import limit_s
@@ -104,6 +106,29 @@ def test_takes_longer_than_its_limit(start: Start, tiny_spec: Spec, monkeypatch:
     ] * 2
 
 
+def test_waiting_for_a_timing_is_not_evaluation(start: Start, tiny_spec: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another study's profile, on the same machine, takes longer than a trial may."""
+    monkeypatch.setenv("ZTP_TIMING_LIMIT", "20")
+    started = start(tiny_spec(budget={"trials": 2}, runtime={"trial_timeout": "2s"}))
+    started.queue(UNTOUCHED)
+    worker, is_held, overdue = started.worker(), threading.Event(), list[str | None]()
+
+    def profile() -> None:
+        with exclusive():
+            is_held.set()
+            time.sleep(4.0)
+            overdue.append(worker._measuring.overdue(0.0))
+
+    other = threading.Thread(target=profile)
+    other.start()
+    assert is_held.wait(10)
+    worker.run(at_most=1)
+    other.join()
+    assert overdue == [None]
+    assert started.store.attempts(started.record.id) == []
+    assert started.store.progress(started.record.id).done == 1
+
+
 def test_limit_follows_from_the_prediction_where_none_is_asked_for(start: Start, tiny_spec: Spec) -> None:
     started = start(tiny_spec())
     assert limit_s(started.bench) == 600.0  # 24 images take no time: the least
@@ -149,9 +174,9 @@ def test_hung_trial_is_given_up_from_outside(start: Start, tiny_spec: Spec) -> N
     slot = worker._reserve()
     worker.trials.ask(slot)
     assert worker._measuring.overdue(10.0) is None
-    worker._measuring.deadline = time.monotonic() - 5.0
+    worker._measuring.deadline = working_time() - 5.0
     assert worker._measuring.overdue(10.0) is None  # it may notice by itself
-    worker._measuring.deadline = time.monotonic() - 11.0
+    worker._measuring.deadline = working_time() - 11.0
     reason = worker._measuring.overdue(10.0)
     assert reason == "hung for more than 1.5 s"
     worker._lose_by_force(reason)

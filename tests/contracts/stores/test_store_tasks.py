@@ -244,6 +244,12 @@ class TestLeaving:
         assert (opened.state(record.id), opened.progress(record.id).note) == ("stopped", "interrupted")
         assert not opened.leave(record.id, "created", "too late")
 
+    def test_a_study_that_was_deleted_is_left_as_well(self, opened: Store, record: StudyRecord) -> None:
+        """What ends the worker, a signal say, is not hidden by another error."""
+        opened.delete_study(record.name)
+        assert not opened.leave(record.id, "stopped", "interrupted")
+        assert not opened.stop_for(record.id, ValueError("odd"))
+
     def test_a_process_that_ended_does_not_work_on_it(
         self, opened: Store, record: StudyRecord, claim: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
