@@ -18,6 +18,7 @@ PREPROCESSING = "preprocessing"
 PROFILE_FROM = "profile_from"
 DISTURBED = "disturbed"
 # ... and how it ended
+CHOSEN = "chosen_fronts"  # versions of the front that are its choice, not what a trial added
 PREDICTION_ERROR = "prediction_error"  # "profile_error" of older studies is a median that counts the dense model, too
 ERROR = "error"  # the fields of the user's error that stopped it
 

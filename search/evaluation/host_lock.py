@@ -55,6 +55,8 @@ def _locked(name: str, how: int) -> Iterator[None]:
         descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:  # not always: another user's file in a shared folder must not be opened so
         descriptor = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
+        with suppress(PermissionError):  # another user was faster
+            os.fchmod(descriptor, 0o644)  # whatever the umask: other users must be able to wait for it
     say_at = time.monotonic() + SAY_AFTER_S
     try:
         while True:

@@ -63,8 +63,9 @@ def launch(spec: StudySpec, url: str, observe: Observer, workers: int = 1, engin
         if known is not None and known.state in OPEN_STATES and store.state(record.id) in HELD_STATES:
             # somebody has paused it while the model was loaded
             raise StudyPausedError(f"study {spec.name} was {store.state(record.id)}; launch or resume it to continue")
-        # who pauses it from now on is obeyed; one that is done has finalists whose clock was disturbed
-        store.advance(record.id, ("created", *HELD_STATES, "done"), "running")
+        # who pauses it meanwhile is obeyed; one that is done has finalists whose clock was disturbed
+        held = HELD_STATES if known is None or known.state not in OPEN_STATES else ()
+        store.advance(record.id, ("created", *held, "done"), "running")
         number = os.getpid() if store.workers(record.id) else 0  # two processes must not suggest the same
         run_engine = partial(ENGINES[engine].run, spec.name, store.url, workers)
         in_process = workers == 1 and engine == "local"

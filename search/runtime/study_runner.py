@@ -124,7 +124,8 @@ class StudyRunner:
                 self._worker.prepare()
                 if self._store.evaluation(self._record.id, UNTOUCHED.key) is None:
                     self._worker.run(self._observe, at_most=1)
-                self._store.finish(task)
+                if self._store.evaluation(self._record.id, UNTOUCHED.key) is not None:  # else somebody has paused it
+                    self._store.finish(task)
         if PREPARE in self._store.open_tasks(self._record.id):
             return False
         self._record = self._store.study_of_id(self._record.id)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, func, select
 
-from search.storage.tables import EVALUATION, FRONT, FRONT_POINT
+from search.attribute_keys import CHOSEN
+from search.storage.tables import EVALUATION, FRONT, FRONT_POINT, STUDY
 
 Point = tuple[float, float, int]  # speed-up, accuracy, images
 
@@ -17,16 +18,25 @@ def count_stagnant(connection: Connection, study_id: int, measured: int) -> int:
 
     measured: how many trials were, as the versions of the front count them.
     """
-    columns = (FRONT.c.trials, FRONT.c.hypervolume)
+    columns = (FRONT.c.version, FRONT.c.trials, FRONT.c.hypervolume)
     history = connection.execute(select(*columns).where(FRONT.c.study_id == study_id).order_by(FRONT.c.version)).all()
     if not history:
         return 0
     noise = noise_of(_points(connection, study_id))
-    grown, hypervolume = history[0]
-    for trials, now in history[1:]:
-        if now - hypervolume > noise:
+    chosen = set(list_chosen(connection, study_id))
+    _, grown, hypervolume = history[0]
+    for version, trials, now in history[1:]:
+        if version in chosen:  # other numbers for the same trials: what follows is compared with these
+            hypervolume = now
+        elif now - hypervolume > noise:
             grown, hypervolume = trials, now
     return max(0, measured - int(grown))
+
+
+def list_chosen(connection: Connection, study_id: int) -> list[int]:
+    """Versions of the front that were chosen by estimates, when the search had ended."""
+    known = connection.scalar(select(STUDY.c.provenance).where(STUDY.c.id == study_id)) or {}
+    return list(known.get(CHOSEN, []))
 
 
 def noise_of(points: Sequence[Point]) -> float:

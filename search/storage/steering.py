@@ -61,7 +61,7 @@ class Steering:
             while self._store.workers(study.id) and time.monotonic() < deadline:
                 time.sleep(FORCE_LOOK_S)
         self._check_idle(study.id, "delete it")
-        self._store.delete_study(name)
+        self._store.delete_study(name, study.id)
 
     def _move(self, name: str, sources: Sequence[str], state: str, note: str) -> StudyRecord:
         """Change the state, or find it changed already."""

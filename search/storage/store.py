@@ -24,7 +24,7 @@ from sqlalchemy.exc import IntegrityError
 
 from pruning.schedule import Schedule
 from search.config.spec import StudyRecord, StudySpec
-from search.errors import InputError, NoStoreError, SearchError, SpecConflictError
+from search.errors import InputError, NoStoreError, SearchError, SpecConflictError, StudyDeletedError
 from search.storage import evaluations, fronts, leases, readonly_copy, studies
 from search.storage.database import exists, explained, migrate, open_engine, parse_url, reading, schema_version, writing
 from search.storage.migrations import HEAD
@@ -174,13 +174,16 @@ class Store(TaskQueue, Queue):
         with reading(self._engine) as connection:
             return studies.get_of_id(connection, study_id)
 
-    def delete_study(self, name: str) -> None:
-        """Remove a study with its trials, evaluations and fronts, for good. Raises UnknownStudyError.
+    def delete_study(self, name: str, study_id: int | None = None) -> None:
+        """Remove a study with its trials, evaluations and fronts, for good. Raises UnknownStudyError, also if another
+        than `study_id` has the name by now.
 
         Optuna's part goes first: a kill in between leaves a study that can be deleted again. Who mirrors the study at
         that moment is waited for: it would make Optuna's part anew.
         """
         record = self.study(name)
+        if study_id not in (None, record.id):
+            raise StudyDeletedError(study_id or 0, name)
         from search.storage import optuna_storage  # loads Optuna
 
         while not self.claim_mirror(record.id, studies.MIRROR_LEASE_S):

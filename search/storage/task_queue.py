@@ -13,10 +13,12 @@ from typing import Any
 from sqlalchemy import Connection, Engine, delete
 
 from pruning.errors import PruningError
+from search.attribute_keys import CHOSEN
 from search.errors import InputError, SearchError, StudyDeletedError
 from search.storage import evaluations, fronts, leases, studies
 from search.storage.database import reading, writing
 from search.storage.leases import LEASE_S
+from search.storage.patience import list_chosen
 from search.storage.tables import SLOT
 from search.types import CONFIRM, OPEN_STATES, PREPARE, RETIMING, SEARCH_STATES, TIMING, TIMINGS, Measurement, Slot
 
@@ -80,7 +82,10 @@ class TaskQueue:
                 return False
             if estimates:
                 evaluations.set_estimates(connection, study_id, estimates)
-                fronts.update_front(connection, study_id)
+                version = fronts.update_front(connection, study_id)
+                if version is not None:
+                    chosen = [*list_chosen(connection, study_id), version]
+                    studies.merge_provenance(connection, study_id, {CHOSEN: chosen})
             _queue_finalists(connection, study_id)
             return studies.set_state(connection, study_id, "confirming", "", SEARCH_STATES)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -103,3 +104,13 @@ def test_nothing_waits_where_timings_are_taken_as_they_come(monkeypatch: pytest.
         with shared():
             assert time.monotonic() - began < 10
         process.kill()
+
+
+def test_other_users_may_wait_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        with exclusive():
+            modes = [path.stat().st_mode & 0o777 for path in tmp_path.iterdir()]
+    finally:
+        os.umask(before)
+    assert modes == [0o644, 0o644]

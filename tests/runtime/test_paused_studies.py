@@ -142,6 +142,35 @@ def test_a_study_that_is_held_during_its_last_finalist_stays_held(
     assert store.state(study_id) == "done"
 
 
+def test_a_pause_during_the_preparation_leaves_it_to_be_done(
+    start: Callable[..., Any],
+    oracle: Callable[..., Any],
+    tiny_spec: Callable[..., StudySpec],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without the dense model, the trials that follow would have nothing to be compared with."""
+    started = start(tiny_spec(budget={"trials": 2}))
+    oracle(started.bench)
+    store, study_id, prepare = started.store, started.record.id, Worker.prepare
+
+    def pause(worker: Worker) -> None:
+        prepare(worker)
+        store.set_state(study_id, "paused")
+
+    monkeypatch.setattr(Worker, "prepare", pause)
+    with pytest.raises(StudyPausedError):
+        StudyRunner(store, started.record, started.bench).run()
+    assert store.open_tasks(study_id) == {PREPARE}
+    assert store.progress(study_id).done == 0
+    monkeypatch.setattr(Worker, "prepare", prepare)
+    store.set_state(study_id, "running")
+    StudyRunner(store, started.record, started.bench).run()
+    assert store.progress(study_id).state == "done"
+    dense = store.evaluation_of_trial(study_id, 0)
+    assert dense is not None
+    assert not dense.search.schedule.stages
+
+
 def test_a_study_that_is_resumed_while_its_worker_leaves_stays_resumed(
     start: Callable[..., Any],
     oracle: Callable[..., Any],

@@ -96,3 +96,22 @@ def test_without_patience_nothing_is_counted(store: Store, run: Any) -> None:
         run(record, number, 0.9 - number / 10, 1.0)
     progress = store.progress(record.id)
     assert (progress.patience, progress.stagnant, progress.is_spent) == (None, 0, False)
+
+
+def test_choosing_the_front_is_no_growth(store: Store, run: Any) -> None:
+    """Estimates are other numbers for the same trials: a search that has ended must not begin again by them."""
+    record = study(store, trials=50, patience=3)
+    run(record, 0, 0.9, 1.0)
+    run(record, 1, 0.85, 1.5)
+    for number in range(2, 5):
+        run(record, number, 0.7, 1.1 + number / 100)
+    before = store.progress(record.id)
+    assert (before.stagnant, before.is_spent) == (3, True)
+    estimates = {each.search.key: each.search.accuracy.value for each in store.evaluations(record.id)}
+    lucky = next(key for key, accuracy in estimates.items() if accuracy == 0.85)
+    assert store.begin_confirming(record.id, {**estimates, lucky: 0.91})
+    after = store.progress(record.id)
+    assert after.hypervolume > before.hypervolume + 0.02
+    assert (after.stagnant, after.is_spent) == (3, True)
+    store.set_state(record.id, "running")
+    assert store.reserve(record.id, "worker") is None

@@ -207,7 +207,9 @@ class TestHoldingAndRemoving:
         run(0, measured(0, 0.9, 1.0))
         run(1, measured(20, 0.89, 1.2))
         assert opened.front(record.id) is not None
-        opened.delete_study("shirts")
+        with pytest.raises(StudyDeletedError):  # the name is another's by now
+            opened.delete_study("shirts", other.id)
+        opened.delete_study("shirts", record.id)
         assert opened.studies() == [other]
         assert [study.study_name for study in opened.optuna_storage().get_all_studies()] == ["other"]
         with opened._engine.connect() as connection:
