@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -21,6 +22,7 @@ from search.types import OPEN_STATES
 
 HANDED_BACK = ("created", "handed back by a worker that was ended")
 POLL_S = 1.0  # between two looks for a study that is open
+Budgeted = tuple[int, str]  # a study, and its budget as JSON
 log = logging.getLogger(__name__)
 
 
@@ -59,7 +61,7 @@ def join_any(url: str, number: int | None = None, keep_waiting: bool = False) ->
     """
     store = Store.open(url, create=False)
     retry = RetryPolicy(read_settings().patience_s)
-    worked_on, beyond = 0, set[int]()
+    worked_on, beyond = 0, set[Budgeted]()
     if number is not None:
         threading.Thread(target=_end_with, args=(os.getppid(),), name="parent", daemon=True).start()
     try:
@@ -75,19 +77,23 @@ def join_any(url: str, number: int | None = None, keep_waiting: bool = False) ->
         store.close()
 
 
-def _work(store: Store, number: int, beyond: set[int]) -> bool:
+def _work(store: Store, number: int, beyond: set[Budgeted]) -> bool:
     """Work on the oldest study that wants a worker; whether there was one.
 
-    Those that this machine cannot work on join `beyond`; one that was resumed is tried again.
+    Those that this machine cannot work on join `beyond`; one that was resumed, or got a larger budget, is tried again.
     """
     studies = [each for each in store.studies() if each.state in OPEN_STATES]
-    beyond -= {each.id for each in studies if each.state == "created"}
+    beyond -= {_budgeted(each) for each in studies if each.state == "created"}
     for record in studies:
-        if record.id not in beyond and (could := serve(store, record, number)) is not None:
+        if _budgeted(record) not in beyond and (could := serve(store, record, number)) is not None:
             if could:
                 return True
-            beyond.add(record.id)
+            beyond.add(_budgeted(record))
     return False
+
+
+def _budgeted(record: StudyRecord) -> Budgeted:
+    return record.id, json.dumps(record.document.get("budget"), sort_keys=True)
 
 
 def serve(store: Store, record: StudyRecord, number: int) -> bool | None:

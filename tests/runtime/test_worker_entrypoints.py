@@ -19,6 +19,7 @@ from search.errors import SearchError
 from search.evaluation import evaluation_context
 from search.evaluation.latency_profile import LatencyProfile
 from search.evaluation.throughput import time_pairs
+from search.runtime import worker_entrypoints
 from search.runtime.shutdown import ShutdownRequested
 from search.runtime.worker_entrypoints import join, join_any
 
@@ -62,6 +63,24 @@ def test_leaves_what_it_cannot_do_to_others_and_says_so(
     assert said.startswith("study first is left to others: study first: images must be those it was launched with")
     assert first.store.slots(first.record.id) == []
     check_sound(second.store, "second", 2)
+
+
+def test_what_is_beyond_this_machine_is_tried_again_with_a_larger_budget(
+    fresh_store: Any, tiny_spec: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+
+    def cannot(store: Any, record: Any, number: int) -> bool:
+        tried.append(record.spec.budget.trials)
+        return False
+
+    monkeypatch.setattr(worker_entrypoints, "serve", cannot)
+    beyond: set[worker_entrypoints.Budgeted] = set()
+    for trials in (2, 2, 5, 5):
+        record = fresh_store.add_study(tiny_spec(budget={"trials": trials}))
+        fresh_store.set_state(record.id, "running")
+        worker_entrypoints._work(fresh_store, 0, beyond)
+    assert tried == [2, 5]
 
 
 def test_pause_takes_effect_between_two_trials(start: Start, tiny_spec: Spec) -> None:
