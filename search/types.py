@@ -278,6 +278,7 @@ OPEN_STATES = ("created", "running", "confirming")  # workers may take the study
 AT_WORK_STATES = ("running", "confirming")  # somebody works on the study, or has died
 SEARCH_STATES = OPEN_STATES[:2]  # they may take trials
 HELD_STATES = ("paused", "stopped")  # somebody's word, or a failure: workers leave it until it is resumed
+ENDED_STATES = ("done", "stopped")
 STUDY_STATES = (*OPEN_STATES, *HELD_STATES, "done")
 
 PREPARE, TRIAL, CONFIRM, TIMING, RETIMING = "prepare", "trial", "confirm", "time", "time again"  # kinds of task

@@ -80,10 +80,11 @@ def _orders(storage: str, server: str | None) -> Iterator[Client | Steering]:
         with Client(server) as client:
             yield client
     else:
+        from search.runtime.webhook import notifying
         from search.storage.steering import Steering
         from search.storage.store import Store
 
-        store = Store.open(storage, create=False)
+        store = notifying(Store.open(storage, create=False))
         try:
             yield Steering(store)
         finally:

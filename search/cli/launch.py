@@ -55,6 +55,9 @@ def launch(
     workers: Annotated[
         int | None, typer.Option(parser=whole, metavar="N", help="Processes to start on this machine.")
     ] = None,
+    webhook: Annotated[
+        str | None, typer.Option(metavar="URL", help="Told by POST when the study ends; else ZTP_WEBHOOK is read.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what it would take; needs neither weights nor images.")
     ] = False,
@@ -66,7 +69,7 @@ def launch(
 ) -> None:
     """Search schedules for a backbone and a budget; the same command continues a study that was interrupted."""
     overrides = {"budget.trials": trials, "budget.time": time, "budget.max_gflops": max_gflops}
-    overrides |= {"budget.patience": patience}
+    overrides |= {"budget.patience": patience, "notify.webhook": webhook}
     overrides |= {"runtime.workers": workers, "runtime.engine": engine, "backbone.weights": weights}
     spec = _spec(study, backbone, data, {name: value for name, value in overrides.items() if value is not None})
     if dry_run:
@@ -159,7 +162,7 @@ def _spec(study: str | None, backbone: str | None, data: str | None, overrides: 
     plain |= {"backbone": {"name": backbone}, "data": data_section, "budget": {}, "runtime": {}}
     for dotted, value in overrides.items():
         section, key = dotted.split(".")
-        plain[section][key] = value
+        plain.setdefault(section, {})[key] = value
     return make_spec(plain, "launch")
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from search.cli.options import DEFAULT_STORAGE, Storage, TokenFile, whole
+from search.config.notify import WEBHOOK, check_hosts, check_webhook
 from search.errors import InputError
 from search.extras import check_extra
 
@@ -36,6 +37,14 @@ def serve(
         list[str] | None,
         typer.Option(metavar="MODULE:CLASS", help="Sampler class that studies may name; may be given again."),
     ] = None,
+    webhook: Annotated[
+        str | None,
+        typer.Option(envvar=WEBHOOK, metavar="URL", help="Told by POST of the end of studies that name no webhook."),
+    ] = None,
+    allow_webhook_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="HOST", help="Host to which studies may have their end posted; may be given again."),
+    ] = None,
     token_file: TokenFile = None,
     storage: Storage = DEFAULT_STORAGE,
 ) -> None:
@@ -51,14 +60,18 @@ def serve(
     if not 0 <= workers <= MAX_WORKERS:
         raise InputError("--workers", f"must be in 0..{MAX_WORKERS}", workers)
     samplers = check_paths(allow_sampler or (), "--allow-sampler") + (allowed_classes() or ())
+    hosts = check_hosts(allow_webhook_host or ())
+    if webhook:
+        os.environ[WEBHOOK] = check_webhook(webhook, "--webhook")  # workers inherit it
     token = read_token(token_file)
     check_host(host, token)
 
+    from search.runtime.webhook import notifying
     from search.server.server import Settings, serve  # only now: the web framework and Optuna, for a second
     from search.storage.store import Store
 
-    store = Store.open(storage)
+    store = notifying(Store.open(storage))
     try:
-        serve(store, Settings(host, port, workers, token, tuple(data_root or ()), root_path, samplers))
+        serve(store, Settings(host, port, workers, token, tuple(data_root or ()), root_path, samplers, hosts))
     finally:
         store.close()

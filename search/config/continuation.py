@@ -12,6 +12,7 @@ WITHOUT_EFFECT = frozenset(  # may differ on resume: they say how many and by wh
     {
         "budget.patience",
         "data.roots",
+        "notify.webhook",
         "runtime.workers",
         "runtime.prefix_cache_gib",
         "runtime.engine",
@@ -32,7 +33,7 @@ def continued_spec(stored: StudySpec, wanted: StudySpec) -> StudySpec:
     for name in [*WITHOUT_EFFECT, *names]:
         section, _, key = name.partition(".")
         if name in given:
-            document[section][key] = given[name]
+            document.setdefault(section, {})[key] = given[name]
     return make_spec(document, stored.name)
 
 

@@ -22,6 +22,7 @@ from pruning.schedule import Schedule
 from pruning.yaml_io import parse_yaml, read_yaml
 from search.config.builtin_studies import builtin_names
 from search.config.data_paths import PARQUET, expand, form_of
+from search.config.notify import NotifySpec
 from search.config.sections import (
     DEMO,
     STORED,
@@ -78,6 +79,7 @@ class StudySpec(Section):
     sampler: SamplerSpec = SamplerSpec()
     racing: RacingSpec = RacingSpec()
     runtime: RuntimeSpec = RuntimeSpec()
+    notify: NotifySpec = NotifySpec()
     start: tuple[str | dict[str, Any], ...] = ()  # read by `search.config.warm_start`
 
     @field_validator("start", mode="before")
@@ -129,6 +131,8 @@ class StudySpec(Section):
             plain[name] = {key: value for key, value in plain[name].items() if value not in (None, {})}
         if not self.start:
             del plain["start"]
+        if self.notify.webhook is None:
+            del plain["notify"]
         if self.budget.patience is None:
             del plain["budget"]["patience"]
         return plain

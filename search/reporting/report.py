@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
@@ -14,6 +13,7 @@ from rich.text import Text
 from search.config.spec import StudyRecord
 from search.reporting import formatting
 from search.reporting.tables import FittedTable, new_table
+from search.storage.point_document import accuracy_document, point_document
 from search.types import FLOP_CONVENTION, Evaluation, Front, Measurement
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def front_json(study: StudyRecord, front: Front) -> dict[str, Any]:
         "study": study.name,
         "dense": _dense_json(front.dense),
         "hypervolume": front.hypervolume,
-        "points": [_point_json(point) for point in front.points],
+        "points": [point_document(point) for point in front.points],
         "flop_convention": FLOP_CONVENTION,
         "hardware": list(dict.fromkeys(formatting.setting(m) for m in formatting.measurements(front))),
     }
@@ -100,44 +100,6 @@ def _dense_json(dense: Evaluation | None) -> dict[str, float] | None:
         "accuracy": measured.accuracy.value,
         "throughput": measured.throughput.images_per_s,
         "gflops": measured.gflops,
-    }
-
-
-def _point_json(point: Evaluation) -> dict[str, Any]:
-    return {
-        "trial": point.trial,
-        **_accuracy_json(point.search),
-        "throughput": point.search.throughput.images_per_s,
-        "speedup": point.search.throughput.speedup,
-        "gflops": point.search.gflops,
-        "schedule": point.search.schedule.to_dict(),
-        "estimate": point.estimate,
-        "confirm": _confirm_json(point),
-    }
-
-
-def _accuracy_json(measured: Measurement) -> dict[str, Any]:
-    accuracy = measured.accuracy
-    return {
-        "accuracy": accuracy.value,
-        "accuracy_ci95": [accuracy.low, accuracy.high],
-        "images": accuracy.images,
-        "fidelity": asdict(measured.fidelity) if measured.fidelity else None,
-    }
-
-
-def _confirm_json(point: Evaluation) -> dict[str, Any] | None:
-    confirm = point.confirm
-    if confirm is None:
-        return None
-    throughput = confirm.throughput
-    return {
-        **_accuracy_json(confirm),
-        "throughput": throughput.images_per_s,
-        "speedup": throughput.speedup,
-        "spread": throughput.spread,
-        "disturbed": throughput.disturbed or None,
-        "estimate": point.confirm_estimate,
     }
 
 
@@ -233,7 +195,7 @@ def replay_json(replay: Replay) -> dict[str, Any]:
     """The same as one JSON document. reproduced: null if the images are not those of the record."""
     measured = replay.measured
     return {
-        **_accuracy_json(measured),
+        **accuracy_document(measured),
         "split": replay.split,
         "labels": replay.labels,
         "preprocessing": dict(replay.preprocessing),

@@ -13,6 +13,7 @@ from functools import partial
 
 from pruning.schedule import Schedule
 from search.config.continuation import check_same, continued_spec, smaller_budget
+from search.config.notify import read_webhook
 from search.config.spec import StudyRecord, StudySpec
 from search.config.warm_start import Start, provenance_of, read_start
 from search.errors import NoStoreError, StudyDeletedError, StudyPausedError, UnknownStudyError
@@ -21,6 +22,7 @@ from search.runtime.feasibility import check_here, check_speedup, open_bench
 from search.runtime.retry import RetryPolicy
 from search.runtime.study_runner import StudyRunner, is_disturbed
 from search.runtime.transfer import found_elsewhere
+from search.runtime.webhook import notifying
 from search.runtime.worker import Observer, naming_deleted
 from search.runtime.worker_pools import ENGINES, check_engine
 from search.runtime.worker_settings import read_settings
@@ -41,6 +43,7 @@ def launch(spec: StudySpec, url: str, observe: Observer, workers: int = 1, engin
     engine = engine or spec.runtime.engine
     check_here(spec)
     check_engine(engine, url)
+    read_webhook()
     known, others, start, has_work = _look(spec, url)
     if known is not None:
         for line in smaller_budget(known.spec, spec):
@@ -52,7 +55,7 @@ def launch(spec: StudySpec, url: str, observe: Observer, workers: int = 1, engin
     bench.learn(others)
     if known is None:
         check_speedup(bench.spec, bench)  # nobody else can have taken the profile: there is no study to keep it yet
-    store = RetryPolicy(read_settings().patience_s).wrap(Store.open(url))
+    store = RetryPolicy(read_settings().patience_s).wrap(notifying(Store.open(url)))
     try:
         if known is not None and (name := _existing(store, known).name) != spec.name:  # or it would be made anew
             rule = f"study {spec.name} was renamed {name} while its model was loaded"

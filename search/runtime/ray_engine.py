@@ -77,9 +77,13 @@ def run_ray(name: str, url: str, workers: int, watch: Watch) -> None:
 
 def _work(name: str, url: str, number: int) -> None:
     """One worker, in a process of Ray's on some node."""
+    from search.runtime import webhook
     from search.runtime.worker_entrypoints import join  # torch, which the driver's side does without
 
-    join(name, url, number)
+    try:
+        join(name, url, number)
+    finally:
+        webhook.wait()  # Ray ends the process in its own way
 
 
 def _needs(ray: Any, workers: int) -> dict[str, int]:

@@ -16,6 +16,7 @@ from search.runtime.feasibility import check_here, open_bench
 from search.runtime.retry import RetryPolicy
 from search.runtime.shutdown import graceful_shutdown
 from search.runtime.study_runner import StudyRunner
+from search.runtime.webhook import notifying
 from search.runtime.worker_settings import read_settings
 from search.storage.store import Store
 from search.types import OPEN_STATES
@@ -32,7 +33,7 @@ def join(name: str, url: str, number: int | None = None) -> None:
     Raises InputError for an unknown study, PruningError or InputError where this machine lacks what it needs;
     SearchError if its weights or images are not the study's; StorageLostError if the database stays away.
     """
-    store = Store.open(url, create=False)
+    store = notifying(Store.open(url, create=False))
     try:
         record = store.study(name)
         if record.state == "done":
@@ -59,7 +60,7 @@ def join_any(url: str, number: int | None = None, keep_waiting: bool = False) ->
     keep_waiting: go on until the process is asked to end. number: given by who supervises this process, which ends with
     it. A study that this machine cannot work on, for lack of its images say, is left to others; that is said once.
     """
-    store = Store.open(url, create=False)
+    store = notifying(Store.open(url, create=False))
     retry = RetryPolicy(read_settings().patience_s)
     worked_on, beyond = 0, set[Budgeted]()
     if number is not None:

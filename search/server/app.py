@@ -34,11 +34,17 @@ answered as `{"error": {"place", "rule", "got", "remedy", "message"}}`, in the w
 
 
 def make_app(
-    store: Store, gate: Gate, roots: Sequence[Path] = (), root_path: str = "", samplers: Sequence[str] = ()
+    store: Store,
+    gate: Gate,
+    roots: Sequence[Path] = (),
+    root_path: str = "",
+    samplers: Sequence[str] = (),
+    webhook_hosts: Sequence[str] = (),
 ) -> FastAPI:
     """roots: the folders that studies may read. root_path: the prefix under which a proxy shows the server.
 
-    samplers: the classes of users' own samplers that studies may name.
+    samplers: the classes of users' own samplers that studies may name. webhook_hosts: to which they may have their
+    end posted.
     """
     app = FastAPI(
         title="Zero-TPrune Search",
@@ -50,6 +56,7 @@ def make_app(
         redirect_slashes=False,
     )
     app.state.store, app.state.gate, app.state.roots, app.state.samplers = store, gate, roots, samplers
+    app.state.webhook_hosts = webhook_hosts
     app.state.reader, app.state.closing = events.StudyReader(store), asyncio.Event()
     store.place = "on this server"  # who asks from elsewhere knows no database
     app.state.metrics = metrics = RequestMetrics(store)

@@ -15,6 +15,7 @@ from pruning.backbone_names import DEMO
 from pruning.checkpoints.names import folder_of, hub_id_of
 from pruning.errors import ConfigError
 from pruning.yaml_io import parse_yaml
+from search.config.notify import check_allowed
 from search.config.spec import StudySpec, check_files, make_spec
 from search.errors import InputError
 from search.samplers.custom import check_sampler
@@ -36,10 +37,13 @@ except PruningError as error:
 """
 
 
-def parse_study(body: bytes, content_type: str, roots: Sequence[Path], samplers: Sequence[str]) -> StudySpec:
+def parse_study(
+    body: bytes, content_type: str, roots: Sequence[Path], samplers: Sequence[str], webhook_hosts: Sequence[str]
+) -> StudySpec:
     """Raises ServiceError (400, 415) for what cannot be read, InputError for what breaks a rule."""
     spec = make_spec(_parse(body, content_type.partition(";")[0].strip().lower()), BODY)
     check_sampler(spec, samplers)
+    check_allowed(spec.notify.webhook, webhook_hosts, spec.name)
     resolved = within_roots(spec, roots)
     check_tables(resolved)  # first: of what lies outside, nobody learns whether it is there
     check_files(resolved)

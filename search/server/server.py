@@ -35,6 +35,7 @@ class Settings:
     data_roots: tuple[Path, ...] = ()
     root_path: str = ""
     samplers: tuple[str, ...] = ()
+    webhook_hosts: tuple[str, ...] = ()
 
 
 class _Server(uvicorn.Server):
@@ -68,7 +69,8 @@ def serve(store: Store, settings: Settings) -> None:
     for path in settings.samplers:
         import_class(path, "--allow-sampler")
     with _listen(settings.host, settings.port) as listening:
-        app = make_app(store, Gate(settings.token), roots, settings.root_path, settings.samplers)
+        allowed = settings.samplers, settings.webhook_hosts
+        app = make_app(store, Gate(settings.token), roots, settings.root_path, *allowed)
         with Supervisor(store.url, settings.workers, settings.samplers):
             _run(app, listening, settings.token, lambda: _announce(settings, listening))
 

@@ -85,13 +85,13 @@ async def create_study(request: Request, response: Response, store: Reading) -> 
     """Create a study from the YAML that `ztp launch` takes, or the same as JSON. It waits for a worker then.
 
     Posting the same study again changes nothing and answers 200; with a larger budget (`trials` or `time`) it continues
-    the study, also one that is done. What may differ besides are `runtime.workers`, `engine`, `trial_timeout` and
-    `prefix_cache_gib`.
+    the study, also one that is done. What may differ besides are `runtime.workers`, `engine`, `trial_timeout`,
+    `prefix_cache_gib` and `notify`.
     """
     body = await request.body()
     kind, state = request.headers.get("content-type", ""), request.app.state
     # a table of a million rows takes a second
-    spec = await run_in_threadpool(parse_study, body, kind, state.roots, state.samplers)
+    spec = await run_in_threadpool(parse_study, body, kind, state.roots, state.samplers, state.webhook_hosts)
     study, is_new = await run_in_threadpool(_add, store, spec)
     response.status_code = 201 if is_new else 200
     response.headers["Location"] = f"{request.scope['root_path']}{API}/studies/{study.name}"

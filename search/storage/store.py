@@ -14,7 +14,7 @@ threads; another process opens its own.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +47,7 @@ class Store(TaskQueue, Queue):
         self._optuna: RDBStorage | None = None
         self.is_copy = False  # of a file that cannot be written: what is written goes with this process
         self._lock = Lock()
+        self.on_end: Callable[[int], None] | None = None
 
     @classmethod
     def open(cls, url: str, create: bool = True) -> Store:
@@ -225,7 +226,9 @@ class Store(TaskQueue, Queue):
     def advance(self, study_id: int, sources: Collection[str], state: str, note: str = "") -> bool:
         """Change the state if it is one of `sources` at that moment; False, and nothing is written, if it is not."""
         with writing(self._engine) as connection:
-            return studies.set_state(connection, study_id, state, note, sources)
+            if not studies.set_state(connection, study_id, state, note, sources):
+                return False
+        return self._told(study_id, state)
 
     def set_provenance(self, study_id: int, provenance: Mapping[str, Any], task: Slot | None = None) -> None:
         """Merge plain data into what is known of the study's origin. task: in which it was found out; TrialStoppedError

@@ -6,7 +6,7 @@ takes: of many workers that try, one succeeds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -20,7 +20,18 @@ from search.storage.database import reading, writing
 from search.storage.leases import LEASE_S
 from search.storage.patience import list_chosen
 from search.storage.tables import SLOT
-from search.types import CONFIRM, OPEN_STATES, PREPARE, RETIMING, SEARCH_STATES, TIMING, TIMINGS, Measurement, Slot
+from search.types import (
+    CONFIRM,
+    ENDED_STATES,
+    OPEN_STATES,
+    PREPARE,
+    RETIMING,
+    SEARCH_STATES,
+    TIMING,
+    TIMINGS,
+    Measurement,
+    Slot,
+)
 
 MAX_NOTE = 1000  # characters
 OF_FINALISTS = (CONFIRM, *TIMINGS)
@@ -31,6 +42,7 @@ class TaskQueue:
     if it is another's, and write nothing."""
 
     _engine: Engine
+    on_end: Callable[[int], None] | None  # called after a study is done or stopped by a call of this very store
 
     def claim(
         self, study_id: int, kinds: Sequence[str], worker: str, lease: str, lease_s: float = LEASE_S
@@ -119,21 +131,28 @@ class TaskQueue:
             evaluations.set_estimates(connection, study_id, estimates, of_confirmed=True)
             studies.set_state(connection, study_id, "done", note, (state,))
             studies.merge_provenance(connection, study_id, provenance)
-            return True
+        return self._told(study_id, "done")
 
     def leave(self, study_id: int, state: str, note: str, error: InputError | None = None) -> bool:
         """Change an open study's state as its last worker leaves it; False if others work on it, it is not open, or was
         deleted: why the worker leaves is then still what its caller is to hear."""
+        has_left = False
         with writing(self._engine) as connection, suppress(StudyDeletedError):
             leases.lock_study(connection, study_id)
             if not leases.list_held(connection, study_id, is_stale=False):
-                return studies.set_state(connection, study_id, state, note, OPEN_STATES, error)
-        return False
+                has_left = studies.set_state(connection, study_id, state, note, OPEN_STATES, error)
+        return has_left and self._told(study_id, state)
 
     def stop_for(self, study_id: int, error: BaseException) -> bool:
         """`leave` it stopped, with the error as its note; a user's error is kept with its fields, too."""
         known = InputError.of([error]) if isinstance(error, InputError | PruningError) else None
         return self.leave(study_id, "stopped", f"{type(error).__name__}: {error}"[:MAX_NOTE], known)
+
+    def _told(self, study_id: int, state: str) -> bool:
+        """True, once whoever wants to know of an end knows that the study is in this state now."""
+        if state in ENDED_STATES and self.on_end is not None:
+            self.on_end(study_id)
+        return True
 
 
 def _queue_finalists(connection: Connection, study_id: int) -> None:
