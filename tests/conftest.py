@@ -71,7 +71,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     return folder
 
 
-CLOCK = "search.evaluation.throughput"
+CLOCK, DRIFT = "search.evaluation.throughput", "search.evaluation.schedule_evaluator"
 os.environ.setdefault("ZTP_TIMING_LIMIT", "0")  # of processes that tests start, as well
 
 
@@ -81,6 +81,8 @@ def trusting_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     if CLOCK in sys.modules:
         for limit in ("MAX_WAITING", "NARROW"):
             monkeypatch.setattr(f"{CLOCK}.{limit}", math.inf)
+    if DRIFT in sys.modules:
+        monkeypatch.setattr(f"{DRIFT}.MAX_DRIFT", math.inf)
 
 
 BURN = "import time\nprint(flush=True)\nend = time.monotonic() + 300\nwhile time.monotonic() < end: pass"

@@ -73,7 +73,6 @@ def test_disturbed_speeds_decide_nothing_and_are_measured_again(
         "time_pairs",
         lambda model, schedule, images: timed.append(schedule) or brief(model, schedule, images),
     )
-    monkeypatch.setattr("search.evaluation.schedule_evaluator.MAX_DRIFT", float("inf"))  # the profile is made up
     assert launch(started.bench.spec, store.url, ignore).state == "done"
     quiet = store.front(study.id)
     assert not is_disturbed(quiet)
