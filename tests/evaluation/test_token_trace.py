@@ -79,7 +79,10 @@ def test_images_are_the_configurations_own_or_files(config: Config, demo_images:
     assert (read.name, read.label) == ("one.png", "")
     assert (read.pixels == own[0].pixels).all()
     assert read.stages[0].places.tolist() == own[0].stages[0].places.tolist()
-    assert read.pruned == own[0].pruned
+    assert read.pruned.words == own[0].pruned.words
+    assert read.pruned.probability == pytest.approx(
+        own[0].pruned.probability, abs=1e-6
+    )  # another batch rounds otherwise
 
 
 @pytest.mark.parametrize(
