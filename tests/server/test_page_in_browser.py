@@ -50,8 +50,11 @@ def test_the_page_shows_studies_and_follows_them(
     order(browser, "later", "pause", "yes")
     wait_for(lambda: browser.ask(state) == "paused")
     assert store.study("later").state == "paused"
+    store.set_state(1, "running")
     slot = store.reserve(1, "a worker", 9)
     assert slot is not None
+    store.set_state(1, "stopped")  # its worker is at a trial all the same
+    wait_for(lambda: browser.ask("document.querySelector('#study-shirts .state')?.textContent") == "stopped")
     order(browser, "shirts", "delete", "yes")
     wait_for(lambda: "must not be at work" in str(browser.ask("document.querySelector('dialog[open]')?.textContent")))
     browser.ask("document.querySelector('dialog [value=yes]').click()")
