@@ -26,7 +26,7 @@ from pruning.errors import ScheduleError
 from pruning.methods import METHODS
 from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import FIRST_DEFAULTS, Stage
-from search.config.sections import SpaceSpec
+from search.config.search_sections import SpaceSpec
 from search.errors import InputError
 
 METHOD_FIELDS = ("wpr_iterations", "partition", "similarity_share")  # of Stage, each read by some methods only

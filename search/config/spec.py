@@ -23,6 +23,7 @@ from pruning.yaml_io import parse_yaml, read_yaml
 from search.config.builtin_studies import builtin_names
 from search.config.data_paths import PARQUET, expand, form_of
 from search.config.notify import NotifySpec
+from search.config.search_sections import RacingSpec, SamplerSpec, SpaceSpec
 from search.config.sections import (
     DEMO,
     STORED,
@@ -31,11 +32,8 @@ from search.config.sections import (
     BudgetSpec,
     DataSpec,
     ObjectivesSpec,
-    RacingSpec,
     RuntimeSpec,
-    SamplerSpec,
     Section,
-    SpaceSpec,
 )
 from search.config.validation_messages import SpecRuleError, explain, near
 from search.errors import InputError

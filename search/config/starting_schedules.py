@@ -12,7 +12,7 @@ from pruning.methods import METHODS
 from pruning.schedule import REFERENCE_TOKENS, UNTOUCHED, Schedule
 from pruning.stage import Stage
 from search.config import published_schedules as published
-from search.config.sections import SpaceSpec
+from search.config.search_sections import SpaceSpec
 from search.config.space import OutsideSpaceError, block_range, compose, field_default, read_fields, slots, to_params
 
 UNIFORM_KEEPS = (0.5, 0.6, 0.7, 0.8, 0.9)  # the fastest first: they span the front soonest, and cost least

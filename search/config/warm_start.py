@@ -15,7 +15,7 @@ from pruning.config import read_config
 from pruning.errors import PruningError
 from pruning.schedule import Schedule
 from search.attribute_keys import START
-from search.config.sections import SpaceSpec
+from search.config.search_sections import SpaceSpec
 from search.config.space import OutsideSpaceError, to_params
 from search.config.spec import STUDY_PREFIX, StudyRecord, StudySpec
 from search.errors import InputError

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from search.config.sections import CLASS_PATH, CLASS_RULE, CUSTOM, SamplerSpec
+from search.config.search_sections import CLASS_PATH, CLASS_RULE, CUSTOM, SamplerSpec
 from search.config.spec import StudySpec
 from search.errors import InputError, SearchError
 

@@ -14,7 +14,7 @@ import numpy as np
 from pruning.methods import METHODS
 from pruning.schedule import Schedule
 from pruning.stage import Stage
-from search.config.sections import SpaceSpec
+from search.config.search_sections import SpaceSpec
 from search.config.space import block_range, compose, listed_options, named_stages, read_fields, slots
 
 MOVE = 0.15  # standard deviation of a small change, relative to a field's range

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from search.config.sections import CUSTOM, SamplerSpec
+from search.config.search_sections import CUSTOM, SamplerSpec
 from search.samplers.custom import make_custom
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pruning.schedule import Schedule
-from search.config.sections import PROBES, SpaceSpec
+from search.config.search_sections import PROBES, SpaceSpec
 from search.types import PartialEvaluation, TrialResult
 
 if TYPE_CHECKING:

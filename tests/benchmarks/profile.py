@@ -21,7 +21,7 @@ from pruning import Schedule, count_flops
 from pruning.backbones import load_backbone
 from pruning.methods import METHODS
 from pruning.model import PrunedViT
-from search.config.sections import SpaceSpec
+from search.config.search_sections import SpaceSpec
 from search.config.space import smallest
 from search.config.spec import read_spec
 from search.evaluation.device import DTYPES, choose_device

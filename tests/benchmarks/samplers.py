@@ -27,7 +27,7 @@ from typing import Any
 import optuna
 
 from search.attribute_keys import FACTS
-from search.config.sections import CUSTOM
+from search.config.search_sections import CUSTOM
 from search.config.spec import StudySpec, read_spec
 from search.config.starting_schedules import baselines
 from search.samplers.registry import SAMPLERS

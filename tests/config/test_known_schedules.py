@@ -11,7 +11,7 @@ from pruning.errors import ScheduleError
 from pruning.methods import METHODS
 from pruning.schedule import Schedule
 from pruning.stage import Stage
-from search.config.sections import SpaceSpec
+from search.config.search_sections import SpaceSpec
 from search.config.space import smallest
 from search.errors import InputError
 

@@ -13,7 +13,7 @@ from optuna.trial import TrialState, create_trial
 from pruning.methods import METHODS
 from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
-from search.config.sections import SpaceSpec
+from search.config.search_sections import SpaceSpec
 from search.config.space import OutsideSpaceError, distributions, slots, to_params, to_schedule
 
 DEPTH = 12

@@ -112,6 +112,15 @@ def test_options_are_read_back_and_compared_whatever_their_order() -> None:
             "backbone.name must be at most 4,096 characters, got 20,000; shorten it",
         ),
         ({**SMALL, "data": {"path": "/data/\x07"}}, "data.path must be printable text, got '\\x07'"),
+        (
+            {**SMALL, "data": {"source": "demo", "class_map": {"a\x1b": 0}}},
+            "data.class_map must be printable text, got '\\x1b'",
+        ),
+        (
+            {**SMALL, "sampler": {"name": "custom", "class": "m:C", "options": {"x": ["a\x1b"]}}},
+            "sampler.options must be printable text, got '\\x1b'",
+        ),
+        ({**SMALL, "start": ["b\x1b.yaml"]}, "start must be printable text, got '\\x1b'"),
     ],
 )
 def test_refuses_with_the_place(data: Any, message: str) -> None:
@@ -220,7 +229,9 @@ class TestFiles:
                 InputError, match=r"data\.class_map must be a mapping of labels to indices or class names"
             ):
                 mapped(wrong)
-        with pytest.raises(InputError, match=r"data\.class_map must be printable text, got 'cat.x1b"):
+        with pytest.raises(
+            InputError, match=r"data\.class_map must be printable text, got '.x1b' in 'cat.x1b.2J'; remove it"
+        ):
             mapped({"cat\x1b[2J": 1})
         with pytest.raises(InputError, match=r"data\.class_map must give indices from 0"):
             mapped({"cat": -1})

@@ -10,7 +10,7 @@ from pruning.methods import METHODS
 from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
 from search.config.published_schedules import DIFFRATE, diffrate_counts
-from search.config.sections import SpaceSpec
+from search.config.search_sections import SpaceSpec
 from search.config.space import slots, to_params, to_schedule
 from search.config.starting_schedules import SHAPES, baselines
 

@@ -8,7 +8,7 @@ import pytest
 
 from pruning.methods import METHODS, REVISION
 from search.config.continuation import check_same, continued_spec, differences, smaller_budget
-from search.config.sections import SpaceSpec
+from search.config.search_sections import SpaceSpec
 from search.config.spec import StudySpec, make_spec, read_stored_spec
 from search.errors import InputError, SpecConflictError
 

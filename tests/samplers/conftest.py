@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
 from pruning.schedule import UNTOUCHED, Schedule
-from search.config.sections import SpaceSpec
+from search.config.search_sections import SpaceSpec
 from search.config.space import distributions, to_params, to_schedule
 from search.samplers.ehvi_sampler import EHVISampler
 from search.samplers.sampler_context import SamplerContext

@@ -16,7 +16,7 @@ from optuna.samplers import NSGAIISampler, RandomSampler
 from optuna.trial import TrialState, create_trial
 
 from search.config.continuation import differences
-from search.config.sections import SamplerSpec
+from search.config.search_sections import SamplerSpec
 from search.config.spec import StudySpec, make_spec
 from search.errors import InputError
 from search.samplers.custom import ALLOWED, allowed_classes, check_proposal, check_sampler, import_class, make_custom

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
 from search.attribute_keys import PROBED
-from search.config.sections import SamplerSpec
+from search.config.search_sections import SamplerSpec
 from search.config.space import to_params
 from search.samplers import ehvi_sampler
 from search.samplers.ehvi import expected_growth

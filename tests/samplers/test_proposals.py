@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pruning.methods import DROPS, METHODS
 from pruning.schedule import Schedule
 from pruning.stage import Stage
-from search.config.sections import SpaceSpec
+from search.config.search_sections import SpaceSpec
 from search.config.space import METHOD_FIELDS, distributions, to_params, to_schedule
 from search.samplers.proposals import Candidates
 

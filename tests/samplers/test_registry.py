@@ -9,7 +9,7 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 from pruning.schedule import Schedule
-from search.config.sections import SAMPLER_NAMES, SamplerSpec, SpaceSpec
+from search.config.search_sections import SAMPLER_NAMES, SamplerSpec, SpaceSpec
 from search.config.space import distributions, to_schedule
 from search.samplers.registry import SAMPLERS, STARTUP_TRIALS, make_sampler
 from search.samplers.sampler_context import SamplerContext
