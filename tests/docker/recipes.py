@@ -26,6 +26,9 @@ def compose(environment: Mapping[str, str] | None = None, file: str = "compose.y
         return known[name] if default is None else known.get(name) or default
 
     document: dict[str, Any] = yaml.safe_load(VARIABLE.sub(fill, (FOLDER / file).read_text()))
+    for service in document["services"].values():
+        for name, value in (service.get("environment") or {}).items():
+            assert value is not None, f"{name} must be quoted: without a value it would be the host's own"
     return document
 
 

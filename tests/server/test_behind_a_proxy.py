@@ -133,6 +133,6 @@ def test_a_browser_logs_in_looks_and_pauses(
     assert f"{proxy.address}/api/v1/studies/shirts/spec" in links
     assert all(link.startswith(f"{proxy.address}/") for link in links)
     browser.ask("document.querySelector('#study-new [data-order=pause]').click()")
-    browser.ask("document.querySelector('dialog [value=yes]').click()")
+    browser.ask("document.querySelector('dialog[open] [value=yes]').click()")
     wait_for(lambda: browser.ask("document.querySelector('#study-new .state').textContent") == "paused")
     assert store.study("new").state == "paused"

@@ -57,7 +57,7 @@ def test_the_page_shows_studies_and_follows_them(
     wait_for(lambda: browser.ask("document.querySelector('#study-shirts .state')?.textContent") == "stopped")
     order(browser, "shirts", "delete", "yes")
     wait_for(lambda: "must not be at work" in str(browser.ask("document.querySelector('dialog[open]')?.textContent")))
-    browser.ask("document.querySelector('dialog [value=yes]').click()")
+    browser.ask("document.querySelector('dialog[open] [value=yes]').click()")
     store.free(slot)
     assert "removed for good" in order(browser, "later", "delete", "yes")
     wait_for(lambda: browser.ask("document.getElementById('study-later') === null"))
@@ -70,7 +70,7 @@ def order(browser: Browser, study: str, order: str, answer: str) -> str:
     """Press a study's button, and answer what is asked then; the question."""
     browser.ask(f"document.querySelector('#study-{study} [data-order={order}]').click()")
     question = str(browser.ask("document.querySelector('dialog[open] form')?.innerText.split(/\\s+/).join(' ')"))
-    browser.ask(f"document.querySelector('dialog [value={answer}]').click()")
+    browser.ask(f"document.querySelector('dialog[open] [value={answer}]').click()")
     return question
 
 

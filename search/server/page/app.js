@@ -50,16 +50,20 @@ events.onerror = () => {
   live.classList.remove("on");
 };
 
-const dialog = document.getElementById("ask");
+const question = document.getElementById("question").content.firstElementChild;
 
 function ask(title, text, order) {
+  // a dialog of its own: "close" of one that was just answered may come after the next is open
+  const dialog = document.body.appendChild(question.cloneNode(true));
   dialog.querySelector("h2").textContent = title;
   dialog.querySelector("p").textContent = text;
   dialog.querySelector("[value=yes]").textContent = order;
-  dialog.returnValue = "no";
   dialog.showModal();
   return new Promise((resolve) => {
-    dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true });
+    dialog.addEventListener("close", () => {
+      dialog.remove();
+      resolve(dialog.returnValue === "yes");
+    });
   });
 }
 
