@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pruning.checkpoints.names import RAW
+from pruning.checkpoints.shards import INDEX, is_index, read_shards
 from pruning.errors import WeightsError
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
@@ -37,10 +38,11 @@ def read_file(path: Path, weights_key: str | None = None) -> tuple[dict[str, Any
 
 
 def _read(path: Path) -> Any:
+    if is_index(path):
+        return read_shards(path, _read)
     if path.suffix not in SUFFIXES:
         raise WeightsError(
-            f"backbone.weights must be pretrained, random, or a path to {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}, "
-            f"got {path}"
+            f"backbone.weights must be pretrained, random, or a path to {', '.join(SUFFIXES)} or {INDEX}, got {path}"
         )
     if not path.is_file():
         raise WeightsError(f"backbone.weights: no such file: {path}")

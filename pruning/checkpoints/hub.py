@@ -7,11 +7,13 @@ from pathlib import Path
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+from pruning.checkpoints.base import WEIGHTS
 from pruning.checkpoints.names import CONFIGURATIONS
+from pruning.checkpoints.shards import is_index, shard_names
 from pruning.errors import WeightsError
 
 FILES = (*CONFIGURATIONS, "preprocessor_config.json", "processor_config.json")
-WEIGHTS = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+FILES_OF_WEIGHTS = (*WEIGHTS, "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
 def download_configuration(hub_id: str) -> Path:
@@ -23,10 +25,13 @@ def download_configuration(hub_id: str) -> Path:
 
 
 def download_weights(hub_id: str) -> Path:
-    """Its file of weights, the first of WEIGHTS that it has. Raises WeightsError."""
-    found = next((path for name in WEIGHTS if (path := _download(hub_id, name)) is not None), None)
+    """Its file of weights, the first of FILES_OF_WEIGHTS that it has, and the shards of an index. Raises WeightsError."""
+    found = next((path for name in FILES_OF_WEIGHTS if (path := _download(hub_id, name)) is not None), None)
     if found is None:
-        raise WeightsError(f"backbone.name: hf_hub:{hub_id} must hold weights in one file ({', '.join(WEIGHTS)})")
+        raise WeightsError(f"backbone.name: hf_hub:{hub_id} must hold weights ({', '.join(FILES_OF_WEIGHTS)})")
+    if is_index(found):
+        for name in shard_names(found):
+            _download(hub_id, name)  # one that is not there is missed when the index is read
     return found
 
 

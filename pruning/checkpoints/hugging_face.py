@@ -21,7 +21,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from pruning.architectures.class_and_mean import ClassAndMeanViT
-from pruning.checkpoints.base import Blueprint, Listed, Source, State, first_file, read_json, rename
+from pruning.checkpoints.base import WEIGHTS, Blueprint, Listed, Source, State, first_file, read_json, rename
 from pruning.checkpoints.hugging_face_processor import crop_size, preprocessing
 from pruning.errors import UnsupportedBackbone
 
@@ -128,7 +128,7 @@ def read_folder(folder: Path) -> Blueprint | None:
         build=partial(_build, kind, known | {"image_size": size}, len(names)),
         preprocessing=preprocessing(folder, kind.model_type, size),
         class_names=() if all(re.fullmatch(r"LABEL_\d+", each) for each in names) else names,
-        weights=first_file(folder, "model.safetensors", "pytorch_model.bin"),
+        weights=first_file(folder, *WEIGHTS),
     )
 
 

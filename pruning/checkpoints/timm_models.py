@@ -9,7 +9,7 @@ from typing import Any
 import timm
 from torch import nn
 
-from pruning.checkpoints.base import Blueprint, Source, State, first_file, read_json
+from pruning.checkpoints.base import WEIGHTS, Blueprint, Source, State, first_file, read_json
 from pruning.checkpoints.names import FOLDER
 from pruning.errors import UnsupportedBackbone
 
@@ -35,7 +35,7 @@ def read_folder(folder: Path) -> Blueprint | None:
         source=NAME,
         build=partial(timm.create_model, f"{FOLDER}{folder}"),
         class_names=tuple(map(str, names)),
-        weights=first_file(folder, "model.safetensors", "pytorch_model.bin"),
+        weights=first_file(folder, *WEIGHTS),
     )
 
 

@@ -166,7 +166,7 @@ BAD: dict[str, tuple[str, Any, str]] = {
     "a suffix nobody knows": (
         "w.npz",
         b"",
-        "or a path to .safetensors, .pth, .pt, .bin, .ckpt or .tar",
+        "or a path to .safetensors, .pth, .pt, .bin, .ckpt, .tar or .index.json",
     ),
     "no file": ("w.pth", None, "no such file: "),
     "an empty pth": ("w.pth", b"", "cannot be read"),

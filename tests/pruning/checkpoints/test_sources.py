@@ -88,7 +88,7 @@ def test_the_hub_is_read_like_a_folder(folder: Path, monkeypatch: pytest.MonkeyP
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").unlink(missing_ok=True)
     (copy / "model.safetensors").unlink()
-    with pytest.raises(WeightsError, match=r"hf_hub:someone/vit must hold weights in one file \(model\.safetensors"):
+    with pytest.raises(WeightsError, match=r"hf_hub:someone/vit must hold weights \(model\.safetensors"):
         load_backbone("hf_hub:someone/vit")
     (folder / "config.json").unlink()
     with pytest.raises(WeightsError, match=r"hf_hub:someone/vit must hold a configuration \(config\.json or open_clip"):
