@@ -1,11 +1,12 @@
-"""What a backbone can be called: timm's names, the bundled demo and others'; near names for one that is none."""
+"""What a backbone can be called: timm's names, the bundled demo and others'; near names for one that is none.
+
+timm is imported where it is asked: it takes seconds, and torch with it, which the service does without.
+"""
 
 from __future__ import annotations
 
 import difflib
 import re
-
-import timm
 
 from pruning.checkpoints.names import HUB, PREFIXES, folder_of, holds_model
 from pruning.errors import UnsupportedBackbone
@@ -20,6 +21,8 @@ def check_name(name: str) -> None:
     own = name.removeprefix("timm/")
     if name == DEMO or folder_of(name) is not None or own.startswith((*HUB, *PREFIXES)):
         return
+    import timm
+
     if own.split(".")[0] not in timm.list_models():
         meant = f"write ./{name} for the folder" if holds_model(name) else hint(own)
         raise UnsupportedBackbone(f"backbone.name must be a timm model or {DEMO}, got {name!r}; {meant}")
@@ -28,6 +31,8 @@ def check_name(name: str) -> None:
 
 def _check_tag(name: str) -> None:
     """What follows the dot names pretrained weights; timm looks it up even when it is not to load them."""
+    import timm
+
     architecture, dot, tag = name.partition(".")
     tags = timm.list_pretrained(f"{architecture}.*")
     if dot and name not in tags:
@@ -40,6 +45,8 @@ def _check_tag(name: str) -> None:
 def near_names(wanted: str) -> list[str]:
     """The names that may have been meant, the nearest first: those that hold it, written as timm writes names, before
     those that are spelt like it, whole or as far as it goes (`deit3s`: `deit3_small_patch16_224`)."""
+    import timm
+
     known = [DEMO, *timm.list_models()]
     letters = _letters(wanted.partition(".")[0])
     if not letters:

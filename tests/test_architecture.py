@@ -171,8 +171,9 @@ def loaded_by(*names: str) -> set[str]:
     [
         ["pruning", "pruning.schedule", "pruning.stage", "pruning.yaml_io", "pruning.methods", "pruning.config"],
         LIGHT,
+        ["search.server.server", "search.server.app"],  # else each service would be as large as a worker
     ],
-    ids=["schedules", "storage and config"],
+    ids=["schedules", "storage and config", "service"],
 )
 def test_what_runs_no_model_loads_no_torch(names: list[str]) -> None:
     assert loaded_by(*names) & HEAVY == set()
