@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +17,7 @@ from pruning.schedule import UNTOUCHED, Schedule
 from search.attribute_keys import FACTS
 from search.config.space import to_params
 from search.config.spec import StudyRecord, StudySpec, make_spec
+from search.evaluation import evaluation_context
 from search.evaluation.calibration import Calibration
 from search.evaluation.data.splits import Images, open_images
 from search.evaluation.device import describe_device
@@ -23,6 +25,7 @@ from search.evaluation.evaluator import Bits, GoOn
 from search.evaluation.latency_profile import LatencyProfile, StageCost
 from search.evaluation.reference import Seen
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
+from search.evaluation.throughput import time_pairs
 from search.runtime.optuna_bridge import OptunaBridge, Proposal
 from search.runtime.worker import Worker
 from search.storage.store import Store
@@ -30,6 +33,7 @@ from search.types import Slot
 from tests.runtime.soundness import check_sound, optuna_trials
 
 IMAGES = 24
+CONFIRM_IMAGES = 8
 COST = StageCost(opened=(0.1, 2.0), vote=(0.01, 0.1), similarity=(0.2, 3.0))
 PROFILE = LatencyProfile(
     8,
@@ -52,6 +56,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True)
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Finalists are timed twice instead of seven times: a timing takes longer than a trial on so few images."""
+    monkeypatch.setattr(evaluation_context, "time_pairs", functools.partial(time_pairs, repeats=2))
+
+
 @pytest.fixture
 def profile() -> LatencyProfile:
     return PROFILE
@@ -67,7 +77,7 @@ def tiny_document(**sections: Any) -> dict[str, Any]:
     document: dict[str, Any] = {
         "name": "tiny",
         "backbone": {"name": "demo"},
-        "data": {"source": "demo", "search_images": IMAGES, "confirm_images": IMAGES},
+        "data": {"source": "demo", "search_images": IMAGES, "confirm_images": CONFIRM_IMAGES},
         "budget": {"trials": 4},
         "space": {"methods": ["zero-tprune"], "max_stages": 3, "keep": [0.3, 1.0], "wpr_iterations": [1, 30]},
         "sampler": {"name": "random"},

@@ -14,7 +14,6 @@ from search.runtime.feasibility import check_here
 from search.runtime.launch import launch
 from search.runtime.worker_entrypoints import join
 from search.samplers.custom import ALLOWED
-from search.storage.store import Store
 from tests.samplers import own_samplers as own
 
 Start = Callable[..., Any]
@@ -76,23 +75,19 @@ def test_two_workers_do_not_propose_the_same(start: Start, tiny_spec: Spec, orac
 
 @pytest.mark.slow
 def test_processes_of_a_launch_make_it_too(
-    tiny_spec: Spec, check_sound: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Start, tiny_spec: Spec, check_sound: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From a module of the user's own, outside of the project."""
     (tmp_path / "mine.py").write_text(Path(own.__file__).read_text())
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path.cwd()}")
     monkeypatch.syspath_prepend(tmp_path)
     sampler = {"name": "custom", "class": "mine:Sweep", "options": {"step": 0.01}}
-    spec = tiny_spec(sampler=sampler, space=SPACE, budget={"trials": 24}, runtime={"workers": 2})
-    url = f"sqlite:///{tmp_path}/two.db"
-    assert launch(spec, url, lambda progress: None, workers=2).state == "done"
-    store = Store.open(url)
-    try:
-        check_sound(store, "tiny", 24)
-        record = store.study("tiny")
-        assert len({slot.worker for slot in store.slots(record.id)}) >= 2
-    finally:
-        store.close()
+    started = start(tiny_spec(sampler=sampler, space=SPACE, budget={"trials": 24}, runtime={"batch_size": 4}))
+    store = started.store
+    assert launch(started.bench.spec, store.url, lambda progress: None, workers=2).state == "done"
+    check_sound(store, "tiny", 24)
+    workers = {slot.worker for slot in store.slots(started.record.id)}
+    assert len(workers) >= 2
 
 
 @pytest.mark.parametrize(

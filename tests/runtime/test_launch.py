@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import signal
 import subprocess
 import sys
@@ -20,7 +19,6 @@ from pruning.errors import ScheduleError
 from search.errors import InputError, SearchError
 from search.evaluation import evaluation_context
 from search.evaluation.latency_profile import LatencyProfile
-from search.evaluation.throughput import time_pairs
 from search.reporting.export import to_config
 from search.runtime import restart_policy, worker_pools
 from search.runtime.launch import launch
@@ -40,12 +38,6 @@ def ignore(progress: Progress) -> None:
 @pytest.fixture
 def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/launch.db"
-
-
-@pytest.fixture(autouse=True)
-def brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Finalists are timed three times instead of seven: the numbers are of no interest here."""
-    monkeypatch.setattr(evaluation_context, "time_pairs", functools.partial(time_pairs, repeats=3))
 
 
 @pytest.mark.slow
@@ -314,7 +306,7 @@ def test_kill_9_at_any_moment_loses_and_doubles_nothing(
 
 @pytest.mark.slow
 def test_two_workers_spend_exactly_the_budget(start: Start, tiny_spec: Spec, check_sound: Any) -> None:
-    started = start(tiny_spec(budget={"trials": 5}))
+    started = start(tiny_spec(budget={"trials": 5}, runtime={"batch_size": 4}))
     seen: list[int] = []
     record = launch(started.bench.spec, started.store.url, lambda progress: seen.append(progress.done), workers=2)
     assert record.state == "done"
@@ -327,7 +319,7 @@ def test_two_workers_spend_exactly_the_budget(start: Start, tiny_spec: Spec, che
 @pytest.mark.slow
 def test_workers_that_are_killed_are_started_again(start: Start, tiny_spec: Spec, check_sound: Any) -> None:
     """Both at once: nobody but the engine is left to go on."""
-    started = start(tiny_spec(budget={"trials": 6}))
+    started = start(tiny_spec(budget={"trials": 6}, runtime={"batch_size": 4}))
     killed: list[int] = []
 
     def kill_both(progress: Progress) -> None:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 STUDY = """name: parcel
 backbone: {name: demo}
-data: {source: demo, search_images: 40, confirm_images: 20}
+data: {source: demo, search_images: 16, confirm_images: 8}
 budget: {trials: 3}
-runtime: {dtype: float32, batch_size: 20, workers: 2, prefix_cache_gib: 0.1}
+space: {methods: [tome], max_stages: 2}
+runtime: {dtype: float32, batch_size: 4, workers: 2, prefix_cache_gib: 0.1}
 """
 
 

@@ -38,7 +38,9 @@ def test_study_on_mysql(
     store: Store, start: Callable[..., Any], tiny_spec: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ZTP_HEARTBEAT", "1")
-    spec = tiny_spec(budget={"trials": TRIALS}, data={"search_images": 64}, sampler={"name": "auto"})
+    spec = tiny_spec(
+        budget={"trials": TRIALS}, data={"search_images": 64}, sampler={"name": "auto"}, runtime={"batch_size": 4}
+    )
     started = start(spec, store)
     processes: list[subprocess.Popen[bytes]] = []
     popen = subprocess.Popen
