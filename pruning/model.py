@@ -135,15 +135,18 @@ class PrunedViT(nn.Module):
         """What `forward_features` returned -> logits [B, classes], or with `pre_logits` the vectors [B, D] before."""
         return self.architecture.classify(features, getattr(features, "token_sizes", None), pre_logits)
 
-    def logits(self, tokens: Tokens, start: int = 0, seeds: Tensor | None = None) -> Tensor:
-        """Tokens entering block `start` -> logits [B, classes]."""
+    def logits(
+        self, tokens: Tokens, start: int = 0, seeds: Tensor | None = None, *, pre_logits: bool = False
+    ) -> Tensor:
+        """Tokens entering block `start` -> logits [B, classes], or with `pre_logits` the pooled features [B, D] that
+        the last layer gets."""
         last = self.family.depth - 1
         count = self.head_reads if self.is_saving and start <= last else None
         if count is None:
-            return self.head(self.advance(tokens, start, seeds=seeds))
+            return self.head(self.advance(tokens, start, seeds=seeds), pre_logits)
         tokens = self.advance(tokens, start, last, seeds)
         output = self.architecture.attend_first(last, tokens, count)
-        return self.head(Tokens(self.architecture.feed_forward(last, output)))
+        return self.head(Tokens(self.architecture.feed_forward(last, output)), pre_logits)
 
     @property
     def head_reads(self) -> int | None:
@@ -221,9 +224,9 @@ class PrunedViT(nn.Module):
                 tokens = call_hooked(self.architecture.model.blocks[number], step, tokens)
         return tokens
 
-    def head(self, tokens: Tokens) -> Tensor:
-        """Tokens leaving the last block -> logits [B, classes]."""
-        return self.architecture.head(tokens)
+    def head(self, tokens: Tokens, pre_logits: bool = False) -> Tensor:
+        """Tokens leaving the last block -> logits [B, classes], or what the last layer gets instead [B, D]."""
+        return self.architecture.head(tokens, pre_logits)
 
     def run_stage(
         self, number: int, tokens: Tokens, plan: StagePlan, method: TokenMethod, seeds: Tensor | None

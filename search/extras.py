@@ -11,6 +11,7 @@ PACKAGES = {
     "parquet": ("pyarrow",),
     "onnx": ("onnxruntime", "onnx", "onnxscript"),
     "ray": ("ray",),
+    "openclip": ("open_clip",),
 }
 
 

@@ -17,7 +17,7 @@ FLOP_CONVENTION = (
 class Accuracy:
     """A share of images, with its 95% interval.
 
-    kind: "top1" (against labels) or "agreement" (with the dense model's own predictions).
+    kind: of what share, as `search.config.objectives` has it: "top1", "agreement", "knn", ...
     """
 
     value: float

@@ -112,9 +112,9 @@ class Architecture(ABC):
         logits; None if all count alike. pre_logits: what the last layer gets instead, [B, D].
         """
 
-    def head(self, tokens: Tokens) -> Tensor:
-        """Tokens as they leave the last block, or the first of them that the head reads -> logits [B, classes]."""
-        return self.classify(self.norm(tokens), tokens.sizes if tokens.pooled_by_size else None)
+    def head(self, tokens: Tokens, pre_logits: bool = False) -> Tensor:
+        """Tokens as they leave the last block, or the first of them that the head reads -> as of `classify`."""
+        return self.classify(self.norm(tokens), tokens.sizes if tokens.pooled_by_size else None, pre_logits)
 
     @abstractmethod
     def head_reads(self) -> int | None:

@@ -25,7 +25,7 @@ def download_configuration(hub_id: str) -> Path:
 
 
 def download_weights(hub_id: str) -> Path:
-    """Its file of weights, the first of FILES_OF_WEIGHTS that it has, and the shards of an index. Raises WeightsError."""
+    """Its weights, the first of FILES_OF_WEIGHTS that it has, and the shards of an index. Raises WeightsError."""
     found = next((path for name in FILES_OF_WEIGHTS if (path := _download(hub_id, name)) is not None), None)
     if found is None:
         raise WeightsError(f"backbone.name: hf_hub:{hub_id} must hold weights ({', '.join(FILES_OF_WEIGHTS)})")

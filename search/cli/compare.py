@@ -34,7 +34,11 @@ def compare(
     data: Annotated[str | None, typer.Option(metavar="DIR", help="Images; with --backbone.")] = None,
     source: Annotated[str | None, typer.Option(metavar="demo", help="The bundled images; with --backbone.")] = None,
     accuracy: Annotated[
-        str | None, typer.Option(metavar="KIND", help="top1, or agreement for images without labels.")
+        str | None,
+        typer.Option(metavar="KIND", help="top1, knn, zero-shot; agreement or embedding for images without labels."),
+    ] = None,
+    text: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Of --accuracy zero-shot: the classes' text embeddings or names.")
     ] = None,
     config: Annotated[
         list[Path] | None, typer.Option(metavar="best.yaml", help="An exported configuration as a row; repeatable.")
@@ -71,7 +75,7 @@ def compare(
     mistakes.attempt(lambda: _check_output(as_json, as_csv, plot))
     if saved is None:
         flags = {"--backbone": backbone, "--weights": weights, "--data": data, "--source": source}
-        spec = mistakes.attempt(lambda: _spec(study, flags | {"--accuracy": accuracy}, config or []))
+        spec = mistakes.attempt(lambda: _spec(study, flags | {"--accuracy": accuracy, "--text": text}, config or []))
         asked = _read_flags(mistakes, methods, options or [], {"keep": keep, "gflops": gflops, "blocks": blocks})
         _rehearse(mistakes, spec, backbone, *asked, images, study is not None, config or [])
     mistakes.check()
@@ -181,7 +185,7 @@ def _document(given: Mapping[str, str]) -> dict[str, Any]:
     fields = {
         "backbone": {"name": "--backbone", "weights": "--weights"},
         "data": {"path": "--data", "source": "--source"},
-        "objectives": {"accuracy": "--accuracy"},
+        "objectives": {"accuracy": "--accuracy", "text": "--text"},
     }
     plain: dict[str, Any] = {"name": "compare"}
     for section, names in fields.items():

@@ -200,16 +200,6 @@ class DataSpec(Section):
         return self
 
 
-class ObjectivesSpec(Section):
-    """accuracy: against labels, or agreement with the dense model.
-
-    throughput: from a latency profile, measured for each trial, or from a profile taken in ONNX Runtime.
-    """
-
-    accuracy: Literal["top1", "agreement"] = "top1"
-    throughput: Literal["profiled", "measured", "onnxruntime"] = "profiled"
-
-
 class BudgetSpec(Section):
     """What may be spent (trials; time in seconds over all launches) and what a point may cost. null: no limit.
 

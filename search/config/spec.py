@@ -23,6 +23,7 @@ from pruning.yaml_io import parse_yaml, read_yaml
 from search.config.builtin_studies import builtin_names
 from search.config.data_paths import PARQUET, expand, form_of
 from search.config.notify import NotifySpec
+from search.config.objectives import ObjectivesSpec
 from search.config.search_sections import RacingSpec, SamplerSpec, SpaceSpec
 from search.config.sections import (
     DEMO,
@@ -31,7 +32,6 @@ from search.config.sections import (
     BackboneSpec,
     BudgetSpec,
     DataSpec,
-    ObjectivesSpec,
     RuntimeSpec,
     Section,
 )
@@ -125,7 +125,7 @@ class StudySpec(Section):
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data; `make_spec(spec.to_dict(), place) == spec`."""
         plain = self.model_dump(mode="json", by_alias=True)
-        for name in ("backbone", "sampler"):  # as before there were sizes and classes: services that know none take it
+        for name in ("backbone", "objectives", "sampler"):  # as before there were more: services that know none take it
             plain[name] = {key: value for key, value in plain[name].items() if value not in (None, {})}
         if not self.start:
             del plain["start"]
@@ -220,6 +220,10 @@ def check_files(spec: StudySpec) -> None:
     if isinstance(table, str) and not os.path.isfile(table):
         rule = "must be a mapping or an existing file"
         raise InputError("data.class_map", rule, repr(table), "check the path", source=spec.name)
+    text = spec.objectives.text
+    if isinstance(text, str) and not os.path.isfile(text):
+        rule = "must be a list of class names or an existing file"
+        raise InputError("objectives.text", rule, repr(text), "check the path", source=spec.name)
     name, weights = spec.backbone.name, spec.backbone.weights
     if weights not in WEIGHTS and not os.path.isfile(weights) and not holds_model(weights):
         rule = f"must be pretrained, random or an existing .safetensors or .pth file, or {MODEL_FOLDER}"
@@ -233,6 +237,8 @@ def check_packages(spec: StudySpec) -> None:
     """Refuse what needs a package that is not installed here; workers of other machines may have it."""
     if spec.objectives.throughput == "onnxruntime":
         check_extra(f"{spec.name}: objectives.throughput onnxruntime", "onnx")
+    if spec.objectives.classes_are_named:
+        check_extra(f"{spec.name}: objectives.text with names of classes", "openclip")
     if spec.runtime.engine == "ray":
         check_extra(f"{spec.name}: runtime.engine ray", "ray")
     if spec.data.path is not None and form_of(expand(spec.data.path)[0]) == PARQUET:

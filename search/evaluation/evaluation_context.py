@@ -23,10 +23,12 @@ from pruning.flops import FlopCounter, trace_flops
 from pruning.methods import METHODS, REVISION, load_method
 from pruning.model import PrunedViT
 from pruning.schedule import UNTOUCHED, Schedule
+from search.config.objectives import AGREEING, PROMPT
 from search.config.space import smallest
 from search.config.spec import StudySpec, make_spec
 from search.errors import SearchError
 from search.evaluation.calibration import Calibration, choose_dtype
+from search.evaluation.class_texts import embed_classes
 from search.evaluation.data.splits import Images, Split, open_images
 from search.evaluation.device import DTYPES, choose_device, describe_device, machine_key
 from search.evaluation.evaluator import NO_CLASS, Bits, Evaluator
@@ -34,6 +36,7 @@ from search.evaluation.image_sampling import pack_strata, stratify, unpack_strat
 from search.evaluation.latency_profile import LatencyProfile
 from search.evaluation.latency_profiler import StageKind, images_of_a_pass, measure_profile, stage_kinds
 from search.evaluation.onnx_runtime import ONNXRUNTIME, PROFILE_POINTS, Deployed, describe_onnxruntime, prepare
+from search.evaluation.readouts import Features, ImageLikeness, Logits, NearestNeighbours, Readout, TextLikeness
 from search.evaluation.reference import DenseReference
 from search.evaluation.throughput import PairedTiming, Waiting, disturbed_by, time_pairs, tries
 
@@ -164,7 +167,7 @@ class EvaluationContext:
         """Take over what was found out before. Raises SearchError if weights or images have changed since."""
         for what, then, now in (
             ("weights", facts.weights, self.backbone.fingerprint),
-            ("images", facts.images, self.images.fingerprint),
+            ("images" + (" and texts" if self.images.texts else ""), facts.images, self.images.fingerprint),
         ):
             if then != now:
                 raise SearchError(
@@ -176,14 +179,17 @@ class EvaluationContext:
 
     def set_model(self, dtype: str) -> None:
         """Run the model in this number format from now on."""
-        self._model = self.cast(dtype)
+        model = self.cast(dtype)
+        if model is not self._model:
+            self.__dict__.pop("readout", None)  # whose gallery is what the other one made of it
+        self._model = model
 
     def _stratify(self) -> NDArray[np.uint8]:
         """Run the dense model over the search split; its answers are kept, since it is the first trial too."""
         evaluator = self._evaluator(self.model, self.search_split, reference=self._search_reference)
         classes, margins = evaluator.dense()
-        agreement = self.spec.objectives.accuracy == "agreement"
-        right = np.ones(len(classes), dtype=bool) if agreement else classes == self.search_split.labels
+        agrees = self.spec.objectives.accuracy in AGREEING
+        right = np.ones(len(classes), dtype=bool) if agrees else classes == self.search_split.labels
         self._dense_correct = right & (classes != NO_CLASS)
         return stratify(margins, ~self._dense_correct, self.spec.racing.strata)
 
@@ -205,14 +211,35 @@ class EvaluationContext:
 
     def _evaluator(self, model: PrunedViT, split: Split, kind: str = "", **options: Any) -> Evaluator:
         kind = kind or self.spec.objectives.accuracy
-        return Evaluator(model, split, kind, self._batch_size, self.device, **options)
+        return Evaluator(model, split, kind, self._batch_size, self.device, readout=self.readout, **options)
+
+    @cached_property
+    def readout(self) -> Readout:
+        """How class scores come of what the model says; with a gallery, by the dense model's features of it."""
+        objectives, images = self.spec.objectives, self.images
+        if images.texts is not None:
+            embeddings = images.texts.embeddings
+            if embeddings is None:
+                embeddings = embed_classes(images.texts.names, objectives.prompt or PROMPT, self.backbone)
+            return TextLikeness(embeddings.to(self.device))
+        if not objectives.least_gallery:
+            return Logits(self.backbone.num_classes)
+        gallery = images.gallery()
+        plain = Evaluator(self.model, gallery, "agreement", self._batch_size, self.device, readout=Features(0))
+        features = plain.scores(UNTOUCHED)
+        if objectives.accuracy == "embedding":
+            return ImageLikeness(features)
+        assert gallery.labels is not None
+        assert images.source.classes.indices is not None
+        classes = int(images.source.classes.indices.max()) + 1
+        return NearestNeighbours(features, torch.from_numpy(gallery.labels), classes, objectives.neighbours)
 
     @cached_property
     def _search_reference(self) -> DenseReference | None:
         return self._reference(self.search_split)
 
     def _reference(self, split: Split) -> DenseReference | None:
-        classes = self.backbone.num_classes
+        classes = self.readout.classes
         return DenseReference(len(split), classes) if classes and DenseReference.fits(len(split), classes) else None
 
     def timing_images(self) -> torch.Tensor:

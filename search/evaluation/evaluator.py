@@ -14,10 +14,12 @@ from torch import Tensor
 from pruning.model import PrunedViT
 from pruning.schedule import UNTOUCHED, Schedule
 from pruning.tokens import Tokens
+from search.config.objectives import AGREEING, LABELLED
 from search.evaluation.data.splits import Split
 from search.evaluation.host_lock import shared
 from search.evaluation.intervals import wilson
 from search.evaluation.prefix_cache import PrefixCache
+from search.evaluation.readouts import Logits, Readout
 from search.evaluation.reference import DenseReference, Seen
 from search.types import Accuracy
 
@@ -46,14 +48,16 @@ class Evaluator:
         cache_bytes: int = 0,
         order: Positions | None = None,
         reference: DenseReference | None = None,
+        readout: Readout | None = None,
     ) -> None:
-        """kind: "top1" (needs labels) or "agreement" (with the dense model, which is run when first needed).
+        """kind: of `ObjectivesSpec.accuracy`; some need labels, some the dense model, which is run when first needed.
 
         cache_bytes: what the prefix cache may hold on the device. order: a permutation of the split's images;
         None for the split's own order. reference: of the split; what it lacks is filled in when it is needed.
+        readout: how class scores come of what the model says; None for its logits.
         """
-        if kind == "top1" and split.labels is None:
-            raise ValueError(f"kind top1 needs labels; split {split.name} has none")
+        if kind in LABELLED and split.labels is None:
+            raise ValueError(f"kind {kind} needs labels; split {split.name} has none")
         self._model = PrunedViT(model.backbone, UNTOUCHED).eval()
         self._split, self._kind = split, kind
         self._device = device
@@ -62,6 +66,7 @@ class Evaluator:
         self._order = order
         self._cache = PrefixCache(cache_bytes)
         self._reference = reference
+        self._readout = readout or Logits(0)
 
     def correct(self, schedule: Schedule) -> Bits:
         """One truth value an image of the split, in split order."""
@@ -102,13 +107,17 @@ class Evaluator:
         predictions[self._order] = np.concatenate(classes)
         return predictions
 
+    def scores(self, schedule: Schedule) -> Tensor:
+        """[images, classes] of every image, in the evaluator's order, on the device."""
+        return torch.cat(list(self._run(schedule, compare=False)))
+
     @torch.inference_mode()
     def dense(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """The dense model's predictions and margins (top-1 minus top-2 probability), in split order."""
         self._model.schedule = UNTOUCHED
         classes, margins = np.empty(len(self._order), dtype=np.int64), np.empty(len(self._order))
         for number, positions in enumerate(self._batches):
-            logits = self._logits(number, positions)
+            logits = self._batch_scores(number, positions)
             if self._reference is not None:
                 self._reference.keep(positions, logits)
             classes[positions] = classes_of(logits).numpy()
@@ -117,19 +126,19 @@ class Evaluator:
         return classes, margins
 
     def _run(self, schedule: Schedule, first: int = 0, compare: bool = True) -> Iterator[Tensor]:
-        """Logits batch by batch, from the batch `first` on. compare: with the dense model's, filled in beforehand."""
+        """Scores batch by batch, from the batch `first` on. compare: with the dense model's, filled in beforehand."""
         for number, positions in enumerate(self._batches[first:], start=first):
             with torch.inference_mode():
                 if compare and self._reference is not None and not self._reference.knows(positions):
                     self._model.schedule = UNTOUCHED
-                    self._reference.keep(positions, self._logits(number, positions))
+                    self._reference.keep(positions, self._batch_scores(number, positions))
                 self._model.schedule = schedule
-                logits = self._logits(number, positions)
+                logits = self._batch_scores(number, positions)
             yield logits
 
     @shared()
-    def _logits(self, number: int, positions: Positions) -> Tensor:
-        """Logits of one batch, from the tokens entering the first stage if they are kept; never beside a timing."""
+    def _batch_scores(self, number: int, positions: Positions) -> Tensor:
+        """Scores of one batch, from the tokens entering the first stage if they are kept; never beside a timing."""
         model, first = self._model, self._model.first_stage
         kept = self._cache.deepest(number, first)
         seeds = None
@@ -138,15 +147,20 @@ class Evaluator:
             seeds = model.seeds(images)
             kept = kept or (0, model.embed(images))
         if first == model.family.depth:  # no stage: nothing that another schedule could begin with
-            return model.logits(Tokens(kept[1]), kept[0], seeds)
+            return self._read(kept[1], kept[0], seeds)
         tokens = model.run_blocks(kept[1], kept[0], first)
         self._cache.keep(number, first, tokens)
-        return model.logits(Tokens(tokens), first, seeds)
+        return self._read(tokens, first, seeds)
+
+    def _read(self, tokens: Tensor, start: int, seeds: Tensor | None) -> Tensor:
+        """Class scores of tokens that enter block `start`."""
+        outputs = self._model.logits(Tokens(tokens), start, seeds, pre_logits=self._readout.reads_features)
+        return self._readout.scores(outputs)
 
     @cached_property
     def _answers(self) -> NDArray[np.int64]:
         """What counts as right, in split order."""
-        if self._kind == "agreement":
+        if self._kind in AGREEING:
             return self.predictions(UNTOUCHED)
         assert self._split.labels is not None
         return self._split.labels

@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from pruning.deployment import to_onnx
 from pruning.model import PrunedViT
 from pruning.schedule import UNTOUCHED, Schedule
+from search.config.objectives import AGREEING
 from search.evaluation.data.splits import Split
 from search.evaluation.evaluator import Bits, Positions, classes_of
+from search.evaluation.readouts import Readout
 from search.evaluation.throughput import PairedTiming, time_against
 
 ONNXRUNTIME = "onnxruntime"
@@ -86,13 +88,18 @@ class Deployed:
         dense, other = self.open(UNTOUCHED), self.open(schedule)
         return time_against(dense, lambda batch: other(batch), images)  # the dense model may run against itself
 
-    def correct(self, schedule: Schedule, split: Split, kind: str, batch_size: int) -> Bits:
-        """One truth value an image of the split, in split order. kind: as for `Evaluator`."""
-        predictions = self.predictions(self.open(schedule), split, batch_size)
-        answers = split.labels if kind == "top1" else self.predictions(self.open(UNTOUCHED), split, batch_size)
+    def correct(self, schedule: Schedule, split: Split, kind: str, batch_size: int, readout: Readout) -> Bits:
+        """One truth value an image of the split, in split order. kind, readout: as for `Evaluator`, of what a model's
+        output tells."""
+        assert not readout.reads_features
+        predictions = self.predictions(self.open(schedule), split, batch_size, readout)
+        answers = split.labels
+        if kind in AGREEING:
+            answers = self.predictions(self.open(UNTOUCHED), split, batch_size, readout)
         right: Bits = (predictions == answers) & (predictions >= 0)
         return right
 
-    def predictions(self, run: Run, split: Split, batch_size: int) -> Positions:
+    def predictions(self, run: Run, split: Split, batch_size: int, readout: Readout) -> Positions:
         """The most likely class of each image, as `Evaluator.predictions` has it."""
-        return np.concatenate([classes_of(run(images)).numpy() for images in split.batches(batch_size)])
+        scores = (readout.scores(run(images)) for images in split.batches(batch_size))
+        return np.concatenate([classes_of(each).numpy() for each in scores])

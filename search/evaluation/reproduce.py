@@ -10,6 +10,7 @@ from typing import Any
 from pruning.backbones import Backbone
 from pruning.config import Config, load_backbone_of, read_config
 from pruning.schedule import UNTOUCHED
+from search.config.objectives import WITH_GALLERY, split_recorded
 from search.config.sections import WEIGHTS
 from search.config.spec import StudySpec, make_spec
 from search.errors import InputError
@@ -67,6 +68,9 @@ def replay(path: Path, data_path: str | None = None, runtime: str = "torch") -> 
     recorded = _recorded(config, path)
     spec = spec_of(config, path, data_path)
     other_dtype = spec.runtime.dtype if deployed and spec.runtime.dtype != "float32" else ""
+    if deployed and spec.objectives.accuracy in WITH_GALLERY:
+        rule = f"must be torch for a configuration whose accuracy is {spec.objectives.accuracy}"
+        raise InputError("--runtime", rule, runtime, "what is exported gives the model's output, not pooled features")
     if deployed:
         spec = _for_onnxruntime(spec)
     backbone = load_backbone_of(config, str(path))  # refuses what does not fit before anything is timed
@@ -132,7 +136,7 @@ def _recorded(config: Config, path: Path) -> tuple[float | None, int | None]:
 
 def spec_of(config: Config, path: Path, data_path: str | None = None) -> StudySpec:
     """The parts of a study's spec that a configuration keeps, checked by the same rules."""
-    data = {name: value for name, value in config.data.items() if name not in ("accuracy", "fingerprint")}
+    data, objectives = split_recorded(config.data.items())
     if data_path is not None:
         data = {name: value for name, value in data.items() if name != "source"} | {"path": data_path}
     document: dict[str, Any] = {
@@ -141,7 +145,7 @@ def spec_of(config: Config, path: Path, data_path: str | None = None) -> StudySp
         | config.options
         | _weights_key(config),
         "data": data,
-        "objectives": {"accuracy": config.data.get("accuracy", "top1")},
+        "objectives": objectives,
         "runtime": dict(config.runtime),
     }
     return make_spec(document, str(path))

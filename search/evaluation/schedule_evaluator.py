@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from pruning.schedule import Schedule
+from search.config.objectives import LABELLED
 from search.errors import SearchError
 from search.evaluation.calibration import Calibration
 from search.evaluation.evaluation_context import EvaluationContext
@@ -116,7 +117,7 @@ class ScheduleEvaluator(EvaluationContext):
     def measure_deployed(self, schedule: Schedule) -> Measurement:
         """Accuracy on the whole search split and throughput, both in ONNX Runtime."""
         runtime, kind = self.spec.runtime, self.spec.objectives.accuracy
-        correct = self._deployed.correct(schedule, self.search_split, kind, runtime.batch_size)
+        correct = self._deployed.correct(schedule, self.search_split, kind, runtime.batch_size, self.readout)
         return self._measurement(schedule, self.time(schedule), correct)
 
     def identity(self, schedule: Schedule) -> str:
@@ -251,8 +252,8 @@ class ScheduleEvaluator(EvaluationContext):
 
     def warn_at_chance(self, accuracy: Accuracy) -> None:
         """Say so where no more answers are right than guessing gives, and what is the likely reason."""
-        classes = self.backbone.num_classes
-        if accuracy.kind == "top1" and classes and accuracy.low <= 1 / classes:
+        classes = self.readout.classes
+        if accuracy.kind in LABELLED and classes and accuracy.low <= 1 / classes:
             log.warning(
                 "%s of %d images are right, no more than guessing among %d classes gives: the weights may be untrained "
                 "or of other classes (backbone.weights, weights_key), the labels other classes than these (%s), or the "

@@ -120,8 +120,9 @@ def _runtime(study: StudyRecord, search: Measurement) -> dict[str, Any]:
 
 
 def _data(study: StudyRecord) -> dict[str, Any]:
-    """The images, and by `fingerprint` which of them were searched on; `accuracy` says what they were asked."""
-    data = {**study.spec.data.model_dump(mode="json"), "accuracy": study.spec.objectives.accuracy}
+    """The images, and by `fingerprint` which of them were searched on; `accuracy`, and what else `objectives` says of
+    it, tells what they were asked."""
+    data = {**study.spec.data.model_dump(mode="json"), **study.spec.objectives.asked}
     fingerprint = study.provenance.get(keys.IMAGES)
     return data if fingerprint is None else {**data, "fingerprint": str(fingerprint)}
 

@@ -10,7 +10,13 @@ from pruning.backbone_options import RULES
 from pruning.schedule import Schedule
 from search.types import FLOP_CONVENTION, Accuracy, Evaluation, Front, Measurement, Progress, Throughput
 
-KIND_WORDS = {"top1": "top-1 accuracy", "agreement": "agreement with the dense model"}
+KIND_WORDS = {
+    "top1": "top-1 accuracy",
+    "agreement": "agreement with the dense model",
+    "knn": "accuracy of the nearest neighbours",
+    "zero-shot": "zero-shot accuracy",
+    "embedding": "nearest images as the dense model's",
+}
 
 
 MAX_LISTED = 5  # trials by their numbers, on one line

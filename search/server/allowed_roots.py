@@ -38,13 +38,17 @@ def within_roots(spec: StudySpec, roots: Sequence[Path]) -> StudySpec:
         data = data.model_copy(update={"path": path, "roots": tuple(map(str, roots))})
     if isinstance(data.class_map, str):
         data = data.model_copy(update={"class_map": _resolved(data.class_map, roots, "data.class_map", spec.name)})
+    objectives = spec.objectives
+    if isinstance(objectives.text, str):
+        text = _resolved(objectives.text, roots, "objectives.text", spec.name)
+        objectives = objectives.model_copy(update={"text": text})
     if backbone.weights not in WEIGHTS:
         weights = _resolved(backbone.weights, roots, "backbone.weights", spec.name)
         backbone = backbone.model_copy(update={"weights": weights})
     folder = folder_of(backbone.name)
     if folder is not None:
         backbone = backbone.model_copy(update={"name": _resolved(folder, roots, "backbone.name", spec.name)})
-    return spec.model_copy(update={"data": data, "backbone": backbone})
+    return spec.model_copy(update={"data": data, "backbone": backbone, "objectives": objectives})
 
 
 def check_tables(spec: StudySpec) -> None:

@@ -17,7 +17,7 @@ def _example(example: JsonDict) -> ConfigDict:
 
 
 class AccuracyModel(BaseModel):
-    """A share of images with its 95% interval. kind: top1, or agreement with the dense model."""
+    """A share of images with its 95% interval. kind: as objectives.accuracy of a study."""
 
     value: float
     low: float

@@ -71,7 +71,11 @@ def test_duration_in_its_largest_unit(seconds: float, text: str) -> None:
         ("data", {"path": "a", "seed": -1}, "data.seed must be at least 0, got -1; the default is 0"),
         ("data", {"path": "a", "skip_corrupt": "yes"}, "data.skip_corrupt must be true or false, got 'yes'"),
         # objectives
-        ("objectives", {"accuracy": "top5"}, "objectives.accuracy must be 'top1' or 'agreement', got 'top5'"),
+        (
+            "objectives",
+            {"accuracy": "top5"},
+            "objectives.accuracy must be 'top1', 'agreement', 'knn', 'zero-shot' or 'embedding', got 'top5'",
+        ),
         (
             "objectives",
             {"throughput": "guess"},

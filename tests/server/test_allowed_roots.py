@@ -57,6 +57,18 @@ def test_a_class_map_stays_below_too(tmp_path: Path, roots: tuple[Path, ...]) ->
         within_roots(mapped("/etc/passwd"), roots)
 
 
+def test_texts_stay_below_too(tmp_path: Path, roots: tuple[Path, ...]) -> None:
+    def asked(text: Any) -> StudySpec:
+        objectives = {"accuracy": "zero-shot", "text": text}
+        return make_spec({**study("images").to_dict(), "objectives": objectives}, "test")
+
+    assert within_roots(asked("t.npy"), roots).objectives.text == str(tmp_path.resolve() / "one" / "t.npy")
+    assert within_roots(asked(["cat", "dog"]), roots).objectives.text == ("cat", "dog")
+    for text in ("/etc/t.npy", "../one-more/t.txt", f"{tmp_path.resolve()}/one/out/t.npz"):
+        with pytest.raises(InputError, match=r"objectives\.text must lie below a data root"):
+            within_roots(asked(text), roots)
+
+
 def test_roots_are_resolved_and_must_be_folders(tmp_path: Path, roots: tuple[Path, ...]) -> None:
     assert roots == ((tmp_path / "one").resolve(), (tmp_path / "two").resolve())
     (tmp_path / "file").write_text("")

@@ -16,11 +16,12 @@ from pruning.errors import WeightsError
 from pruning.flops import FlopCounter
 from pruning.model import PrunedViT
 from pruning.schedule import UNTOUCHED, Schedule
+from search.config.objectives import split_recorded
 from search.config.spec import StudySpec, make_spec
 from search.errors import InputError
 from search.evaluation.compare.entries import SHARES, Contender, Cost, Entry, Levels, at_cost, at_keep, paper_blocks
 from search.evaluation.compare.statistics import Bits, Comparison, Costs, Row, judge_levels
-from search.evaluation.data.splits import Images, open_all, open_images
+from search.evaluation.data.splits import Images, draw, open_all, open_images, open_source
 from search.evaluation.device import choose_device
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
 from search.evaluation.throughput import measured as to_throughput
@@ -123,9 +124,15 @@ def choose_images(
     Raises InputError if fewer than `wanted` are left.
     """
     everything = open_all(spec.data, spec.objectives, backbone)
-    seen = [open_images(spec.data, spec.objectives, backbone).search_indices] if searched else []
+    seen: list[NDArray[np.int64]] = []
+    if searched:
+        own = open_images(spec.data, spec.objectives, backbone)
+        everything = replace(everything, gallery_indices=own.gallery_indices)
+        seen = [own.search_indices]
     seen += [found for config in configs if (found := _searched(config, spec, backbone, everything)) is not None]
-    left = np.setdiff1d(everything.search_indices, np.concatenate(seen)) if seen else everything.search_indices
+    left = np.setdiff1d(
+        np.arange(len(everything.source)), np.concatenate([everything.gallery_indices, *seen], dtype=np.int64)
+    )
     count = min(IMAGES, len(left)) if wanted is None else wanted
     if not 1 <= count <= len(left):
         unseen = " that no search has seen" if seen else ""
@@ -138,12 +145,15 @@ def choose_images(
 
 def _searched(config: Config, spec: StudySpec, backbone: Backbone, images: Images) -> NDArray[np.int64] | None:
     """The search images of an exported configuration, if they are from the images that are compared on."""
-    data = {name: value for name, value in config.data.items() if name not in ("accuracy", "fingerprint")}
+    data, objectives = split_recorded(config.data.items())
     if data.get("path") != spec.data.path or data.get("source") != spec.data.source or not data:
         return None
     document = {"name": "compare", "backbone": {"name": backbone.name, **backbone.options}, "data": data}
-    found = open_images(make_spec(document, "config").data, spec.objectives, backbone)
-    return found.search_indices if found.source.fingerprint == images.source.fingerprint else None
+    theirs = make_spec({**document, "objectives": objectives}, "config")
+    source = open_source(theirs.data, spec.objectives, backbone, images.texts)
+    if source.fingerprint != images.source.fingerprint:
+        return None
+    return draw(theirs.data, theirs.objectives, len(source))[0]
 
 
 def _place(spec: StudySpec) -> str:

@@ -19,7 +19,7 @@ SHOWN = 3  # names in a message
 NUMBER = re.compile("[0-9]{1,9}")
 SYNSET = re.compile(r"n[0-9]{8}(?=[_-]|$)")  # of ImageNet's folders, with the lemma behind it or without
 SORTED = "class names in sorted order"
-OWN = "the backbone's own class names"
+BACKBONES = "the backbone's"
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,19 @@ class Classes:
 
 @dataclass(frozen=True)
 class Target:
-    """The backbone's classes: how many, and what they are called in order, () where it does not say."""
+    """The classes of whoever answers, the backbone as a rule: how many, and what they are called in order, () where it
+    does not say. whose: words for it, in messages."""
 
     num_classes: int
     names: tuple[str, ...] = ()
+    whose: str = BACKBONES
+
+
+OF_IMAGES = Target(0, whose="the images'")  # classes are what the labels tell apart, whatever a backbone knows
 
 
 def assign(listing: Listing, target: Target, class_map: ClassMap | None = None) -> Classes:
-    """The backbone's class of each image: by `class_map` if there is one, and it must then have every label.
+    """The target's class of each image: by `class_map` if there is one, and it must then have every label.
 
     Indices are taken as they are if they are the backbone's, names that are numbers as well. Other names are the
     backbone's own if it names its classes and has all of them; WordNet ids or lemmas of ImageNet if all of them are
@@ -51,6 +56,8 @@ def assign(listing: Listing, target: Target, class_map: ClassMap | None = None) 
     labels = listing.labels
     if labels is None:
         return Classes(None, "none", f"no labels: {listing.unlabelled}")
+    if target == OF_IMAGES:
+        return _own(listing, labels, class_map)
     if class_map is not None:
         return _by_map(labels, listing.class_names, target, class_map)
     if not isinstance(labels[0], str):
@@ -63,22 +70,43 @@ def assign(listing: Listing, target: Target, class_map: ClassMap | None = None) 
     return Classes(np.array([index[str(label)] for label in labels], dtype=np.int64), mapping)
 
 
+def _own(listing: Listing, labels: Sequence[Any], class_map: ClassMap | None) -> Classes:
+    """Equal labels, or equal classes of `class_map`, are one class; indices are in sorted order."""
+    places: Mapping[Any, Any] = {label: label for label in labels}
+    if class_map is not None:
+        places, problem = _looked_up(labels, listing.class_names, class_map)
+        if problem:
+            return Classes(None, "none", problem)
+    names, indices = np.unique([str(places[label]) for label in labels], return_inverse=True)
+    if len(names) < 2:
+        return Classes(None, "none", f"one class ({names[0]})")
+    origin = "labels" if class_map is None else "data.class_map"
+    return Classes(indices.astype(np.int64), f"{origin}, {len(names)} classes of the images' own")
+
+
 def _by_map(labels: Sequence[Any], names: Sequence[str], target: Target, class_map: ClassMap) -> Classes:
     """Labels that are indices are looked up by their names, where those are known, or as they are."""
-    told = {label: _called(label, names, class_map) for label in dict.fromkeys(labels)}
-    missing = [name for name in told.values() if name not in class_map]
+    places, missing = _looked_up(labels, names, class_map)
     if missing:
-        return Classes(None, "none", f"{len(missing)} labels that data.class_map leaves out ({_some(missing)})")
-    places = {name: class_map[name] for name in told.values()}
+        return Classes(None, "none", missing)
     texts = sorted({place for place in places.values() if isinstance(place, str)})
     index, problem = _of_names(texts, target) if texts else ({}, "")
     if index is None:
         return Classes(None, "none", f"in data.class_map {problem}")
-    found = {label: place if isinstance(place := places[name], int) else index[place] for label, name in told.items()}
+    found = {label: place if isinstance(place, int) else index[place] for label, place in places.items()}
     outside = [place for place in found.values() if not 0 <= place < target.num_classes]
     if outside:
         return Classes(None, "none", f"in data.class_map class index {outside[0]}, where {_range(target)}")
     return Classes(np.array([found[label] for label in labels], dtype=np.int64), "data.class_map")
+
+
+def _looked_up(labels: Sequence[Any], names: Sequence[str], class_map: ClassMap) -> tuple[dict[Any, Any], str]:
+    """What the map says of each label; or, as the second value, which of them it leaves out."""
+    called = {label: _called(label, names, class_map) for label in dict.fromkeys(labels)}
+    missing = [name for name in called.values() if name not in class_map]
+    if missing:
+        return {}, f"{len(missing)} labels that data.class_map leaves out ({_some(missing)})"
+    return {label: class_map[name] for label, name in called.items()}, ""
 
 
 def _called(label: Any, names: Sequence[str], class_map: ClassMap) -> str:
@@ -88,7 +116,7 @@ def _called(label: Any, names: Sequence[str], class_map: ClassMap) -> str:
 
 
 def _range(target: Target) -> str:
-    return f"0..{target.num_classes - 1} are the backbone's"
+    return f"0..{target.num_classes - 1} are {target.whose}"
 
 
 def _of_indices(indices: NDArray[np.int64], names: Sequence[str], target: Target) -> Classes:
@@ -110,9 +138,9 @@ def _of_names(names: Sequence[str], target: Target, empty: Sequence[str] = ()) -
     """Class index of each name, and how it was found; or None and what does not fit."""
     index, doubt = _by_lemma(names, target.names)
     if index is not None:
-        return index, OWN
+        return index, f"{target.whose} own class names"
     if all(NUMBER.fullmatch(name) for name in names):
-        return _of_numbers(names, target.num_classes)
+        return _of_numbers(names, target)
     subset = infer_imagenet_subset({"num_classes": target.num_classes})
     if subset is not None:
         info: Any = ImageNetInfo(subset)
@@ -125,17 +153,18 @@ def _of_names(names: Sequence[str], target: Target, empty: Sequence[str] = ()) -
             return index, f"lemmas of {subset}"
         doubt = doubt or unclear
     if target.names and not doubt:
-        doubt = f"class names ({_some(names)}) that are not the backbone's ({_some(target.names)})"
+        doubt = f"class names ({_some(names)}) that are not {target.whose} ({_some(target.names)})"
     for everything in (sorted({*names, *empty}), sorted(names)):
         if len(everything) == target.num_classes and not doubt:
             return {name: place for place, name in enumerate(everything)}, SORTED
     return None, doubt or f"{len(names)} class names ({_some(names)})"
 
 
-def _of_numbers(names: Sequence[str], num_classes: int) -> tuple[Index | None, str]:
+def _of_numbers(names: Sequence[str], target: Target) -> tuple[Index | None, str]:
     """Class index of each name that is a number: itself, if all are the backbone's; else sorted, if as text and as
     numbers they sort alike."""
     numbers = {name: int(name) for name in names}
+    num_classes = target.num_classes
     in_order = sorted(names) == sorted(names, key=numbers.__getitem__)
     if len(set(numbers.values())) < len(names):
         return None, f"class names that are the same number ({_some(names)})"
@@ -146,11 +175,11 @@ def _of_numbers(names: Sequence[str], num_classes: int) -> tuple[Index | None, s
     if len(names) == num_classes:
         return None, (
             f"class names that are numbers, {min(numbers.values())} to {max(numbers.values())}, which sort otherwise "
-            "as text than as numbers, so that there is no telling which is the backbone's first class (name them 0 to "
-            f"{num_classes - 1}, or with leading zeros)"
+            "as text than as numbers, so that there is no telling which is "
+            f"{target.whose} first class (name them 0 to {num_classes - 1}, or with leading zeros)"
         )
     worst = max(names, key=numbers.__getitem__)
-    return None, f"class name {worst}, where 0..{num_classes - 1} are the backbone's"
+    return None, f"class name {worst}, where {_range(target)}"
 
 
 def _by_lemma(names: Sequence[str], descriptions: Sequence[str]) -> tuple[Index | None, str]:

@@ -89,13 +89,17 @@ class Collection:
         columns: Columns = USUAL,
         bounds: Bounds = ANYWHERE,
         class_map: ClassMap | None = None,
+        target: Target | None = None,
     ) -> None:
-        """Raises InputError if the path is missing or broken, or holds no images."""
+        """target: whose classes the labels are; None for the backbone's.
+
+        Raises InputError if the path is missing or broken, or holds no images.
+        """
         self._reader = open_reader(path, columns, bounds)
         self._preprocess = Preprocessing(backbone.data_config)
         self.shape = self._preprocess.shape
         listing, config = self._reader.listing, self._preprocess.config
-        self.classes = assign(listing, Target(backbone.num_classes, backbone.class_names), class_map)
+        self.classes = assign(listing, target or Target(backbone.num_classes, backbone.class_names), class_map)
         self.cache_key = _digest([*listing.stamps, *listing.identity], {**config, "": self._preprocess.versions})
         indices = self.classes.indices
         told = "" if indices is None else hashlib.sha256(indices.tobytes()).hexdigest()
