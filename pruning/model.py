@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from pruning.architectures import Architecture, Family, drive
 from pruning.architectures.base import Reads, is_watched
+from pruning.compilation import next_number, note_compilation
 from pruning.errors import PruningError, ScheduleError, UnsupportedBackbone
 from pruning.hooks import call_hooked, is_hooked
 from pruning.methods import load_method
@@ -53,6 +54,7 @@ class PrunedViT(nn.Module):
         self.backbone = backbone
         self.exact_savings = exact_savings
         self._is_saving: bool | None = None  # None: as the model is now
+        self._number = next_number()
         self.schedule = schedule or Schedule()
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -103,7 +105,7 @@ class PrunedViT(nn.Module):
     def schedule(self, schedule: Schedule) -> None:
         """Switch to another schedule: counts are planned anew, nothing is copied. Raises ScheduleError."""
         self._stages = plan_stages(schedule, self.architecture)
-        self._schedule = schedule
+        self._schedule, self._told = schedule, (schedule.key, str(schedule))
 
     @property
     def plans(self) -> tuple[StagePlan, ...]:
@@ -191,6 +193,7 @@ class PrunedViT(nn.Module):
                 f"images must be [B, {', '.join(map(str, self.family.image_shape))}], as the backbone was made for, "
                 f"got {list(images.shape)}; create it with another img_size"
             )
+        note_compilation(self._number, *self._told)
         weight = next(self.backbone.parameters(), None)  # a replica has tensors in place of parameters
         dtype = (self.architecture.model.blocks[0].attn.proj.weight if weight is None else weight).dtype
         return self.architecture.embed(images.to(dtype))
