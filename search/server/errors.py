@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -87,41 +88,33 @@ DESCRIPTIONS = {
 ANOTHER_SPEC: dict[int | str, dict[str, Any]] = {409: _described(409, CONFLICT)}
 
 
+# the status of an error that passes a route, and the parameter that it is about, where its rule names another
+STATUSES: dict[type[Exception], tuple[int, str]] = {
+    SpecConflictError: (409, "name"),
+    StudyStateError: (409, ""),
+    UnknownStudyError: (404, "name"),
+    InputError: (422, ""),
+    PruningError: (422, ""),
+}
+
+
 def install(app: Starlette) -> None:
     """Answer every error in the one shape."""
-    app.add_exception_handler(SpecConflictError, _conflict)
-    app.add_exception_handler(StudyStateError, _contradiction)
-    app.add_exception_handler(UnknownStudyError, _unknown)
-    app.add_exception_handler(InputError, _invalid)
-    app.add_exception_handler(PruningError, _invalid)
+    for kind, (status, place) in STATUSES.items():
+        app.add_exception_handler(kind, partial(_invalid, status, place))
     app.add_exception_handler(SearchError, _unavailable)
     app.add_exception_handler(ServiceError, _own)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _defect)
 
 
-def _conflict(request: Request, error: Exception) -> Response:
-    assert isinstance(error, SpecConflictError)
-    return input_error_response(409, error, "name")
-
-
-def _contradiction(request: Request, error: Exception) -> Response:
-    assert isinstance(error, StudyStateError)
-    return input_error_response(409, error)
-
-
-def _unknown(request: Request, error: Exception) -> Response:
-    assert isinstance(error, UnknownStudyError)
-    return input_error_response(404, error, "name")
-
-
-def _invalid(request: Request, error: Exception) -> Response:
+def _invalid(status: int, place: str, request: Request, error: Exception) -> Response:
     """A flag of the command line is a parameter here."""
     assert isinstance(error, InputError | PruningError)
     known = InputError.of([error])
     if (flag := str(known.place)).startswith("--"):
         known = replace(known, place=flag.removeprefix("--").replace("-", "_"))
-    return input_error_response(422, known)
+    return input_error_response(status, known, place)
 
 
 def _unavailable(request: Request, error: Exception) -> Response:

@@ -27,7 +27,7 @@ from sqlalchemy.exc import (
 )
 
 from search.errors import InputError, SearchError, StorageUnavailableError
-from search.storage.migrations import HEAD, VERSION_TABLE
+from search.storage.migrations import HEAD, OLDEST, VERSION_TABLE
 from search.storage.moved_file import watch_file
 from search.storage.pool_ping import try_idle
 from search.storage.tables import PREFIX
@@ -246,7 +246,8 @@ def explained(url: URL) -> Iterator[None]:
 def schema_version(engine: Engine) -> str | None:
     """Our schema's version in this database; None if we have no tables here. Raises InputError.
 
-    Refused: a newer schema than this code's, and a database that holds other people's tables.
+    Refused: a newer schema than this code's, one from before the first release, and a database that holds other
+    people's tables.
     """
     with engine.connect() as connection:
         tables = set(inspect(connection).get_table_names())
@@ -258,6 +259,10 @@ def schema_version(engine: Engine) -> str | None:
         rule = f"schema version must be at most {HEAD}"
         got = f"{version} (written by a newer release)"
         raise InputError(f"storage {shown(engine.url)}", rule, got, "upgrade zero-tprune-search")
+    if version is not None and version < OLDEST:
+        rule = f"schema version must be at least {OLDEST}"
+        got = f"{version} (written before release 0.1)"
+        raise InputError(f"storage {shown(engine.url)}", rule, got, "open it with release 0.1 first")
     return version
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import threading
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 from pruning.errors import PruningError
 from search.config.spec import StudyRecord
@@ -36,6 +36,10 @@ def front_id(study: StudyRecord, front: Front) -> str:
 def patches_id(study: StudyRecord, trial: int) -> str:
     """Of the sheet of surviving patches under a trial's schedule."""
     return f"{study.id:08x}-{trial:08x}"
+
+
+def refuse(*args: Any, **kwargs: Any) -> NoReturn:
+    raise ReadOnlyError("the dashboard shows studies and never changes them; use ztp launch")
 
 
 class FrontPictures:
@@ -70,15 +74,7 @@ class FrontPictures:
                 self._sheets[artifact_id] = _draw(study, found)
         return self._sheets[artifact_id]
 
-    def write(self, artifact_id: str, content_body: BinaryIO) -> NoReturn:
-        refuse()
-
-    def remove(self, artifact_id: str) -> NoReturn:
-        refuse()
-
-
-def refuse() -> NoReturn:
-    raise ReadOnlyError("the dashboard shows studies and never changes them; use ztp launch")
+    write = remove = refuse
 
 
 def _draw(study: StudyRecord, found: Evaluation) -> bytes:

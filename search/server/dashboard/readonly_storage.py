@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Container, Sequence
-from typing import Any, NoReturn
+from collections.abc import Container
+from typing import Any
 
-from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage, get_storage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -105,39 +104,9 @@ class FrontReader(BaseStorage):
     def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
         return self._optuna.get_study_user_attrs(study_id)
 
-    def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> NoReturn:
-        refuse()
-
-    def delete_study(self, study_id: int) -> NoReturn:
-        refuse()
-
-    def set_study_user_attr(self, study_id: int, key: str, value: Any) -> NoReturn:
-        refuse()
-
-    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> NoReturn:
-        refuse()
-
-    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> NoReturn:
-        refuse()
-
-    def set_trial_param(
-        self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
-    ) -> NoReturn:
-        refuse()
-
-    def set_trial_state_values(
-        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
-    ) -> NoReturn:
-        refuse()
-
-    def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> NoReturn:
-        refuse()
-
-    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> NoReturn:
-        refuse()
-
-    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> NoReturn:
-        refuse()
+    create_new_study = delete_study = create_new_trial = refuse
+    set_study_user_attr = set_study_system_attr = set_trial_user_attr = set_trial_system_attr = refuse
+    set_trial_param = set_trial_state_values = set_trial_intermediate_value = refuse
 
 
 def _as_shown(trial: FrozenTrial) -> FrozenTrial:

@@ -5,4 +5,5 @@ To change a table: change `tables.py`, add `versions/NNNN_what.py`, set HEAD.
 """
 
 HEAD = "0008"
+OLDEST = "0004"  # of release 0.1, the first
 VERSION_TABLE = "ztp_alembic_version"

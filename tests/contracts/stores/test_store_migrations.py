@@ -42,7 +42,7 @@ Measure = Callable[..., Measurement]
 Rows = dict[str, list[dict[str, Any]]]
 
 CREATED = "2026-11-22T16:55:00.000+00:00"
-FIRST = ("ztp_study", "ztp_evaluation", "ztp_front", "ztp_front_point", "ztp_slot")  # the tables of schema 0001
+FIRST = ("ztp_study", "ztp_evaluation", "ztp_front", "ztp_front_point", "ztp_slot")  # tables of release 0.1
 KEYS = ("study_id", "version", "id", "evaluation_id")  # rows are sorted by those their table has
 
 
@@ -75,15 +75,6 @@ class TestTables:
             )
             assert compare_metadata(context, METADATA) == []
 
-    def test_down_and_up_again(self, empty: str) -> None:
-        opened = Store.open(empty)
-        with writing(opened._engine) as connection:
-            command.downgrade(alembic_on(connection), "base")
-            assert not {t for t in sa.inspect(connection).get_table_names() if t.startswith("ztp_")} - {VERSION_TABLE}
-            command.upgrade(alembic_on(connection), "head")
-            assert set(METADATA.tables) <= set(sa.inspect(connection).get_table_names())
-        opened.close()
-
     def test_two_version_tables_live_side_by_side(self, opened: Store) -> None:
         with opened._engine.connect() as connection:
             ours = connection.scalar(sa.text(f"SELECT version_num FROM {VERSION_TABLE}"))
@@ -114,7 +105,7 @@ class Old:
 
 
 def old_evaluation(trial: int, schedule: Schedule, accuracy: float, speedup: float, **more: Any) -> dict[str, Any]:
-    """A row as the release of schema 0001 wrote it."""
+    """A row as release 0.1 wrote it."""
     document = {
         "key": schedule.key,
         "flops": 251_000_000,
@@ -177,15 +168,15 @@ def old_rows(spec: StudySpec, schedule: Callable[[int], Schedule]) -> Rows:
     }
 
 
-class TestFromTheFirstSchema:
+class TestFromTheFirstRelease:
     @pytest.fixture
     def old(self, empty: str, asked: StudySpec, schedule: Callable[[int], Schedule]) -> str:
-        """URL of a database that the release of schema 0001 left."""
+        """URL of a database that release 0.1 left."""
         url = parse_url(empty)
         create_optuna_tables(url)
         engine = open_engine(url)
         with writing(engine) as connection:
-            command.upgrade(alembic_on(connection), "0001")
+            command.upgrade(alembic_on(connection), "0004")
             found = sa.MetaData()
             found.reflect(connection, only=FIRST)
             for name, rows in old_rows(asked, schedule).items():
@@ -207,11 +198,11 @@ class TestFromTheFirstSchema:
         }
         Store.open(old, create=False).close()
         for row in before["ztp_evaluation"]:
-            row.update(complete=True, identity=None, estimate=None, confirm_estimate=None)
+            row.update(estimate=None, confirm_estimate=None)
         for row in before["ztp_study"]:
-            row.update(mended_at=0.0, mirrored_at=0.0)
+            row.update(mirrored_at=0.0)
         for row in before["ztp_slot"]:
-            row.update(lease="", lease_s=60.0, kind="trial")
+            row.update(kind="trial")
         with reading(engine) as connection:
             after = all_rows(connection)
             prepare = after["ztp_slot"].pop()
@@ -263,22 +254,6 @@ class TestFromTheFirstSchema:
 
         with ThreadPoolExecutor(2) as pool:
             assert list(pool.map(open_and_count, range(2))) == [3, 3]
-
-    def test_back_again_keeps_all_but_the_stopped(
-        self, old: str, run_in: Callable[..., Front | None], measured: Measure
-    ) -> None:
-        store = Store.open(old)
-        with reading(store._engine) as connection:
-            kept = all_rows(connection)["ztp_evaluation"]
-        store.set_state(1, "running")
-        run_in(store, 1, 3, measured(70, 0.8, 1.2, 50, complete=False))
-        with writing(store._engine) as connection:
-            command.downgrade(alembic_on(connection), "0001")
-            rows = all_rows(connection)["ztp_evaluation"]
-            assert "ztp_attempt" not in sa.inspect(connection).get_table_names()
-        new = {"complete", "identity", "estimate", "confirm_estimate"}
-        assert rows == [{name: row[name] for name in row if name not in new} for row in kept]
-        store.close()
 
 
 class TestFromSchema6:

@@ -30,11 +30,15 @@ class TestOpening:
         assert again.front(record.id) == opened.front(record.id)
         again.close()
 
-    def test_newer_schema_is_refused(self, empty: str) -> None:
+    @pytest.mark.parametrize(
+        ("version", "message"),
+        [("0999", f"at most {HEAD}, got 0999.*upgrade"), ("0003", "at least 0004, got 0003.*release 0.1 first")],
+    )
+    def test_schemas_out_of_reach_are_refused(self, empty: str, version: str, message: str) -> None:
         opened = Store.open(empty)
         with opened._engine.begin() as connection:
-            connection.execute(sa.text(f"UPDATE {VERSION_TABLE} SET version_num = '0999'"))
-        with pytest.raises(InputError, match=rf"schema version must be at most {HEAD}, got 0999.*upgrade"):
+            connection.execute(sa.text(f"UPDATE {VERSION_TABLE} SET version_num = '{version}'"))
+        with pytest.raises(InputError, match=f"schema version must be {message}"):
             Store.open(empty)
         opened.close()
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 revision = "0007"
 down_revision = "0006"
-branch_labels = None
-depends_on = None
 
 CONSTRAINT = "constraints:"  # how the names of Optuna's system attributes begin that hold constraints
 QUEUED = "fixed_params"  # its system attribute with the parameters of a queued trial
@@ -43,11 +41,6 @@ def upgrade() -> None:
     )
     op.add_column("ztp_study", sa.Column("mirrored_at", sa.Double, nullable=False, server_default="0"))
     op.bulk_insert(table, list(_trials(op.get_bind())))
-
-
-def downgrade() -> None:
-    op.drop_column("ztp_study", "mirrored_at")
-    op.drop_table("ztp_trial")
 
 
 def _trials(connection: sa.Connection) -> Iterator[dict[str, Any]]:
