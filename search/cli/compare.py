@@ -234,5 +234,5 @@ def _print(shown: Comparison, as_json: bool, as_csv: bool, plot: Path | None) ->
     else:
         tables.show(comparison.table(shown))
     if plot is not None:
-        canvas.save(plot, shown, comparison_plot.matplotlib_figure, comparison_plot.plotly_figure)
+        canvas.save(plot, comparison_plot.picture(shown))
         logs.say(f"ztp: wrote {plot}")

@@ -101,7 +101,7 @@ def _plot(path: Path, store: Reader, found: Sequence[tuple[StudyRecord, Front]])
         ((study, latest),) = found
         front_plot.save_plot(path, study, latest, store.evaluations(study.id))
     else:
-        canvas.save(path, fronts_plot.gather(found), fronts_plot.matplotlib_figure, fronts_plot.plotly_figure)
+        canvas.save(path, fronts_plot.gather(found))
 
 
 def export(

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 
 from search.config.spec import StudyRecord
 from search.reporting import formatting
-from search.reporting.plots import front_plot
+from search.reporting.plots import canvas, front_plot
 from search.reporting.queries import no_front, the_front, with_progress
 from search.server.dashboard.application import needs_root
 from search.server.dashboard.plots import front_id
@@ -104,7 +104,7 @@ def show_card(study: Study, store: Reading) -> str:
 @router.get("/cards/{name}/front.png")
 def show_plot(study: Study, store: Reading) -> Response:
     """The front as it is now."""
-    png = front_plot.png(front_plot.picture(study, the_front(store, study), store.evaluations(study.id)))
+    png = canvas.png(front_plot.picture(study, the_front(store, study), store.evaluations(study.id)))
     return Response(png, headers={"Cache-Control": "private, max-age=86400"}, media_type="image/png")
 
 

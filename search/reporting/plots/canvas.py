@@ -1,4 +1,4 @@
-"""What all pictures share: colours, axes, and files of two kinds, PNG by matplotlib and HTML by plotly.
+"""What all pictures share: what they are made of, and the two that draw them, PNG by matplotlib and HTML by plotly.
 
 matplotlib and plotly load when a picture is asked for (a second, and most commands need none). No global state:
 matplotlib's object interface, no pyplot.
@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from textwrap import wrap
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from search.errors import InputError
+from search.types import FLOP_CONVENTION, Accuracy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +26,6 @@ if TYPE_CHECKING:
 
 ENDINGS = (".png", ".html")
 GRID, DENSE, QUIET = "#e6e9ed", "#222222", "#666666"
-PLOTLY_GRID = {"gridcolor": GRID, "zeroline": False}
 # Okabe and Ito's colours, which the colour-blind tell apart ("Color universal design", 2008), without the pale yellow;
 # each with a marker of its own, for more series than colours and for grey paper: matplotlib's name, plotly's name
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -29,13 +33,78 @@ MARKERS = (
     *(("o", "circle"), ("s", "square"), ("^", "triangle-up"), ("D", "diamond"), ("v", "triangle-down")),
     *(("P", "cross"), ("X", "x"), ("<", "triangle-left"), (">", "triangle-right")),
 )
+STAR, STAR_SIZE = ("*", "star"), 18.0  # the dense model
+POINTS = 0.77  # of matplotlib, in one pixel of plotly
+SUBTITLE = 90  # characters of a line, which plotly would clip
+LINES = {"": ("none", "markers"), "straight": ("-", "lines+markers"), "steps": ("none", "lines+markers")}
 
-Shown = TypeVar("Shown")
+Pair = tuple[float, float]
+Arms = tuple[Sequence[float], Sequence[float]]
 
 
-def look(place: int) -> tuple[str, str, str]:
-    """Colour, matplotlib's marker and plotly's symbol of the series at `place`; 63 differ."""
-    return COLORS[place % len(COLORS)], *MARKERS[place % len(MARKERS)]
+def look(place: int) -> tuple[str, tuple[str, str]]:
+    """Colour and marker of the series at `place`; 63 differ."""
+    return COLORS[place % len(COLORS)], MARKERS[place % len(MARKERS)]
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points of one kind, in the units of the picture, and how they look.
+
+    arms: of the 95% intervals, below and above; empty for none. words: what hovering shows. marker: matplotlib's name
+    and plotly's. size: in pixels of a screen. line: one of LINES. cap: half the width of an interval's ends.
+    faint: behind all others. level: a dashed line stands at the first point. group: series that show and hide together,
+    also in several panels. in_legend: whether it is named, once.
+    """
+
+    name: str
+    x: list[float]
+    y: list[float]
+    words: list[str]
+    arms: Arms = ((), ())
+    color: str = DENSE
+    marker: tuple[str, str] = MARKERS[0]
+    size: float = 9.0
+    line: str = ""
+    cap: float = 2.5
+    hollow: bool = False
+    faint: bool = False
+    level: bool = False
+    group: str | None = None
+    in_legend: bool = True
+
+
+def arms_of(accuracies: Iterable[Accuracy]) -> Arms:
+    """In percent, as of `Series`."""
+    known = list(accuracies)
+    return [100 * (a.value - a.low) for a in known], [100 * (a.high - a.value) for a in known]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes. unit: behind the numbers below it. frame: ranges of x and y; None for what the points need.
+
+    links: lines between points, and their colour. rate: what 1 below the picture is in images per second above it.
+    """
+
+    x_label: str
+    series: tuple[Series, ...]
+    unit: str = ""
+    frame: tuple[Pair, Pair] | None = None
+    links: Sequence[tuple[Pair, Pair]] = ()
+    link_color: str = QUIET
+    rate: float | None = None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """All that one picture shows; both renderers draw this and nothing else. size: in inches, of 160 dots each."""
+
+    title: str
+    y_label: str
+    footnote: str
+    panels: tuple[Panel, ...]
+    size: Pair = (10.0, 6.25)
 
 
 def check_path(path: Path, endings: tuple[str, ...] = ENDINGS, flag: str = "--plot") -> None:
@@ -46,12 +115,10 @@ def check_path(path: Path, endings: tuple[str, ...] = ENDINGS, flag: str = "--pl
         raise InputError(flag, f"the file must end in {' or '.join(endings)}", repr(str(path)), "rename it")
 
 
-def save(
-    path: Path, shown: Shown, matplotlib: Callable[[Shown], Figure], plotly: Callable[[Shown], PlotlyFigure]
-) -> None:
+def save(path: Path, shown: Picture) -> None:
     """Draw and write; the ending chooses the form. Raises InputError for another ending, or if unwritable."""
     check_path(path)
-    write_bytes(path, png(matplotlib(shown)) if path.suffix.lower() == ".png" else html(plotly(shown)))
+    write_bytes(path, png(shown) if path.suffix.lower() == ".png" else html(shown))
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -65,30 +132,138 @@ def write_bytes(path: Path, content: bytes) -> None:
         raise InputError(path, f"cannot be written: {error.strerror}", remedy="choose a writable folder") from None
 
 
-def png(figure: Figure) -> bytes:
-    """160 dots an inch."""
+def png(shown: Picture) -> bytes:
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=160)
+    matplotlib_figure(shown).savefig(stream, format="png", dpi=160)
     return stream.getvalue()
 
 
-def html(figure: PlotlyFigure) -> bytes:
+def html(shown: Picture) -> bytes:
     """One self-contained page: it opens without a network."""
-    page: str = figure.to_html(include_plotlyjs=True, full_html=True, config={"displaylogo": False})
+    config = {"displaylogo": False}
+    page: str = plotly_figure(shown).to_html(include_plotlyjs=True, full_html=True, config=config)
     return page.encode()
 
 
-def empty_figure(width: float, height: float) -> Figure:
-    """In inches; what is put on it is laid out by itself."""
+def matplotlib_figure(shown: Picture) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=shown.size, layout="constrained")
     FigureCanvasAgg(figure)
+    row = figure.subplots(1, len(shown.panels), sharey=True, squeeze=False)[0]
+    for axes, panel in zip(row, shown.panels, strict=True):
+        for (x, y), (to_x, to_y) in panel.links:
+            axes.plot((x, to_x), (y, to_y), color=panel.link_color, alpha=0.5, linewidth=0.8, linestyle=":")
+        for series in panel.series:
+            if series.x:
+                _draw(axes, series)
+        axes.set_xlabel(panel.x_label)
+        if panel.unit:
+            axes.xaxis.set_major_formatter(f"{{x:.3g}}{panel.unit}")
+        if panel.frame:
+            axes.set_xlim(*panel.frame[0])
+            axes.set_ylim(*panel.frame[1])
+        axes.grid(color=GRID, linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        if panel.rate:
+            _add_rates(axes, panel.rate)
+    row[0].set_title(shown.title, loc="left", fontsize=13, fontweight="bold")
+    row[0].set_ylabel(shown.y_label)
+    if any(series.x for series in shown.panels[-1].series):
+        row[-1].legend(frameon=False, loc="lower left")
+    figure.supxlabel(shown.footnote, fontsize=8, color=QUIET)
     return figure
 
 
-def style(axes: Axes) -> None:
-    axes.grid(color=GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+def _draw(axes: Axes, series: Series) -> None:
+    size, face = POINTS * series.size, "white" if series.hollow else series.color
+    named: dict[str, Any] = {"label": series.name if series.in_legend else None, "marker": series.marker[0]}
+    if series.level:
+        axes.axhline(series.y[0], color=series.color, linewidth=0.8, linestyle=(0, (4, 4)), alpha=0.5)
+    if series.line == "steps":
+        axes.step(series.x, series.y, where="pre", color=series.color, alpha=0.55, linewidth=1.4)
+    if series.faint:
+        axes.scatter(series.x, series.y, s=size**2, color=face, alpha=0.5, linewidths=1.0, **named)
+    elif not series.arms[1]:
+        axes.scatter(
+            series.x,
+            series.y,
+            s=size**2,
+            color=face,
+            edgecolors=series.color if series.hollow else DENSE,
+            zorder=5,
+            **named,
+        )
+    else:
+        bars: dict[str, Any] = {"yerr": series.arms, "elinewidth": 1.1, "capsize": series.cap}
+        looks: dict[str, Any] = {"color": series.color, "markersize": size, "markerfacecolor": face, "linewidth": 1.3}
+        axes.errorbar(series.x, series.y, linestyle=LINES[series.line][0], **bars, **looks, **named)
+
+
+def _add_rates(axes: Axes, rate: float) -> None:
+    top = axes.secondary_xaxis("top", functions=(lambda x: np.multiply(x, rate), lambda x: np.divide(x, rate)))
+    top.set_xlabel("images per second")
+    top.spines["top"].set_visible(False)
+
+
+def plotly_figure(shown: Picture) -> PlotlyFigure:
+    """The same picture to hover over and zoom into."""
+    from plotly.subplots import make_subplots
+
+    figure = make_subplots(rows=1, cols=len(shown.panels), shared_yaxes=True, horizontal_spacing=0.04)
+    for column, panel in enumerate(shown.panels, start=1):
+        place = {"row": 1, "col": column}
+        for series in panel.series:
+            if series.x:
+                figure.add_scatter(**_trace(series), showlegend=series.in_legend and column == 1, **place)
+            if series.x and series.level:
+                line = {"color": series.color, "width": 1, "dash": "dash"}
+                figure.add_hline(y=series.y[0], line=line, opacity=0.4, **place)
+        for (x, y), (to_x, to_y) in panel.links:
+            line = {"color": panel.link_color, "width": 1, "dash": "dot"}
+            figure.add_shape(type="line", x0=x, y0=y, x1=to_x, y1=to_y, line=line, opacity=0.5, **place)
+        across, up = panel.frame or (None, None)
+        grid = {"gridcolor": GRID, "zeroline": False, **place}
+        figure.update_xaxes(title_text=panel.x_label, ticksuffix=panel.unit, range=across, **grid)
+        figure.update_yaxes(range=up, **grid)
+    figure.update_yaxes(title_text=shown.y_label, row=1, col=1)
+    lines = [line for text in (shown.footnote, f"FLOPs: {FLOP_CONVENTION}") for line in wrap(text, SUBTITLE)]
+    figure.update_layout(
+        template="none",  # 7 kB less, and the dashboard stores figures in 2 kB pieces
+        title={"text": f"{shown.title}<br><sub>{'<br>'.join(lines)}</sub>", "x": 0.02},
+        legend={"x": 0.01, "y": 0.01, "xanchor": "left", "yanchor": "bottom"} if len(shown.panels) == 1 else {},
+        margin={"t": 70 + 20 * len(lines)},
+        font={"family": "system-ui, sans-serif"},
+        hoverlabel={"align": "left"},
+    )
+    return figure
+
+
+def _trace(series: Series) -> dict[str, Any]:
+    bars = {
+        "arrayminus": series.arms[0],
+        "array": series.arms[1],
+        "symmetric": False,
+        "color": series.color,
+        "width": 4,
+    }
+    return {
+        "x": series.x,
+        "y": series.y,
+        "text": series.words,
+        "hoverinfo": "text",
+        "mode": LINES[series.line][1],
+        "error_y": {"type": "data", **bars, "thickness": 1.3} if series.arms[1] else None,
+        "marker": {
+            "color": series.color,
+            "symbol": series.marker[1] + "-open" * series.hollow,
+            "size": series.size,
+            "opacity": 0.5 if series.faint else 1,
+            "line": {"width": 2} if series.hollow else None,
+        },
+        "line": {"color": series.color, "width": 1.5, "shape": "vh" if series.line == "steps" else "linear"},
+        "name": series.name,
+        "legendgroup": series.group,
+    }

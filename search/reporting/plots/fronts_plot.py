@@ -8,63 +8,31 @@ which.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
 
 from search.attribute_keys import IMAGES
 from search.config.spec import StudyRecord
 from search.errors import InputError
 from search.reporting import formatting
-from search.reporting.plots import canvas
+from search.reporting.plots.canvas import STAR, STAR_SIZE, Panel, Picture, Series, arms_of, look
 from search.types import Evaluation, Front, Measurement
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from plotly.graph_objects import Figure as PlotlyFigure
 
 Found = tuple[StudyRecord, Front]
 
 
-@dataclass(frozen=True)
-class Curve:
-    """One study's front, slowest point first. y in percent, or points over its dense model; arms: 95% intervals.
-
-    dense: (x, y) of its dense model; None before that is measured.
-    """
-
-    name: str
-    x: list[float]
-    y: list[float]
-    below: list[float]
-    above: list[float]
-    words: list[str]
-    dense: tuple[float, float] | None
-
-
-@dataclass(frozen=True)
-class Fronts:
-    """All that the picture shows."""
-
-    title: str
-    x_label: str
-    y_label: str
-    footnote: str
-    curves: tuple[Curve, ...]
-
-
-def gather(found: Sequence[Found]) -> Fronts:
+def gather(found: Sequence[Found]) -> Picture:
     """Raises InputError unless all fronts can share axes: measured against labels, or all against the dense model."""
     _check_kinds(found)
     rates, absolute = _by_rate(found), _same_images(found)
     kind = formatting.KIND_WORDS[formatting.measurements(found[0][1])[-1].accuracy.kind]
     machines = list(dict.fromkeys(formatting.settings(front) for _, front in found))
-    return Fronts(
+    series = [s for place, one in enumerate(found) for s in _series(place, one, rates, absolute)]
+    x_label = "images per second" if rates else "speed-up over each study's own dense model"
+    return Picture(
         title=f"fronts of {formatting.count(len(found), 'study')}",
-        x_label="images per second" if rates else "speed-up over each study's own dense model",
         y_label=f"{kind} (%)" if absolute else f"{kind}, points over each study's own dense model",
         footnote=f"{'; '.join(machines)}; confirmed where confirmed; bars: 95% intervals; stars: dense models",
-        curves=tuple(_curve(study, front, rates, absolute) for study, front in found),
+        panels=(Panel(x_label, tuple(series)),),
     )
 
 
@@ -87,20 +55,38 @@ def _same_images(found: Sequence[Found]) -> bool:
     return len({study.provenance.get(IMAGES) or str(study.spec.data) for study, _ in found}) == 1
 
 
-def _curve(study: StudyRecord, front: Front, rates: bool, absolute: bool) -> Curve:
+def _series(place: int, found: Found, rates: bool, absolute: bool) -> Iterator[Series]:
+    """A study's front, slowest point first, and its dense model if that is measured."""
+    study, front = found
     points = sorted(front.points, key=lambda point: _speed(point.best_known, rates))
     known = [point.best_known for point in points]
     base = 0.0 if absolute else _dense_accuracy(study, front)
-    dense = front.dense.best_known if front.dense else None
-    return Curve(
-        name=f"{study.name} ({formatting.backbone(vars(study.spec.backbone))})",
+    color, marker = look(place)
+    name = f"{study.name} ({formatting.backbone(vars(study.spec.backbone))})"
+    yield Series(
+        name=name,
         x=[_speed(m, rates) for m in known],
         y=[100 * (m.accuracy.value - base) for m in known],
-        below=[100 * (m.accuracy.value - m.accuracy.low) for m in known],
-        above=[100 * (m.accuracy.high - m.accuracy.value) for m in known],
         words=[_words(study, point) for point in points],
-        dense=None if dense is None else (_speed(dense, rates), 100 * (dense.accuracy.value - base)),
+        arms=arms_of(m.accuracy for m in known),
+        color=color,
+        marker=marker,
+        line="straight",
+        group=name,
     )
+    if front.dense:
+        dense = front.dense.best_known
+        yield Series(
+            name=f"{name}, dense model",
+            x=[_speed(dense, rates)],
+            y=[100 * (dense.accuracy.value - base)],
+            words=[f"<b>{name}</b><br>dense model"],
+            color=color,
+            marker=STAR,
+            size=STAR_SIZE,
+            group=name,
+            in_legend=False,
+        )
 
 
 def _dense_accuracy(study: StudyRecord, front: Front) -> float:
@@ -116,69 +102,3 @@ def _speed(measured: Measurement, rates: bool) -> float:
 
 def _words(study: StudyRecord, point: Evaluation) -> str:
     return f"<b>{study.name}</b><br>{formatting.point(point)}<br>{point.search.schedule}"
-
-
-def matplotlib_figure(shown: Fronts) -> Figure:
-    """1600 x 1000 at 160 dots an inch."""
-    figure = canvas.empty_figure(10, 6.25)
-    axes = figure.add_subplot()
-    for place, curve in enumerate(shown.curves):
-        color, marker, _ = canvas.look(place)
-        style: dict[str, Any] = {"marker": marker, "markersize": 7, "linewidth": 1.2, "elinewidth": 0.9, "capsize": 2.5}
-        axes.errorbar(curve.x, curve.y, yerr=(curve.below, curve.above), color=color, label=curve.name, **style)
-        if curve.dense:
-            axes.scatter(*curve.dense, s=210, marker="*", color=color, edgecolor=canvas.DENSE, zorder=5)
-    axes.set_title(shown.title, loc="left", fontsize=13, fontweight="bold")
-    axes.set_xlabel(shown.x_label)
-    axes.set_ylabel(shown.y_label)
-    axes.legend(frameon=False, loc="lower left")
-    canvas.style(axes)
-    figure.supxlabel(shown.footnote, fontsize=8, color=canvas.QUIET)
-    return figure
-
-
-def plotly_figure(shown: Fronts) -> PlotlyFigure:
-    """The same picture to hover over and zoom into."""
-    from plotly import graph_objects as go
-
-    figure = go.Figure()
-    for place, curve in enumerate(shown.curves):
-        color, _, symbol = canvas.look(place)
-        arms = {"type": "data", "array": curve.above, "arrayminus": curve.below, "symmetric": False, "thickness": 1.2}
-        figure.add_scatter(
-            x=curve.x,
-            y=curve.y,
-            text=curve.words,
-            error_y=arms,
-            name=curve.name,
-            legendgroup=curve.name,
-            mode="lines+markers",
-            hoverinfo="text",
-            line={"color": color, "width": 1.5},
-            marker={"color": color, "symbol": symbol, "size": 9},
-        )
-        if curve.dense:
-            star = {"color": color, "symbol": "star", "size": 15, "line": {"color": canvas.DENSE, "width": 1}}
-            x, y = curve.dense
-            figure.add_scatter(
-                x=[x],
-                y=[y],
-                text=[f"<b>{curve.name}</b><br>dense model"],
-                name=f"{curve.name}, dense model",
-                legendgroup=curve.name,
-                showlegend=False,
-                mode="markers",
-                hoverinfo="text",
-                marker=star,
-            )
-    figure.update_layout(
-        template="none",
-        title={"text": f"{shown.title}<br><sub>{shown.footnote}</sub>", "x": 0.02},
-        xaxis={"title": {"text": shown.x_label}, **canvas.PLOTLY_GRID},
-        yaxis={"title": {"text": shown.y_label}, **canvas.PLOTLY_GRID},
-        legend={"x": 0.01, "y": 0.01, "xanchor": "left", "yanchor": "bottom"},
-        margin={"t": 90},
-        font={"family": "system-ui, sans-serif"},
-        hoverlabel={"align": "left"},
-    )
-    return figure

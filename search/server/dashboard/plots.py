@@ -15,7 +15,7 @@ from pruning.errors import PruningError
 from search.config.spec import StudyRecord
 from search.errors import InputError
 from search.reporting import export, formatting
-from search.reporting.plots import front_plot
+from search.reporting.plots import canvas, front_plot
 from search.storage.store import Store
 from search.types import Evaluation, Front
 
@@ -61,7 +61,7 @@ class FrontPictures:
     def _front(self, study: StudyRecord, version: int) -> bytes:
         front = self._store.front(study.id, version)
         assert front is not None  # the id was made from a version, and versions are never removed
-        return front_plot.png(front_plot.picture(study, front, self._store.evaluations(study.id)))
+        return canvas.png(front_plot.picture(study, front, self._store.evaluations(study.id)))
 
     def _patches(self, study: StudyRecord, trial: int, artifact_id: str) -> bytes:
         with self._drawing:

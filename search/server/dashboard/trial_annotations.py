@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from search.config.spec import StudyRecord
 from search.reporting import formatting
-from search.reporting.plots import front_plot
+from search.reporting.plots import canvas, front_plot
 from search.storage.store import Store
 from search.types import Evaluation, Front, Measurement, Progress
 
@@ -114,7 +114,7 @@ def attributes(
     trial_ids: storage id of each trial number. evaluations: all that the plot shows faintly. progress: as of now; None
     for attributes that stay.
     """
-    figure = front_plot.plotly_figure(front_plot.picture(study, front, evaluations)).to_json()
+    figure = canvas.plotly_figure(front_plot.picture(study, front, evaluations)).to_json()
     found = note(front.version, study_note(study, front, picture, progress))
     found |= {f"{PLOT}{i}": piece for i, piece in enumerate(_pieces(figure))}
     for point in front.points:

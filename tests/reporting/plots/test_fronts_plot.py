@@ -48,27 +48,27 @@ def two(study: StudyRecord, front: Front) -> Found:
 
 def test_one_backbone_and_the_same_images_share_speed_up_and_accuracy(two: Found) -> None:
     shown = fronts_plot.gather(two)
-    assert shown.x_label == "speed-up over each study's own dense model"
+    assert shown.panels[0].x_label == "speed-up over each study's own dense model"
     assert shown.y_label == "top-1 accuracy (%)"
     assert shown.title == "fronts of 2 studies"
-    first = shown.curves[0]
+    first, star, *_ = shown.panels[0].series
     assert first.name == "shirts (demo)"
     assert first.x == pytest.approx([1.0, 1.14 * 0.98, 1.31 * 0.98, 1.62 * 0.98, 2.05 * 0.98])  # confirmed
     assert first.y == pytest.approx([89.9, 89.7, 89.1, 86.1, 79.9])
-    assert first.dense == (1.0, pytest.approx(89.9))
+    assert (star.x, star.y) == ([1.0], [pytest.approx(89.9)])
 
 
 def test_other_backbones_on_one_machine_share_images_per_second(study: StudyRecord, front: Front) -> None:
     shown = fronts_plot.gather([(study, front), (twin(study, "small", backbone="deit_small_patch16_224"), front)])
-    assert shown.x_label == "images per second"
-    assert shown.curves[1].x[0] == pytest.approx(180.0)
-    assert shown.curves[1].name == "small (deit_small_patch16_224)"
+    assert shown.panels[0].x_label == "images per second"
+    assert shown.panels[0].series[2].x[0] == pytest.approx(180.0)
+    assert shown.panels[0].series[2].name == "small (deit_small_patch16_224)"
 
 
 def test_other_backbones_on_other_machines_share_speed_up(study: StudyRecord, front: Front) -> None:
     other = (twin(study, "small", backbone="deit_small_patch16_224"), on_another_machine(front))
     shown = fronts_plot.gather([(study, front), other])
-    assert shown.x_label.startswith("speed-up")
+    assert shown.panels[0].x_label.startswith("speed-up")
     assert "EPYC" in shown.footnote
     assert "H100" in shown.footnote
 
@@ -76,8 +76,9 @@ def test_other_backbones_on_other_machines_share_speed_up(study: StudyRecord, fr
 def test_other_images_share_points_over_the_dense_model(study: StudyRecord, front: Front) -> None:
     shown = fronts_plot.gather([(study, front), (twin(study, "hats", images="other"), front)])
     assert shown.y_label == "top-1 accuracy, points over each study's own dense model"
-    assert shown.curves[0].y == pytest.approx([0.0, -0.2, -0.8, -3.8, -10.0])
-    assert shown.curves[0].dense == (1.0, 0.0)
+    assert shown.panels[0].series[0].y == pytest.approx([0.0, -0.2, -0.8, -3.8, -10.0])
+    star = shown.panels[0].series[1]
+    assert (star.x, star.y) == ([1.0], [0.0])
 
 
 def test_fronts_of_two_questions_share_no_axis(study: StudyRecord, front: Front) -> None:
@@ -91,33 +92,35 @@ def test_fronts_of_two_questions_share_no_axis(study: StudyRecord, front: Front)
 
 def test_without_a_dense_model_nothing_is_relative_to_it(study: StudyRecord, front: Front) -> None:
     bare = replace(front, dense=None)
-    assert fronts_plot.gather([(study, bare), (study, front)]).curves[0].dense is None
+    curves = fronts_plot.gather([(study, bare), (study, front)]).panels[0].series
+    assert [curve.marker == canvas.STAR for curve in curves] == [False, False, True]
     with pytest.raises(InputError, match="study hats must have its dense model measured"):
         fronts_plot.gather([(study, front), (twin(study, "hats", images="other"), bare)])
 
 
 def test_both_renderers_draw_the_same_points(two: Found) -> None:
     shown = fronts_plot.gather(two)
-    axes = fronts_plot.matplotlib_figure(shown).axes[0]
-    traces = fronts_plot.plotly_figure(shown).data
+    axes = canvas.matplotlib_figure(shown).axes[0]
+    traces = canvas.plotly_figure(shown).data
     assert sorted(axes.get_legend_handles_labels()[1]) == ["hats (demo)", "shirts (demo)"]
     lines: dict[str, Any] = {trace.name: trace for trace in traces}
-    for curve, drawn in zip(shown.curves, axes.containers, strict=True):
+    curves = [series for series in shown.panels[0].series if series.in_legend]
+    for curve, drawn in zip(curves, axes.containers, strict=True):
         assert list(drawn[0].get_xdata()) == list(lines[curve.name].x) == curve.x
         assert list(lines[curve.name].y) == curve.y
     assert len(traces) == 4  # each with the star of its dense model
-    assert len({trace.line.color for trace in traces if trace.showlegend is None}) == 2
+    assert len({trace.line.color for trace in traces if trace.showlegend}) == 2
 
 
 def test_files(two: Found) -> None:
     shown = fronts_plot.gather(two)
-    image = Image.open(io.BytesIO(canvas.png(fronts_plot.matplotlib_figure(shown))))
+    image = Image.open(io.BytesIO(canvas.png(shown)))
     assert image.size == (1600, 1000)
     pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
     for color in canvas.COLORS[:2]:
         wanted = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
         assert (pixels == wanted).all(axis=1).sum() > 200
-    page = canvas.html(fronts_plot.plotly_figure(shown)).decode()
+    page = canvas.html(shown).decode()
     assert "hats (demo)" in page
     assert not re.search(r"<(script|link)[^>]+(src|href)=", page)
 
