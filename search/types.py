@@ -3,14 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, TypeVar
 
+from pydantic import Field, PlainSerializer, PlainValidator, TypeAdapter, ValidationError, WithJsonSchema
+
+from pruning.errors import PruningError
 from pruning.schedule import Schedule
 
 FLOP_CONVENTION = (
     "fvcore: one multiply-add = one FLOP, LayerNorm counted, patch embedding, head, page rank and matching included"
 )
+
+
+Record = TypeVar("Record")
+
+
+_ADAPTERS: dict[Any, TypeAdapter[Any]] = {}  # by kind of record; they take milliseconds to make
+
+
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    return _ADAPTERS[kind]
+
+
+def to_document(record: Any) -> dict[str, Any]:
+    """A record as plain data, for JSON."""
+    plain: dict[str, Any] = _adapter(type(record)).dump_python(record, mode="json")
+    return plain
+
+
+def to_record(kind: type[Record], document: Any) -> Record:
+    """Inverse of `to_document`. Fields that no record has are left out, for a newer release may have more.
+
+    Raises KeyError for one that is missing, PruningError for a schedule that is none, TypeError for another form.
+    """
+    try:
+        record: Record = _adapter(kind).validate_python(document)
+        return record
+    except ValidationError as error:
+        first = error.errors()[0]
+        if first["type"] == "missing":
+            raise KeyError(first["loc"][-1]) from None
+        cause = first.get("ctx", {}).get("error")
+        raise cause if isinstance(cause, PruningError) else TypeError(str(error)) from None
+
+
+PlainSchedule = Annotated[
+    Schedule,
+    PlainValidator(lambda value: value if isinstance(value, Schedule) else Schedule.from_dict(value)),
+    PlainSerializer(Schedule.to_dict),
+    WithJsonSchema({"type": "object"}),
+]
 
 
 @dataclass(frozen=True)
@@ -135,15 +180,15 @@ class Measurement:
     fidelity: None where it was not measured.
     """
 
-    schedule: Schedule
+    schedule: PlainSchedule
     key: str
     accuracy: Accuracy
     throughput: Throughput
     flops: int
     setting: Setting
-    correct: bytes = b""
+    correct: Annotated[bytes, Field(exclude=True)] = b""
     complete: bool = True
-    identity: str = ""
+    identity: Annotated[str, Field(exclude=True)] = ""
     fidelity: Fidelity | None = None
 
     @property
@@ -152,25 +197,12 @@ class Measurement:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data without the correctness bits and the identity, for JSON columns, YAML and trial attributes."""
-        data = {name: asdict(getattr(self, name)) for name in ("accuracy", "throughput", "setting")}
-        head = {"schedule": self.schedule.to_dict(), "key": self.key, "flops": self.flops, "complete": self.complete}
-        return {**head, **data, "fidelity": asdict(self.fidelity) if self.fidelity else None}
+        return to_document(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], correct: bytes = b"", identity: str = "") -> Measurement:
         """Inverse of `to_dict`. Documents from before evaluations could be stopped are complete."""
-        return cls(
-            schedule=Schedule.from_dict(data["schedule"]),
-            key=data["key"],
-            accuracy=Accuracy(**data["accuracy"]),
-            throughput=Throughput(**data["throughput"]),
-            flops=data["flops"],
-            setting=Setting(**data["setting"]),
-            correct=correct,
-            complete=data.get("complete", True),
-            identity=identity,
-            fidelity=Fidelity(**data["fidelity"]) if data.get("fidelity") else None,
-        )
+        return replace(to_record(cls, data), correct=correct, identity=identity)
 
 
 @dataclass(frozen=True)

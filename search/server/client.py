@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -17,9 +18,9 @@ from search.config.spec import StudyRecord, StudySpec
 from search.config.warm_start import without_files
 from search.errors import InputError, SearchError, SpecConflictError, UnknownStudyError
 from search.server.access.token import VARIABLE, read_token
-from search.server.serialization import Document, to_evaluation, to_front, to_progress, to_study
+from search.server.serialization import Document, to_study
 from search.storage.evaluations import MAX_TRIAL_NUMBER
-from search.types import HELD_STATES, Evaluation, Front, Progress
+from search.types import HELD_STATES, Evaluation, Front, Progress, to_record
 
 TIMEOUT_S = 30.0
 LOOK_EVERY_S = 1.0
@@ -65,14 +66,14 @@ class Client:
         return self._get(f"/studies/{quote(name, safe='')}", self._noted)
 
     def progress(self, study_id: int) -> Progress:
-        return self._get(self._path(study_id), lambda answer: to_progress(answer["progress"]))
+        return self._get(self._path(study_id), lambda answer: to_record(Progress, answer["progress"]))
 
     def front(self, study_id: int, version: int | None = None) -> Front | None:
         chosen = {} if version is None else {"version": version}
         response = self._request("GET", f"{self._path(study_id)}/front/records", params=chosen)
         if response.status_code == 404 and _error(response).get("place") == "front":
             return None
-        return self._read(response, to_front)
+        return self._read(response, partial(to_record, Front))
 
     def evaluations(self, study_id: int) -> list[Evaluation]:
         found: list[Evaluation] = []
@@ -89,7 +90,7 @@ class Client:
         response = self._request("GET", f"{self._path(study_id)}/evaluations/{trial}")
         if response.status_code == 404 and _error(response).get("place") == "trial":
             return None
-        return self._read(response, to_evaluation)
+        return self._read(response, partial(to_record, Evaluation))
 
     # Launching
 
@@ -196,7 +197,7 @@ def check_server(url: str) -> str:
 
 
 def _to_evaluations(answer: Document) -> list[Evaluation]:
-    return [to_evaluation(each) for each in answer["evaluations"]]
+    return [to_record(Evaluation, each) for each in answer["evaluations"]]
 
 
 def _error(response: httpx.Response) -> Document:

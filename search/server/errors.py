@@ -67,6 +67,11 @@ def documented(*codes: int) -> dict[int | str, dict[str, Any]]:
     return {code: _described(code, ERRORS[code]) for code in codes}
 
 
+def shown(example: JsonDict) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI's example of what an operation answers."""
+    return {200: {"content": {"application/json": {"example": example}}}}
+
+
 def _described(code: int, example: JsonDict) -> dict[str, Any]:
     content = {"schema": {"$ref": "#/components/schemas/ErrorBody"}, "example": example}
     return {"content": {"application/json": content}, "description": DESCRIPTIONS[code]}

@@ -17,10 +17,10 @@ from starlette.concurrency import run_in_threadpool
 from search.errors import SearchError, UnknownStudyError
 from search.server.errors import documented
 from search.server.query_params import check_parameters
-from search.server.serialization import Document, progress_document
+from search.server.serialization import Document
 from search.server.studies import API, DENIED, Study
 from search.storage.store import Store
-from search.types import HELD_STATES, Progress
+from search.types import HELD_STATES, Progress, to_document
 
 LOOK_EVERY_S = 1.0
 PING_EVERY_S = 15.0  # proxies close what is silent
@@ -144,7 +144,7 @@ def _compare(known: Snapshot, snapshot: Snapshot, name: str | None) -> Iterator[
         before, _ = known.get(study, (None, 0))
         if before == progress:
             continue
-        yield "progress", {"study": study, "progress": progress_document(progress)}
+        yield "progress", {"study": study, "progress": to_document(progress)}
         if progress.front_size and (before is None or before.hypervolume != progress.hypervolume):
             front = {"version": version, "hypervolume": progress.hypervolume, "points": progress.front_size}
             yield "front", {"study": study, **front}

@@ -5,118 +5,79 @@ No null stands in an example: FastAPI leaves it out of the document, and the exa
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic.config import JsonDict, JsonValue
 
+from pruning.schedule import UNTOUCHED, Schedule
+from pruning.stage import Stage
+from search.config.spec import StudyRecord
 from search.errors import InputError, SearchError, SpecConflictError, UnknownStudyError
+from search.reporting.report import front_json
+from search.server.serialization import study_document
+from search.types import Accuracy, Evaluation, Front, Measurement, Progress, Setting, Throughput, to_document
 
-SCHEDULE: JsonDict = {
-    "method": "zero-tprune",
-    "stages": [{"block": 3, "keep": 0.6, "wpr_iterations": 5, "partition": 0.5, "similarity_share": 0.5}],
-    "options": {},
-}
-MEASUREMENT: JsonDict = {
-    "schedule": SCHEDULE,
-    "key": "4a1f0c3be2d97586",
-    "flops": 2970000000,
-    "complete": True,
-    "accuracy": {"value": 0.793, "low": 0.781, "high": 0.804, "images": 5000, "kind": "top1"},
-    "throughput": {"images_per_s": 1310.0, "speedup": 1.39, "how": "measured", "spread": 0.012, "repeats": 9},
-    "setting": {"device": "cuda: NVIDIA H100", "dtype": "bfloat16", "batch_size": 64},
-}
-CONFIRMED: JsonDict = {
-    **MEASUREMENT,
-    "accuracy": {"value": 0.789, "low": 0.785, "high": 0.792, "images": 45000, "kind": "top1"},
-    "throughput": {"images_per_s": 1302.0, "speedup": 1.385, "how": "measured", "spread": 0.009, "repeats": 15},
-}
-EVALUATION: JsonDict = {"trial": 17, "feasible": True, "search": MEASUREMENT, "confirm": CONFIRMED}
-DENSE_MEASURED: JsonDict = {
-    **MEASUREMENT,
-    "schedule": {"method": "zero-tprune", "stages": [], "options": {}},
-    "key": "9c02e6b17d3f8a54",
-    "flops": 4610000000,
-    "accuracy": {"value": 0.798, "low": 0.787, "high": 0.809, "images": 5000, "kind": "top1"},
-    "throughput": {"images_per_s": 942.0, "speedup": 1.0, "how": "measured", "spread": 0.008, "repeats": 9},
-}
-DENSE_CONFIRMED: JsonDict = {
-    **DENSE_MEASURED,
-    "accuracy": {"value": 0.797, "low": 0.793, "high": 0.801, "images": 45000, "kind": "top1"},
-    "throughput": {"images_per_s": 940.0, "speedup": 1.0, "how": "measured", "spread": 0.007, "repeats": 15},
-}
-DENSE: JsonDict = {"trial": 0, "feasible": True, "search": DENSE_MEASURED, "confirm": DENSE_CONFIRMED}
-PROGRESS: JsonDict = {
-    "state": "done",
-    "done": 200,
-    "total": 200,
-    "seconds": 1412.5,
-    "front_size": 1,
-    "hypervolume": 0.114,
-    "best": EVALUATION,
-    "confirmed": 1,
-    "note": "",
-    "stopped": 21,
-    "images": 714000,
-    "images_whole": 1000000,
-    "failed": 0,
-    "running": [],
-}
-STUDY: JsonDict = {
-    "id": 1,
-    "name": "deit-small-3g",
-    "state": "done",
-    "spec": {
-        "name": "deit-small-3g",
+NAME, BEGAN = "deit-small-3g", "2026-11-22T16:55:00.000+00:00"
+SETTING = Setting("cuda: NVIDIA H100", "bfloat16", 64)
+PRUNED = Schedule([Stage(3, 0.6, 5, 0.5, 0.5)])
+
+
+def _measured(schedule: Schedule, flops: int, accuracy: tuple[float, float, float, int], *speed: float) -> Measurement:
+    """accuracy: value, ends of its interval, images. speed: images/s, over the dense model's, spread."""
+    rate, speedup, spread = speed
+    throughput = Throughput(rate, speedup, "measured", spread, 9)
+    return Measurement(schedule, schedule.key[:16], Accuracy(*accuracy), throughput, flops, SETTING)
+
+
+def _plain(value: Any) -> Any:
+    """Without what is null."""
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items() if item is not None}
+    return [_plain(item) for item in value] if isinstance(value, list) else value
+
+
+_POINT = Evaluation(
+    trial=17,
+    search=_measured(PRUNED, 2_970_000_000, (0.793, 0.781, 0.804, 5000), 1310.0, 1.39, 0.012),
+    feasible=True,
+    confirm=_measured(PRUNED, 2_970_000_000, (0.789, 0.785, 0.792, 45000), 1302.0, 1.385, 0.009),
+)
+_DENSE = Evaluation(
+    trial=0,
+    search=_measured(UNTOUCHED, 4_610_000_000, (0.798, 0.787, 0.809, 5000), 942.0, 1.0, 0.008),
+    feasible=True,
+    confirm=_measured(UNTOUCHED, 4_610_000_000, (0.797, 0.793, 0.801, 45000), 940.0, 1.0, 0.007),
+)
+_FRONT = Front(3, 188, "2026-11-22T17:20:11.000+00:00", 0.114, (0.5, 1.0), (_POINT,), _DENSE)
+_PROGRESS = Progress("done", 200, 200, 1412.5, 1, 0.114, _POINT, 1, stopped=21, images=714_000, images_whole=1_000_000)
+_STUDY = StudyRecord(
+    id=1,
+    name=NAME,
+    state="done",
+    document={
+        "name": NAME,
         "backbone": {"name": "deit_small_patch16_224", "weights": "pretrained"},
         "data": {"path": "/data/imagenet/val"},
         "budget": {"trials": 200, "max_gflops": 3.0},
     },
-    "provenance": {"hardware": "cuda: NVIDIA H100", "dtype": "bfloat16", "fingerprint": "0123456789abcdef"},
-    "created_at": "2026-11-22T16:55:00.000+00:00",
-    "progress": PROGRESS,
-}
+    provenance={"hardware": "cuda: NVIDIA H100", "dtype": "bfloat16", "fingerprint": "0123456789abcdef"},
+    created_at=BEGAN,
+)
+SCHEDULE: JsonDict = PRUNED.to_dict()
+EVALUATION: JsonDict = _plain(to_document(_POINT))
+STUDY: JsonDict = _plain(study_document(_STUDY, _PROGRESS))
 STUDIES: JsonDict = {"studies": [STUDY]}
-VERSION: JsonDict = {
-    "version": 3,
-    "trials": 188,
-    "created_at": "2026-11-22T17:20:11.000+00:00",
-    "hypervolume": 0.114,
-}
 HISTORY: JsonDict = {
-    "study": "deit-small-3g",
+    "study": NAME,
     "versions": [
         {"version": 1, "trials": 1, "created_at": "2026-11-22T16:56:03.000+00:00", "hypervolume": 0.0},
         {"version": 2, "trials": 9, "created_at": "2026-11-22T16:57:40.000+00:00", "hypervolume": 0.081},
-        VERSION,
+        {"version": 3, "trials": 188, "created_at": _FRONT.created_at, "hypervolume": _FRONT.hypervolume},
     ],
 }
-RECORDS: JsonDict = {**VERSION, "reference": [0.5, 1.0], "points": [EVALUATION], "dense": DENSE}
-EVALUATIONS: JsonDict = {"study": "deit-small-3g", "skip": 100, "evaluations": [EVALUATION]}
-FRONT: JsonDict = {
-    "study": "deit-small-3g",
-    "dense": {"accuracy": 0.798, "throughput": 942.0, "gflops": 4.61},
-    "hypervolume": 0.114,
-    "points": [
-        {
-            "trial": 17,
-            "accuracy": 0.793,
-            "accuracy_ci95": [0.781, 0.804],
-            "images": 5000,
-            "throughput": 1310.0,
-            "speedup": 1.39,
-            "gflops": 2.97,
-            "schedule": SCHEDULE,
-            "confirm": {
-                "accuracy": 0.789,
-                "accuracy_ci95": [0.785, 0.792],
-                "images": 45000,
-                "throughput": 1302.0,
-                "speedup": 1.385,
-                "spread": 0.009,
-            },
-        }
-    ],
-    "flop_convention": "fvcore: one multiply-add = one FLOP",
-    "hardware": ["cuda: NVIDIA H100, bfloat16, batches of 64"],
-}
+RECORDS: JsonDict = _plain(to_document(_FRONT))
+EVALUATIONS: JsonDict = {"study": NAME, "skip": 100, "evaluations": [EVALUATION]}
+FRONT: JsonDict = _plain(front_json(_STUDY, _FRONT))
 HEALTHY: JsonDict = {"status": "ok", "database": "reachable", "version": "0.1.0"}
 FAILING: JsonDict = {"status": "failing", "database": "unreachable", "version": "0.1.0"}
 

@@ -12,20 +12,15 @@ from search.errors import InputError
 from search.reporting import report
 from search.reporting.export import Limits, to_config
 from search.reporting.queries import NoFrontError, the_front, the_point
-from search.server.errors import ServiceError, documented
-from search.server.models import (
-    EvaluationListModel,
-    EvaluationModel,
-    FrontModel,
-    FrontRecordsModel,
-    HistoryModel,
-)
+from search.server import examples
+from search.server.errors import ServiceError, documented, shown
+from search.server.models import EvaluationListModel, FrontModel, HistoryModel
 from search.server.query_params import check_parameters
-from search.server.serialization import Document, evaluation_document, front_document
+from search.server.serialization import Document
 from search.server.studies import API, DENIED, Reading, Study, yaml_file
 from search.storage.evaluations import MAX_TRIAL_NUMBER
 from search.storage.store import Store
-from search.types import Front
+from search.types import Evaluation, Front
 
 MAX_AT_ONCE = 1000
 CONFIG_EXAMPLE = """format: 1
@@ -53,10 +48,10 @@ def show_front(study: Study, store: Reading, version: Version = None) -> Respons
     return Response(json.dumps(document, indent=2) + "\n", media_type="application/json")
 
 
-@router.get("/front/records", response_model=FrontRecordsModel, responses=DENIED | documented(404, 422, 503))
-def show_records(study: Study, store: Reading, version: Version = None) -> Document:
+@router.get("/front/records", responses=shown(examples.RECORDS) | DENIED | documented(404, 422, 503))
+def show_records(study: Study, store: Reading, version: Version = None) -> Front:
     """The Pareto front with whole evaluations: intervals, spreads, settings."""
-    return front_document(_front(store, study, version))
+    return _front(store, study, version)
 
 
 @router.get("/front/history", response_model=HistoryModel, responses=DENIED | documented(404, 503))
@@ -86,18 +81,18 @@ def list_evaluations(
 ) -> Document:
     """Every schedule that was measured, on the front or not, in the order they were measured."""
     found = store.evaluations(study.id, skip, limit)
-    return {"study": study.name, "skip": skip, "evaluations": [evaluation_document(each) for each in found]}
+    return {"study": study.name, "skip": skip, "evaluations": found}
 
 
-@router.get("/evaluations/{trial}", response_model=EvaluationModel, responses=DENIED | documented(404, 422, 503))
+@router.get("/evaluations/{trial}", responses=shown(examples.EVALUATION) | DENIED | documented(404, 422, 503))
 def show_evaluation(
     study: Study, store: Reading, trial: Annotated[int, Path(ge=0, le=MAX_TRIAL_NUMBER, examples=[0])]
-) -> Document:
+) -> Evaluation:
     """What one trial's schedule measured; trial 0 is the dense model, as a rule."""
     found = store.evaluation_of_trial(study.id, trial)
     if found is None:
         raise ServiceError(404, InputError("trial", "must be an evaluated one", trial, source=study.name))
-    return evaluation_document(found)
+    return found
 
 
 @router.get(

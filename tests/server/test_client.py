@@ -21,9 +21,8 @@ from search.attribute_keys import ERROR
 from search.config.spec import make_spec
 from search.errors import InputError, SpecConflictError, UnknownStudyError
 from search.server.client import Client, ServerUnavailableError, check_server
-from search.server.serialization import evaluation_document, to_evaluation
 from search.storage.store import Store
-from search.types import MAX_ERRORS, Evaluation, Progress
+from search.types import MAX_ERRORS, Evaluation, Progress, to_document, to_record
 from tests.serving import TOKEN, Service, start_service
 
 
@@ -65,7 +64,7 @@ def there(served: Service) -> Iterator[Store]:
 
 
 def without_bits(evaluation: Evaluation) -> Evaluation:
-    return to_evaluation(evaluation_document(evaluation))
+    return to_record(Evaluation, to_document(evaluation))
 
 
 def test_it_answers_as_the_store_does(client: Client, there: Store) -> None:
