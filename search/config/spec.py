@@ -39,25 +39,6 @@ from search.config.validation_messages import SpecRuleError, explain, near
 from search.errors import InputError
 from search.extras import check_extra
 
-__all__ = [
-    "BackboneSpec",
-    "BudgetSpec",
-    "DataSpec",
-    "ObjectivesSpec",
-    "RacingSpec",
-    "RuntimeSpec",
-    "SamplerSpec",
-    "SpaceSpec",
-    "StudyRecord",
-    "StudySpec",
-    "builtin_names",
-    "check_files",
-    "check_packages",
-    "make_spec",
-    "read_spec",
-    "read_stored_spec",
-]
-
 MODEL_FOLDER = f"an existing folder with a model ({' or '.join(CONFIGURATIONS)})"
 STUDY_PREFIX = "study:"  # of an entry of `start` that names another study
 MAX_STARTS = 1000

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pruning.checkpoints.names import RAW
 from pruning.model import PrunedViT
-from search.config.spec import RuntimeSpec
+from search.config.sections import RuntimeSpec
 from search.evaluation.data.splits import Split
 from search.evaluation.device import WORTH_IT, bfloat16_is_fast, synchronize
 from search.evaluation.host_lock import exclusive

@@ -13,7 +13,7 @@ import pytest
 
 import search.cli.inspect
 from pruning.errors import PruningError
-from search.config.spec import builtin_names
+from search.config.builtin_studies import builtin_names
 from search.errors import InputError, SearchError
 from search.storage.store import Store
 

@@ -12,8 +12,9 @@ import yaml
 from pydantic import ValidationError
 
 from pruning.errors import ConfigError
+from search.config.builtin_studies import builtin_names
 from search.config.continuation import differences, smaller_budget
-from search.config.spec import StudySpec, builtin_names, check_files, make_spec, read_spec
+from search.config.spec import StudySpec, check_files, make_spec, read_spec
 from search.errors import InputError
 
 CONTRACT = """

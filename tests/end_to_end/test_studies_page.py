@@ -11,7 +11,7 @@ import typer
 
 from pruning.methods import METHODS
 from search.cli import app
-from search.config.spec import builtin_names
+from search.config.builtin_studies import builtin_names
 from search.evaluation.compare.entries import read_contenders
 
 PAGE = (Path(__file__).parents[2] / "studies" / "README.md").read_text()

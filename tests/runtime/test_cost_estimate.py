@@ -10,7 +10,8 @@ import pytest
 
 from pruning.backbones import Backbone, sketch_backbone
 from pruning.schedule import UNTOUCHED
-from search.config.spec import builtin_names, make_spec, read_spec
+from search.config.builtin_studies import builtin_names
+from search.config.spec import make_spec, read_spec
 from search.errors import InputError
 from search.reporting.cost_estimate import forecast_table
 from search.reporting.tables import show

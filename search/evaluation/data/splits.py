@@ -17,8 +17,7 @@ from torch import Tensor
 
 from pruning.backbones import Backbone
 from search.config.objectives import MAX_GALLERY, ObjectivesSpec
-from search.config.sections import DEMO_SPLIT, FOLDER_SPLIT
-from search.config.spec import DataSpec
+from search.config.sections import DEMO_SPLIT, FOLDER_SPLIT, DataSpec
 from search.errors import InputError
 from search.evaluation.class_texts import ClassTexts, read_class_texts
 from search.evaluation.data.class_map import read_class_map

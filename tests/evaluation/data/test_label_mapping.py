@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from pruning.backbones import Backbone
-from search.config.spec import DataSpec, ObjectivesSpec
+from search.config.objectives import ObjectivesSpec
+from search.config.sections import DataSpec
 from search.errors import InputError
 from search.evaluation.data.class_map import ClassMap
 from search.evaluation.data.label_mapping import Target, assign
