@@ -9,10 +9,11 @@ import os
 import sqlite3
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
@@ -53,6 +54,10 @@ LIMITS: dict[str, dict[str, int]] = {
     DRIVERS["mysql"]: {"connect_timeout": CONNECT_S, "read_timeout": ANSWER_S, "write_timeout": ANSWER_S},
 }
 EXTRAS = {"psycopg": "postgresql", "pymysql": "mysql"}
+
+
+Params = ParamSpec("Params")
+Result = TypeVar("Result")
 
 
 class SqliteConnection(sqlite3.Connection):
@@ -213,6 +218,19 @@ def writing(engine: Engine) -> Iterator[Connection]:
     """One transaction that is committed as a whole or not at all. Raises SearchError if the database fails."""
     with search_errors(engine.url), engine.connect().execution_options(writes=True) as connection, connection.begin():
         yield connection
+
+
+def in_transaction(
+    begin: Callable[[Engine], AbstractContextManager[Connection]],
+    query: Callable[Concatenate[Connection, Params], Result],
+) -> Callable[Concatenate[Any, Params], Result]:
+    """What asks a connection, as a method of a store that gives it one. begin: `reading` or `writing`."""
+
+    def method(self: Any, /, *args: Params.args, **kwargs: Params.kwargs) -> Result:
+        with begin(self._engine) as connection:
+            return query(connection, *args, **kwargs)
+
+    return wraps(query)(method)
 
 
 @contextmanager

@@ -73,6 +73,7 @@ def _search(row: Row[Any]) -> Measurement:
 
 
 def find(connection: Connection, study_id: int, key: str) -> Evaluation | None:
+    """What was measured of a schedule in this study, also if it was stopped before the last image."""
     row = connection.execute(_OF_KEY, {"study": study_id, "key": key}).one_or_none()
     return None if row is None else to_evaluation(row)
 
@@ -95,7 +96,11 @@ def find_all(connection: Connection, study_id: int, skip: int = 0, limit: int | 
 
 
 def find_reusable(connection: Connection, identity: str) -> Measurement | None:
-    """The oldest complete search measurement of this identity in any study; none has the identity ""."""
+    """The oldest complete search measurement of this identity in any study; none has the identity "".
+
+    What the identity covers is the caller's to know; whatever it leaves out (throughput, setting, key) is that of the
+    study it was measured in.
+    """
     if not identity:
         return None
     query = select(EVALUATION).where(EVALUATION.c.identity == identity, EVALUATION.c.complete.is_(True))

@@ -137,7 +137,7 @@ def latest_version(connection: Connection, study_id: int) -> int:
     return connection.scalar(select(func.max(FRONT.c.version)).where(FRONT.c.study_id == study_id)) or 0
 
 
-def read_front(connection: Connection, study_id: int, version: int | None) -> Front | None:
+def read_front(connection: Connection, study_id: int, version: int | None = None) -> Front | None:
     """A version of the front, the latest by default; None if there is none at all. Raises InputError."""
     latest = latest_version(connection, study_id)
     if not latest:
@@ -180,7 +180,7 @@ def _points(connection: Connection, study_id: int, version: int) -> tuple[Evalua
 
 
 def read_progress(connection: Connection, study_id: int) -> Progress:
-    """How far a study is, from the latest front version and counts."""
+    """How far a study is, from the latest front version and counts; cheap enough to be asked every second."""
     study = connection.execute(select(STUDY).where(STUDY.c.id == study_id)).one_or_none()
     if study is None:
         raise StudyDeletedError(study_id)

@@ -204,7 +204,8 @@ def lose(connection: Connection, slot: Slot, kind: str, reason: str) -> str:
     return "failed"
 
 
-def list_slots(connection: Connection, study_id: int, state: str | None, kind: str | None = TRIAL) -> list[Slot]:
+def list_slots(connection: Connection, study_id: int, state: str | None = None, kind: str | None = TRIAL) -> list[Slot]:
+    """In the order they were made; state: "reserved", "done", "failed", or None for all; kind: the same."""
     query = select(SLOT).where(SLOT.c.study_id == study_id).order_by(SLOT.c.id)
     if kind is not None:
         query = query.where(SLOT.c.kind == kind)
@@ -219,6 +220,10 @@ def list_held(connection: Connection, study_id: int, is_stale: bool) -> list[Slo
     query = select(SLOT, CLOCK.label("at")).where(SLOT.c.study_id == study_id, SLOT.c.state == RESERVED)
     here, rows = host_identity(), connection.execute(query.order_by(SLOT.c.id))
     return [_to_slot(row) for row in rows if _is_over(row, here) == is_stale]
+
+
+def list_stale(connection: Connection, study_id: int) -> list[Slot]:
+    return list_held(connection, study_id, is_stale=True)
 
 
 def list_open(connection: Connection, study_id: int) -> set[str]:

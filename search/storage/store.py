@@ -26,12 +26,24 @@ from pruning.schedule import Schedule
 from search.config.spec import StudyRecord, StudySpec
 from search.errors import InputError, NoStoreError, SearchError, SpecConflictError, StudyDeletedError
 from search.storage import evaluations, fronts, leases, readonly_copy, studies
-from search.storage.database import exists, explained, migrate, open_engine, parse_url, reading, schema_version, writing
+from search.storage.database import (
+    exists,
+    explained,
+    in_transaction,
+    migrate,
+    open_engine,
+    parse_url,
+    reading,
+    schema_version,
+    writing,
+)
+from search.storage.evaluations import find_all as find_evaluations
 from search.storage.migrations import HEAD
+from search.storage.studies import find_all as find_studies
 from search.storage.task_queue import TaskQueue
 from search.storage.trial_queue import Queue
 from search.storage.urls import shown
-from search.types import STUDY_STATES, Evaluation, Front, Measurement, Progress, Slot
+from search.types import STUDY_STATES, Slot
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
@@ -161,19 +173,12 @@ class Store(TaskQueue, Queue):
         with reading(self._engine) as connection:
             return studies.get(connection, name, self.place)
 
-    def studies(self) -> list[StudyRecord]:
-        """All studies, oldest first."""
-        with reading(self._engine) as connection:
-            return studies.find_all(connection)
+    study_of_id = in_transaction(reading, studies.get_of_id)  # as it is now; another may have its name by then
+    studies = in_transaction(reading, find_studies)
 
     def state(self, study_id: int) -> str:
         """What a worker asks before every trial. Raises StudyDeletedError."""
         return self.study_of_id(study_id).state
-
-    def study_of_id(self, study_id: int) -> StudyRecord:
-        """As it is now; another study may have its name by then. Raises StudyDeletedError."""
-        with reading(self._engine) as connection:
-            return studies.get_of_id(connection, study_id)
 
     def delete_study(self, name: str, study_id: int | None = None) -> None:
         """Remove a study with its trials, evaluations and fronts, for good. Raises UnknownStudyError, also if another
@@ -239,38 +244,15 @@ class Store(TaskQueue, Queue):
                 raise leases.lost(task)
             studies.merge_provenance(connection, study_id, provenance)
 
-    # Evaluations
+    # Evaluations and fronts
 
-    def evaluation(self, study_id: int, key: str) -> Evaluation | None:
-        """What was measured of a schedule in this study, also if it was stopped before the last image."""
-        with reading(self._engine) as connection:
-            return evaluations.find(connection, study_id, key)
-
-    def evaluations(self, study_id: int, skip: int = 0, limit: int | None = None) -> list[Evaluation]:
-        """Evaluations in the order in which their schedules were first evaluated: all, or a part of them."""
-        with reading(self._engine) as connection:
-            return evaluations.find_all(connection, study_id, skip, limit)
-
-    def evaluation_of_trial(self, study_id: int, trial: int) -> Evaluation | None:
-        """The evaluation of a trial's schedule, also if an earlier trial had the same schedule."""
-        with reading(self._engine) as connection:
-            return evaluations.find_of_trial(connection, study_id, trial)
-
-    def reusable(self, identity: str) -> Measurement | None:
-        """The oldest complete search measurement of this identity in any study; "" never matches.
-
-        What the identity covers is the caller's to know; whatever it leaves out (throughput, setting, key) is
-        that of the study it was measured in.
-        """
-        with reading(self._engine) as connection:
-            return evaluations.find_reusable(connection, identity)
-
-    # Fronts
-
-    def front(self, study_id: int, version: int | None = None) -> Front | None:
-        """A version of the front, the latest by default; None before there is one. Raises InputError."""
-        with reading(self._engine) as connection:
-            return fronts.read_front(connection, study_id, version)
+    evaluation = in_transaction(reading, evaluations.find)
+    evaluation_of_trial = in_transaction(reading, evaluations.find_of_trial)
+    reusable = in_transaction(reading, evaluations.find_reusable)
+    evaluations = in_transaction(reading, find_evaluations)
+    front = in_transaction(reading, fronts.read_front)
+    front_history = in_transaction(reading, fronts.read_history)
+    progress = in_transaction(reading, fronts.read_progress)
 
     def front_of(self, name: str) -> tuple[str, list[Schedule]]:
         """A study's backbone and the schedules of its front, as `search.config.warm_start` asks. Raises InputError."""
@@ -279,13 +261,3 @@ class Store(TaskQueue, Queue):
         if front is None:
             raise InputError(f"study {name}", "has no front yet", remedy="wait for its first trials")
         return study.spec.backbone.name, [point.search.schedule for point in front.points]
-
-    def front_history(self, study_id: int) -> list[tuple[int, int, str, float]]:
-        """(version, trials, created_at, hypervolume) of every version, oldest first."""
-        with reading(self._engine) as connection:
-            return fronts.read_history(connection, study_id)
-
-    def progress(self, study_id: int) -> Progress:
-        """How far a study is; cheap enough to be asked every second."""
-        with reading(self._engine) as connection:
-            return fronts.read_progress(connection, study_id)

@@ -164,7 +164,7 @@ def mending_is_due(connection: Connection, study_id: int, every_s: float) -> boo
 
 
 def claim_mirror(connection: Connection, study_id: int, lease_s: float) -> bool:
-    """True for one caller at a time, for `lease_s` seconds or until `release_mirror`."""
+    """True for one caller at a time, for `lease_s` seconds or until `release_mirror`: it may change Optuna's study."""
     free = (STUDY.c.id == study_id) & (STUDY.c.mirrored_at <= leases.CLOCK)
     return connection.execute(update(STUDY).where(free).values(mirrored_at=leases.CLOCK + lease_s)).rowcount > 0
 

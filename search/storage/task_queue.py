@@ -16,7 +16,7 @@ from pruning.errors import PruningError
 from search.attribute_keys import CHOSEN
 from search.errors import InputError, SearchError, StudyDeletedError
 from search.storage import evaluations, fronts, leases, studies
-from search.storage.database import reading, writing
+from search.storage.database import in_transaction, reading, writing
 from search.storage.leases import LEASE_S
 from search.storage.patience import list_chosen
 from search.storage.tables import SLOT
@@ -59,10 +59,7 @@ class TaskQueue:
         with writing(self._engine) as connection:
             leases.finish(connection, task, key=task.key)
 
-    def open_tasks(self, study_id: int) -> set[str]:
-        """Kinds of task, beside trials, of which some wait or are held."""
-        with reading(self._engine) as connection:
-            return leases.list_open(connection, study_id)
+    open_tasks = in_transaction(reading, leases.list_open)
 
     def workers(self, study_id: int) -> set[str]:
         """Names of the workers that hold a task of the study, and live."""

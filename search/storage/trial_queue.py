@@ -6,7 +6,7 @@ two of them the slot says what is to be undone, and `lose` or `free` undoes it, 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 from uuid import uuid4
@@ -16,9 +16,10 @@ from sqlalchemy.exc import IntegrityError
 
 from search.attribute_keys import FAILED
 from search.storage import evaluations, failed_attempts, fronts, leases, studies, trials
-from search.storage.database import reading, writing
+from search.storage.database import in_transaction, reading, writing
 from search.storage.leases import LEASE_S
-from search.types import TRIAL, Attempt, Ending, Front, Known, Measurement, Slot, Trial
+from search.storage.trials import list_news
+from search.types import Ending, Front, Known, Measurement, Slot, Trial
 
 MAX_REASON = 500  # characters
 
@@ -30,6 +31,11 @@ class Queue:
     _engine: Engine
 
     # Slots: the trial budget
+
+    beat = in_transaction(writing, leases.beat)  # to be called every few seconds
+    attempts = in_transaction(reading, failed_attempts.find_all)
+    slots = in_transaction(reading, leases.list_slots)
+    stale_slots = in_transaction(reading, leases.list_stale)
 
     def reserve(
         self,
@@ -48,11 +54,6 @@ class Queue:
         """
         with writing(self._engine) as connection:
             return leases.reserve(connection, study_id, worker, total, lease or uuid4().hex, lease_s)
-
-    def beat(self, worker: str) -> int:
-        """Say that `worker` lives; returns how many slots it holds. To be called every few seconds."""
-        with writing(self._engine) as connection:
-            return leases.beat(connection, worker)
 
     def free(self, slot: Slot) -> bool:
         """Give a reserved slot back, for another worker to take, and queue its trial. False if it is done or gone."""
@@ -87,11 +88,6 @@ class Queue:
         if slot.trial is not None:
             trials.requeue(connection, slot.study_id, slot.trial)
 
-    def attempts(self, study_id: int) -> list[Attempt]:
-        """Failed attempts, in the order in which they ended."""
-        with reading(self._engine) as connection:
-            return failed_attempts.find_all(connection, study_id)
-
     def claim_mending(self, study_id: int, every_s: float) -> bool:
         """True for one caller in `every_s` seconds: it should look after the study's dead workers."""
         with reading(self._engine) as connection:
@@ -100,27 +96,14 @@ class Queue:
         with writing(self._engine) as connection:
             return studies.claim_mending(connection, study_id, every_s)
 
-    def slots(self, study_id: int, state: str | None = None, kind: str | None = TRIAL) -> list[Slot]:
-        """Slots in the order they were made; state: "reserved", "done", "failed", or None for all; kind: the same."""
-        with reading(self._engine) as connection:
-            return leases.list_slots(connection, study_id, state, kind)
-
-    def stale_slots(self, study_id: int) -> list[Slot]:
-        """Tasks whose lease is over, or whose worker was a process of this machine that ended."""
-        with reading(self._engine) as connection:
-            return leases.list_held(connection, study_id, is_stale=True)
-
     # Trials
 
-    def count_trials(self, study_id: int) -> int:
-        """How many trials the study has, those that wait and refused ones included."""
-        with reading(self._engine) as connection:
-            return trials.count(connection, study_id)
-
-    def trials(self, study_id: int, after: int = -1, still_open: Collection[int] = ()) -> list[Trial]:
-        """Trials by number: those above `after`, and those of `still_open`, which may have ended."""
-        with reading(self._engine) as connection:
-            return trials.list_news(connection, study_id, after, still_open)
+    count_trials = in_transaction(reading, trials.count)
+    start = in_transaction(writing, trials.start)
+    refuse = in_transaction(writing, trials.refuse)
+    trials = in_transaction(reading, list_news)
+    claim_mirror = in_transaction(writing, studies.claim_mirror)
+    release_mirror = in_transaction(writing, studies.release_mirror)
 
     def queue_trial(
         self, study_id: int, params: Mapping[str, Any], attributes: Mapping[str, Any], again: bool = False
@@ -133,15 +116,6 @@ class Queue:
             trials.queue(connection, study_id, params, attributes)
             return True
 
-    def claim_mirror(self, study_id: int, lease_s: float) -> bool:
-        """True for one caller at a time: it may change Optuna's study (see `search.storage.mirror`)."""
-        with writing(self._engine) as connection:
-            return studies.claim_mirror(connection, study_id, lease_s)
-
-    def release_mirror(self, study_id: int) -> None:
-        with writing(self._engine) as connection:
-            studies.release_mirror(connection, study_id)
-
     def take(self, slot: Slot) -> tuple[Trial, int] | None:
         """The trial that waits longest, the slot's from now on, and how many attempts at it failed before.
 
@@ -153,16 +127,6 @@ class Queue:
         with writing(self._engine) as connection:
             trial = trials.take(connection, slot)
             return None if trial is None else (trial, failed_attempts.count(connection, slot.study_id, trial.number))
-
-    def start(self, slot: Slot, trial: Trial) -> Trial:
-        """Let a new trial run in the slot, under its number. A second call finds the first one's."""
-        with writing(self._engine) as connection:
-            return trials.start(connection, slot, trial)
-
-    def refuse(self, slot: Slot, trial: Trial, ending: Ending) -> None:
-        """Keep a trial that is not to be measured; the slot is free for another. trial: from `take`, or new."""
-        with writing(self._engine) as connection:
-            trials.refuse(connection, slot, trial, ending)
 
     def known(self, study_id: int, key: str, identity: str) -> Known:
         """What the store holds of a schedule, by its key and by its identity (see `reusable`)."""

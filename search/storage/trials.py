@@ -41,6 +41,7 @@ _END = _CHANGE.values(
 
 
 def count(connection: Connection, study_id: int) -> int:
+    """How many trials the study has, those that wait and refused ones included."""
     return connection.scalar(select(func.count()).select_from(TRIAL).where(_OF_STUDY), {"study": study_id}) or 0
 
 
@@ -49,7 +50,7 @@ def find(connection: Connection, study_id: int, number: int) -> Trial | None:
     return None if row is None else _to_trial(row)
 
 
-def list_news(connection: Connection, study_id: int, after: int, still_open: Collection[int]) -> list[Trial]:
+def list_news(connection: Connection, study_id: int, after: int = -1, still_open: Collection[int] = ()) -> list[Trial]:
     """Trials with numbers above `after`, and those of `still_open`, which may have ended; by number."""
     new = or_(TRIAL.c.number > after, TRIAL.c.number.in_(list(still_open))) if still_open else TRIAL.c.number > after
     query = select(TRIAL).where(_OF_STUDY, new).order_by(TRIAL.c.number)
