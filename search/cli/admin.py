@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from search.cli.options import DEFAULT_STORAGE, AsJson, Name, Server, Storage
+from search.cli.options import DEFAULT_STORAGE, AsJson, Name, Server, Storage, argument
 
 if TYPE_CHECKING:
     from search.server.client import Client
@@ -47,7 +47,7 @@ def stop(name: Name, storage: Storage = DEFAULT_STORAGE, server: Server = None) 
 
 def rename(
     name: Name,
-    new: Annotated[str, typer.Argument(metavar="NEW", help="Its new name.")],
+    new: Annotated[str, argument("NEW", "Its new name.")],
     storage: Storage = DEFAULT_STORAGE,
     server: Server = None,
 ) -> None:
@@ -118,7 +118,7 @@ def upgrade(storage: Storage = DEFAULT_STORAGE) -> None:
 
 @database.command()
 def backup(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write the copy.")],
+    file: Annotated[Path, argument("FILE", "Where to write the copy.")],
     force: Annotated[bool, typer.Option("--force", help="Replace FILE if it exists.")] = False,
     storage: Storage = DEFAULT_STORAGE,
 ) -> None:

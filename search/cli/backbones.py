@@ -7,20 +7,15 @@ from typing import Annotated
 
 import typer
 
-from search.cli.options import AsJson
+from search.cli.options import AsJson, argument, option
 
 
 def backbones(
     pattern: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[PATTERN]", help="A part of a name, or one with * and ?; or demo; default: all of timm's."
-        ),
+        str | None, argument("[PATTERN]", "A part of a name, or one with * and ?; or demo; default: all of timm's.")
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Also say why the others cannot be pruned.")] = False,
-    source: Annotated[
-        str, typer.Option(metavar="NAME", help="Whose models: timm, hf (Hugging Face), torchvision or openclip.")
-    ] = "timm",
+    source: Annotated[str, option("NAME", "Whose models: timm, hf (Hugging Face), torchvision or openclip.")] = "timm",
     as_json: AsJson = False,
 ) -> None:
     """List models that can be pruned, timm's or another library's: input size, blocks, tokens, cost, weights."""

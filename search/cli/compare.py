@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from search import logs
-from search.cli.options import INTERRUPTED, STUDY_NAMED, AsJson, whole
+from search.cli.options import INTERRUPTED, STUDY_NAMED, AsJson, argument, option, whole_number
 from search.errors import InputError, Mistakes
 
 if TYPE_CHECKING:
@@ -22,53 +22,37 @@ if TYPE_CHECKING:
 
 def compare(
     study: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[STUDY.yaml | BUILTIN]", help=f"Whose backbone and images: {STUDY_NAMED}. Or --backbone."
-        ),
+        str | None, argument("[STUDY.yaml | BUILTIN]", f"Whose backbone and images: {STUDY_NAMED}. Or --backbone.")
     ] = None,
-    backbone: Annotated[str | None, typer.Option(metavar="NAME", help="A timm model, or demo.")] = None,
-    weights: Annotated[
-        str | None, typer.Option(metavar="W", help="pretrained, random, or a file; with --backbone.")
-    ] = None,
-    data: Annotated[str | None, typer.Option(metavar="DIR", help="Images; with --backbone.")] = None,
-    source: Annotated[str | None, typer.Option(metavar="demo", help="The bundled images; with --backbone.")] = None,
+    backbone: Annotated[str | None, option("NAME", "A timm model, or demo.")] = None,
+    weights: Annotated[str | None, option("W", "pretrained, random, or a file; with --backbone.")] = None,
+    data: Annotated[str | None, option("DIR", "Images; with --backbone.")] = None,
+    source: Annotated[str | None, option("demo", "The bundled images; with --backbone.")] = None,
     accuracy: Annotated[
-        str | None,
-        typer.Option(metavar="KIND", help="top1, knn, zero-shot; agreement or embedding for images without labels."),
+        str | None, option("KIND", "top1, knn, zero-shot; agreement or embedding for images without labels.")
     ] = None,
     text: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Of --accuracy zero-shot: the classes' text embeddings or names.")
+        str | None, option("FILE", "Of --accuracy zero-shot: the classes' text embeddings or names.")
     ] = None,
-    config: Annotated[
-        list[Path] | None, typer.Option(metavar="best.yaml", help="An exported configuration as a row; repeatable.")
-    ] = None,
-    methods: Annotated[
-        str | None, typer.Option(metavar="A,B,..", help="Methods, each alone or as NAME=METHOD; default: all.")
-    ] = None,
+    config: Annotated[list[Path] | None, option("best.yaml", "An exported configuration as a row; repeatable.")] = None,
+    methods: Annotated[str | None, option("A,B,..", "Methods, each alone or as NAME=METHOD; default: all.")] = None,
     options: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="NAME.OPTION=VALUE",
-            help="Options of a method's rows; several, or repeated. zero-tprune.preset=paper: the paper's own.",
+        option(
+            "NAME.OPTION=VALUE",
+            "Options of a method's rows; several, or repeated. zero-tprune.preset=paper: the paper's own.",
         ),
     ] = None,
-    keep: Annotated[str | None, typer.Option(metavar="K,..", help="The share kept at every stage.")] = None,
-    gflops: Annotated[
-        str | None, typer.Option(metavar="G,..", help="Costs that every method is brought to; the default.")
-    ] = None,
-    blocks: Annotated[
-        str | None, typer.Option(metavar="B,..", help="Where stages stand; default: 2,5,8 of 12 blocks.")
-    ] = None,
-    images: Annotated[
-        int | None, typer.Option(parser=whole, metavar="N", help="How many; default: 2000, or all there are.")
-    ] = None,
+    keep: Annotated[str | None, option("K,..", "The share kept at every stage.")] = None,
+    gflops: Annotated[str | None, option("G,..", "Costs that every method is brought to; the default.")] = None,
+    blocks: Annotated[str | None, option("B,..", "Where stages stand; default: 2,5,8 of 12 blocks.")] = None,
+    images: Annotated[int | None, whole_number("N", "How many; default: 2000, or all there are.")] = None,
     saved: Annotated[
         Path | None, typer.Option("--from", metavar="FILE.json", help="Show what --json printed; measure nothing.")
     ] = None,
     as_json: AsJson = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print one line per row.")] = False,
-    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a picture besides: .png or .html.")] = None,
+    plot: Annotated[Path | None, option("FILE", "Write a picture besides: .png or .html.")] = None,
 ) -> None:
     """Compare pruning methods on a backbone: accuracy, FLOPs and measured speed on the same images."""
     mistakes = Mistakes()

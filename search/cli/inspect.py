@@ -17,10 +17,12 @@ from search.cli.options import (
     Server,
     Storage,
     TokenFile,
+    argument,
     number,
     open_reader,
     open_store,
-    whole,
+    option,
+    whole_number,
 )
 from search.errors import InputError, SearchError
 
@@ -61,10 +63,10 @@ def study_status(
 
 
 def front(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Studies; `ztp list` shows them.")],
+    names: Annotated[list[str], argument("NAME...", "Studies; `ztp list` shows them.")],
     as_json: AsJson = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print one row per point.")] = False,
-    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a picture: .png or .html.")] = None,
+    plot: Annotated[Path | None, option("FILE", "Write a picture: .png or .html.")] = None,
     storage: Storage = DEFAULT_STORAGE,
     server: Server = None,
 ) -> None:
@@ -106,16 +108,10 @@ def _plot(path: Path, store: Reader, found: Sequence[tuple[StudyRecord, Front]])
 
 def export(
     name: Name,
-    max_gflops: Annotated[float | None, typer.Option(parser=number, metavar="G", help="At most this cost.")] = None,
-    min_speedup: Annotated[
-        float | None, typer.Option(parser=number, metavar="S", help="At least this speed-up over dense.")
-    ] = None,
-    min_accuracy: Annotated[
-        float | None, typer.Option(parser=number, metavar="A", help="At least this accuracy, 0 to 1.")
-    ] = None,
-    trial: Annotated[
-        int | None, typer.Option(parser=whole, metavar="N", help="Exactly the schedule of this trial.")
-    ] = None,
+    max_gflops: Annotated[float | None, number("G", "At most this cost.")] = None,
+    min_speedup: Annotated[float | None, number("S", "At least this speed-up over dense.")] = None,
+    min_accuracy: Annotated[float | None, number("A", "At least this accuracy, 0 to 1.")] = None,
+    trial: Annotated[int | None, whole_number("N", "Exactly the schedule of this trial.")] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to write; default: stdout.")
     ] = None,
@@ -158,11 +154,9 @@ def _wrote(path: Path, point: Evaluation, more: str) -> None:
 
 
 def evaluate(
-    config: Annotated[Path, typer.Argument(metavar="best.yaml", help="An exported configuration.")],
-    data: Annotated[
-        str | None, typer.Option(metavar="PATH", help="Other images than recorded, say a folder per class.")
-    ] = None,
-    runtime: Annotated[str, typer.Option(metavar="NAME", help="What runs it: torch or onnxruntime.")] = "torch",
+    config: Annotated[Path, argument("best.yaml", "An exported configuration.")],
+    data: Annotated[str | None, option("PATH", "Other images than recorded, say a folder per class.")] = None,
+    runtime: Annotated[str, option("NAME", "What runs it: torch or onnxruntime.")] = "torch",
     as_json: AsJson = False,
 ) -> None:
     """Measure an exported configuration again; on the same images its accuracy and FLOPs must come out the same."""
@@ -179,9 +173,7 @@ def evaluate(
 
 
 def dashboard(
-    port: Annotated[
-        int, typer.Option(parser=whole, metavar="PORT", help="Where to listen; 0 for any free port.")
-    ] = 8080,
+    port: Annotated[int, whole_number("PORT", "Where to listen; 0 for any free port.")] = 8080,
     host: Annotated[str, typer.Option(help="Address to listen on; any but loopback needs a token.")] = "127.0.0.1",
     token_file: TokenFile = None,
     storage: Storage = DEFAULT_STORAGE,

@@ -15,10 +15,12 @@ from search.cli.options import (
     STUDY_NAMED,
     Server,
     Storage,
+    argument,
     exit_code,
     number,
     open_store,
-    whole,
+    option,
+    whole_number,
 )
 from search.errors import InputError, SearchError
 
@@ -32,38 +34,25 @@ COMMON_FOLDERS = {"val", "validation", "test", "train", "images", "data"}  # say
 
 def launch(
     study: Annotated[
-        str | None,
-        typer.Argument(metavar="[STUDY.yaml | BUILTIN]", help=f"What is searched: {STUDY_NAMED}. Or --backbone."),
+        str | None, argument("[STUDY.yaml | BUILTIN]", f"What is searched: {STUDY_NAMED}. Or --backbone.")
     ] = None,
     backbone: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Without a file: a timm model, or demo with its own images.")
+        str | None, option("NAME", "Without a file: a timm model, or demo with its own images.")
     ] = None,
-    data: Annotated[
-        str | None, typer.Option(metavar="PATH", help="Images, say a folder per class; replaces the study's own.")
-    ] = None,
+    data: Annotated[str | None, option("PATH", "Images, say a folder per class; replaces the study's own.")] = None,
     weights: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Weights, or pretrained or random; replaces the study's own.")
+        str | None, option("FILE", "Weights, or pretrained or random; replaces the study's own.")
     ] = None,
-    trials: Annotated[int | None, typer.Option(parser=whole, metavar="N", help="Schedules to evaluate in all.")] = None,
-    time: Annotated[str | None, typer.Option(metavar="30m", help="Evaluation time to use in all.")] = None,
-    patience: Annotated[
-        int | None, typer.Option(parser=whole, metavar="N", help="End after N trials without growth of the front.")
-    ] = None,
-    max_gflops: Annotated[
-        float | None, typer.Option(parser=number, metavar="G", help="Refuse schedules above this cost.")
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(parser=whole, metavar="N", help="Processes to start on this machine.")
-    ] = None,
-    webhook: Annotated[
-        str | None, typer.Option(metavar="URL", help="Told by POST when the study ends; else ZTP_WEBHOOK is read.")
-    ] = None,
+    trials: Annotated[int | None, whole_number("N", "Schedules to evaluate in all.")] = None,
+    time: Annotated[str | None, option("30m", "Evaluation time to use in all.")] = None,
+    patience: Annotated[int | None, whole_number("N", "End after N trials without growth of the front.")] = None,
+    max_gflops: Annotated[float | None, number("G", "Refuse schedules above this cost.")] = None,
+    workers: Annotated[int | None, whole_number("N", "Processes to start on this machine.")] = None,
+    webhook: Annotated[str | None, option("URL", "Told by POST when the study ends; else ZTP_WEBHOOK is read.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what it would take; needs neither weights nor images.")
     ] = False,
-    engine: Annotated[
-        str | None, typer.Option(metavar="ENGINE", help="How workers are started: local, or ray.")
-    ] = None,
+    engine: Annotated[str | None, option("ENGINE", "How workers are started: local, or ray.")] = None,
     storage: Storage = DEFAULT_STORAGE,
     server: Server = None,
 ) -> None:
@@ -199,16 +188,13 @@ def _conclude(reader: Reader, name: str) -> tuple[StudyRecord, Front]:
 
 
 def worker(
-    name: Annotated[
-        str | None,
-        typer.Argument(metavar="[NAME]", help="Name of a study; without it, any open one, oldest first."),
-    ] = None,
+    name: Annotated[str | None, argument("[NAME]", "Name of a study; without it, any open one, oldest first.")] = None,
     keep_waiting: Annotated[
         bool,
         typer.Option("--keep-waiting", help="Without NAME: stay, and work on what is launched or posted later."),
     ] = False,
     storage: Storage = DEFAULT_STORAGE,
-    number: Annotated[int | None, typer.Option(parser=whole, hidden=True)] = None,  # an engine counts those it starts
+    number: Annotated[int | None, whole_number("N", "", hidden=True)] = None,  # an engine counts those it starts
 ) -> None:
     """Work on studies from any machine that reaches their storage and has their data."""
     if name is not None and keep_waiting:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,23 +20,32 @@ STUDY_NAMED = f"the path of a YAML file, or a built-in study ({', '.join(builtin
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
-def whole(text: str) -> int:
-    """A parser for flags: typer's own message leaves out the value that was wrong."""
+def option(metavar: str, text: str, **more: Any) -> Any:
+    """A flag that takes a value, by the name of its parameter. text: of its help."""
+    return typer.Option(metavar=metavar, help=text, **more)
+
+
+def argument(metavar: str, text: str) -> Any:
+    return typer.Argument(metavar=metavar, help=text)
+
+
+def whole_number(metavar: str, text: str, **more: Any) -> Any:
+    return option(metavar, text, parser=partial(_parse, int, "a whole number"), **more)
+
+
+def number(metavar: str, text: str) -> Any:
+    return option(metavar, text, parser=partial(_parse, float, "a number"))
+
+
+def _parse(kind: Callable[[str], float], noun: str, text: str) -> float:
+    """Typer's own message leaves out the value that was wrong."""
     try:
-        return int(text)
+        return kind(text)
     except ValueError:
-        raise typer.BadParameter(f"must be a whole number, got {text!r}") from None
+        raise typer.BadParameter(f"must be {noun}, got {text!r}") from None
 
 
-def number(text: str) -> float:
-    """See `whole`."""
-    try:
-        return float(text)
-    except ValueError:
-        raise typer.BadParameter(f"must be a number, got {text!r}") from None
-
-
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a study; `ztp list` shows them.")]
+Name = Annotated[str, argument("NAME", "Name of a study; `ztp list` shows them.")]
 Storage = Annotated[
     str, typer.Option("--storage", envvar="ZTP_STORAGE", metavar="URL", help="Database of the studies.")
 ]

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from search.cli.options import DEFAULT_STORAGE, Storage, TokenFile, whole
+from search.cli.options import DEFAULT_STORAGE, Storage, TokenFile, option, whole_number
 from search.config.notify import WEBHOOK, check_hosts, check_webhook
 from search.errors import InputError
 from search.extras import check_extra
@@ -19,31 +19,23 @@ OLD_VARIABLE = "ZTP_DASHBOARD_URL"
 
 
 def serve(
-    port: Annotated[
-        int, typer.Option(parser=whole, metavar="PORT", help="Where it listens; 0 for any free port.")
-    ] = 8000,
+    port: Annotated[int, whole_number("PORT", "Where it listens; 0 for any free port.")] = 8000,
     dashboard_port: Annotated[str | None, typer.Option(hidden=True)] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; any but loopback needs a token.")] = "127.0.0.1",
     root_path: Annotated[
-        str, typer.Option(metavar="PATH", help="Path under which a reverse proxy shows page and API, such as /ztp.")
+        str, option("PATH", "Path under which a reverse proxy shows page and API, such as /ztp.")
     ] = "",
-    workers: Annotated[
-        int, typer.Option(parser=whole, metavar="N", help="Local processes that work on open studies; 0 for none.")
-    ] = 1,
-    data_root: Annotated[
-        list[Path] | None, typer.Option(metavar="DIR", help="Folder that studies may read; may be given again.")
-    ] = None,
+    workers: Annotated[int, whole_number("N", "Local processes that work on open studies; 0 for none.")] = 1,
+    data_root: Annotated[list[Path] | None, option("DIR", "Folder that studies may read; may be given again.")] = None,
     allow_sampler: Annotated[
-        list[str] | None,
-        typer.Option(metavar="MODULE:CLASS", help="Sampler class that studies may name; may be given again."),
+        list[str] | None, option("MODULE:CLASS", "Sampler class that studies may name; may be given again.")
     ] = None,
     webhook: Annotated[
         str | None,
         typer.Option(envvar=WEBHOOK, metavar="URL", help="Told by POST of the end of studies that name no webhook."),
     ] = None,
     allow_webhook_host: Annotated[
-        list[str] | None,
-        typer.Option(metavar="HOST", help="Host to which studies may have their end posted; may be given again."),
+        list[str] | None, option("HOST", "Host to which studies may have their end posted; may be given again.")
     ] = None,
     token_file: TokenFile = None,
     storage: Storage = DEFAULT_STORAGE,

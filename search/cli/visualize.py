@@ -8,22 +8,20 @@ from typing import Annotated
 import typer
 
 from search import logs
-from search.cli.options import whole
+from search.cli.options import argument, option, whole_number
 from search.errors import InputError
 
 
 def visualize(
-    config: Annotated[Path, typer.Argument(metavar="best.yaml", help="An exported configuration.")],
+    config: Annotated[Path, argument("best.yaml", "An exported configuration.")],
     images: Annotated[
-        list[Path] | None, typer.Argument(metavar="[IMAGE]...", help="Image files; default: images it was found on.")
+        list[Path] | None, argument("[IMAGE]...", "Image files; default: images it was found on.")
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE.png", help="Default: the configuration's name.")
     ] = None,
-    data: Annotated[str | None, typer.Option(metavar="DIR", help="Without files: images of another folder.")] = None,
-    count: Annotated[
-        int | None, typer.Option(parser=whole, metavar="N", help="Without files: how many images; default: 4.")
-    ] = None,
+    data: Annotated[str | None, option("DIR", "Without files: images of another folder.")] = None,
+    count: Annotated[int | None, whole_number("N", "Without files: how many images; default: 4.")] = None,
 ) -> None:
     """Draw which patches survive each stage, as a contact sheet, with the answers before and after pruning."""
     from pruning.config import read_config
