@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
@@ -13,8 +11,8 @@ from pruning.methods import METHODS
 from pruning.schedule import Schedule
 from pruning.stage import Stage
 from search.evaluation.compare.statistics import SIGNIFICANCE, Comparison, Row
-from search.reporting import formatting
-from search.reporting.tables import new_table
+from search.reporting import formatting, tables
+from search.reporting.tables import measured_cells, new_table
 from search.types import FLOP_CONVENTION, Accuracy, Measurement
 
 if TYPE_CHECKING:
@@ -171,11 +169,7 @@ def progress(done: int, total: int, row: Row) -> str:
 
 def as_csv(shown: Comparison) -> str:
     """One row per row, the dense model's first; empty cells where nothing was measured."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(_csv_rows(shown))
-    return text.getvalue()
+    return tables.as_csv(CSV_COLUMNS, _csv_rows(shown))
 
 
 def _csv_rows(shown: Comparison) -> Iterator[dict[str, object]]:
@@ -191,25 +185,12 @@ def _csv_rows(shown: Comparison) -> Iterator[dict[str, object]]:
 
 
 def _csv_measured(shown: Comparison, measured: Measurement) -> dict[str, object]:
-    accuracy, throughput, where = measured.accuracy, measured.throughput, measured.setting
     return {
         "options": " ".join(_csv_options(measured.schedule)),
-        "accuracy": accuracy.value,
-        "accuracy_low": accuracy.low,
-        "accuracy_high": accuracy.high,
-        "images": accuracy.images,
-        "accuracy_kind": accuracy.kind,
-        "flops": measured.flops,
+        **measured_cells(measured),
         **shown.costs_dict(measured),
-        "throughput": throughput.images_per_s,
-        "speedup": throughput.speedup,
-        "spread": throughput.spread,
         "ideal_speedup": shown.ideal(measured),
         "realised": shown.realised(measured),
-        "schedule": str(measured.schedule),
-        "device": where.device,
-        "dtype": where.dtype,
-        "batch_size": where.batch_size,
     }
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rich.table import Table
+from rich.text import Text
 
 from search.reporting import formatting
+from search.reporting.tables import facts_table
 from search.types import FLOP_CONVENTION
 
 if TYPE_CHECKING:
@@ -15,12 +17,7 @@ if TYPE_CHECKING:
 
 def forecast_table(forecast: Forecast) -> Table:
     """All that is known of a study before it runs."""
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in _facts(forecast):
-        table.add_row(name, value)
-    return table
+    return facts_table((Text(name, style="dim"), value) for name, value in _facts(forecast))
 
 
 def _facts(forecast: Forecast) -> list[tuple[str, str]]:

@@ -13,9 +13,9 @@ from typing import Any
 
 from packaging.requirements import Requirement
 from rich.console import RenderableType
-from rich.table import Table
 from rich.text import Text
 
+from search.reporting.tables import facts_table
 from search.runtime.cpu import CGROUP, usable_cores
 from search.storage.compatibility import PACKAGE
 from search.storage.health import FAIL, OK, WARN, Check, inspect_database
@@ -45,14 +45,14 @@ def as_document(checks: list[Check]) -> dict[str, Any]:
 
 def as_table(checks: list[Check]) -> RenderableType:
     """A line a check, with what to do below what was found."""
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for check in checks:
-        lines = f"{check.found}\n-> {check.remedy}" if check.remedy else check.found
-        table.add_row(Text(check.state, style=STYLES[check.state]), check.name, Text(lines))
-    return table
+    return facts_table(
+        (
+            Text(check.state, style=STYLES[check.state]),
+            check.name,
+            Text(f"{check.found}\n-> {check.remedy}" if check.remedy else check.found),
+        )
+        for check in checks
+    )
 
 
 def _packages() -> Iterator[Check]:

@@ -195,6 +195,31 @@ def accuracies(front: Front) -> list[Accuracy]:
     return [m.accuracy for m in (*measurements(front), *confirmed)]
 
 
+FRONT_COLUMNS = ("trial", "accuracy", "confirm", "images/s", "speed-up", "GFLOPs", "schedule")
+FRONT_HEADINGS = ("trial", "accuracy %", "confirm %", *FRONT_COLUMNS[3:])  # where they stand alone
+
+
+def front_cells(front: Front, evaluation: Evaluation, named: bool | None = None) -> list[str]:
+    """Of FRONT_COLUMNS. named: whether the schedule tells its method; None for where the front has several."""
+    search, confirm = evaluation.search, evaluation.confirm
+    known, ends = evaluation.best_known, lopsided(accuracies(front))
+    return [
+        (BEHIND if evaluation.trial in behind(front) else "") + str(evaluation.trial),
+        percent(search.accuracy, ends),
+        percent(confirm.accuracy, ends) if confirm else "-",
+        rate(known.throughput.images_per_s),
+        speedup(known.throughput),
+        gflops(search),
+        stages(search.schedule, named=len(methods(front)) > 1 if named is None else named),
+    ]
+
+
+def front_line(front: Front) -> str:
+    """`front of 7 points, version 3 (after 40 trials), hypervolume 0.05`."""
+    points, trials = count(len(front.points), "point"), count(front.trials, "trial")
+    return f"front of {points}, version {front.version} (after {trials}), hypervolume {front.hypervolume:.4g}"
+
+
 def slower(front: Front, min_speedup: float | None) -> list[Evaluation]:
     """Confirmed pruning points whose measured speed-up is below the limit that their predicted one kept to."""
     if min_speedup is None:

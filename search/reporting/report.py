@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -11,15 +9,14 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from search.config.spec import StudyRecord
-from search.reporting import formatting
-from search.reporting.tables import FittedTable, new_table
+from search.reporting import formatting, tables
+from search.reporting.tables import FittedTable, measured_cells, new_table
 from search.storage.point_document import accuracy_document, point_document
-from search.types import FLOP_CONVENTION, Evaluation, Front, Measurement
+from search.types import FLOP_CONVENTION, Evaluation, Front
 
 if TYPE_CHECKING:
     from search.evaluation.reproduce import Replay
 
-NUMBERS = ("trial", "accuracy", "confirm", "images/s", "speed-up", "GFLOPs")
 VERDICTS = {
     True: "reproduced: accuracy and FLOPs are exactly those recorded",
     False: "NOT reproduced: accuracy or FLOPs differ from those recorded",
@@ -36,44 +33,18 @@ CSV_COLUMNS = (
 
 def front_table(study: StudyRecord, front: Front) -> RenderableType:
     """The front for a terminal, slowest point first, under it what the numbers mean."""
-    numbers = {name: {"justify": "right", "no_wrap": True} for name in NUMBERS}
-    least = [
-        "GFLOPs",
-        "images/s",
-        "accuracy" if any(point.confirm for point in front.points) else "confirm",
-        "speed-up",
-    ]
-    table = FittedTable({**numbers, "schedule": {"overflow": "fold", "min_width": 12}}, least, _title(study, front))
+    *numbers, schedule = formatting.FRONT_COLUMNS
+    columns: dict[str, dict[str, Any]] = {name: {"justify": "right", "no_wrap": True} for name in numbers}
+    columns[schedule] = {"overflow": "fold", "min_width": 12}
+    doubtful = "accuracy" if any(point.confirm for point in front.points) else "confirm"
+    title = Text(f"{study.name}: ", style="bold").append(formatting.front_line(front), style="not bold")
+    table = FittedTable(columns, ["GFLOPs", "images/s", doubtful, "speed-up"], title)
     if front.dense and front.dense.trial not in {point.trial for point in front.points}:
-        table.add_row(*_cells(front, front.dense), style="dim")
+        table.add_row(*formatting.front_cells(front, front.dense), style="dim")
     for point in front.points:
-        table.add_row(*_cells(front, point))
+        table.add_row(*formatting.front_cells(front, point))
     notes = [*formatting.footnotes(front), *formatting.limit_notes(front, study.spec.budget.min_speedup)]
     return Group(table, *(Text(line, style="dim") for line in notes))
-
-
-def _title(study: StudyRecord, front: Front) -> Text:
-    points, trials = formatting.count(len(front.points), "point"), formatting.count(front.trials, "trial")
-    text = Text(f"{study.name}: ", style="bold")
-    return text.append(
-        f"front of {points}, version {front.version} (after {trials}), hypervolume {front.hypervolume:.4g}",
-        style="not bold",
-    )
-
-
-def _cells(front: Front, evaluation: Evaluation) -> list[str]:
-    search, confirm = evaluation.search, evaluation.confirm
-    known, ends = evaluation.best_known, formatting.lopsided(formatting.accuracies(front))
-    mark = formatting.BEHIND if evaluation.trial in formatting.behind(front) else ""
-    return [
-        mark + str(evaluation.trial),
-        formatting.percent(search.accuracy, ends),
-        formatting.percent(confirm.accuracy, ends) if confirm else "-",
-        formatting.rate(known.throughput.images_per_s),
-        formatting.speedup(known.throughput),
-        formatting.gflops(search),
-        formatting.stages(search.schedule, named=len(formatting.methods(front)) > 1),
-    ]
 
 
 def front_json(study: StudyRecord, front: Front) -> dict[str, Any]:
@@ -105,51 +76,13 @@ def _dense_json(dense: Evaluation | None) -> dict[str, float] | None:
 
 def front_csv(found: Iterable[tuple[StudyRecord, Front]]) -> str:
     """One row per point of every study, one value per cell; empty where there is none yet."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for study, front in found:
-        for point in front.points:
-            known = {**_search_row(point.search), **_confirm_row(point)}
-            writer.writerow({"study": study.name, "trial": point.trial, **known})
-    return text.getvalue()
+    return tables.as_csv(CSV_COLUMNS, (_csv_row(study, point) for study, front in found for point in front.points))
 
 
-def _search_row(measured: Measurement) -> dict[str, Any]:
-    accuracy, throughput, where = measured.accuracy, measured.throughput, measured.setting
-    return {
-        "accuracy": accuracy.value,
-        "accuracy_low": accuracy.low,
-        "accuracy_high": accuracy.high,
-        "images": accuracy.images,
-        "accuracy_kind": accuracy.kind,
-        "throughput": throughput.images_per_s,
-        "speedup": throughput.speedup,
-        "spread": throughput.spread,
-        "throughput_how": throughput.how,
-        "gflops": measured.gflops,
-        "schedule": str(measured.schedule),
-        "device": where.device,
-        "dtype": where.dtype,
-        "batch_size": where.batch_size,
-        "flop_convention": FLOP_CONVENTION,
-    }
-
-
-def _confirm_row(point: Evaluation) -> dict[str, Any]:
-    if point.confirm is None:
-        return {}
-    accuracy, throughput = point.confirm.accuracy, point.confirm.throughput
-    return {
-        "confirm_accuracy": accuracy.value,
-        "confirm_low": accuracy.low,
-        "confirm_high": accuracy.high,
-        "confirm_images": accuracy.images,
-        "confirm_throughput": throughput.images_per_s,
-        "confirm_speedup": throughput.speedup,
-        "confirm_spread": throughput.spread,
-        "confirm_disturbed": throughput.disturbed,
-    }
+def _csv_row(study: StudyRecord, point: Evaluation) -> dict[str, object]:
+    confirm = measured_cells(point.confirm) if point.confirm else {}
+    confirmed = {f"confirm_{name.removeprefix('accuracy_')}": value for name, value in confirm.items()}
+    return {"study": study.name, "trial": point.trial, **measured_cells(point.search), **confirmed}
 
 
 def replay_table(name: str, replay: Replay) -> RenderableType:

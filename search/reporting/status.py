@@ -12,7 +12,7 @@ from rich.text import Text
 from search import attribute_keys as keys
 from search.config.spec import StudyRecord
 from search.reporting import formatting
-from search.reporting.tables import FittedTable
+from search.reporting.tables import FittedTable, facts_table
 from search.types import Evaluation, Progress
 
 STATE_STYLE = {"done": "green", "running": "cyan", "confirming": "cyan", "stopped": "yellow", "paused": "yellow"}
@@ -57,12 +57,7 @@ def _best_short(best: Evaluation | None) -> str:
 
 def study_status(study: StudyRecord, progress: Progress) -> Table:
     """All that is known of one study, a line per fact."""
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in _facts(study, progress):
-        table.add_row(name, value)
-    return table
+    return facts_table((Text(name, style="dim"), value) for name, value in _facts(study, progress))
 
 
 def _facts(study: StudyRecord, progress: Progress) -> list[tuple[str, RenderableType]]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import csv
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich import box
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
-from rich.measure import Measurement
+from rich.measure import Measurement as Measure
 from rich.table import Table
 from rich.text import Text
+
+from search.types import FLOP_CONVENTION, Measurement
 
 PLAIN_WIDTH = 240  # columns when nobody's terminal is the limit: a pipe or a file must not fold lines
 
@@ -37,6 +41,46 @@ def show(*parts: RenderableType) -> None:
 def new_table(**options: Any) -> Table:
     """An empty table in the style of all of them."""
     return Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), **options)
+
+
+def facts_table(rows: Iterable[Sequence[RenderableType]]) -> Table:
+    """A line a fact: its name, or what else is short, then the fact, folded where the terminal is narrow."""
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for row in rows:
+        while len(table.columns) < len(row):
+            is_last = len(table.columns) + 1 == len(row)
+            table.add_column(overflow="fold" if is_last else "ellipsis", no_wrap=not is_last)
+        table.add_row(*row)
+    return table
+
+
+def as_csv(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
+    """One value per cell, empty where there is none. Rows may know more than the columns."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def measured_cells(measured: Measurement) -> dict[str, object]:
+    """What CSV tells of a measurement, by column."""
+    accuracy, throughput, where = measured.accuracy, measured.throughput, measured.setting
+    return {
+        "accuracy": accuracy.value,
+        "accuracy_low": accuracy.low,
+        "accuracy_high": accuracy.high,
+        "images": accuracy.images,
+        "accuracy_kind": accuracy.kind,
+        "flops": measured.flops,
+        "gflops": measured.gflops,
+        "throughput": throughput.images_per_s,
+        "throughput_how": throughput.how,
+        **{name: getattr(throughput, name) for name in ("speedup", "spread", "disturbed")},
+        "schedule": str(measured.schedule),
+        **vars(where),
+        "flop_convention": FLOP_CONVENTION,
+    }
 
 
 class FittedTable:
@@ -70,8 +114,7 @@ class FittedTable:
         dropped, table = next(
             (dropped, table)
             for dropped, table in self._narrowed()
-            if len(dropped) == len(self.droppable)
-            or Measurement.get(console, unbound, table).minimum <= options.max_width
+            if len(dropped) == len(self.droppable) or Measure.get(console, unbound, table).minimum <= options.max_width
         )
         yield table
         if dropped:

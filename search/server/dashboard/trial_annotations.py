@@ -55,12 +55,11 @@ def study_note(study: StudyRecord, front: Front, picture: str | None = None, pro
     if picture:
         lines += [f"![front of {study.name}]({picture})", ""]
     lines += [
-        f"Front of {len(front.points)}, version {front.version} (after {formatting.count(front.trials, 'trial')}), "
-        f"hypervolume {front.hypervolume:.4g}.",
+        f"{formatting.front_line(front).capitalize()}.",
         *(["", f"{state_line(study, progress)}."] if progress else []),
         *(["", f"Running: {formatting.trial_numbers(progress.running)}."] if progress and progress.running else []),
         "",
-        _line(["trial", "accuracy %", "confirm %", "images/s", "speed-up", "GFLOPs", "schedule"]),
+        _line(formatting.FRONT_HEADINGS),
         "|---:|---:|---:|---:|---:|---:|:---|",
         *(_row(front, point) for point in front.points),
         "",
@@ -73,19 +72,8 @@ def study_note(study: StudyRecord, front: Front, picture: str | None = None, pro
 
 
 def _row(front: Front, point: Evaluation) -> str:
-    search, known = point.search, point.best_known
-    ends = formatting.lopsided(formatting.accuracies(front))
-    mark = "\\" + formatting.BEHIND if point.trial in formatting.behind(front) else ""  # a bare * may open an emphasis
-    cells = [
-        mark + str(point.trial),
-        formatting.percent(search.accuracy, ends),
-        formatting.percent(point.confirm.accuracy, ends) if point.confirm else "-",
-        formatting.rate(known.throughput.images_per_s),
-        formatting.speedup(known.throughput),
-        formatting.gflops(search),
-        formatting.stages(search.schedule, named=True),
-    ]
-    return _line(cells)
+    trial, *cells = formatting.front_cells(front, point, named=True)
+    return _line([trial.replace(formatting.BEHIND, "\\" + formatting.BEHIND), *cells])  # a bare * may open an emphasis
 
 
 def _line(cells: Iterable[str]) -> str:

@@ -138,7 +138,7 @@ def stored_note(store: Store) -> str:
 def test_publish_writes_for_a_plain_dashboard(store: Store) -> None:
     assert stored_note(store) == ""
     publish(store, store.study("shirts"))
-    assert "Front of 5, version 7 (after 8 trials)" in stored_note(store)
+    assert "Front of 5 points, version 7 (after 8 trials)" in stored_note(store)
     assert "![" not in stored_note(store)  # a plain dashboard does not serve our picture
 
 
