@@ -111,7 +111,7 @@ class Forecast:
 
 
 class NoImages:
-    """The source of a dry run's bench, which never looks at an image."""
+    """The source of a dry run's evaluator, which never looks at an image."""
 
     fingerprint = cache_key = "none"
     classes = Classes(None, "none", "no images")
@@ -132,13 +132,13 @@ class NoImages:
 
 def forecast(spec: StudySpec) -> Forecast:
     """Raises InputError or PruningError for a study that could not be launched anywhere; writes nothing."""
-    bench, notes = _open(spec)
-    spec = bench.spec
-    check_methods(spec, bench)
-    check_budget(spec, bench)
-    depth = bench.backbone.family.depth
-    drawn = _draw(bench)
-    clock = _Clock(bench)
+    evaluator, notes = _open(spec)
+    spec = evaluator.spec
+    check_methods(spec, evaluator)
+    check_budget(spec, evaluator)
+    depth = evaluator.backbone.family.depth
+    drawn = _draw(evaluator)
+    clock = _Clock(evaluator)
     profile = clock.profile()
     floor = spec.budget.min_speedup
     if floor is not None:
@@ -146,13 +146,13 @@ def forecast(spec: StudySpec) -> Forecast:
         most = profile.predict(fastest).speedup
         if most < floor:
             raise speedup_limit_error(spec, most)
-    fitting = [schedule for schedule in drawn if _fits(schedule, bench, profile)]
+    fitting = [schedule for schedule in drawn if _fits(schedule, evaluator, profile)]
     timed = [profile.predict(schedule) for schedule in fitting]
     dense = profile.predict(UNTOUCHED).images_per_s
     seconds = [spec.data.search_images / each.images_per_s for each in timed] or [spec.data.search_images / dense]
     speedups = [each.speedup for each in timed] or [1.0]
     trial_s = min(seconds), statistics.median(seconds), max(seconds)
-    gflops = {name: bench.flops(schedule) / 1e9 for name, schedule in _named(bench)}
+    gflops = {name: evaluator.flops(schedule) / 1e9 for name, schedule in _named(evaluator)}
     return Forecast(
         spec=spec,
         gflops=gflops,
@@ -163,15 +163,15 @@ def forecast(spec: StudySpec) -> Forecast:
         trial_s=trial_s,
         confirm_s=_confirm_s(spec, dense, trial_s[1]),
         drift=clock.drift(),
-        dtype=str(next(bench.model.parameters()).dtype).removeprefix("torch."),
-        hardware=bench.hardware,
+        dtype=str(next(evaluator.model.parameters()).dtype).removeprefix("torch."),
+        hardware=evaluator.hardware,
         batch_size=profile.batch_size,
         notes=tuple(notes),
     )
 
 
 def _open(spec: StudySpec) -> tuple[ScheduleEvaluator, list[str]]:
-    """A bench with what is on this machine, and what is not."""
+    """An evaluator with what is on this machine, and what is not."""
     notes = []
     weights = spec.backbone.weights
     if weights == "pretrained" and folder_of(spec.backbone.name) is None:
@@ -207,27 +207,27 @@ def _confirm_s(spec: StudySpec, dense: float, trial_s: float) -> float:
 class _Clock:
     """What is timed for a forecast, on noise."""
 
-    def __init__(self, bench: ScheduleEvaluator) -> None:
-        self._bench = bench
-        spec, family = bench.spec, bench.backbone.family
+    def __init__(self, evaluator: ScheduleEvaluator) -> None:
+        self._evaluator = evaluator
+        spec, family = evaluator.spec, evaluator.backbone.family
         dtype = spec.runtime.dtype
         self._chooses = (
-            dtype == "auto" and bfloat16_is_fast(bench.device) and spec.objectives.throughput != "onnxruntime"
+            dtype == "auto" and bfloat16_is_fast(evaluator.device) and spec.objectives.throughput != "onnxruntime"
         )
-        bench.set_model("bfloat16" if self._chooses else "float32" if dtype == "auto" else dtype)
+        evaluator.set_model("bfloat16" if self._chooses else "float32" if dtype == "auto" else dtype)
         noise = torch.randn(1, *family.image_shape, generator=torch.Generator().manual_seed(0))
-        self._image = noise.to(bench.device)
-        self._dense_s = _seconds(bench, self._image)
+        self._image = noise.to(evaluator.device)
+        self._dense_s = _seconds(evaluator, self._image)
         self._size = min(spec.runtime.batch_size, max(1, int(BATCH_S / self._dense_s)))
-        self._kinds = stage_kinds(spec.space.methods, spec.space.options, bench.model)
+        self._kinds = stage_kinds(spec.space.methods, spec.space.options, evaluator.model)
 
     def profile(self) -> LatencyProfile:
         """A short one, of batches that take about BATCH_S each; one kind of stage stands for all."""
-        bench, family = self._bench, self._bench.backbone.family
-        least = smallest(bench.spec.space, family.depth, bench.flops).plan(family.tokens)
+        evaluator, family = self._evaluator, self._evaluator.backbone.family
+        least = smallest(evaluator.spec.space, family.depth, evaluator.flops).plan(family.tokens)
         fewest = least[-1].kept if least else family.tokens
         images = self._image.repeat(self._size, 1, 1, 1)
-        profile = measure_profile(bench.model, images, self._kinds[:1], fewest, points=PROFILE_POINTS, turns=SHORT)
+        profile = measure_profile(evaluator.model, images, self._kinds[:1], fewest, points=PROFILE_POINTS, turns=SHORT)
         (cost,) = profile.stages.values()
         return replace(profile, stages={kind.name: cost for kind in self._kinds})
 
@@ -237,7 +237,7 @@ class _Clock:
         A profile's round takes as long as so many passes of the dense model; a number format is chosen by float32's
         answers beside bfloat16's, at about half the speed.
         """
-        spec = self._bench.spec
+        spec = self._evaluator.spec
         batch = spec.runtime.batch_size
         pass_s = self._dense_s * min(batch, max(MIN_IMAGES, int(PASS_S / self._dense_s)))
         whole_s, parts_s = (
@@ -254,33 +254,33 @@ class _Clock:
 
     def drift(self) -> float:
         """By how much the dense model's speed changed since the start."""
-        now = _seconds(self._bench, self._image)
+        now = _seconds(self._evaluator, self._image)
         return max(now, self._dense_s) / min(now, self._dense_s) - 1
 
 
 @torch.inference_mode()
-def _seconds(bench: ScheduleEvaluator, image: torch.Tensor) -> float:
+def _seconds(evaluator: ScheduleEvaluator, image: torch.Tensor) -> float:
     """Of the dense model for one image, the fastest of a few: what else the machine does can only add time."""
     took = []
     for _ in range(FIRST_LOOKS):
         began = time.perf_counter()
-        bench.model(image)
-        synchronize(bench.device)
+        evaluator.model(image)
+        synchronize(evaluator.device)
         took.append(time.perf_counter() - began)
     return min(took)
 
 
-def _named(bench: ScheduleEvaluator) -> list[tuple[str, Schedule]]:
-    space, depth = bench.spec.space, bench.backbone.family.depth
-    cheapest = smallest(space, depth, bench.flops)
-    first, *others = baselines(space, depth, bench.backbone.family.tokens)
+def _named(evaluator: ScheduleEvaluator) -> list[tuple[str, Schedule]]:
+    space, depth = evaluator.spec.space, evaluator.backbone.family.depth
+    cheapest = smallest(space, depth, evaluator.flops)
+    first, *others = baselines(space, depth, evaluator.backbone.family.tokens)
     return [first, ("cheapest", cheapest), *others]
 
 
-def _draw(bench: ScheduleEvaluator) -> list[Schedule]:
+def _draw(evaluator: ScheduleEvaluator) -> list[Schedule]:
     """Schedules drawn uniformly from the space's box, as a random search would."""
-    space, depth = bench.spec.space, bench.backbone.family.depth
-    box, random = distributions(space, depth), np.random.default_rng(bench.spec.sampler.seed)
+    space, depth = evaluator.spec.space, evaluator.backbone.family.depth
+    box, random = distributions(space, depth), np.random.default_rng(evaluator.spec.sampler.seed)
     return [to_schedule({name: _value(each, random) for name, each in box.items()}, space, depth) for _ in range(DRAWS)]
 
 
@@ -293,12 +293,12 @@ def _value(distribution: BaseDistribution, random: np.random.Generator) -> Any:
     return float(random.uniform(distribution.low, distribution.high))
 
 
-def _fits(schedule: Schedule, bench: ScheduleEvaluator, profile: LatencyProfile) -> bool:
+def _fits(schedule: Schedule, evaluator: ScheduleEvaluator, profile: LatencyProfile) -> bool:
     """Whether it keeps the limits that need no image."""
-    budget, family = bench.spec.budget, bench.backbone.family
+    budget, family = evaluator.spec.budget, evaluator.backbone.family
     try:
         schedule.plan(family.tokens, family.depth)
-        if budget.max_gflops is not None and bench.flops(schedule) > 1e9 * budget.max_gflops:
+        if budget.max_gflops is not None and evaluator.flops(schedule) > 1e9 * budget.max_gflops:
             return False
         return budget.min_speedup is None or profile.predict(schedule).speedup >= budget.min_speedup
     except ScheduleError:

@@ -27,26 +27,26 @@ def check_here(spec: StudySpec) -> None:
     timing_limit()
 
 
-def open_bench(spec: StudySpec, known: StudyRecord | None, start: Sequence[Start] = ()) -> ScheduleEvaluator:
+def open_evaluator(spec: StudySpec, known: StudyRecord | None, start: Sequence[Start] = ()) -> ScheduleEvaluator:
     """The study's model and images on this machine. Raises InputError or PruningError, also for a corrupt image.
 
     known: its record, if it has one; SearchError if weights or images here are not those it was launched with. start:
     what a new study begins with.
     """
     found = None if known is None else known.provenance.get(FACTS)
-    facts = None if found is None else Calibration.from_dict(found)
-    bench = ScheduleEvaluator.open(spec, facts)
-    if facts is not None:
-        bench.use(facts)
-    check_methods(bench.spec, bench)
-    check_budget(bench.spec, bench)
+    calibration = None if found is None else Calibration.from_dict(found)
+    evaluator = ScheduleEvaluator.open(spec, calibration)
+    if calibration is not None:
+        evaluator.use(calibration)
+    check_methods(evaluator.spec, evaluator)
+    check_budget(evaluator.spec, evaluator)
     if found is None:  # of a study that has begun, this was checked then
         starts = start if known is None else starts_of(known)
-        check_start(starts, bench.spec, bench.backbone.family.depth, depth_of)
-    _ = bench.search_split
-    if facts is None:
-        _ = bench.confirm_split
-    return bench
+        check_start(starts, evaluator.spec, evaluator.backbone.family.depth, depth_of)
+    _ = evaluator.search_split
+    if calibration is None:
+        _ = evaluator.confirm_split
+    return evaluator
 
 
 def depth_of(name: str) -> int | None:
@@ -55,17 +55,17 @@ def depth_of(name: str) -> int | None:
     return None if isinstance(entry, Refused) else entry.blocks
 
 
-def check_budget(spec: StudySpec, bench: ScheduleEvaluator) -> None:
+def check_budget(spec: StudySpec, evaluator: ScheduleEvaluator) -> None:
     """Raise InputError if even the cheapest schedule of the space is over budget.max_gflops."""
     limit = spec.budget.max_gflops
-    least = bench.flops(smallest(spec.space, bench.backbone.family.depth, bench.flops)) / 1e9
+    least = evaluator.flops(smallest(spec.space, evaluator.backbone.family.depth, evaluator.flops)) / 1e9
     if limit is not None and least > limit:
         rule = f"must be at least {least:.4g}, the cost of the cheapest schedule of the space"
         remedy = "raise it, or widen space.keep, space.blocks or space.max_stages"
         raise InputError("budget.max_gflops", rule, limit, remedy, source=spec.name)
 
 
-def check_speedup(spec: StudySpec, bench: ScheduleEvaluator) -> None:
+def check_speedup(spec: StudySpec, evaluator: ScheduleEvaluator) -> None:
     """Raise InputError if not even the fastest schedule of the space is predicted to reach budget.min_speedup.
 
     Takes the latency profile, or takes it over; the study then keeps it. Where throughput is measured, nothing is known
@@ -74,12 +74,12 @@ def check_speedup(spec: StudySpec, bench: ScheduleEvaluator) -> None:
     limit = spec.budget.min_speedup
     if limit is None or spec.objectives.throughput == "measured":
         return
-    bench.find_facts()
-    depth = bench.backbone.family.depth
-    fastest = smallest(spec.space, depth, lambda schedule: 1 / bench.throughput(schedule).speedup)
-    most = bench.throughput(fastest).speedup
+    evaluator.find_facts()
+    depth = evaluator.backbone.family.depth
+    fastest = smallest(spec.space, depth, lambda schedule: 1 / evaluator.throughput(schedule).speedup)
+    most = evaluator.throughput(fastest).speedup
     if most < limit:
-        raise speedup_limit_error(spec, most, bench.facts.profile_from)
+        raise speedup_limit_error(spec, most, evaluator.facts.profile_from)
 
 
 def speedup_limit_error(spec: StudySpec, most: float, origin: str = "") -> InputError:
@@ -94,7 +94,7 @@ def speedup_limit_error(spec: StudySpec, most: float, origin: str = "") -> Input
     return InputError("budget.min_speedup", rule, f"{spec.budget.min_speedup:g}", remedy, source=spec.name)
 
 
-def check_methods(spec: StudySpec, bench: ScheduleEvaluator) -> None:
+def check_methods(spec: StudySpec, evaluator: ScheduleEvaluator) -> None:
     """Raise ScheduleError if a method of the space cannot prune this backbone."""
     for method in spec.space.methods:
-        PrunedViT(bench.backbone.model, Schedule([Stage(block=0, keep=0.5)], method))
+        PrunedViT(evaluator.backbone.model, Schedule([Stage(block=0, keep=0.5)], method))

@@ -18,7 +18,7 @@ from search.config.spec import StudyRecord, StudySpec
 from search.config.warm_start import Start, provenance_of, read_start
 from search.errors import NoStoreError, StudyDeletedError, StudyPausedError, UnknownStudyError
 from search.evaluation.calibration import Calibration
-from search.runtime.feasibility import check_here, check_speedup, open_bench
+from search.runtime.feasibility import check_here, check_speedup, open_evaluator
 from search.runtime.retry import RetryPolicy
 from search.runtime.study_runner import StudyRunner, is_disturbed
 from search.runtime.transfer import found_elsewhere
@@ -51,10 +51,12 @@ def launch(spec: StudySpec, url: str, observe: Observer, workers: int = 1, engin
         spec = continued_spec(known.spec, spec)
     if known is not None and not has_work:
         return known  # nothing needs to be loaded
-    bench = open_bench(spec, known, start)
-    bench.learn(others)
+    evaluator = open_evaluator(spec, known, start)
+    evaluator.learn(others)
     if known is None:
-        check_speedup(bench.spec, bench)  # nobody else can have taken the profile: there is no study to keep it yet
+        check_speedup(
+            evaluator.spec, evaluator
+        )  # nobody else can have taken the profile: there is no study to keep it yet
     store = RetryPolicy(read_settings().patience_s).wrap(notifying(Store.open(url)))
     try:
         if known is not None and (name := _existing(store, known).name) != spec.name:  # or it would be made anew
@@ -72,7 +74,7 @@ def launch(spec: StudySpec, url: str, observe: Observer, workers: int = 1, engin
         number = os.getpid() if store.workers(record.id) else 0  # two processes must not suggest the same
         run_engine = partial(ENGINES[engine].run, spec.name, store.url, workers)
         in_process = workers == 1 and engine == "local"
-        StudyRunner(store, record, bench, observe, number, None if in_process else run_engine).run()
+        StudyRunner(store, record, evaluator, observe, number, None if in_process else run_engine).run()
         return _existing(store, record)
     finally:
         store.close()

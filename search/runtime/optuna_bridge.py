@@ -84,14 +84,14 @@ class OptunaBridge:
         store: Store,
         record: StudyRecord,
         spec: StudySpec,
-        bench: ScheduleEvaluator,
+        evaluator: ScheduleEvaluator,
         worker: int,
         probe: Callable[[Schedule, int], PartialEvaluation | None] | None = None,
     ) -> None:
         """worker: sets its suggestions apart. probe: evaluates a schedule partially, by so many looks."""
         self._store = store
-        self._record, self._spec, self._bench, self._probe = record, spec, bench, probe
-        self._depth = bench.backbone.family.depth
+        self._record, self._spec, self._evaluator, self._probe = record, spec, evaluator, probe
+        self._depth = evaluator.backbone.family.depth
         sampler = make_sampler(spec.sampler, self._problem(), store.count_trials(record.id), worker)
         log_as_we_do()
         self.study = optuna.create_study(directions=["maximize", "maximize"], sampler=sampler)
@@ -103,18 +103,18 @@ class OptunaBridge:
 
     def _problem(self) -> SamplerContext:
         """The study as samplers see it. Where speed is measured, the ratio of FLOPs stands for it beforehand."""
-        bench, drop = self._bench, self._spec.budget.max_accuracy_drop
-        dense_flops = bench.flops(UNTOUCHED)
-        profiled = bench.facts.profile is not None
+        evaluator, drop = self._evaluator, self._spec.budget.max_accuracy_drop
+        dense_flops = evaluator.flops(UNTOUCHED)
+        profiled = evaluator.facts.profile is not None
         return SamplerContext(
             space=self._spec.space,
             depth=self._depth,
-            tokens=bench.backbone.family.tokens,
-            speedup=lambda s: bench.throughput(s).speedup if profiled else dense_flops / bench.flops(s),
+            tokens=evaluator.backbone.family.tokens,
+            speedup=lambda s: evaluator.throughput(s).speedup if profiled else dense_flops / evaluator.flops(s),
             within_limits=lambda s: not self._over_known_limits(s),
             result=result_of,
             below_dense=ACCURACY_BELOW_DENSE if drop is None else min(drop, ACCURACY_BELOW_DENSE),
-            probes=self._spec.sampler.probes if self._probe and bench.probe_images else 0,
+            probes=self._spec.sampler.probes if self._probe and evaluator.probe_images else 0,
         )
 
     # Before the first trial
@@ -122,7 +122,7 @@ class OptunaBridge:
     def enqueue_baselines(self) -> None:
         """The dense model, what the study starts from, uniform schedules and the paper's shape go first; those over
         the limits stay out."""
-        dense, *others = baselines(self._spec.space, self._depth, self._bench.backbone.family.tokens)
+        dense, *others = baselines(self._spec.space, self._depth, self._evaluator.backbone.family.tokens)
         told = start_schedules(starts_of(self._record), self._spec.space, self._depth)
         for label, schedule in (dense, *told, *others):
             if schedule.stages and self._over_known_limits(schedule):
@@ -136,7 +136,7 @@ class OptunaBridge:
         if limits.max_gflops is None and limits.min_speedup is None:
             return False
         try:
-            return self._refusal(schedule, self._bench.flops(schedule)) is not None
+            return self._refusal(schedule, self._evaluator.flops(schedule)) is not None
         except ScheduleError:
             return True
 
@@ -153,11 +153,13 @@ class OptunaBridge:
                 trial, tried = self._store.take(slot) or (self._propose(), 0)
             schedule = to_schedule(dict(trial.params), self._spec.space, self._depth)
             try:
-                flops = self._bench.flops(schedule)
-                refusal = self._refusal(schedule, flops) if schedule.plan(self._bench.backbone.family.tokens) else None
+                flops = self._evaluator.flops(schedule)
+                refusal = (
+                    self._refusal(schedule, flops) if schedule.plan(self._evaluator.backbone.family.tokens) else None
+                )
                 if refusal is None:
                     known = self._known(schedule)
-                    throughput = known.own.search.throughput if known.own else self._bench.throughput(schedule)
+                    throughput = known.own.search.throughput if known.own else self._evaluator.throughput(schedule)
                     refusal = self._too_slow(schedule, flops, throughput)
                 if refusal is None:
                     if trial.number == NEW:
@@ -230,20 +232,20 @@ class OptunaBridge:
 
     def _known(self, schedule: Schedule) -> Known:
         """Among it the throughput: timing takes seconds where it is not profiled."""
-        return self._store.known(self._record.id, self._bench.key(schedule), self._bench.identity(schedule))
+        return self._store.known(self._record.id, self._evaluator.key(schedule), self._evaluator.identity(schedule))
 
     def _refusal(self, schedule: Schedule, flops: int) -> tuple[dict[str, float], str] | None:
         """Limits that need nothing but arithmetic: FLOPs, and throughput where it is profiled."""
         limits = self._spec.budget
         if limits.max_gflops is not None and flops / 1e9 > limits.max_gflops:
             return violations(limits, flops / 1e9, float("inf")), f"{flops / 1e9:.4g} GFLOPs"
-        if limits.min_speedup is not None and self._bench.facts.profile:
-            return self._too_slow(schedule, flops, self._bench.throughput(schedule))
+        if limits.min_speedup is not None and self._evaluator.facts.profile:
+            return self._too_slow(schedule, flops, self._evaluator.throughput(schedule))
         return None
 
     def _too_slow(self, schedule: Schedule, flops: int, throughput: Throughput) -> tuple[dict[str, float], str] | None:
         limits = self._spec.budget
-        is_dense = not schedule.plan(self._bench.backbone.family.tokens)
+        is_dense = not schedule.plan(self._evaluator.backbone.family.tokens)
         if is_dense or limits.min_speedup is None or throughput.speedup >= limits.min_speedup:
             return None  # the dense model is always measured: everything is compared with it
         return violations(limits, flops / 1e9, throughput.speedup), f"speedup {throughput.speedup:.3f}"

@@ -40,7 +40,7 @@ class StudyRunner:
         self,
         store: Store,
         record: StudyRecord,
-        bench: ScheduleEvaluator,
+        evaluator: ScheduleEvaluator,
         observe: Observer = lambda progress: None,
         number: int = 0,
         run_engine: Callable[[Callable[[], None]], None] | None = None,
@@ -53,11 +53,11 @@ class StudyRunner:
         left_as: state and note of a study whose last worker is asked to end; one that fails leaves it "stopped". None
         leaves it as it is. is_launch: whether it ends the study where nobody is left whose machine may time finalists.
         """
-        self._store, self._record, self._bench = store, record, bench
+        self._store, self._record, self._evaluator = store, record, evaluator
         self._observe, self._left_as, self._is_launch = observe, left_as, is_launch
         self._engine = run_engine
         self._is_prepared = False
-        self._worker = Worker(store, record, bench, number)
+        self._worker = Worker(store, record, evaluator, number)
 
     def run(self) -> None:
         """Until the study is done, or has nothing left that this machine may do.
@@ -116,10 +116,10 @@ class StudyRunner:
     # Prepare
 
     def _prepare(self) -> bool:
-        """The facts, the trials that go first, and the first of them: the dense model, with which all is compared."""
+        """The calibration, the trials that go first, and of them the dense model, with which all is compared."""
         with self._worker.holding(PREPARE) as task:
             if task is not None:
-                self._find_facts(task)
+                self._calibrate(task)
                 self._tell()
                 self._worker.prepare()
                 if self._store.evaluation(self._record.id, UNTOUCHED.key) is None:
@@ -129,21 +129,21 @@ class StudyRunner:
         if PREPARE in self._store.open_tasks(self._record.id):
             return False
         self._record = self._store.study_of_id(self._record.id)
-        self._bench.use(Calibration.from_dict(self._record.provenance[keys.FACTS]))
+        self._evaluator.use(Calibration.from_dict(self._record.provenance[keys.FACTS]))
         self._is_prepared = True
         return True
 
-    def _find_facts(self, task: Slot) -> None:
+    def _calibrate(self, task: Slot) -> None:
         """What an earlier process found out and kept with the study is taken over."""
         known = self._store.study_of_id(self._record.id).provenance.get(keys.FACTS)
         if known is not None:
-            self._bench.use(Calibration.from_dict(known))
+            self._evaluator.use(Calibration.from_dict(known))
             return
-        self._bench.learn(found_elsewhere(self._store.studies(), self._record.name))
-        check_speedup(self._bench.spec, self._bench)
-        self._bench.find_facts()
-        facts = self._bench.find_strata()
-        self._store.set_provenance(self._record.id, provenance_of(self._bench, facts), task)
+        self._evaluator.learn(found_elsewhere(self._store.studies(), self._record.name))
+        check_speedup(self._evaluator.spec, self._evaluator)
+        self._evaluator.find_facts()
+        calibration = self._evaluator.find_strata()
+        self._store.set_provenance(self._record.id, provenance_of(self._evaluator, calibration), task)
 
     # Search
 
@@ -184,11 +184,11 @@ class StudyRunner:
             assert found is not None
             schedule, confirm = found.search.schedule, found.confirm
             if task.kind == CONFIRM or confirm is None:
-                confirm = self._bench.confirm(schedule, replace(found.search.throughput, disturbed=NOT_TIMED))
+                confirm = self._evaluator.confirm(schedule, replace(found.search.throughput, disturbed=NOT_TIMED))
             elif self._times:
-                confirm = replace(confirm, throughput=self._bench.time(schedule))
+                confirm = replace(confirm, throughput=self._evaluator.time(schedule))
             else:
-                reason = f"not timed on {self._bench.hardware}: speeds are of {self._bench.facts.hardware}"
+                reason = f"not timed on {self._evaluator.hardware}: speeds are of {self._evaluator.facts.hardware}"
                 confirm = replace(confirm, throughput=replace(found.search.throughput, disturbed=reason))
             self._store.save_confirm(self._record.id, found.search.key, confirm, task)
         self._tell()
@@ -197,7 +197,7 @@ class StudyRunner:
     @property
     def _times(self) -> bool:
         """Whether speeds measured here compare with the study's."""
-        return self._bench.hardware == self._bench.facts.hardware
+        return self._evaluator.hardware == self._evaluator.facts.hardware
 
     def _is_left_alone(self) -> bool:
         """Whether a launch is left with finalists that only another machine may time, and nobody else is there."""
@@ -242,24 +242,24 @@ def is_disturbed(front: Front | None) -> bool:
     return any(point.confirm.throughput.disturbed for point in points if point.confirm)
 
 
-def provenance_of(bench: ScheduleEvaluator, facts: Calibration) -> dict[str, object]:
+def provenance_of(evaluator: ScheduleEvaluator, calibration: Calibration) -> dict[str, object]:
     versions = {name: version(name) for name in RECORDED_VERSIONS} | {"python": platform.python_version()}
     return {
-        keys.HARDWARE: facts.hardware,
-        keys.DTYPE: facts.dtype,
-        keys.DTYPE_REASON: facts.dtype_reason,
+        keys.HARDWARE: calibration.hardware,
+        keys.DTYPE: calibration.dtype,
+        keys.DTYPE_REASON: calibration.dtype_reason,
         keys.VERSIONS: versions,
-        keys.SKIPPED_IMAGES: [*bench.search_split.skipped, *bench.confirm_split.skipped],
-        keys.WEIGHTS: facts.weights,
-        keys.WEIGHTS_KEY: facts.weights_key or None,
+        keys.SKIPPED_IMAGES: [*evaluator.search_split.skipped, *evaluator.confirm_split.skipped],
+        keys.WEIGHTS: calibration.weights,
+        keys.WEIGHTS_KEY: calibration.weights_key or None,
         keys.INPUT: {
-            "image_shape": list(bench.backbone.family.image_shape),
-            "tokens": bench.backbone.family.tokens,
+            "image_shape": list(evaluator.backbone.family.image_shape),
+            "tokens": evaluator.backbone.family.tokens,
         },
-        keys.PREPROCESSING: bench.backbone.preprocessing,
-        keys.IMAGES: facts.images,
-        keys.CLASSES: bench.images.classes,
-        keys.PROFILE_FROM: facts.profile_from or None,
-        keys.DISTURBED: facts.disturbed or None,
-        keys.FACTS: facts.to_dict(),
+        keys.PREPROCESSING: evaluator.backbone.preprocessing,
+        keys.IMAGES: calibration.images,
+        keys.CLASSES: evaluator.images.classes,
+        keys.PROFILE_FROM: calibration.profile_from or None,
+        keys.DISTURBED: calibration.disturbed or None,
+        keys.FACTS: calibration.to_dict(),
     }

@@ -51,7 +51,7 @@ def found_elsewhere(records: Sequence[StudyRecord], name: str) -> dict[str, Cali
     return found
 
 
-def _trusted(facts: Calibration, error: float | None) -> Calibration:
+def _trusted(calibration: Calibration, error: float | None) -> Calibration:
     if error is None:
-        return replace(facts, profile_key="")
-    return facts if error <= TRUSTED_ERROR else replace(facts, profile=None)
+        return replace(calibration, profile_key="")
+    return calibration if error <= TRUSTED_ERROR else replace(calibration, profile=None)

@@ -24,8 +24,8 @@ LOGGER = logging.getLogger(__name__)
 class TrialEvaluator:
     """One worker's measurements of one study."""
 
-    def __init__(self, store: Store, record: StudyRecord, bench: ScheduleEvaluator) -> None:
-        self._store, self._record, self._bench = store, record, bench
+    def __init__(self, store: Store, record: StudyRecord, evaluator: ScheduleEvaluator) -> None:
+        self._store, self._record, self._evaluator = store, record, evaluator
         self._dense: Measurement | None = None  # as it was measured here
         self._kept: Measurement | None = None  # as the study has it
         self._front: Front | None = None  # the version that was read last
@@ -46,11 +46,11 @@ class TrialEvaluator:
             return None
         try:
             with guarded(), self._limited():
-                others = [self._bench.bits(e.search) for e in self._front.points] if self._front else []
-                return self._bench.probe(schedule, looks, self._bench.bits(dense), others, self._check_time)
+                others = [self._evaluator.bits(e.search) for e in self._front.points] if self._front else []
+                return self._evaluator.probe(schedule, looks, self._evaluator.bits(dense), others, self._check_time)
         except TrialFailedError as failure:  # should it become a trial, that will fail too, and be recorded
             LOGGER.warning("study %s: a probe of %s failed: %s", self._record.name, schedule, failure)
-            self._bench.release()
+            self._evaluator.release()
             return None
 
     def dense_accuracy(self) -> float:
@@ -64,7 +64,7 @@ class TrialEvaluator:
         deadline = self.deadline
         if deadline is None or working_time() < deadline:
             return None
-        limit = limit_s(self._bench)
+        limit = limit_s(self._evaluator)
         if working_time() < deadline + max(limit / 2, grace_s):
             return None
         return f"hung for more than {1.5 * limit:g} s"
@@ -72,7 +72,7 @@ class TrialEvaluator:
     @contextmanager
     def _limited(self) -> Iterator[None]:
         """A limit to the evaluation within: kept between two batches, or by force (see `overdue`)."""
-        self.deadline = working_time() + limit_s(self._bench)
+        self.deadline = working_time() + limit_s(self._evaluator)
         try:
             yield
         finally:
@@ -80,7 +80,7 @@ class TrialEvaluator:
 
     def _check_time(self) -> None:
         if self.deadline is not None and working_time() > self.deadline:
-            raise TrialFailedError("timeout", f"took longer than the limit of {limit_s(self._bench):g} s")
+            raise TrialFailedError("timeout", f"took longer than the limit of {limit_s(self._evaluator):g} s")
 
     # What is measured
 
@@ -88,31 +88,31 @@ class TrialEvaluator:
         schedule, throughput, known = proposal.schedule, proposal.throughput, proposal.known
         if known.own is not None:
             return known.own.search
-        if self._bench.key(schedule) == self._bench.key(UNTOUCHED):
+        if self._evaluator.key(schedule) == self._evaluator.key(UNTOUCHED):
             return self._measure_dense()
         if known.elsewhere is not None:
             return self._taken_over(known.elsewhere, schedule, throughput)
         race = self._race(throughput, known.front)
-        return self._bench.measure(schedule, throughput, race, self._check_time, proposal.chosen_on)
+        return self._evaluator.measure(schedule, throughput, race, self._check_time, proposal.chosen_on)
 
     def _taken_over(self, found: Measurement, schedule: Schedule, throughput: Throughput) -> Measurement:
         """Accuracy as another study measured it on the same weights and images; the rest is this study's own."""
-        key, setting = self._bench.key(schedule), self._bench.setting
+        key, setting = self._evaluator.key(schedule), self._evaluator.setting
         return replace(found, schedule=schedule, key=key, throughput=throughput, setting=setting)
 
     def _race(self, throughput: Throughput, version: int) -> Race | None:
         """What a schedule of this speed has to be better than: the front where it is as fast, and the budget."""
-        racing, budget = self._bench.spec.racing, self._bench.spec.budget
+        racing, budget = self._evaluator.spec.racing, self._evaluator.spec.budget
         dense = self._kept_dense()
         if not racing.alpha or dense is None:
             return None
-        reference = self._bench.bits(dense)
+        reference = self._evaluator.bits(dense)
         requirements = []
         as_fast = [e for e in self._points(version) if e.search.throughput.images_per_s >= throughput.images_per_s]
         if as_fast:
             best = max(as_fast, key=lambda evaluation: evaluation.search.accuracy.value)
             luck = LUCK * best.search.fidelity.loss_error if best.search.fidelity else 0.0
-            requirements.append(Requirement(self._bench.bits(best.search), racing.tolerance - luck))
+            requirements.append(Requirement(self._evaluator.bits(best.search), racing.tolerance - luck))
         if budget.max_accuracy_drop is not None:
             requirements.append(Requirement(reference, -budget.max_accuracy_drop))
         return Race(tuple(requirements), racing.alpha, reference)
@@ -126,18 +126,18 @@ class TrialEvaluator:
     def _kept_dense(self) -> Measurement | None:
         """As the study has it: once it is kept, it never changes."""
         if self._kept is None:
-            found = self._store.evaluation(self._record.id, self._bench.key(UNTOUCHED))
+            found = self._store.evaluation(self._record.id, self._evaluator.key(UNTOUCHED))
             self._kept = found.search if found else None
         return self._kept
 
     def _measure_dense(self) -> Measurement:
         if self._dense is None:
             dense = UNTOUCHED
-            throughput = self._bench.throughput(dense)
+            throughput = self._evaluator.throughput(dense)
             with self._limited():
-                found = self._store.reusable(self._bench.identity(dense))
+                found = self._store.reusable(self._evaluator.identity(dense))
                 if found is not None:
                     self._dense = self._taken_over(found, dense, throughput)
                 else:
-                    self._dense = self._bench.measure(dense, throughput, None, self._check_time)
+                    self._dense = self._evaluator.measure(dense, throughput, None, self._check_time)
         return self._dense

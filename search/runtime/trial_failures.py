@@ -43,11 +43,11 @@ def _kind(error: Exception) -> str:
     return "memory" if out_of_memory else "crashed"
 
 
-def limit_s(bench: ScheduleEvaluator) -> float:
+def limit_s(evaluator: ScheduleEvaluator) -> float:
     """How long one evaluation may take: what the study says, or what is beyond all that was predicted."""
-    if bench.spec.runtime.trial_timeout is not None:
-        return bench.spec.runtime.trial_timeout
-    predicted = len(bench.search_split) / bench.facts.dense_images_per_s
+    if evaluator.spec.runtime.trial_timeout is not None:
+        return evaluator.spec.runtime.trial_timeout
+    predicted = len(evaluator.search_split) / evaluator.facts.dense_images_per_s
     return max(MIN_LIMIT_S, SLOWER_THAN_PREDICTED * predicted)
 
 

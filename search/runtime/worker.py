@@ -59,7 +59,7 @@ class Worker:
         self,
         store: Store,
         record: StudyRecord,
-        bench: ScheduleEvaluator,
+        evaluator: ScheduleEvaluator,
         number: int = 0,
         settings: Settings | None = None,
     ) -> None:
@@ -68,16 +68,16 @@ class Worker:
         patience = RetryPolicy(self._settings.patience_s)
         self._retry = patience.call
         self._plain, self._store = plain(store), patience.wrap(store)
-        self._record, self._bench, self._number = record, bench, number
+        self._record, self._evaluator, self._number = record, evaluator, number
         self.name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"  # no other worker has it
-        self._measuring = TrialEvaluator(self._store, record, bench)
+        self._measuring = TrialEvaluator(self._store, record, evaluator)
         self._failures = FailureCount()
 
     @cached_property
     def trials(self) -> OptunaBridge:
-        """What proposes them; the facts of the study are known by then."""
-        spec, probe = self._bench.spec, self._measuring.probe
-        return self._retry(lambda: OptunaBridge(self._store, self._record, spec, self._bench, self._number, probe))
+        """What proposes them; the calibration of the study is known by then."""
+        spec, probe = self._evaluator.spec, self._measuring.probe
+        return self._retry(lambda: OptunaBridge(self._store, self._record, spec, self._evaluator, self._number, probe))
 
     # Tasks
 
@@ -161,7 +161,7 @@ class Worker:
 
     @property
     def _box(self) -> Distributions:
-        return distributions(self._bench.spec.space, self._bench.backbone.family.depth)
+        return distributions(self._evaluator.spec.space, self._evaluator.backbone.family.depth)
 
     def mirror_all(self) -> None:
         """Whoever opens the study by Optuna finds all of it."""
@@ -182,7 +182,7 @@ class Worker:
         proposal: Proposal | None = None
         try:
             proposal = self.trials.ask(slot)
-            self._bench.use_batch(RETRY_BATCH if proposal.tried else 1.0)
+            self._evaluator.use_batch(RETRY_BATCH if proposal.tried else 1.0)
             self._save(slot, proposal, self._attempt(proposal))
             self._failures.forget()
         except TrialStoppedError:  # taken for dead, and the trial given to another: nothing of ours is left to undo
@@ -203,18 +203,18 @@ class Worker:
         """
         measurement, dense = measured
         drop, trial = dense - measurement.accuracy.value, proposal.trial
-        over = violations(self._bench.spec.budget, measurement.gflops, measurement.throughput.speedup, drop)
+        over = violations(self._evaluator.spec.budget, measurement.gflops, measurement.throughput.speedup, drop)
         self._store.complete(slot, measurement, is_feasible(over), trial.number, ending(trial, measurement, over))
         self.trials.log_end(trial.number, measurement)
 
     def _give_up(self, slot: Slot, proposal: Proposal, failure: TrialFailedError) -> None:
         """A failed attempt: the trial is queued again, or recorded as failed."""
         held = replace(slot, trial=proposal.trial.number)
-        self._bench.release()
+        self._evaluator.release()
         verdict = self._retry(lambda: self._lose(held, failure.kind, failure.reason))
         if verdict == "failed":
-            is_dense = self._bench.key(proposal.schedule) == self._bench.key(UNTOUCHED)
-            self._failures.add(self._bench.spec.name, failure, is_dense)
+            is_dense = self._evaluator.key(proposal.schedule) == self._evaluator.key(UNTOUCHED)
+            self._failures.add(self._evaluator.spec.name, failure, is_dense)
 
     def _lose(self, slot: Slot, kind: str, reason: str) -> str:
         """As `Store.lose`, and says so."""

@@ -12,7 +12,7 @@ import time
 from pruning.errors import PruningError
 from search.config.spec import StudyRecord
 from search.errors import SearchError, StorageLostError, StudyPausedError
-from search.runtime.feasibility import check_here, open_bench
+from search.runtime.feasibility import check_here, open_evaluator
 from search.runtime.retry import RetryPolicy
 from search.runtime.shutdown import graceful_shutdown
 from search.runtime.study_runner import StudyRunner
@@ -127,8 +127,8 @@ def serve(store: Store, record: StudyRecord, number: int) -> bool | None:
 
 def _open(store: Store, record: StudyRecord, number: int, left_as: tuple[str, str] | None) -> StudyRunner:
     check_here(record.spec)
-    patient, bench = RetryPolicy(read_settings().patience_s).wrap(store), open_bench(record.spec, record)
-    return StudyRunner(patient, record, bench, number=number, left_as=left_as, is_launch=False)
+    patient, evaluator = RetryPolicy(read_settings().patience_s).wrap(store), open_evaluator(record.spec, record)
+    return StudyRunner(patient, record, evaluator, number=number, left_as=left_as, is_launch=False)
 
 
 def seed_of(number: int | None) -> int:

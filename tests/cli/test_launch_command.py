@@ -230,7 +230,7 @@ def test_an_unusable_database_is_found_before_anything_is_loaded(
         with sqlite3.connect(place.removeprefix("sqlite:///")) as connection:
             connection.execute("UPDATE ztp_alembic_version SET version_num = '9999'")
         connection.close()
-    monkeypatch.setattr(search.runtime.launch, "open_bench", None)  # called, it would be another error
+    monkeypatch.setattr(search.runtime.launch, "open_evaluator", None)  # called, it would be another error
     ran = ztp("launch", "demo", "--storage", place)
     assert ran.code == 2
     assert message in ran.err

@@ -228,13 +228,13 @@ def test_a_study_that_is_deleted_before_it_is_begun_does_not_end_the_worker(
 def test_a_study_that_is_renamed_while_it_is_loaded_is_not_made_anew(
     fresh_store: Store, tiny_spec: Callable[..., StudySpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    record, load = fresh_store.add_study(tiny_spec()), launching.open_bench
+    record, load = fresh_store.add_study(tiny_spec()), launching.open_evaluator
 
     def rename_meanwhile(*given: Any) -> Any:
         fresh_store.rename_study(record, "other")
         return load(*given)
 
-    monkeypatch.setattr(launching, "open_bench", rename_meanwhile)
+    monkeypatch.setattr(launching, "open_evaluator", rename_meanwhile)
     with pytest.raises(InputError, match="study tiny was renamed other while its model was loaded"):
         launch(tiny_spec(), fresh_store.url, lambda progress: None)
     assert [(study.id, study.name, study.state) for study in fresh_store.studies()] == [(record.id, "other", "created")]

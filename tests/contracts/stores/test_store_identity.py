@@ -104,7 +104,7 @@ def test_a_process_that_still_loads_is_told(
 ) -> None:
     """The model is loaded between two looks at the store, which takes seconds."""
     record, made = prepare(opened, spec), list[StudyRecord]()
-    load = launching.open_bench
+    load = launching.open_evaluator
 
     def load_and_make_again(*given: Any) -> Any:
         bench = load(*given)
@@ -112,7 +112,7 @@ def test_a_process_that_still_loads_is_told(
         return bench
 
     for module in (launching, worker_entrypoints):
-        monkeypatch.setattr(module, "open_bench", load_and_make_again)
+        monkeypatch.setattr(module, "open_evaluator", load_and_make_again)
     if command == "worker of any":
         with caplog.at_level(logging.WARNING):
             assert worker_entrypoints.serve(opened, record, 1) is False
