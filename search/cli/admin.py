@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -84,11 +84,8 @@ def _orders(storage: str, server: str | None) -> Iterator[Client | Steering]:
         from search.storage.steering import Steering
         from search.storage.store import Store
 
-        store = notifying(Store.open(storage, create=False))
-        try:
+        with closing(notifying(Store.open(storage, create=False))) as store:
             yield Steering(store)
-        finally:
-            store.close()
 
 
 def doctor(as_json: AsJson = False, storage: Storage = DEFAULT_STORAGE) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -62,8 +63,5 @@ def serve(
     from search.server.server import Settings, serve  # only now: the web framework and Optuna, for a second
     from search.storage.store import Store
 
-    store = notifying(Store.open(storage))
-    try:
+    with closing(notifying(Store.open(storage))) as store:
         serve(store, Settings(host, port, workers, token, tuple(data_root or ()), root_path, samplers, hosts))
-    finally:
-        store.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 
@@ -57,8 +58,7 @@ def launch(spec: StudySpec, url: str, observe: Observer, workers: int = 1, engin
         check_speedup(
             evaluator.spec, evaluator
         )  # nobody else can have taken the profile: there is no study to keep it yet
-    store = RetryPolicy(read_settings().patience_s).wrap(notifying(Store.open(url)))
-    try:
+    with closing(RetryPolicy(read_settings().patience_s).wrap(notifying(Store.open(url)))) as store:
         if known is not None and (name := _existing(store, known).name) != spec.name:  # or it would be made anew
             rule = f"study {spec.name} was renamed {name} while its model was loaded"
             raise UnknownStudyError("", rule, remedy="launch it by that name")
@@ -76,8 +76,6 @@ def launch(spec: StudySpec, url: str, observe: Observer, workers: int = 1, engin
         in_process = workers == 1 and engine == "local"
         StudyRunner(store, record, evaluator, observe, number, None if in_process else run_engine).run()
         return _existing(store, record)
-    finally:
-        store.close()
 
 
 def _no_study(name: str) -> tuple[str, list[Schedule]]:
@@ -109,11 +107,9 @@ def _look(spec: StudySpec, url: str) -> tuple[StudyRecord | None, dict[str, Cali
     except NoStoreError:
         check_writable(url)
         return None, {}, read_start(spec, _no_study), True
-    try:
+    with closing(store):
         records = store.studies()
         known = next((record for record in records if record.name == spec.name), None)
         has_work = known is None or _has_work(store, known, spec)
         start = read_start(spec, store.front_of) if known is None else []
         return known, found_elsewhere(records, spec.name), start, has_work
-    finally:
-        store.close()

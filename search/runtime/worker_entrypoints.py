@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import closing
 
 from pruning.errors import PruningError
 from search.config.spec import StudyRecord
@@ -33,8 +34,7 @@ def join(name: str, url: str, number: int | None = None) -> None:
     Raises InputError for an unknown study, PruningError or InputError where this machine lacks what it needs;
     SearchError if its weights or images are not the study's; StorageLostError if the database stays away.
     """
-    store = notifying(Store.open(url, create=False))
-    try:
+    with closing(notifying(Store.open(url, create=False))) as store:
         record = store.study(name)
         if record.state == "done":
             raise SearchError(f"study {name} has spent its budget; see ztp front {name}")
@@ -50,8 +50,6 @@ def join(name: str, url: str, number: int | None = None) -> None:
                     break
             with graceful_shutdown():
                 time.sleep(POLL_S)
-    finally:
-        store.close()
 
 
 def join_any(url: str, number: int | None = None, keep_waiting: bool = False) -> int:
@@ -60,12 +58,11 @@ def join_any(url: str, number: int | None = None, keep_waiting: bool = False) ->
     keep_waiting: go on until the process is asked to end. number: given by who supervises this process, which ends with
     it. A study that this machine cannot work on, for lack of its images say, is left to others; that is said once.
     """
-    store = notifying(Store.open(url, create=False))
     retry = RetryPolicy(read_settings().patience_s)
     worked_on, beyond = 0, set[Budgeted]()
     if number is not None:
         threading.Thread(target=_end_with, args=(os.getppid(),), name="parent", daemon=True).start()
-    try:
+    with closing(notifying(Store.open(url, create=False))) as store:
         while True:
             if retry.call(lambda: _work(store, seed_of(number), beyond)):
                 worked_on += 1
@@ -74,8 +71,6 @@ def join_any(url: str, number: int | None = None, keep_waiting: bool = False) ->
             else:
                 with graceful_shutdown():
                     time.sleep(POLL_S)
-    finally:
-        store.close()
 
 
 def _work(store: Store, number: int, beyond: set[Budgeted]) -> bool:

@@ -19,7 +19,7 @@ from sqlalchemy import Connection
 from sqlalchemy.engine import URL
 
 from search.errors import InputError, SearchError
-from search.storage.database import explained, open_engine, parse_url, schema_version
+from search.storage.database import opened, parse_url, schema_version
 from search.storage.urls import password_of, shown, without_passwords
 
 PAGES_A_STEP = -1  # all: one read transaction, which writers do not wait for in WAL mode
@@ -78,12 +78,8 @@ def _check_store(url: URL) -> None:
     """Raises InputError if there is no store to copy."""
     if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
         raise InputError("", f"no studies at {shown(url)}", remedy="name another --storage")
-    engine = open_engine(url)
-    try:
-        with explained(url):
-            found = schema_version(engine)
-    finally:
-        engine.dispose()
+    with opened(url) as engine:
+        found = schema_version(engine)
     if found is None:
         raise InputError("", f"no studies at {shown(url)}", remedy="name another --storage")
 
@@ -131,12 +127,8 @@ def pg_dump_problem(tool: str | None, server: int) -> tuple[str, str]:
 
 
 def _server_release(url: URL) -> int:
-    engine = open_engine(url)
-    try:
-        with explained(url), engine.connect() as connection:
-            return server_release(connection)
-    finally:
-        engine.dispose()
+    with opened(url) as engine, engine.connect() as connection:
+        return server_release(connection)
 
 
 def server_release(connection: Connection) -> int:

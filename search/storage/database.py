@@ -261,6 +261,17 @@ def explained(url: URL) -> Iterator[None]:
         raise InputError(f"storage {shown(url)}", rule, remedy="check that it exists and may be written") from None
 
 
+@contextmanager
+def opened(url: URL) -> Iterator[Engine]:
+    """An engine, until the block ends; see `explained` for what goes wrong within."""
+    engine = open_engine(url)
+    try:
+        with explained(url):
+            yield engine
+    finally:
+        engine.dispose()
+
+
 def schema_version(engine: Engine) -> str | None:
     """Our schema's version in this database; None if we have no tables here. Raises InputError.
 

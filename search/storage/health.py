@@ -20,7 +20,7 @@ from search.errors import InputError, SearchError
 from search.storage import leases
 from search.storage.backup import pg_dump_problem, server_release
 from search.storage.compatibility import PACKAGE, installed, newer_writer, optuna_writer
-from search.storage.database import exists, explained, open_engine, parse_url, reading, schema_version, writing
+from search.storage.database import exists, opened, parse_url, reading, schema_version, writing
 from search.storage.migrations import HEAD, VERSION_TABLE
 from search.storage.tables import STUDY
 from search.storage.urls import shown
@@ -55,16 +55,10 @@ def inspect_database(url: str) -> list[Check]:
         found = f"{shown(parsed)}: no file yet"
         return [Check("database", WARN, found, "ztp launch or ztp db upgrade makes it"), *_place(parsed)]
     try:
-        engine = open_engine(_impatient(parsed))
-    except InputError as error:
-        return [Check("database", FAIL, str(error))]
-    try:
-        with explained(parsed):
+        with opened(_impatient(parsed)) as engine:
             return [_reach(engine, parsed), *_place(parsed), *_schemas(engine, parsed)]
     except SearchError as error:
         return [Check("database", FAIL, str(error))]
-    finally:
-        engine.dispose()
 
 
 def _impatient(url: URL) -> URL:
@@ -134,15 +128,14 @@ def _optuna_schema(engine: Engine, url: URL) -> Check:
     with engine.connect() as connection:
         if optuna_writer(connection) is None:
             return Check("optuna's schema", FAIL, "its tables are missing", "run ztp db upgrade, or restore a backup")
-    from search.storage.optuna_storage import open_optuna  # loads Optuna
+    from search.storage.optuna_storage import disconnect, open_optuna  # loads Optuna
 
     try:
         storage = open_optuna(url)
     except InputError as error:
         return Check("optuna's schema", FAIL, str(error))
     found = storage.get_current_version()
-    storage.remove_session()
-    storage.engine.dispose()
+    disconnect(storage)
     return Check("optuna's schema", OK, found)
 
 

@@ -75,13 +75,18 @@ def connect(url: URL, **options: Any) -> RDBStorage:
     return storage
 
 
+def disconnect(storage: RDBStorage) -> None:
+    """Give all its connections back."""
+    storage.remove_session()
+    storage.engine.dispose()
+
+
 def _open(url: URL, **options: Any) -> RDBStorage:
     storage = connect(url, **options)
     problem = _problem(storage)
     if problem is None:
         return storage
-    storage.remove_session()
-    storage.engine.dispose()
+    disconnect(storage)
     raise InputError(f"storage {shown(url)}", problem)
 
 

@@ -17,9 +17,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from search.errors import InputError, SearchError
 from search.storage.compatibility import optuna_writer
-from search.storage.database import explained, migrate, open_engine, parse_url, schema_version
+from search.storage.database import migrate, opened, parse_url, schema_version
 from search.storage.migrations import HEAD
-from search.storage.optuna_storage import connect, create_optuna_tables
+from search.storage.optuna_storage import connect, create_optuna_tables, disconnect
 from search.storage.urls import shown
 
 
@@ -38,15 +38,11 @@ def upgrade(url: str) -> Upgrade:
     Raises InputError, changing nothing, if either schema is newer than this release knows.
     """
     parsed = parse_url(url)
-    engine = open_engine(parsed)
-    try:
-        with explained(parsed):
-            before = schema_version(engine)
-            optuna_before, optuna_after = _upgrade_optuna(parsed, engine)
-            if before != HEAD:
-                migrate(engine)
-    finally:
-        engine.dispose()
+    with opened(parsed) as engine:
+        before = schema_version(engine)
+        optuna_before, optuna_after = _upgrade_optuna(parsed, engine)
+        if before != HEAD:
+            migrate(engine)
     return Upgrade(shown(parsed), (before, HEAD), (optuna_before, optuna_after))
 
 
@@ -70,8 +66,7 @@ def _upgrade_optuna(url: URL, engine: Engine) -> tuple[str | None, str]:
             "that no other process uses them"
         ) from error
     finally:
-        storage.remove_session()
-        storage.engine.dispose()
+        disconnect(storage)
 
 
 def _refuse_newer(storage: RDBStorage, url: URL, wrote: str) -> None:

@@ -47,7 +47,7 @@ def _trials(connection: sa.Connection) -> Iterator[dict[str, Any]]:
     studies = connection.execute(sa.text("SELECT id, name FROM ztp_study ORDER BY id")).all()
     if not studies:
         return
-    from search.storage.optuna_storage import has_optuna_study, open_optuna  # loads Optuna
+    from search.storage.optuna_storage import disconnect, has_optuna_study, open_optuna  # loads Optuna
 
     storage = open_optuna(connection.engine.url)
     try:
@@ -57,8 +57,7 @@ def _trials(connection: sa.Connection) -> Iterator[dict[str, Any]]:
                 for trial in storage.get_all_trials(storage.get_study_id_from_name(name), deepcopy=False):
                     yield {"study_id": study_id, **_row(connection, study_id, trial, slots)}
     finally:
-        storage.remove_session()
-        storage.engine.dispose()
+        disconnect(storage)
 
 
 def _slots(connection: sa.Connection, study_id: int) -> dict[int, tuple[str, str]]:
