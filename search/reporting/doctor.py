@@ -31,7 +31,14 @@ PORT = 8000  # of `ztp serve`, unless told otherwise
 
 def examine(storage: str) -> list[Check]:
     """Every check, this machine's first. Takes some seconds: torch is loaded."""
-    return [*_packages(), *_machine(), *inspect_database(storage), _cache(), _token(), _port()]
+    return [
+        *_packages(),
+        *_machine(),
+        *inspect_database(storage),
+        _cache(),
+        token_check(os.environ.get("ZTP_TOKEN")),
+        port_check(PORT),
+    ]
 
 
 def healthy(checks: Iterable[Check]) -> bool:
@@ -141,10 +148,6 @@ def cache_check(folder: Path) -> Check:
     return Check("cache", OK, found)
 
 
-def _token() -> Check:
-    return token_check(os.environ.get("ZTP_TOKEN"))
-
-
 def token_check(token: str | None) -> Check:
     """The service's token; never shown."""
     if token is None:
@@ -155,10 +158,6 @@ def token_check(token: str | None) -> Check:
     if len(token) < SHORTEST_TOKEN:
         return Check("token", FAIL, f"ZTP_TOKEN has {len(token)} characters, {SHORTEST_TOKEN} are needed", remedy)
     return Check("token", OK, f"ZTP_TOKEN is set, {len(token)} characters")
-
-
-def _port() -> Check:
-    return port_check(PORT)
 
 
 def port_check(port: int) -> Check:

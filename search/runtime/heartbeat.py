@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable
 from types import TracebackType
 
+from search.config.environment import WorkerSettings
 from search.errors import SearchError
 from search.runtime.watchdog import Watchdog
-from search.runtime.worker_settings import Settings
 
 HUNG = 70  # exit code of a process that was ended because its trial hung
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ class Heartbeat:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: WorkerSettings,
         beat: Callable[[], object],
         mend: Callable[[], object],
         overdue: Callable[[], str | None] = lambda: None,

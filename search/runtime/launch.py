@@ -14,6 +14,7 @@ from functools import partial
 
 from pruning.schedule import Schedule
 from search.config.continuation import check_same, continued_spec, smaller_budget
+from search.config.environment import read_settings
 from search.config.notify import read_webhook
 from search.config.spec import StudyRecord, StudySpec
 from search.config.warm_start import Start, provenance_of, read_start
@@ -26,7 +27,6 @@ from search.runtime.transfer import found_elsewhere
 from search.runtime.webhook import notifying
 from search.runtime.worker import Observer, naming_deleted
 from search.runtime.worker_pools import ENGINES, check_engine
-from search.runtime.worker_settings import read_settings
 from search.storage.database import check_writable
 from search.storage.store import Store
 from search.types import HELD_STATES, OPEN_STATES

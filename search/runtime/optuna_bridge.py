@@ -295,12 +295,6 @@ def result_of(trial: FrozenTrial) -> TrialResult | None:
     )
 
 
-def baseline_label(attributes: Mapping[str, Any]) -> str | None:
-    """ "dense", "uniform 0.7" and so on for trials that were not suggested by a sampler."""
-    label = attributes.get(BASELINE)
-    return None if label is None else str(label)
-
-
 def is_feasible(over: Mapping[str, float]) -> bool:
     """Whether every limit is kept."""
     return all(excess <= 0 for excess in over.values())

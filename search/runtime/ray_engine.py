@@ -9,12 +9,11 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 from search.errors import InputError, SearchError
 from search.extras import check_extra
-from search.runtime.restart_policy import RestartPolicy
+from search.runtime.restart_policy import EngineWorker
 from search.storage.database import parse_url
 from search.storage.urls import shown
 
@@ -22,15 +21,6 @@ POLL_S = 1.0
 GRACE_S = 15.0  # after the budget is spent: a worker has nothing left to wait for then
 
 Watch = Callable[[], None]
-
-
-@dataclass
-class WorkerProcess:
-    """A worker as its engine sees it."""
-
-    number: int
-    task: Any
-    life: RestartPolicy = field(default_factory=RestartPolicy)
 
 
 def check_ray(url: str) -> None:
@@ -50,24 +40,24 @@ def run_ray(name: str, url: str, workers: int, watch: Watch) -> None:
     """
     ray = _connect()
     start = ray.remote(max_retries=0, max_calls=1, **_needs(ray, workers))(_work)
-    members = [WorkerProcess(number, start.remote(name, url, number)) for number in range(1, workers + 1)]
+    members = [EngineWorker(number, start.remote(name, url, number)) for number in range(1, workers + 1)]
     words = ""
     try:
         finished: float | None = None
         while members and (finished is None or time.monotonic() < finished + GRACE_S):
             watch()
-            ended, _ = ray.wait([member.task for member in members], timeout=POLL_S)
-            for member in [each for each in members if each.task in ended]:
+            ended, _ = ray.wait([member.job for member in members], timeout=POLL_S)
+            for member in [each for each in members if each.job in ended]:
                 members.remove(member)
                 try:
-                    ray.get(member.task)
+                    ray.get(member.job)
                     finished = finished or time.monotonic()
                 except ray.exceptions.RayTaskError as error:  # it ran, and gave up
                     words = str(error.cause)
                 except ray.exceptions.RayError as error:  # its process or its node is gone
                     words = str(error).partition("\n")[0]
                     if finished is None and member.life.may_begin_again():
-                        member.task = start.remote(name, url, member.number)
+                        member.job = start.remote(name, url, member.number)
                         members.append(member)
     finally:
         _end(ray, members)
@@ -95,14 +85,14 @@ def _needs(ray: Any, workers: int) -> dict[str, int]:
     return {"num_cpus": max(1, int(min(largest, cluster.get("CPU", 1) // workers)))}
 
 
-def _end(ray: Any, members: list[WorkerProcess]) -> None:
+def _end(ray: Any, members: list[EngineWorker]) -> None:
     for force in (False, True):  # first as a SIGINT, which lets a worker hand its trial back
-        tasks = [member.task for member in members]
+        tasks = [member.job for member in members]
         for task in tasks:
             ray.cancel(task, force=force)
         if tasks:
             ended, _ = ray.wait(tasks, num_returns=len(tasks), timeout=GRACE_S)
-            members = [member for member in members if member.task not in ended]
+            members = [member for member in members if member.job not in ended]
 
 
 def _connect() -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 MAX_DEATHS = 20  # of one worker in a row, each within YOUNG_S of its start: then it is not chance
 YOUNG_S = 60.0
@@ -22,3 +23,12 @@ class RestartPolicy:
         self.deaths = self.deaths + 1 if now - self.since < YOUNG_S else 1
         self.since = now
         return self.deaths < MAX_DEATHS
+
+
+@dataclass
+class EngineWorker:
+    """A worker as its engine sees it. job: its process, or Ray's task; another after each restart."""
+
+    number: int
+    job: Any
+    life: RestartPolicy = field(default_factory=RestartPolicy)

@@ -51,21 +51,11 @@ def limit_s(evaluator: ScheduleEvaluator) -> float:
     return max(MIN_LIMIT_S, SLOWER_THAN_PREDICTED * predicted)
 
 
-class FailureCount:
-    """Trials in a row that one worker has given up on."""
-
-    def __init__(self) -> None:
-        self._count = 0
-
-    def forget(self) -> None:
-        self._count = 0
-
-    def add(self, study: str, failure: TrialFailedError, is_dense: bool) -> None:
-        """Raises SearchError if it makes no sense to go on."""
-        self._count += 1
-        if is_dense:
-            raise SearchError(
-                f"study {study}: the dense model, with which all is compared, cannot be measured: {failure.reason}"
-            ) from failure
-        if self._count >= MAX_IN_A_ROW:
-            raise SearchError(f"study {study}: {self._count} trials in a row failed; the last: {failure}") from failure
+def check_in_a_row(study: str, failure: TrialFailedError, failures: int, is_dense: bool) -> None:
+    """Raise SearchError if, after so many failures in a row of one worker, it makes no sense to go on."""
+    if is_dense:
+        raise SearchError(
+            f"study {study}: the dense model, with which all is compared, cannot be measured: {failure.reason}"
+        ) from failure
+    if failures >= MAX_IN_A_ROW:
+        raise SearchError(f"study {study}: {failures} trials in a row failed; the last: {failure}") from failure

@@ -20,6 +20,7 @@ from functools import cached_property
 
 from pruning.schedule import UNTOUCHED
 from search import logs
+from search.config.environment import WorkerSettings, read_settings
 from search.config.space import distributions
 from search.config.spec import StudyRecord
 from search.errors import SearchError, StudyDeletedError, TrialStoppedError
@@ -29,8 +30,7 @@ from search.runtime.optuna_bridge import OptunaBridge, Proposal, ending, is_feas
 from search.runtime.retry import RetryPolicy, plain
 from search.runtime.shutdown import graceful_shutdown
 from search.runtime.trial_evaluator import TrialEvaluator
-from search.runtime.trial_failures import FailureCount, TrialFailedError, guarded
-from search.runtime.worker_settings import Settings, read_settings
+from search.runtime.trial_failures import TrialFailedError, check_in_a_row, guarded
 from search.storage.mirror import Distributions, mirror, mirror_all
 from search.storage.store import Store
 from search.types import HELD_STATES, Measurement, Progress, Slot
@@ -61,7 +61,7 @@ class Worker:
         record: StudyRecord,
         evaluator: ScheduleEvaluator,
         number: int = 0,
-        settings: Settings | None = None,
+        settings: WorkerSettings | None = None,
     ) -> None:
         """number: sets its suggestions apart from other workers'."""
         self._settings = settings or read_settings()
@@ -71,7 +71,7 @@ class Worker:
         self._record, self._evaluator, self._number = record, evaluator, number
         self.name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"  # no other worker has it
         self._measuring = TrialEvaluator(self._store, record, evaluator)
-        self._failures = FailureCount()
+        self._given_up = 0  # trials in a row
 
     @cached_property
     def trials(self) -> OptunaBridge:
@@ -184,7 +184,7 @@ class Worker:
             proposal = self.trials.ask(slot)
             self._evaluator.use_batch(RETRY_BATCH if proposal.tried else 1.0)
             self._save(slot, proposal, self._attempt(proposal))
-            self._failures.forget()
+            self._given_up = 0
         except TrialStoppedError:  # taken for dead, and the trial given to another: nothing of ours is left to undo
             return
         except TrialFailedError as failure:
@@ -214,7 +214,8 @@ class Worker:
         verdict = self._retry(lambda: self._lose(held, failure.kind, failure.reason))
         if verdict == "failed":
             is_dense = self._evaluator.key(proposal.schedule) == self._evaluator.key(UNTOUCHED)
-            self._failures.add(self._evaluator.spec.name, failure, is_dense)
+            self._given_up += 1
+            check_in_a_row(self._evaluator.spec.name, failure, self._given_up, is_dense)
 
     def _lose(self, slot: Slot, kind: str, reason: str) -> str:
         """As `Store.lose`, and says so."""

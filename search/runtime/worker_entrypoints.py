@@ -11,6 +11,7 @@ import time
 from contextlib import closing
 
 from pruning.errors import PruningError
+from search.config.environment import read_settings
 from search.config.spec import StudyRecord
 from search.errors import SearchError, StorageLostError, StudyPausedError
 from search.runtime.feasibility import check_here, open_evaluator
@@ -18,7 +19,6 @@ from search.runtime.retry import RetryPolicy
 from search.runtime.shutdown import graceful_shutdown
 from search.runtime.study_runner import StudyRunner
 from search.runtime.webhook import notifying
-from search.runtime.worker_settings import read_settings
 from search.storage.store import Store
 from search.types import OPEN_STATES
 

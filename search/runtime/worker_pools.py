@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from search import logs
@@ -23,7 +23,7 @@ from search.errors import InputError, SearchError
 from search.runtime.cpu import THREADS, threads_each
 from search.runtime.heartbeat import HUNG
 from search.runtime.ray_engine import check_ray, run_ray
-from search.runtime.restart_policy import RestartPolicy
+from search.runtime.restart_policy import EngineWorker
 from search.runtime.shutdown import SIGNALS
 from search.storage.database import parse_url
 
@@ -34,15 +34,6 @@ Watch = Callable[[], None]
 Process = subprocess.Popen[bytes]
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class WorkerProcess:
-    """A worker as this engine sees it; its process is another after each restart."""
-
-    number: int
-    process: Process
-    life: RestartPolicy = field(default_factory=RestartPolicy)
 
 
 def run_local(name: str, url: str, workers: int, watch: Watch) -> None:
@@ -60,37 +51,37 @@ def run_local(name: str, url: str, workers: int, watch: Watch) -> None:
         def start(number: int) -> Process:
             return subprocess.Popen([*command, str(number)], **options)
 
-        members: list[WorkerProcess] = []
+        members: list[EngineWorker] = []
         try:
             for number in range(1, workers + 1):
-                members.append(WorkerProcess(number, start(number)))
+                members.append(EngineWorker(number, start(number)))
             while _any_lives(members, start):
                 watch()
                 time.sleep(POLL_S)
         except BaseException:
-            _end([member.process for member in members])
+            _end([member.job for member in members])
             raise
-        if all(member.process.returncode for member in members):
+        if all(member.job.returncode for member in members):
             said.seek(0)
             words = said.read().decode(errors="replace").strip()[-500:]
-            ends = [f"worker {each.number} {_death(each.process)}" for each in members if _death(each.process)]
+            ends = [f"worker {each.number} {_death(each.job)}" for each in members if _death(each.job)]
             raise SearchError(
                 f"all {workers} workers failed; the last words: {'; '.join(filter(None, [words, *ends]))}"
             )
 
 
-def _any_lives(members: list[WorkerProcess], start: Callable[[int], Process]) -> bool:
+def _any_lives(members: list[EngineWorker], start: Callable[[int], Process]) -> bool:
     """Whether any worker still runs, after those that died were started again.
 
     Not once one has ended as it should: then the study's budget is spent, or somebody halted it.
     """
-    codes = [member.process.poll() for member in members]
+    codes = [member.job.poll() for member in members]
     for member in members:
-        death = _death(member.process)
+        death = _death(member.job)
         if death and 0 not in codes and member.life.may_begin_again():
             log.warning("worker %d %s; starting it again", member.number, death)
-            member.process = start(member.number)
-    return any(member.process.poll() is None for member in members)
+            member.job = start(member.number)
+    return any(member.job.poll() is None for member in members)
 
 
 def _death(process: Process) -> str:

@@ -29,7 +29,7 @@ from search.types import AT_WORK_STATES, OPEN_STATES, SEARCH_STATES, TRIAL, Slot
 WAITING, RESERVED, DONE, FAILED = "waiting", "reserved", "done", "failed"
 OPEN = (WAITING, RESERVED)
 ABANDONED_S = 60.0  # others take over from a dead worker sooner, if there are any
-LEASE_S = 12.5  # of a worker that says nothing else: see `search.runtime.worker_settings`
+LEASE_S = 12.5  # of a worker that says nothing else: see `search.config.environment`
 
 _NOW = {
     "sqlite": "(julianday('now') - 2440587.5) * 86400.0",

@@ -109,11 +109,6 @@ class Store(TaskQueue, Queue):
         """As SQLAlchemy reads it, password included."""
         return self._url.render_as_string(hide_password=False)
 
-    @property
-    def shown_url(self) -> str:
-        """As people may see it."""
-        return shown(self._url)
-
     def optuna_storage(self) -> RDBStorage:
         """Optuna's storage in the same database, the same object every time."""
         with self._lock:

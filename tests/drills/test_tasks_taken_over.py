@@ -20,7 +20,7 @@ from tests.runtime.soundness import check_mirrored, check_sound
 
 TRIALS = 5
 LOAD_S = 20.0  # the second machine loads the backbone when there is something to do
-HEARTBEAT_S = 4.0  # of which a busy machine may lose some: see `search.runtime.worker_settings`
+HEARTBEAT_S = 4.0  # of which a busy machine may lose some: see `search.config.environment`
 
 
 def wait_until(condition: Callable[[], Any], machines: Machines, seconds: float = 300.0) -> None:

@@ -10,10 +10,10 @@ import pytest
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
+from search.config.environment import WorkerSettings, read_settings
 from search.errors import InputError, SearchError, StorageLostError, StorageUnavailableError
 from search.runtime import retry as patiences
 from search.runtime.retry import RetryPolicy, plain
-from search.runtime.worker_settings import Settings, read_settings
 from search.storage.store import Store
 
 GONE = OperationalError("SELECT 1", None, Exception("server closed the connection\nunexpectedly"))
@@ -104,12 +104,12 @@ class TestSettings:
     def test_defaults(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("ZTP_HEARTBEAT", raising=False)
         monkeypatch.setenv("ZTP_DATABASE_PATIENCE", "")
-        assert read_settings() == Settings(heartbeat_s=10.0, patience_s=300.0)
+        assert read_settings() == WorkerSettings(heartbeat_s=10.0, patience_s=300.0)
 
     def test_of_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("ZTP_HEARTBEAT", "0.5")
         monkeypatch.setenv("ZTP_DATABASE_PATIENCE", "0")
-        assert read_settings() == Settings(heartbeat_s=0.5, patience_s=0.0)
+        assert read_settings() == WorkerSettings(heartbeat_s=0.5, patience_s=0.0)
 
     @pytest.mark.parametrize("text", ["soon", "0", "-1", "nan", "inf", "10s"])
     def test_refused(self, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
@@ -120,7 +120,7 @@ class TestSettings:
 
     def test_a_dead_worker_is_found_within_two_heartbeats(self) -> None:
         """At worst it dies right after a beat, and all have just looked when its lease is over."""
-        settings = Settings(heartbeat_s=8.0)
+        settings = WorkerSettings(heartbeat_s=8.0)
         assert settings.lease_s + settings.look_s == 11.0  # 10 + 1
         assert settings.lease_s + settings.look_s < 2 * settings.heartbeat_s
         assert settings.beat_s * 4 < settings.lease_s  # and three lost beats are forgiven

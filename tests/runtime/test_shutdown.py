@@ -12,9 +12,9 @@ from collections.abc import Callable
 
 import pytest
 
+from search.config.environment import WorkerSettings
 from search.runtime.heartbeat import Heartbeat
 from search.runtime.shutdown import ShutdownRequested, graceful_shutdown
-from search.runtime.worker_settings import Settings
 
 GENTLE = """
 import sys, time
@@ -123,7 +123,7 @@ class TestHeartbeat:
 
     def beating(self, calls: list[str], **functions: Callable[[], object]) -> Heartbeat:
         known = {"beat": lambda: calls.append("beat"), "mend": lambda: calls.append("mend")}
-        return Heartbeat(Settings(heartbeat_s=0.08), **{**known, **functions})  # type: ignore[arg-type]
+        return Heartbeat(WorkerSettings(heartbeat_s=0.08), **{**known, **functions})  # type: ignore[arg-type]
 
     def test_beats_at_once_and_mends(self, calls: list[str]) -> None:
         with self.beating(calls):
@@ -155,12 +155,12 @@ class TestHeartbeat:
 
 HUNG = """
 from search.runtime.heartbeat import Heartbeat
-from search.runtime.worker_settings import Settings
+from search.config.environment import WorkerSettings
 import time
 reasons = iter([None, None, "hung for more than 3 s"])
 def give_up(reason):
     print(reason, flush=True)
-with Heartbeat(Settings(heartbeat_s=0.1), lambda: None, lambda: None, lambda: next(reasons), give_up):
+with Heartbeat(WorkerSettings(heartbeat_s=0.1), lambda: None, lambda: None, lambda: next(reasons), give_up):
     time.sleep(60)
 """
 
@@ -174,10 +174,10 @@ def test_process_of_a_hung_trial_is_ended_after_it_was_given_up() -> None:
 SILENT = """
 import search.runtime.watchdog as silence
 from search.runtime.heartbeat import Heartbeat
-from search.runtime.worker_settings import Settings
+from search.config.environment import WorkerSettings
 import time
 silence.MARGIN_S, silence.LOOK_S = 0.5, 0.1
-with Heartbeat(Settings(heartbeat_s=0.1, patience_s=1.0), lambda: time.sleep({seconds}), lambda: None):
+with Heartbeat(WorkerSettings(heartbeat_s=0.1, patience_s=1.0), lambda: time.sleep({seconds}), lambda: None):
     time.sleep(3)
 """
 

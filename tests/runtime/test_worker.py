@@ -11,12 +11,12 @@ from optuna.trial import TrialState
 from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
 from search.attribute_keys import FACTS
+from search.config.environment import WorkerSettings
 from search.config.space import to_params
 from search.errors import SearchError, StudyDeletedError
 from search.evaluation.calibration import Calibration
 from search.runtime import worker as fleet_worker
 from search.runtime.worker_entrypoints import join
-from search.runtime.worker_settings import Settings
 from tests.conftest import spend
 
 Start = Callable[..., Any]
@@ -226,8 +226,8 @@ class TestHeartbeat:
     def test_beats_while_a_trial_is_measured(
         self, start: Start, tiny_spec: Spec, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(Settings, "beat_s", 0.001)
-        monkeypatch.setattr(Settings, "look_s", 0.001)
+        monkeypatch.setattr(WorkerSettings, "beat_s", 0.001)
+        monkeypatch.setattr(WorkerSettings, "look_s", 0.001)
         started = start(tiny_spec())
         beats: list[str] = []
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from html import escape
+from importlib.resources import files
+from string import Template
 from urllib.parse import parse_qs
 
 from starlette.requests import Request
@@ -19,30 +21,6 @@ HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'",
 }
-PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>Zero-TPrune Search: token</title>
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; display: grid; place-items: center; min-height: 90vh; margin: 0 }}
-form {{ display: grid; gap: .8rem; width: min(22rem, 90vw) }}
-h1 {{ font-size: 1.25rem; margin: 0 }}
-input, button {{ font: inherit; padding: .55rem .7rem; border-radius: .4rem; border: 1px solid #8888 }}
-button {{ background: #1f5fa8; color: white; border: 0; cursor: pointer }}
-p {{ margin: 0; opacity: .7; font-size: .875rem }} [role=alert] {{ color: #c0392b; opacity: 1 }}
-</style>
-<form method="post">
-<h1>Zero-TPrune Search</h1>
-<label for="token">This server asks for its token</label>
-<input id="token" name="token" type="password" autocomplete="current-password" required autofocus>
-<input type="hidden" name="next" value="{next}">
-<button>Open</button>
-{message}
-</form>
-</html>
-"""
 
 
 async def answer(request: Request) -> Response:
@@ -61,7 +39,8 @@ async def answer(request: Request) -> Response:
 def page(path: str, message: str = "") -> bytes:
     """The form. path: where to go afterwards. message: what was wrong with the last try."""
     shown = f'<p role="alert">{escape(message)}</p>' if message else "<p>It is kept in a cookie of this browser.</p>"
-    return PAGE.format(next=escape(local_path(path)), message=shown).encode()
+    form = (files("search.server") / "page" / "login.html").read_text(encoding="utf-8")
+    return Template(form).substitute(next=escape(local_path(path)), message=shown).encode()
 
 
 def local_path(path: str) -> str:

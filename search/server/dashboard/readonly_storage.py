@@ -78,10 +78,10 @@ class FrontReader(BaseStorage):
         picture = f"/artifacts/{study_id}/{artifact_id}"
         evaluations = self._store.evaluations(study.id)
         found = trial_annotations.attributes(study, front, evaluations, trial_ids, picture, progress)
-        found |= trial_annotations.picture_attribute(artifact_id)
+        found |= trial_annotations.artifact(artifact_id)
         for point in front.points:
             if point.search.schedule.stages and point.trial in trial_ids:
-                found |= trial_annotations.patches_attribute(trial_ids[point.trial], patches_id(study, point.trial))
+                found |= trial_annotations.artifact(patches_id(study, point.trial), trial_ids[point.trial])
         return found
 
     def get_all_trials(

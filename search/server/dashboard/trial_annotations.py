@@ -24,11 +24,6 @@ PICTURE_NAME, PATCHES_NAME = "front.png", "patches.png"
 TRIAL_PICTURE = "dashboard:artifacts:"  # of a trial, among the attributes of its study
 
 
-def trial_note_prefix(trial_id: int) -> str:
-    """Where the note of the trial with this storage id (not its number) stands."""
-    return f"dashboard:{trial_id}:note_"
-
-
 def words(measurement: Measurement) -> dict[str, str]:
     """A measurement as a trial's attributes, each short enough for a line."""
     accuracy = measurement.accuracy
@@ -107,7 +102,7 @@ def attributes(
     found |= {f"{PLOT}{i}": piece for i, piece in enumerate(_pieces(figure))}
     for point in front.points:
         if point.trial in trial_ids:
-            found |= note(front.version, trial_note(study, point), trial_note_prefix(trial_ids[point.trial]))
+            found |= note(front.version, trial_note(study, point), f"dashboard:{trial_ids[point.trial]}:note_")
     return found
 
 
@@ -126,19 +121,12 @@ def prefixes(attributes: Iterable[str]) -> tuple[str, ...]:
     return tuple({PLOT if name.startswith(PLOT) else name[: name.index("note_") + len("note_")] for name in ours})
 
 
-def picture_attribute(artifact_id: str) -> dict[str, str]:
-    """The attribute that announces the plot as an image artifact of the study."""
-    return {f"artifacts:{artifact_id}": _artifact(artifact_id, PICTURE_NAME)}
-
-
-def patches_attribute(trial_id: int, artifact_id: str) -> dict[str, str]:
-    """The attribute of the study that announces a sheet of patches as an image artifact of the trial with this
+def artifact(artifact_id: str, trial_id: int | None = None) -> dict[str, str]:
+    """The attribute of a study that announces an image: the front's plot, or a sheet of patches of the trial with this
     storage id."""
-    return {f"{TRIAL_PICTURE}{trial_id}:{artifact_id}": _artifact(artifact_id, PATCHES_NAME)}
-
-
-def _artifact(artifact_id: str, name: str) -> str:
-    return json.dumps({"artifact_id": artifact_id, "filename": name, "mimetype": "image/png", "encoding": None})
+    prefix, name = ("artifacts:", PICTURE_NAME) if trial_id is None else (f"{TRIAL_PICTURE}{trial_id}:", PATCHES_NAME)
+    described = {"artifact_id": artifact_id, "filename": name, "mimetype": "image/png", "encoding": None}
+    return {prefix + artifact_id: json.dumps(described)}
 
 
 def mirrored_ids(storage: BaseStorage, study_id: int, front: Front) -> dict[int, int]:
