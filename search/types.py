@@ -113,7 +113,7 @@ class PartialEvaluation:
     saw them. divergence, divergence_error: as of `TrialResult`.
     """
 
-    schedule: Schedule
+    schedule: PlainSchedule
     accuracy: float
     error: float
     images: int
@@ -131,14 +131,6 @@ class PartialEvaluation:
             divergence_error=self.divergence_error,
             loss_error=self.error,
         )
-
-    def to_dict(self) -> dict[str, Any]:
-        """For the attributes of the trial that it was taken for."""
-        return {**vars(self), "schedule": self.schedule.to_dict()}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> PartialEvaluation:
-        return cls(**{**data, "schedule": Schedule.from_dict(data["schedule"])})
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,7 @@ def _launch_here(spec: StudySpec, storage: str) -> None:
 
 def _spec(study: str | None, backbone: str | None, data: str | None, overrides: dict[str, Any]) -> StudySpec:
     from search.config.sections import DEMO
-    from search.config.spec import make_spec, read_spec
+    from search.config.spec import make_spec, override, read_spec
 
     if study is not None:
         if backbone is not None:
@@ -148,11 +148,8 @@ def _spec(study: str | None, backbone: str | None, data: str | None, overrides: 
         missing = "a study, or --backbone and --data" if backbone == data else "both --backbone and --data"
         raise InputError("launch", f"needs {missing}", remedy="for example: ztp launch demo")
     plain: dict[str, Any] = {"name": _derived_name(backbone, place)}
-    plain |= {"backbone": {"name": backbone}, "data": data_section, "budget": {}, "runtime": {}}
-    for dotted, value in overrides.items():
-        section, key = dotted.split(".")
-        plain.setdefault(section, {})[key] = value
-    return make_spec(plain, "launch")
+    plain |= {"backbone": {"name": backbone}, "data": data_section}
+    return make_spec(override(plain, overrides), "launch")
 
 
 def _derived_name(backbone: str, data: str) -> str:

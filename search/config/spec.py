@@ -137,7 +137,7 @@ def read_spec(path_or_builtin: str, overrides: Mapping[str, Any] | None = None) 
     else:
         rule = f"must be a YAML file or a built-in study ({', '.join(builtins) or 'none'})"
         raise InputError("study", rule, repr(path_or_builtin), f"{near(path_or_builtin, builtins)}check the name")
-    return make_spec(_override(data, overrides or {}), path_or_builtin)
+    return make_spec(override(data, overrides or {}), path_or_builtin)
 
 
 def make_spec(data: Any, place: str, stored: bool = False) -> StudySpec:
@@ -226,7 +226,8 @@ def check_packages(spec: StudySpec) -> None:
         check_extra(f"{spec.name}: data.path {spec.data.path}", "parquet")
 
 
-def _override(data: Any, overrides: Mapping[str, Any]) -> Any:
+def override(data: Any, overrides: Mapping[str, Any]) -> Any:
+    """A study's plain data with other values, by dotted names."""
     if not isinstance(data, Mapping):
         return data
     result = dict(data)

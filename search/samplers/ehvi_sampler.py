@@ -37,7 +37,7 @@ from search.samplers.loss_model import LossModel, fit_loss_model
 from search.samplers.proposals import Candidates
 from search.samplers.run_history import Floats, Known, RunHistory
 from search.samplers.sampler_context import Look, Looks, SamplerContext
-from search.types import PartialEvaluation
+from search.types import PartialEvaluation, to_document
 
 SPREAD, NEAR = 50, 50  # candidates a trial: new ones, and changes of members of the front; of these ...
 ROUNDS, PARENTS, CHILDREN = 2, 8, 8  # ... the best are changed a little, so many times, and that again
@@ -94,7 +94,7 @@ class EHVISampler(BaseSampler):
         self._chosen = ((yield from self._propose(self._journal.trials(study), probes, allowed)),)
         if not self._journal.chosen_on:
             return {}
-        return {PROBED: {"probes": [each.to_dict() for each in probes], "chosen_on": self._journal.chosen_on}}
+        return {PROBED: {"probes": [to_document(each) for each in probes], "chosen_on": self._journal.chosen_on}}
 
     def _propose(
         self, earlier: Sequence[Known], probes: list[PartialEvaluation], left: int

@@ -17,7 +17,7 @@ from search.attribute_keys import PROBED
 from search.config.space import to_schedule
 from search.samplers.encoding import describe
 from search.samplers.sampler_context import SamplerContext
-from search.types import PartialEvaluation, TrialResult
+from search.types import PartialEvaluation, TrialResult, to_record
 
 Floats = NDArray[np.float64]
 
@@ -104,7 +104,7 @@ class RunHistory:
         if any(name not in trial.params for name in self._box):
             return None
         for probe in trial.system_attrs.get(PROBED, {}).get("probes", ()):
-            self.learn(PartialEvaluation.from_dict(probe))
+            self.learn(to_record(PartialEvaluation, probe))
         result = self._problem.result(trial) if trial.state.is_finished() else None
         known = self.know(to_schedule(trial.params, self._problem.space, self._problem.depth), result)
         if known is None or not trial.state.is_finished():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import logging
 from collections.abc import Mapping
@@ -139,6 +140,20 @@ def parameter_error(detail: Mapping[str, Any]) -> Response:
         return input_error_response(422, InputError(place, f"is required{HINTS.get(place, '')}"))
     rule = detail["msg"].replace("Input should be", "must be").replace("Input should", "must")
     return input_error_response(422, InputError(place, rule, repr(detail["input"])))
+
+
+def check_parameters(request: Request) -> None:
+    """Raises ServiceError (422) for the first query parameter that the operation does not know: a typo would be answered
+    as if nothing had been asked."""
+    operations = request.app.openapi()["paths"].get(request.scope["route"].path, {})
+    described = operations.get(request.method.lower(), {}).get("parameters", ())
+    known = [each["name"] for each in described if each["in"] == "query"]
+    for name in request.query_params:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            rule = f"one of {', '.join(known)}" if known else "left out, for there are none here"
+            remedy = f"did you mean {near[0]}?" if near else ""
+            raise ServiceError(422, InputError("query parameter", f"must be {rule}", repr(name), remedy), name)
 
 
 def _http(request: Request, error: Exception) -> Response:

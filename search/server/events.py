@@ -15,8 +15,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
 from search.errors import SearchError, UnknownStudyError
-from search.server.errors import documented
-from search.server.query_params import check_parameters
+from search.server.errors import check_parameters, documented
 from search.server.serialization import Document
 from search.server.studies import API, DENIED, Study
 from search.storage.store import Store

@@ -13,9 +13,8 @@ from search.reporting import report
 from search.reporting.export import Limits, to_config
 from search.reporting.queries import NoFrontError, the_front, the_point
 from search.server import examples
-from search.server.errors import ServiceError, documented, shown
+from search.server.errors import ServiceError, check_parameters, documented, shown
 from search.server.models import EvaluationListModel, FrontModel, HistoryModel
-from search.server.query_params import check_parameters
 from search.server.serialization import Document
 from search.server.studies import API, DENIED, Reading, Study, yaml_file
 from search.storage.evaluations import MAX_TRIAL_NUMBER

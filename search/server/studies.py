@@ -12,10 +12,9 @@ from search.config.spec import StudyRecord, StudySpec
 from search.config.warm_start import provenance_of, read_start
 from search.errors import InputError, UnknownStudyError
 from search.reporting.queries import with_progress
-from search.server.errors import ANOTHER_SPEC, documented
+from search.server.errors import ANOTHER_SPEC, check_parameters, documented
 from search.server.models import StudyListModel, StudyModel
 from search.server.parsing import JSON_TYPE, YAML_TYPES, parse_study
-from search.server.query_params import check_parameters
 from search.server.serialization import Document, study_document
 from search.storage.steering import Steering
 from search.storage.store import Store

@@ -22,7 +22,7 @@ from search.samplers.ehvi_sampler import EHVISampler
 from search.samplers.registry import make_sampler
 from search.samplers.sampler_context import SamplerContext
 from search.storage.pareto import hypervolume
-from search.types import PartialEvaluation, TrialResult
+from search.types import PartialEvaluation, TrialResult, to_record
 
 Maker = Callable[..., Any]
 LEAST = 0.8
@@ -320,7 +320,7 @@ class TestProbes:
         for trial in study.trials:
             looks = 0
             for each in trial.system_attrs.get(PROBED, {"probes": ()})["probes"]:
-                probe, before = PartialEvaluation.from_dict(each), seen.get(str(each["schedule"]), 0)
+                probe, before = to_record(PartialEvaluation, each), seen.get(str(each["schedule"]), 0)
                 assert probe.looks == (2 * before or 1)
                 looks += probe.looks - before
                 seen[str(each["schedule"])] = probe.looks
@@ -334,7 +334,7 @@ class TestProbes:
         toy.run(study, 10)
         looks: dict[Schedule, int] = {}
         for trial in study.trials[4:]:
-            probes = [PartialEvaluation.from_dict(probe) for probe in trial.system_attrs[PROBED]["probes"]]
+            probes = [to_record(PartialEvaluation, probe) for probe in trial.system_attrs[PROBED]["probes"]]
             looks |= {probe.schedule: probe.looks for probe in probes}
             assert looks[toy.schedule(trial.params)] == ehvi_sampler.ENOUGH_LOOKS
 
@@ -347,7 +347,7 @@ class TestProbes:
         study = self.study(toy, replace(problem, probe=lambda s, looks: look(s, min(looks, 2)), probes=100))
         toy.run(study, 10)
         for trial in study.trials[4:]:
-            kept = [PartialEvaluation.from_dict(each) for each in trial.system_attrs[PROBED]["probes"]]
+            kept = [to_record(PartialEvaluation, each) for each in trial.system_attrs[PROBED]["probes"]]
             assert max((probe.looks for probe in kept), default=2) == 2
 
     def test_are_kept_with_the_trial_for_every_worker(self, make_toy: Maker) -> None:
@@ -356,7 +356,7 @@ class TestProbes:
         study = self.study(toy, problem)
         toy.run(study, 12)
         kept = [
-            PartialEvaluation.from_dict(each)
+            to_record(PartialEvaluation, each)
             for trial in study.trials
             for each in trial.system_attrs.get(PROBED, {"probes": ()})["probes"]
         ]
@@ -367,7 +367,7 @@ class TestProbes:
         looks: dict[str, int] = {}
         for trial in study.trials:
             for each in trial.system_attrs.get(PROBED, {"probes": ()})["probes"]:
-                probe = PartialEvaluation.from_dict(each)
+                probe = to_record(PartialEvaluation, each)
                 assert probe.looks == (2 * looks.get(probe.schedule.key, 0) or 1)
                 looks[probe.schedule.key] = probe.looks
         assert again
