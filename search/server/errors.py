@@ -143,8 +143,10 @@ def parameter_error(detail: Mapping[str, Any]) -> Response:
 
 
 def check_parameters(request: Request) -> None:
-    """Raises ServiceError (422) for the first query parameter that the operation does not know: a typo would be answered
-    as if nothing had been asked."""
+    """Raises ServiceError (422) for the first query parameter that the operation does not know.
+
+    A typo would be answered as if nothing had been asked.
+    """
     operations = request.app.openapi()["paths"].get(request.scope["route"].path, {})
     described = operations.get(request.method.lower(), {}).get("parameters", ())
     known = [each["name"] for each in described if each["in"] == "query"]
