@@ -7,31 +7,26 @@ starting those again that die, and calls `watch` about once a second meanwhile.
 from __future__ import annotations
 
 import logging
-import os
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 from search import logs
 from search.errors import InputError, SearchError
-from search.runtime.cpu import THREADS, threads_each
 from search.runtime.heartbeat import HUNG
+from search.runtime.local_workers import Process, end_workers, environment_of, start_worker
 from search.runtime.ray_engine import check_ray, run_ray
 from search.runtime.restart_policy import EngineWorker
 from search.runtime.shutdown import SIGNALS
 from search.storage.database import parse_url
 
 POLL_S = 1.0
-GRACE_S = 12.0  # a worker that is asked to end has handed its trial back after ten
 
 Watch = Callable[[], None]
-Process = subprocess.Popen[bytes]
 
 log = logging.getLogger(__name__)
 
@@ -41,16 +36,9 @@ def run_local(name: str, url: str, workers: int, watch: Watch) -> None:
 
     Raises SearchError with the workers' last words if all of them failed; when interrupted, ends those it started.
     """
-    # the URL may hold a password: it travels in the environment, which other users cannot read
-    environment = {**os.environ, "ZTP_STORAGE": url, THREADS: str(threads_each(workers))}
-    command = [sys.executable, "-m", "search.cli", "worker", name, "--number"]
     with tempfile.TemporaryFile() as said:  # not a pipe: a worker that says much would wait for a reader
         heard = None if logs.as_json() else said  # a program reads the workers' lines beside ours
-        options: dict[str, Any] = {"env": environment, "stdout": said, "stderr": heard, "start_new_session": True}
-
-        def start(number: int) -> Process:
-            return subprocess.Popen([*command, str(number)], **options)
-
+        start = partial(start_worker, name, env=environment_of(url, workers), stdout=said, stderr=heard)
         members: list[EngineWorker] = []
         try:
             for number in range(1, workers + 1):
@@ -59,7 +47,7 @@ def run_local(name: str, url: str, workers: int, watch: Watch) -> None:
                 watch()
                 time.sleep(POLL_S)
         except BaseException:
-            _end([member.job for member in members])
+            end_workers(member.job for member in members)
             raise
         if all(member.job.returncode for member in members):
             said.seek(0)
@@ -94,17 +82,6 @@ def _death(process: Process) -> str:
     with suppress(ValueError):  # a real-time signal has no name
         return f"was killed by {signal.Signals(-code).name}"
     return f"was killed by signal {-code}"
-
-
-def _end(processes: list[Process]) -> None:
-    for process in processes:
-        process.send_signal(signal.SIGTERM)
-    for process in processes:
-        try:
-            process.wait(GRACE_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 @dataclass(frozen=True)

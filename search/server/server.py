@@ -57,7 +57,7 @@ class _Server(uvicorn.Server):
 
 def serve(store: Store, settings: Settings) -> None:
     """Answer until SIGINT or SIGTERM. Raises InputError for settings that cannot be, before anything is started."""
-    from search.runtime.supervisor import Supervisor  # only now: the dashboard alone needs neither them nor FastAPI
+    from search.runtime.local_workers import Supervisor  # only now: the dashboard alone needs neither them nor FastAPI
     from search.samplers.custom import import_class
     from search.server.allowed_roots import check_roots
     from search.server.app import make_app

@@ -20,7 +20,7 @@ from search.errors import InputError, SearchError
 from search.evaluation import evaluation_context
 from search.evaluation.latency_profile import LatencyProfile
 from search.reporting.export import to_config
-from search.runtime import restart_policy, worker_pools
+from search.runtime import local_workers, restart_policy, worker_pools
 from search.runtime.launch import launch
 from search.runtime.worker_entrypoints import serve
 from search.storage.store import Store
@@ -345,7 +345,7 @@ class TestLocalEngine:
             return popen([command[0], "-c", code, *command[1:]], **options)
 
         monkeypatch.setattr(worker_pools, "POLL_S", 0.05)
-        monkeypatch.setattr(worker_pools.subprocess, "Popen", start)
+        monkeypatch.setattr(local_workers.subprocess, "Popen", start)
         worker_pools.run_local("tiny", "sqlite:///x.db", 2, watch)
 
     def test_hands_each_its_number_and_the_storage(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from search.attribute_keys import PROBED
-from search.runtime import worker_pools
+from search.runtime import local_workers
 from search.runtime.launch import launch
 from search.storage.store import Store
 from search.types import Progress
@@ -53,7 +53,7 @@ def test_study_on_mysql(
         if progress.done >= 2 and len(processes) == 2:
             processes[0].kill()
 
-    monkeypatch.setattr(worker_pools.subprocess, "Popen", remember)
+    monkeypatch.setattr(local_workers.subprocess, "Popen", remember)
     assert launch(started.bench.spec, store.url, kill_one, workers=2).state == "done"
     assert len(processes) > 2
     check_sound(store, "tiny", TRIALS)

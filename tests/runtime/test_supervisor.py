@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from search.runtime import supervisor
-from search.runtime.supervisor import Supervisor
+from search.runtime import local_workers
+from search.runtime.local_workers import Supervisor
 
 WORKER = """
 import os, signal, sys, time
@@ -22,7 +22,7 @@ def note(what):
     open(f"{folder}/{what}-{number}-{os.getpid()}", "w").write("\\n".join(f"{k}={v}" for k, v in os.environ.items()))
 def leave(*_):
     note("left"); sys.exit(0)
-signal.signal(signal.SIGINT, signal.SIG_IGN if BEHAVIOUR == "deaf" else leave)
+signal.signal(signal.SIGTERM, signal.SIG_IGN if BEHAVIOUR == "deaf" else leave)
 note("up")
 if BEHAVIOUR == "brief":
     sys.exit(1)
@@ -36,10 +36,10 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
 
     def choose(behaviour: str) -> None:
         code = f"BEHAVIOUR = {behaviour!r}\n{WORKER}"
-        monkeypatch.setattr(supervisor, "COMMAND", (sys.executable, "-c", code, str(tmp_path), "--number"))
+        monkeypatch.setattr(local_workers, "COMMAND", (sys.executable, "-c", code, str(tmp_path)))
 
-    monkeypatch.setattr(supervisor, "POLL_S", 0.05)
-    monkeypatch.setattr(supervisor, "CALM_S", 0.5)
+    monkeypatch.setattr(local_workers, "POLL_S", 0.05)
+    monkeypatch.setattr(local_workers, "CALM_S", 0.5)
     return choose
 
 
@@ -93,7 +93,7 @@ def test_one_that_does_not_end_is_ended(
     tmp_path: Path, command: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command("deaf")
-    monkeypatch.setattr(supervisor, "GRACE_S", 0.5)
+    monkeypatch.setattr(local_workers, "GRACE_S", 0.5)
     with Supervisor("sqlite:///x.db", 2) as kept:
         wait_for(lambda: len(noted(tmp_path, "up")) == 2)
         began = time.monotonic()
