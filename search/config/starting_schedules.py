@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -59,49 +60,45 @@ Candidate = tuple[str, Callable[[], Schedule]]
 def _first_revision(space: SpaceSpec, depth: int) -> Iterator[Candidate]:
     """Uniform schedules of the first method, one of each further method, and the paper's shape."""
     for keep in UNIFORM_KEEPS:
-        yield f"uniform {keep}", lambda keep=keep: _uniform(space, depth, space.methods[0], keep)  # type: ignore[misc]
+        yield f"uniform {keep}", partial(_uniform, space, depth, space.methods[0], keep)
     for method in space.methods[1:]:
-        yield f"uniform 0.7 {method}", lambda method=method: _uniform(space, depth, method, 0.7)  # type: ignore[misc]
+        yield f"uniform 0.7 {method}", partial(_uniform, space, depth, method, 0.7)
     if published.paper(depth):
-        yield "paper", lambda: _paper(space, depth)
+        yield "paper", partial(_paper, space, depth)
 
 
 def _by_method(space: SpaceSpec, depth: int, tokens: int) -> Iterator[Candidate]:
     """Published schedules of each method; for those without any, uniform ones."""
-
-    def made(method: str, stages: Callable[[], list[Stage]]) -> Callable[[], Schedule]:
-        return lambda: compose([_filled(space, stage) for stage in stages()], _options(space, method), space)
-
     for method in space.methods:
-        if method == PAPER:
-            for model, row in ZERO_TPRUNE_ROWS:
-                counts = published.DIFFRATE[model][row]
-                yield (
-                    f"{method} on diffrate's counts {model} {row}",
-                    made(method, lambda c=counts: published.diffrate(c, depth, tokens, method=PAPER)),  # type: ignore[misc]
-                )
-            for label, shape in SHAPES.items():
-                yield f"{method} {label}", made(method, lambda s=shape: _shaped(s, depth, tokens))  # type: ignore[misc]
-            if published.paper(depth):
-                yield "paper", lambda: _paper(space, depth)
-        elif method == "tome":
-            for share in TOME_SHARES:
-                r = max(1, round(share * tokens * published.PAPER_DEPTH / depth))
-                yield f"tome r {r}", made(method, lambda r=r: published.constant("tome", r, depth, tokens))  # type: ignore[misc]
-        elif method == "diffrate":
-            for model, row in DIFFRATE_ROWS:
-                counts = published.DIFFRATE[model][row]
-                yield (
-                    f"diffrate {model} {row}",
-                    made(method, lambda c=counts: published.diffrate(c, depth, tokens)),  # type: ignore[misc]
-                )
-        elif method == "ppt":
-            yield "ppt", made(method, lambda: published.ppt(depth, tokens))
+        for label, stages in _published(method, depth, tokens):
+            yield label, partial(_filled, space, method, stages)
+        if method == PAPER and published.paper(depth):
+            yield "paper", partial(_paper, space, depth)
+    is_alone = len(space.methods) == 1
     for method in space.methods:
-        keeps = UNIFORM_KEEPS if len(space.methods) == 1 else (0.7,)
-        for keep in keeps:
-            name = f"uniform {keep}" if len(space.methods) == 1 else f"uniform {keep} {method}"
-            yield name, lambda m=method, k=keep: _uniform(space, depth, m, k)  # type: ignore[misc]
+        for keep in UNIFORM_KEEPS if is_alone else (0.7,):
+            yield f"uniform {keep}" + f" {method}" * (not is_alone), partial(_uniform, space, depth, method, keep)
+
+
+def _published(method: str, depth: int, tokens: int) -> Iterator[tuple[str, Callable[[], list[Stage]]]]:
+    """By label; they may raise ScheduleError when they are made."""
+    if method == PAPER:
+        for model, row in ZERO_TPRUNE_ROWS:
+            counts = published.DIFFRATE[model][row]
+            make = partial(published.diffrate, counts, depth, tokens, method=PAPER)
+            yield f"{method} on diffrate's counts {model} {row}", make
+        for label, shape in SHAPES.items():
+            yield f"{method} {label}", partial(_shaped, shape, depth, tokens)
+    elif method == "tome":
+        for share in TOME_SHARES:
+            r = max(1, round(share * tokens * published.PAPER_DEPTH / depth))
+            yield f"tome r {r}", partial(published.constant, "tome", r, depth, tokens)
+    elif method == "diffrate":
+        for model, row in DIFFRATE_ROWS:
+            counts = published.DIFFRATE[model][row]
+            yield f"diffrate {model} {row}", partial(published.diffrate, counts, depth, tokens)
+    elif method == "ppt":
+        yield "ppt", partial(published.ppt, depth, tokens)
 
 
 def _shaped(shape: Sequence[float], depth: int, tokens: int) -> list[Stage]:
@@ -111,10 +108,13 @@ def _shaped(shape: Sequence[float], depth: int, tokens: int) -> list[Stage]:
     return published.staged(PAPER, range(depth - 1), [max(1, round(float(count))) for count in counts], tokens)
 
 
-def _filled(space: SpaceSpec, stage: Stage) -> Stage:
-    """With the fields that its method reads moved into the space's ranges, others at their default."""
-    given = {name: value for name, value in stage.numbers().items() if name not in ("block", "keep")}
-    return Stage(stage.block, stage.keep, **_clipped(space, str(stage.method), **given), method=stage.method)
+def _filled(space: SpaceSpec, method: str, make: Callable[[], list[Stage]]) -> Schedule:
+    """With the fields that the method reads moved into the space's ranges, others at their default."""
+    stages = []
+    for stage in make():
+        given = {name: value for name, value in stage.numbers().items() if name not in ("block", "keep")}
+        stages.append(Stage(stage.block, stage.keep, **_clipped(space, method, **given), method=method))
+    return compose(stages, _options(space, method), space)
 
 
 def _clipped(space: SpaceSpec, method: str, **wanted: Any) -> dict[str, Any]:

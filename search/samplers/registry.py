@@ -9,7 +9,7 @@ A trial's constraints (`trial.set_constraint`, feasible when <= 0) are read by t
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,27 +21,20 @@ if TYPE_CHECKING:
 
     from search.samplers.sampler_context import SamplerContext
 
+Factory = Callable[["SamplerSpec", "SamplerContext", int], "BaseSampler"]
 STARTUP_TRIALS = 10  # random trials before the model of TPE is worth asking
 
 
-def _random(sampler: SamplerSpec, problem: SamplerContext, seed: int) -> BaseSampler:
-    """The paper's Monte Carlo search."""
-    from optuna.samplers import RandomSampler  # loads Optuna
+def _of_optuna(name: str, **options: Any) -> Factory:
+    """One of Optuna's own samplers."""
 
-    return RandomSampler(seed=seed)
+    def make(sampler: SamplerSpec, problem: SamplerContext, seed: int) -> BaseSampler:
+        import optuna  # takes a third of a second to load
 
+        made: BaseSampler = getattr(optuna.samplers, name)(seed=seed, **options)
+        return made
 
-def _nsga2(sampler: SamplerSpec, problem: SamplerContext, seed: int) -> BaseSampler:
-    from optuna.samplers import NSGAIISampler  # loads Optuna
-
-    return NSGAIISampler(seed=seed)
-
-
-def _tpe(sampler: SamplerSpec, problem: SamplerContext, seed: int) -> BaseSampler:
-    """Multivariate: the stages of a schedule depend on each other, and it is 3 times faster at 33 parameters."""
-    from optuna.samplers import TPESampler  # loads Optuna
-
-    return TPESampler(seed=seed, multivariate=True, n_startup_trials=STARTUP_TRIALS)
+    return make
 
 
 def _auto(sampler: SamplerSpec, problem: SamplerContext, seed: int) -> BaseSampler:
@@ -55,11 +48,12 @@ def _custom(sampler: SamplerSpec, problem: SamplerContext, seed: int) -> BaseSam
     return make_custom(sampler, seed)
 
 
-SAMPLERS: dict[str, Callable[[SamplerSpec, SamplerContext, int], BaseSampler]] = {
+SAMPLERS: dict[str, Factory] = {
     "auto": _auto,
-    "tpe": _tpe,
-    "nsga2": _nsga2,
-    "random": _random,
+    # multivariate: the stages of a schedule depend on each other, and it is 3 times faster at 33 parameters
+    "tpe": _of_optuna("TPESampler", multivariate=True, n_startup_trials=STARTUP_TRIALS),
+    "nsga2": _of_optuna("NSGAIISampler"),
+    "random": _of_optuna("RandomSampler"),  # the paper's Monte Carlo search
     CUSTOM: _custom,
 }
 
