@@ -38,7 +38,8 @@ def test_the_dashboard_finds_what_it_is_to_serve(reader: FrontReader, store: Sto
     name = patches_id(store.study("shirts"), 3)
     trial_id = reader.get_trial_id_from_study_id_trial_number(1, 3)
     found = get_trial_artifact_meta(reader, 1, trial_id, name)
-    assert found == json.loads(trial_annotations._artifact(name, "patches.png"))
+    (described,) = trial_annotations.artifact(name, trial_id).values()
+    assert found == json.loads(described)
     assert found["mimetype"] == "image/png"
 
 
