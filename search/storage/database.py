@@ -262,9 +262,9 @@ def explained(url: URL) -> Iterator[None]:
 
 
 @contextmanager
-def opened(url: URL) -> Iterator[Engine]:
-    """An engine, until the block ends; see `explained` for what goes wrong within."""
-    engine = open_engine(url)
+def opened(url: URL, **options: str) -> Iterator[Engine]:
+    """An engine, until the block ends; see `explained` for what goes wrong within. options: of its connections."""
+    engine = open_engine(url.update_query_dict(options))
     try:
         with explained(url):
             yield engine

@@ -54,17 +54,12 @@ def inspect_database(url: str) -> list[Check]:
     if not exists(parsed):
         found = f"{shown(parsed)}: no file yet"
         return [Check("database", WARN, found, "ztp launch or ztp db upgrade makes it"), *_place(parsed)]
+    impatient = {} if parsed.get_backend_name() == "sqlite" else {"connect_timeout": str(CONNECT_TIMEOUT_S)}
     try:
-        with opened(_impatient(parsed)) as engine:
+        with opened(parsed, **impatient) as engine:
             return [_reach(engine, parsed), *_place(parsed), *_schemas(engine, parsed)]
     except SearchError as error:
         return [Check("database", FAIL, str(error))]
-
-
-def _impatient(url: URL) -> URL:
-    if url.get_backend_name() == "sqlite":
-        return url
-    return url.update_query_dict({"connect_timeout": str(CONNECT_TIMEOUT_S)})
 
 
 def _reach(engine: Engine, url: URL) -> Check:
