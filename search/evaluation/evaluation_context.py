@@ -227,8 +227,8 @@ class EvaluationContext:
         gallery = images.gallery()
         plain = Evaluator(self.model, gallery, "agreement", self._batch_size, self.device, readout=Features(0))
         features = plain.scores(UNTOUCHED)
-        if objectives.accuracy == "embedding":
-            return ImageLikeness(features)
+        if objectives.accuracy == "embedding":  # which of two equal images is nearer would be decided by rounding
+            return ImageLikeness(features[torch.from_numpy(gallery.distinct()).to(features.device)])
         assert gallery.labels is not None
         assert images.source.classes.indices is not None
         classes = int(images.source.classes.indices.max()) + 1

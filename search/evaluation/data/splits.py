@@ -57,6 +57,12 @@ class Split:
         raw = torch.from_numpy(np.array(self.pixels[rows])).float()  # a copy: the file is read-only
         return raw.div_(255).sub_(self.mean).div_(self.std)
 
+    def distinct(self) -> NDArray[np.int64]:
+        """Positions of the images, of equal ones the first alone."""
+        rows = range(len(self.pixels)) if self.rows is None else self.rows
+        digests = np.array([hashlib.sha256(self.pixels[row].tobytes()).hexdigest() for row in rows])
+        return np.sort(np.unique(digests, return_index=True)[1])
+
     def batches(self, size: int) -> Iterator[Tensor]:
         """All images in order, `size` at a time, the last batch shorter."""
         for start in range(0, len(self), size):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from pruning.backbones import Backbone
 from pruning.config import Config
@@ -19,6 +20,7 @@ from search.evaluation.compare import runner
 from search.evaluation.data.label_mapping import OF_IMAGES, assign
 from search.evaluation.data.readers.base import Listing
 from search.evaluation.data.splits import draw, open_all, open_images
+from search.evaluation.schedule_evaluator import ScheduleEvaluator
 
 Maker = Callable[..., StudySpec]
 KNN = {"accuracy": "knn", "k": 5}
@@ -147,3 +149,17 @@ def test_any_labels_serve_neighbours_and_none_serve_embedding(
         open_images(spec.data, spec.objectives, backbone)
     spec = small_spec(data={"path": str(folder)}, objectives={"accuracy": "embedding"})
     assert open_images(spec.data, spec.objectives, backbone).gallery().labels is None
+
+
+def test_of_equal_images_the_first_alone_is_told_apart(folder: Path, small_spec: Maker, backbone: Backbone) -> None:
+    spec = small_spec(data={"path": str(folder)}, objectives={"accuracy": "embedding", "gallery_images": 6})
+    images = open_images(spec.data, spec.objectives, backbone)
+    assert images.gallery().distinct().tolist() == list(range(6))
+    first, second, fourth = (Path(images.source.name(int(images.gallery_indices[place]))) for place in (0, 1, 3))
+    for copy in (second, fourth):
+        copy.write_bytes(first.read_bytes())
+    images = open_images(spec.data, spec.objectives, backbone)
+    assert images.gallery().distinct().tolist() == [0, 2, 4, 5]
+    bench = ScheduleEvaluator(spec, backbone, images, torch.device("cpu"))
+    bench.set_model("float32")
+    assert bench.readout.classes == 4
