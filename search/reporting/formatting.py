@@ -13,7 +13,7 @@ from search.types import FLOP_CONVENTION, Accuracy, Evaluation, Front, Measureme
 KIND_WORDS = {
     "top1": "top-1 accuracy",
     "agreement": "agreement with the dense model",
-    "knn": "accuracy of the nearest neighbours",
+    "knn": "nearest-neighbour accuracy",
     "zero-shot": "zero-shot accuracy",
     "embedding": "nearest images as the dense model's",
 }
