@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from PIL import Image
@@ -37,6 +38,22 @@ CONFIGURATION = {
 def size_of(name: str) -> tuple[int, int]:
     with Image.open(name) as image:
         return image.size
+
+
+def test_a_comparison_by_texts(ztp: Ztp) -> None:
+    np.save("unit.npy", np.eye(10, dtype=np.float32))
+    flags = ["--backbone", "demo", "--source", "demo", "--accuracy", "zero-shot"]
+    ran = ztp("compare", *flags, "--methods", "random", "--keep", "0.5", "--images", "8")
+    assert (ran.code, ran.out) == (2, "")
+    assert "objectives.text is required for accuracy zero-shot" in ran.err
+    ran = ztp("compare", *flags, "--text", "none.npy", "--methods", "random", "--keep", "0.5", "--images", "8")
+    assert ran.code == 2
+    assert "objectives.text must be a list of class names or an existing file, got 'none.npy'" in ran.err
+    ran = ztp(
+        "compare", *flags, "--text", "unit.npy", "--methods", "random", "--keep", "0.5", "--images", "8", "--json"
+    )
+    assert ran.code == 0
+    assert json.loads(ran.out)["dense"]["accuracy"]["kind"] == "zero-shot"
 
 
 def test_a_comparison_is_measured_saved_and_shown_again(ztp: Ztp) -> None:
