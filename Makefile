@@ -17,7 +17,7 @@ TEST_ENV = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 # layers that run no model
 QUICK = tests/test_architecture.py tests/test_logs.py tests/config tests/storage tests/reporting tests/server/access
 
-.PHONY: demo test check coverage drills bench lint types clean
+.PHONY: demo test check quick coverage drills bench lint types clean
 
 demo: $(READY)
 	$(BIN)/ztp launch demo
@@ -25,7 +25,11 @@ demo: $(READY)
 test: lint types
 	$(TEST_ENV) $(BIN)/pytest -n 2 --dist worksteal
 
-check: lint types
+# mypy takes one core for as long as these tests take two
+check: lint
+	$(MAKE) --no-print-directory --jobs 2 types quick
+
+quick: $(READY)
 	$(TEST_ENV) $(BIN)/pytest -q -n 2 -m "not slow and not drill and not fault" $(QUICK)
 
 coverage: $(READY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import shutil
@@ -95,6 +96,15 @@ def trusting_clock(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setattr(f"{CLOCK}.{limit}", math.inf)
     if DRIFT in sys.modules:
         monkeypatch.setattr(f"{DRIFT}.MAX_DRIFT", math.inf)
+
+
+@pytest.fixture
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Schedules are timed twice instead of seven times: a timing takes longer than a trial on few images."""
+    from search.evaluation import evaluation_context
+    from search.evaluation.throughput import time_pairs
+
+    monkeypatch.setattr(evaluation_context, "time_pairs", functools.partial(time_pairs, repeats=2))
 
 
 BURN = "import time\nprint(flush=True)\nend = time.monotonic() + 300\nwhile time.monotonic() < end: pass"

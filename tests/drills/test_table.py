@@ -24,7 +24,7 @@ def test_table_is_printed_where_tests_run_in_other_processes(tmp_path: Path) -> 
     folders = [path for path in (ROOT / "tests").iterdir() if path != QUICK.parent]
     unwanted = [*folders, *(path for path in QUICK.parent.glob("test_*.py") if path != QUICK)]
     ignored = [f"--ignore={path}" for path in unwanted]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "2", "-k", "5_000", *ignored]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "1", "-k", "5_000", *ignored]
     variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     variables[JSON_FILE] = str(file)
     ran = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=300)

@@ -30,7 +30,7 @@ print(launch(spec, sys.argv[1], lambda progress: None).state)
 
 @pytest.mark.fault
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "old"), [("sqlite", 8), ("postgresql", 8), ("sqlite", 4), ("postgresql", 4)])
+@pytest.mark.parametrize(("kind", "old"), [("sqlite", 8), ("postgresql", 4)])
 def test_two_launches_of_one_study(
     kind: str, old: int, tmp_path: Path, request: pytest.FixtureRequest, report: Callable[..., None]
 ) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -18,40 +19,29 @@ STUDY = {
     "budget": {"trials": 5},
     "space": {"methods": ["zero-tprune"], "max_stages": 3, "keep": [0.4, 1.0], "wpr_iterations": [1, 10]},
     "sampler": {"name": "random"},
-    "runtime": {"batch_size": 8, "dtype": "float32", "device": "cpu"},
+    "runtime": {"batch_size": 4, "dtype": "float32", "device": "cpu"},
 }
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "walk.yaml").write_text(yaml.safe_dump(STUDY))
-    return tmp_path
-
-
-def ztp(folder: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run `ztp` as a user does, in `folder`, with its own default storage there."""
-    environment = {name: value for name, value in os.environ.items() if name != "ZTP_STORAGE"}
-    done = subprocess.run(
-        [sys.executable, "-m", "search.cli", *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == code, done.stderr
+def run(*arguments: str) -> str:
+    """What `ztp` prints, run as a user does, with the default storage of the current folder."""
+    command = [sys.executable, "-m", "search.cli", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-    return done
+    return done.stdout
 
 
 @pytest.mark.slow
-def test_launch_front_export_evaluate(folder: Path) -> None:
-    launched = ztp(folder, "launch", "walk.yaml")
-    assert "ztp export walk" in launched.stdout
-    assert (folder / "walk-front.png").stat().st_size > 10_000
-    assert (folder / "walk-front.html").is_file()
+@pytest.mark.usefixtures("brief")
+def test_launch_front_export_evaluate(ztp: Callable[..., Any]) -> None:
+    """The verbs as processes of their own; what comes after them, `ztp` runs in this one, in the same folder."""
+    Path("walk.yaml").write_text(yaml.safe_dump(STUDY))
+    assert "ztp export walk" in run("launch", "walk.yaml")
+    assert Path("walk-front.png").stat().st_size > 10_000
+    assert Path("walk-front.html").is_file()
 
-    front = json.loads(ztp(folder, "front", "walk", "--json").stdout)
+    front = json.loads(run("front", "walk", "--json"))
     assert front["study"] == "walk"
     assert front["dense"]["gflops"] == pytest.approx(0.353, abs=0.001)
     points = front["points"]
@@ -63,18 +53,19 @@ def test_launch_front_export_evaluate(folder: Path) -> None:
         assert point["images"] == 40
         assert point["confirm"]["images"] == 24
 
-    ztp(folder, "export", "walk", "--trial", str(points[-1]["trial"]), "-o", "best.yaml")
-    exported = yaml.safe_load((folder / "best.yaml").read_text())
+    run("export", "walk", "--trial", str(points[-1]["trial"]), "-o", "best.yaml")
+    exported = yaml.safe_load(Path("best.yaml").read_text())
     assert exported["schedule"] == points[-1]["schedule"]
 
-    replayed = json.loads(ztp(folder, "evaluate", "best.yaml", "--json").stdout)
+    replayed = json.loads(run("evaluate", "best.yaml", "--json"))
     assert replayed["reproduced"] is True
 
     # the same command finds it done; another limit under the same name is refused
-    ztp(folder, "launch", "walk.yaml")
-    refused = ztp(folder, "launch", "walk.yaml", "--max-gflops", "0.3", code=2)
-    assert "budget.max_gflops: null -> 0.3" in refused.stderr
-    again = json.loads(ztp(folder, "front", "walk", "--json").stdout)
+    assert ztp("launch", "walk.yaml").code == 0
+    refused = ztp("launch", "walk.yaml", "--max-gflops", "0.3")
+    assert refused.code == 2
+    assert "budget.max_gflops: null -> 0.3" in refused.err
+    again = json.loads(ztp("front", "walk", "--json").out)
     for before, after in zip(points, again["points"], strict=True):
         if before["confirm"]["disturbed"]:  # measured again by the second launch
             for timing in (before, after, before["confirm"], after["confirm"]):
@@ -83,9 +74,10 @@ def test_launch_front_export_evaluate(folder: Path) -> None:
     assert again == front
 
     # a larger budget continues it, and by the old one nothing is taken away
-    more = ztp(folder, "launch", "walk.yaml", "--trials", "7")
-    assert "walk: 7/7 trials" in more.stderr
-    assert "keeps budget.trials: 7, not 5" in ztp(folder, "launch", "walk.yaml").stderr
-    later = json.loads(ztp(folder, "front", "walk", "--json").stdout)
+    more = ztp("launch", "walk.yaml", "--trials", "7")
+    assert more.code == 0
+    assert "walk: 7/7 trials" in more.err
+    assert "keeps budget.trials: 7, not 5" in ztp("launch", "walk.yaml").err
+    later = json.loads(ztp("front", "walk", "--json").out)
     assert later["hypervolume"] >= front["hypervolume"]
     assert all(point["confirm"] for point in later["points"])

@@ -25,6 +25,8 @@ from search.runtime.launch import launch
 from search.storage.store import Store
 from search.types import Evaluation
 
+pytestmark = pytest.mark.usefixtures("brief")
+
 OLD = Path(__file__).parents[1] / "fixtures" / "revision_1"
 DONE, TRIALS = 9, 12  # of the stopped study
 DEPTH = 12

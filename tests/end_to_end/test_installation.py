@@ -24,10 +24,11 @@ ROOT = Path(__file__).parents[2]
 SOURCES = ("pruning", "search", "studies", "pyproject.toml", "README.md", "LICENSE")
 TINY = """name: tiny
 backbone: {name: demo}
-data: {source: demo, search_images: 24, confirm_images: 24}
+data: {source: demo, search_images: 24, confirm_images: 8}
 budget: {trials: 4}
+space: {methods: [tome], max_stages: 3}
 sampler: {name: random}
-runtime: {batch_size: 8, dtype: float32, device: cpu}
+runtime: {batch_size: 4, dtype: float32, device: cpu}
 """
 Ztp = Callable[..., subprocess.CompletedProcess[str]]
 

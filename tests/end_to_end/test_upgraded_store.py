@@ -21,6 +21,8 @@ from search.storage.store import Store
 from search.storage.upgrade import upgrade
 from tests.runtime.soundness import check_mirrored, check_sound, optuna_trials
 
+pytestmark = pytest.mark.usefixtures("brief")
+
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 OLD = FIXTURES / "schema_0006"
 STATES = ["COMPLETE"] * 3 + ["PRUNED"] * 4 + ["COMPLETE", "PRUNED", "COMPLETE", "COMPLETE", "RUNNING", "WAITING"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +16,6 @@ from pruning.schedule import UNTOUCHED, Schedule
 from search.attribute_keys import FACTS
 from search.config.space import to_params
 from search.config.spec import StudyRecord, StudySpec, make_spec
-from search.evaluation import evaluation_context
 from search.evaluation.calibration import Calibration
 from search.evaluation.data.splits import Images, open_images
 from search.evaluation.device import describe_device
@@ -25,7 +23,6 @@ from search.evaluation.evaluator import Bits, GoOn
 from search.evaluation.latency_profile import LatencyProfile, StageCost
 from search.evaluation.reference import Seen
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
-from search.evaluation.throughput import time_pairs
 from search.runtime.optuna_bridge import OptunaBridge, Proposal
 from search.runtime.worker import Worker
 from search.storage.store import Store
@@ -57,9 +54,8 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Finalists are timed twice instead of seven times: a timing takes longer than a trial on so few images."""
-    monkeypatch.setattr(evaluation_context, "time_pairs", functools.partial(time_pairs, repeats=2))
+def everything_is_brief(brief: None) -> None:
+    """All tests of this folder time in a hurry."""
 
 
 @pytest.fixture

@@ -75,10 +75,11 @@ def _wait_for() -> Callable[..., Any]:
 
 TINY = """name: tiny
 backbone: {name: demo}
-data: {source: demo, search_images: 24, confirm_images: 24}
+data: {source: demo, search_images: 24, confirm_images: 8}
 budget: {trials: 4}
+space: {methods: [tome], max_stages: 3}
 sampler: {name: random}
-runtime: {batch_size: 8, dtype: float32, device: cpu}
+runtime: {batch_size: 4, dtype: float32, device: cpu}
 """
 
 
