@@ -39,7 +39,8 @@ STUDY = """name: parcel
 backbone: {name: demo}
 data: {source: demo, search_images: 40, confirm_images: 20}
 budget: {trials: 4}
-runtime: {dtype: float32, batch_size: 20, prefix_cache_gib: 0.1}
+space: {methods: [tome], max_stages: 3}
+runtime: {dtype: float32, batch_size: 4, prefix_cache_gib: 0.1}
 """
 
 
