@@ -1,7 +1,7 @@
 """The exported configuration: a YAML document that says which backbone runs under which schedule, and what it does.
 
-`load` needs this package alone. The blocks `data`, `runtime`, `metrics` and `provenance` are kept as they are, for
-whoever measures again.
+`load` needs this package alone. The blocks `data`, `runtime`, `deployment`, `metrics` and `provenance` are kept as they
+are, for whoever measures again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 _REQUIRED = ("format", "backbone", "schedule")
 _BACKBONE = ("name", "weights", "fingerprint", "weights_key", *RULES)
-_BLOCKS = ("data", "runtime", "metrics", "provenance")
+_BLOCKS = ("data", "runtime", "deployment", "metrics", "provenance")
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,15 @@ class Config:
 
     backbone: {name, weights, fingerprint}; options (img_size, mean, ...) that are not the model's own; weights_key, of
         a file of several sets of weights. Without it they are those that were not averaged, as of files from before.
-    runtime: {dtype, batch_size, ...}; dtype is what `load` casts to.
+    runtime: {dtype, batch_size, ...}; dtype is what `load` casts to. deployment: {runtime, precision, batch_sizes,
+        threads} of what was confirmed; empty where that is the model itself.
     """
 
     backbone: Mapping[str, Any]
     schedule: Schedule
     data: Mapping[str, Any] = field(default_factory=dict)
     runtime: Mapping[str, Any] = field(default_factory=dict)
+    deployment: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
@@ -57,7 +59,7 @@ class Config:
 
     def to_yaml(self) -> str:
         document = {"format": FORMAT, "backbone": dict(self.backbone), "schedule": self.schedule.to_dict()}
-        document |= {name: dict(getattr(self, name)) for name in _BLOCKS}
+        document |= {name: dict(getattr(self, name)) for name in _BLOCKS if name != "deployment" or self.deployment}
         header = "# A pruned vision transformer: pruning.load(this file) runs it, ztp evaluate measures it again.\n"
         return header + yaml.safe_dump(document, sort_keys=False, width=110)
 

@@ -134,6 +134,21 @@ class PartialEvaluation:
 
 
 @dataclass(frozen=True)
+class Latency:
+    """Milliseconds of a forward pass of `batch` images: percentiles of `passes` of them.
+
+    disturbed: why they cannot be relied on; "" if they can.
+    """
+
+    batch: int
+    p50: float
+    p95: float
+    p99: float
+    passes: int
+    disturbed: str = ""
+
+
+@dataclass(frozen=True)
 class Throughput:
     """Images per second, and the ratio to the dense model that the number rests on.
 
@@ -142,6 +157,7 @@ class Throughput:
     how: "profiled" (predicted from the latency profile) or "measured" (interleaved with the dense model).
     disturbed: why a measurement could not be relied on, what it found included: this is the prediction in its place,
         or, where there is none, the measurement itself; "" otherwise. It is measured again by the next launch.
+    latencies: of single passes, by the batch sizes of a study's deployment; of finalists alone.
     """
 
     images_per_s: float
@@ -150,6 +166,12 @@ class Throughput:
     spread: float | None = None
     repeats: int = 0
     disturbed: str = ""
+    latencies: tuple[Latency, ...] = ()
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Throughput:
+        """Inverse of `dataclasses.asdict`. Documents from before latencies were measured have none."""
+        return cls(**{**data, "latencies": tuple(Latency(**each) for each in data.get("latencies", ()))})
 
 
 @dataclass(frozen=True)

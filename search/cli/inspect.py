@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
@@ -156,20 +156,48 @@ def _wrote(path: Path, point: Evaluation, more: str) -> None:
 def evaluate(
     config: Annotated[Path, argument("best.yaml", "An exported configuration.")],
     data: Annotated[str | None, option("PATH", "Other images than recorded, say a folder per class.")] = None,
-    runtime: Annotated[str, option("NAME", "What runs it: torch or onnxruntime.")] = "torch",
+    runtime: Annotated[
+        str | None, option("NAME", "What runs it: torch, onnxruntime or openvino; default: as recorded.")
+    ] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="Quantise it, with images of the search split.")] = False,
+    batch: Annotated[
+        list[int] | None,
+        typer.Option(parser=whole, metavar="N", help="Images of a pass whose latency is measured; repeatable."),
+    ] = None,
+    threads: Annotated[int | None, typer.Option(parser=whole, metavar="N", help="Threads of a pass.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure an exported configuration again; on the same images its accuracy and FLOPs must come out the same."""
     from search.evaluation.reproduce import replay
     from search.reporting import report, tables
 
-    measured = replay(config, data, runtime)
+    deployment = _deployment(runtime, int8, batch, threads)
+    measured = replay(config, data, deployment)
     if as_json:
         print(json.dumps(report.replay_json(measured), indent=2))
     else:
         tables.show(report.replay_table(str(config), measured))
     if measured.reproduced is False:
         raise SearchError(f"{config}: {report.VERDICTS[False]}")
+
+
+def _deployment(
+    runtime: str | None, int8: bool, batch: list[int] | None, threads: int | None
+) -> dict[str, object] | None:
+    """As the section of a study; None for what is recorded, and an empty one for plain torch."""
+    from search.config.deployment import RuntimeName
+
+    if runtime is None:
+        for flag, value in (("--int8", int8), ("--batch", batch), ("--threads", threads)):
+            if value:
+                raise InputError(flag, "needs --runtime", remedy="say onnxruntime or openvino, say")
+        return None
+    if runtime not in get_args(RuntimeName):
+        raise InputError("--runtime", f"must be one of {', '.join(get_args(RuntimeName))}", repr(runtime))
+    if runtime == "torch" and not (int8 or batch or threads):
+        return {}
+    asked: dict[str, object] = {"runtime": runtime, "precision": "int8" if int8 else "float32"}
+    return asked | ({"batch_sizes": batch} if batch else {}) | ({"threads": threads} if threads else {})
 
 
 def dashboard(

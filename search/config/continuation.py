@@ -20,7 +20,7 @@ WITHOUT_EFFECT = frozenset(  # may differ on resume: they say how many and by wh
     }
 )
 GROWING = ("budget.trials", "budget.time")  # a larger one continues a study, a smaller one leaves the stored one
-LIMITS = ("budget.max_gflops", "budget.min_speedup", "budget.max_accuracy_drop")
+LIMITS = ("budget.max_gflops", "budget.min_speedup", "budget.max_accuracy_drop", "budget.max_latency_ms")
 
 
 def continued_spec(stored: StudySpec, wanted: StudySpec) -> StudySpec:

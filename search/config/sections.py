@@ -200,13 +200,41 @@ class DataSpec(Section):
         return self
 
 
+PERCENTILES = ("p50", "p95", "p99")
+
+
+class LatencyLimit(Section):
+    """Milliseconds that a percentile of the passes may take, each of `batch` images. Exactly one of p50, p95, p99."""
+
+    p50: float | None = Field(default=None, gt=0)
+    p95: float | None = Field(default=None, gt=0)
+    p99: float | None = Field(default=None, gt=0)
+    batch: int = Field(default=1, ge=1, le=MAX_IMAGES_AT_ONCE)
+
+    @model_validator(mode="after")
+    def _one_percentile(self) -> LatencyLimit:
+        given = [name for name in PERCENTILES if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise SpecRuleError("", f"must have exactly one of {', '.join(PERCENTILES)}", ", ".join(given) or "none")
+        return self
+
+    @property
+    def percentile(self) -> str:
+        return next(name for name in PERCENTILES if getattr(self, name) is not None)
+
+    @property
+    def ms(self) -> float:
+        return float(getattr(self, self.percentile))
+
+
 class BudgetSpec(Section):
     """What may be spent (trials; time in seconds over all launches) and what a point may cost. null: no limit.
 
     patience: the search ends as well once the front's hypervolume has not grown beyond its noise for so many trials.
     max_gflops: fvcore convention. max_accuracy_drop: below the dense model, as a fraction. min_speedup: over the dense
     model; while searching for predicted speed (or one timing), which is right to a few percent and differs as much from
-    launch to launch; when exporting for the finalists' measured speed.
+    launch to launch; when exporting for the finalists' measured speed. max_latency_ms: where the study has a section
+    `deployment`, as long as a pass may take there.
     """
 
     trials: int = Field(default=200, ge=1, le=MAX_TRIALS)
@@ -215,6 +243,15 @@ class BudgetSpec(Section):
     max_gflops: float | None = Field(default=None, gt=0)
     min_speedup: float | None = Field(default=None, gt=0)
     max_accuracy_drop: float | None = Field(default=None, ge=0, le=1)
+    max_latency_ms: LatencyLimit | None = None
+
+
+def shown_limit(budget: BudgetSpec, name: str) -> str:
+    """ "1.5", or "8 (p95, batch 1)"."""
+    limit = getattr(budget, name)
+    if isinstance(limit, LatencyLimit):
+        return f"{limit.ms:g} ({limit.percentile}, batch {limit.batch})"
+    return f"{limit:g}"
 
 
 class RuntimeSpec(Section):

@@ -22,8 +22,9 @@ from pruning.schedule import Schedule
 from pruning.yaml_io import parse_yaml, read_yaml
 from search.config.builtin_studies import builtin_names
 from search.config.data_paths import PARQUET, expand, form_of
+from search.config.deployment import EXTRAS, DeploymentSpec
 from search.config.notify import NotifySpec
-from search.config.objectives import ObjectivesSpec
+from search.config.objectives import WITH_GALLERY, ObjectivesSpec
 from search.config.search_sections import RacingSpec, SamplerSpec, SpaceSpec
 from search.config.sections import (
     DEMO,
@@ -53,6 +54,7 @@ class StudySpec(Section):
     backbone: BackboneSpec
     data: DataSpec
     objectives: ObjectivesSpec = ObjectivesSpec()
+    deployment: DeploymentSpec | None = None
     budget: BudgetSpec = BudgetSpec()
     space: SpaceSpec = SpaceSpec()
     sampler: SamplerSpec = SamplerSpec()
@@ -93,15 +95,38 @@ class StudySpec(Section):
         return data
 
     @model_validator(mode="after")
-    def _onnxruntime_has_its_own(self) -> StudySpec:
-        """It runs on the CPU in float32, and accuracy is to be that of what runs."""
-        if self.objectives.throughput == "onnxruntime":
-            for name, allowed in (("device", ("auto", "cpu")), ("dtype", ("auto", "float32"))):
+    def _deployed_on_the_cpu(self) -> StudySpec:
+        """Other runtimes than torch run on the CPU; what is not int8 there is evaluated in the deployment's format."""
+        given, throughput = self.deployment, self.objectives.throughput
+        if given is not None and throughput == "onnxruntime" and given.runtime != throughput:
+            rule = "must be onnxruntime for objectives.throughput onnxruntime"
+            raise SpecRuleError("deployment.runtime", rule, given.runtime, "leave one of them out")
+        deployed, limit = self.deployed, self.budget.max_latency_ms
+        if deployed is not None:
+            place = "deployment" if given is not None else f"objectives.throughput {throughput}"
+            precision = "float32" if deployed.precision == "int8" else deployed.precision
+            for name, allowed in (("device", ("auto", "cpu")), ("dtype", ("auto", precision))):
                 value = getattr(self.runtime, name)
                 if value not in allowed:
-                    rule = f"must be {' or '.join(allowed)} for objectives.throughput onnxruntime"
+                    rule = f"must be {' or '.join(allowed)} for {place}"
                     raise SpecRuleError(f"runtime.{name}", rule, repr(value), "leave it out")
+            if given is not None and self.objectives.accuracy in WITH_GALLERY:
+                rule = f"must be top1, agreement or zero-shot for {place}"
+                remedy = "what is deployed gives the model's output, not pooled features"
+                raise SpecRuleError("objectives.accuracy", rule, self.objectives.accuracy, remedy)
+        if limit is not None and given is None:
+            raise SpecRuleError("budget.max_latency_ms", "needs a section deployment", None, "say where it runs")
+        if limit is not None and given is not None and limit.batch != given.batch_sizes[0]:
+            rule = "must be the first of deployment.batch_sizes"
+            raise SpecRuleError("budget.max_latency_ms.batch", rule, limit.batch, "put it first")
         return self
+
+    @property
+    def deployed(self) -> DeploymentSpec | None:
+        """Where speed counts, if that is not where accuracy is evaluated."""
+        if self.deployment is None and self.objectives.throughput == "onnxruntime":
+            return DeploymentSpec(runtime="onnxruntime", batch_sizes=(self.runtime.batch_size,))
+        return self.deployment
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data; `make_spec(spec.to_dict(), place) == spec`."""
@@ -112,8 +137,11 @@ class StudySpec(Section):
             del plain["start"]
         if self.notify.webhook is None:
             del plain["notify"]
-        if self.budget.patience is None:
-            del plain["budget"]["patience"]
+        for name in ("patience", "max_latency_ms"):
+            if plain["budget"][name] is None:
+                del plain["budget"][name]
+        if self.deployment is None:
+            del plain["deployment"]
         return plain
 
     def given(self) -> dict[str, Any]:
@@ -216,10 +244,11 @@ def check_files(spec: StudySpec) -> None:
 
 def check_packages(spec: StudySpec) -> None:
     """Refuse what needs a package that is not installed here; workers of other machines may have it."""
-    if spec.objectives.throughput == "onnxruntime":
-        check_extra(f"{spec.name}: objectives.throughput onnxruntime", "onnx")
     if spec.objectives.classes_are_named:
         check_extra(f"{spec.name}: objectives.text with names of classes", "openclip")
+    if spec.deployed is not None and spec.deployed.runtime in EXTRAS:
+        place = "deployment.runtime" if spec.deployment is not None else "objectives.throughput"
+        check_extra(f"{spec.name}: {place} {spec.deployed.runtime}", EXTRAS[spec.deployed.runtime])
     if spec.runtime.engine == "ray":
         check_extra(f"{spec.name}: runtime.engine ray", "ray")
     if spec.data.path is not None and form_of(expand(spec.data.path)[0]) == PARQUET:

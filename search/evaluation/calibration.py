@@ -33,7 +33,8 @@ class Calibration:
     for, so that other studies may take them over; "" in studies from before that, and without a profile.
     profile_from: the study that took the profile, if it was another. disturbed: why the profile, or the dense model's
     speed where there is none, cannot be relied on; "" if it can. weights_key: where in their file the weights stood;
-    studies from before there was a choice have the raw ones.
+    studies from before there was a choice have the raw ones. dense_latency: of the dense model in float32 where the
+    study is deployed, as of `search.types.Latency`; None where it is not.
     """
 
     dtype: str
@@ -49,6 +50,7 @@ class Calibration:
     profile_from: str = ""
     disturbed: str = ""
     weights_key: str = RAW
+    dense_latency: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -30,15 +30,19 @@ from search.errors import SearchError
 from search.evaluation.calibration import Calibration, choose_dtype
 from search.evaluation.class_texts import embed_classes
 from search.evaluation.data.splits import Images, Split, open_images
+from search.evaluation.deployed import DeployedModel
 from search.evaluation.device import DTYPES, choose_device, describe_device, machine_key
 from search.evaluation.evaluator import NO_CLASS, Bits, Evaluator
 from search.evaluation.image_sampling import pack_strata, stratify, unpack_strata
 from search.evaluation.latency_profile import LatencyProfile
 from search.evaluation.latency_profiler import StageKind, images_of_a_pass, measure_profile, stage_kinds
-from search.evaluation.onnx_runtime import ONNXRUNTIME, PROFILE_POINTS, Deployed, describe_onnxruntime, prepare
 from search.evaluation.readouts import Features, ImageLikeness, Logits, NearestNeighbours, Readout, TextLikeness
 from search.evaluation.reference import DenseReference
+from search.evaluation.runtimes import FLOAT32, INT8
 from search.evaluation.throughput import PairedTiming, Waiting, disturbed_by, time_pairs, tries
+
+PROFILE_POINTS = 4  # token counts of a profile in another runtime: each costs an export or more, of seconds
+UNPRUNED = Schedule(exact_savings=True)  # opened at the deployment's precision: what it is worth without pruning
 
 
 class EvaluationContext:
@@ -59,7 +63,7 @@ class EvaluationContext:
         known: what the study found out before: it keeps to the weights of a file that it began with.
         Raises UnsupportedBackbone, WeightsError, or InputError.
         """
-        device = choose_device("cpu" if spec.objectives.throughput == ONNXRUNTIME else spec.runtime.device)
+        device = choose_device("cpu" if spec.deployed else spec.runtime.device)
         options = spec.backbone.loading
         if known is not None and spec.backbone.weights_key is None:
             options["weights_key"] = known.weights_key or None
@@ -112,13 +116,15 @@ class EvaluationContext:
                 profile_key="" if disturbed else key,  # no other study takes over a disturbed one
                 profile_from=origin,
                 disturbed=disturbed,
+                dense_latency=self._dense_latency(),
             )
         )
         return self.facts
 
     def _choose_dtype(self) -> tuple[str, str]:
-        if self.spec.objectives.throughput == ONNXRUNTIME:
-            return "float32", "what ONNX Runtime computes in"
+        if self.spec.deployed is not None:
+            precision = self.spec.deployed.precision
+            return ("float32" if precision == INT8 else precision), "of the deployment"
         return choose_dtype(self.spec.runtime, self.cast, self.search_split, self.device)
 
     def find_strata(self) -> Calibration:
@@ -133,10 +139,10 @@ class EvaluationContext:
 
     def _profile_key(self, dtype: str) -> str:
         """Of all that a latency profile depends on, but for methods and token counts (see `LatencyProfile.covers`)."""
-        runtime, saves = self.spec.objectives.throughput, self.spec.space.exact_savings
+        runtime, saves = self._where, self.spec.space.exact_savings
         machine = machine_key(self.device)
         return _digest(
-            self.backbone.identity, dtype, self._batch_size, runtime, self.hardware, machine, REVISION, saves
+            self.backbone.identity, dtype, self._timed_batch, runtime, self.hardware, machine, REVISION, saves
         )
 
     def _profile_elsewhere(self, key: str) -> tuple[LatencyProfile, str] | None:
@@ -242,9 +248,19 @@ class EvaluationContext:
         classes = self.readout.classes
         return DenseReference(len(split), classes) if classes and DenseReference.fits(len(split), classes) else None
 
-    def timing_images(self) -> torch.Tensor:
-        """One full batch [B, C, H, W] on the device."""
-        size = self._batch_size
+    @property
+    def _where(self) -> str:
+        """How speed is found out, in the words of the study."""
+        deployed = self.spec.deployed
+        return self.spec.objectives.throughput if deployed is None else str(deployed)
+
+    @property
+    def _timed_batch(self) -> int:
+        return self.spec.deployed.batch_sizes[0] if self.spec.deployed is not None else self._batch_size
+
+    def timing_images(self, size: int | None = None) -> torch.Tensor:
+        """A full batch [B, C, H, W] on the device, of the size that speed is searched for if none is given."""
+        size = size or self._timed_batch
         images = self.search_split.batch(0, min(size, len(self.search_split)))
         repeats = -(-size // len(images))  # a split smaller than a batch is timed on full batches too
         return images.repeat(repeats, 1, 1, 1)[:size].to(self.device)
@@ -257,9 +273,8 @@ class EvaluationContext:
 
     def _measure_profile(self) -> tuple[LatencyProfile, str]:
         """The profile, and why it cannot be relied on, "" if it can; taken again if other work disturbed it."""
-        runtime: dict[str, Any] = {}
-        if self.spec.objectives.throughput == ONNXRUNTIME:
-            runtime = {"prepare": prepare, "points": PROFILE_POINTS}
+        deployed = self._deployed
+        runtime: dict[str, Any] = {"prepare": deployed.prepare, "points": PROFILE_POINTS} if deployed else {}
         images = self.timing_images()
         images = images[: images_of_a_pass(self.model, images)]
         for _ in range(tries()):
@@ -268,7 +283,16 @@ class EvaluationContext:
             disturbed = disturbed_by(waiting.share())
             if not disturbed:
                 break
-        return profile, disturbed
+        if deployed is None or deployed.deployment.precision == FLOAT32:
+            return profile, disturbed
+        timing = deployed.time(UNPRUNED, self.timing_images())
+        gain = timing.speedup * profile.latency_ms(UNPRUNED) / profile.latency_ms(UNTOUCHED)
+        return replace(profile, gain=gain), disturbed or timing.disturbed
+
+    def _dense_latency(self) -> dict[str, Any] | None:
+        if self._deployed is None or self.spec.deployment is None:
+            return None
+        return asdict(self._deployed.latency(UNTOUCHED, self.timing_images()))
 
     def _stage_kinds(self) -> list[StageKind]:
         space = self.spec.space
@@ -301,19 +325,24 @@ class EvaluationContext:
 
     def time_pairs(self, schedule: Schedule) -> PairedTiming:
         """Against the dense model, in the runtime that the study asks for."""
-        if self.spec.objectives.throughput == ONNXRUNTIME:
+        if self._deployed is not None:
             return self._deployed.time(schedule, self.timing_images())
         return time_pairs(self.model, schedule, self.timing_images())
 
     @cached_property
-    def _deployed(self) -> Deployed:
-        return Deployed(self.model)
+    def _deployed(self) -> DeployedModel | None:
+        """What runs where the study's models are deployed; None if that is not elsewhere."""
+        if self.spec.deployed is None:
+            return None
+        plain = PrunedViT(self.backbone.model).eval()
+        return DeployedModel(plain, self.spec.deployed, lambda count: self.search_split.batch(0, count))
 
     @property
     def hardware(self) -> str:
         """What speeds hold for: the device, and what runs on it if that is not torch."""
-        runtime = f", {describe_onnxruntime()}" if self.spec.objectives.throughput == ONNXRUNTIME else ""
-        return describe_device(self.device) + runtime
+        if self._deployed is None:
+            return describe_device(self.device)
+        return f"{describe_device(self.device)}, {self._deployed.describe()}"
 
 
 def for_backbone(spec: StudySpec, family: Family) -> StudySpec:

@@ -66,7 +66,7 @@ class Evaluator:
         self._order = order
         self._cache = PrefixCache(cache_bytes)
         self._reference = reference
-        self._readout = readout or Logits(0)
+        self.readout = readout or Logits(0)
 
     def correct(self, schedule: Schedule) -> Bits:
         """One truth value an image of the split, in split order."""
@@ -117,7 +117,7 @@ class Evaluator:
         self._model.schedule = UNTOUCHED
         classes, margins = np.empty(len(self._order), dtype=np.int64), np.empty(len(self._order))
         for number, positions in enumerate(self._batches):
-            logits = self._batch_scores(number, positions)
+            logits = self.batch_scores(number, positions)
             if self._reference is not None:
                 self._reference.keep(positions, logits)
             classes[positions] = classes_of(logits).numpy()
@@ -131,13 +131,13 @@ class Evaluator:
             with torch.inference_mode():
                 if compare and self._reference is not None and not self._reference.knows(positions):
                     self._model.schedule = UNTOUCHED
-                    self._reference.keep(positions, self._batch_scores(number, positions))
+                    self._reference.keep(positions, self.batch_scores(number, positions))
                 self._model.schedule = schedule
-                logits = self._batch_scores(number, positions)
+                logits = self.batch_scores(number, positions)
             yield logits
 
     @shared()
-    def _batch_scores(self, number: int, positions: Positions) -> Tensor:
+    def batch_scores(self, number: int, positions: Positions) -> Tensor:
         """Scores of one batch, from the tokens entering the first stage if they are kept; never beside a timing."""
         model, first = self._model, self._model.first_stage
         kept = self._cache.deepest(number, first)
@@ -154,8 +154,8 @@ class Evaluator:
 
     def _read(self, tokens: Tensor, start: int, seeds: Tensor | None) -> Tensor:
         """Class scores of tokens that enter block `start`."""
-        outputs = self._model.logits(Tokens(tokens), start, seeds, pre_logits=self._readout.reads_features)
-        return self._readout.scores(outputs)
+        outputs = self._model.logits(Tokens(tokens), start, seeds, pre_logits=self.readout.reads_features)
+        return self.readout.scores(outputs)
 
     @cached_property
     def _answers(self) -> NDArray[np.int64]:

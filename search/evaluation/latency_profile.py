@@ -42,7 +42,9 @@ class LatencyProfile:
 
     stages: by `stage_kind`. mlp: of the block's second half. sized: of the block where tokens have sizes. Both empty in
     profiles of studies from before there was a method that needs them. last: of the last block with exact savings;
-    empty where the backbone has none. class_token: whether it has one.
+    empty where the backbone has none. class_token: whether it has one. gain: how many times as fast models are at the
+    precision of this profile as in float32, in which the untouched model runs that speedups are relative to; 1 where it
+    is the same.
     """
 
     batch_size: int
@@ -55,6 +57,7 @@ class LatencyProfile:
     sized: tuple[float, ...] = ()
     last: tuple[float, ...] = ()
     class_token: bool = True
+    gain: float = 1.0
 
     def latency_ms(self, schedule: Schedule) -> float:
         """Predicted milliseconds a batch. Raises ScheduleError, or KeyError for a method that was not profiled."""
@@ -81,8 +84,10 @@ class LatencyProfile:
         return self.stages[next((kind for kind in kinds if kind in self.stages), name)]
 
     def predict(self, schedule: Schedule) -> Throughput:
-        """The schedule's throughput, its speedup relative to the untouched model of the profile."""
-        pruned, dense = self.latency_ms(schedule), self.latency_ms(UNTOUCHED)
+        """The schedule's throughput, its speedup relative to the untouched model."""
+        pruned, dense = self.latency_ms(schedule), self.gain * self.latency_ms(UNTOUCHED)
+        if not schedule.exact_savings and not schedule.plan(self.tokens[-1], self.depth):
+            pruned = dense
         return Throughput(images_per_s=1e3 * self.batch_size / pruned, speedup=dense / pruned, how="profiled")
 
     def covers(self, kinds: Iterable[str], fewest: int) -> bool:
@@ -106,9 +111,15 @@ class LatencyProfile:
             method: StageCost(**{name: tuple(values) for name, values in cost.items()})
             for method, cost in data["stages"].items()
         }
-        class_token = data.get("class_token", True)
+        class_token, gain = data.get("class_token", True), data.get("gain", 1.0)
         return cls(
-            data["batch_size"], data["depth"], rest=data["rest"], stages=stages, class_token=class_token, **lists
+            data["batch_size"],
+            data["depth"],
+            rest=data["rest"],
+            stages=stages,
+            class_token=class_token,
+            gain=gain,
+            **lists,
         )
 
 

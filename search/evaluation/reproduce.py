@@ -17,10 +17,10 @@ from search.errors import InputError
 from search.evaluation.calibration import Calibration
 from search.evaluation.data.splits import Images, open_all, open_images
 from search.evaluation.device import choose_device
-from search.evaluation.onnx_runtime import ONNXRUNTIME
+from search.evaluation.evaluation_context import UNPRUNED
+from search.evaluation.runtimes import FLOAT32, INT8, find_runtime
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
-from search.extras import check_extra
-from search.types import Measurement
+from search.types import Latency, Measurement
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,9 @@ class Replay:
 
     same_images: whether the images are those of the record (fingerprint); only then must the numbers agree.
     reproduced: accuracy equal exactly and FLOPs equal to the integer; None if the images differ or are not comparable.
-    recorded_dtype: the number format of the record; "" where that is what was measured in now.
+    recorded_dtype: the number format of the record, and its runtime; "" where that is what was measured in now.
+    precision_gain: how many times as fast the unpruned model is at the deployment's precision as in float32; None
+        where that is the same. dense_latencies: of the dense model in float32, where it runs elsewhere than in torch.
     labels: how they became the backbone's classes. preprocessing: see `Backbone`.
     """
 
@@ -42,6 +44,8 @@ class Replay:
     recorded_dtype: str = ""
     labels: str = ""
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    precision_gain: float | None = None
+    dense_latencies: tuple[Latency, ...] = ()
 
     @property
     def comparable(self) -> bool:
@@ -54,28 +58,31 @@ class Replay:
         return self.measured.flops == self.recorded_flops
 
 
-RUNTIMES = ("torch", ONNXRUNTIME)
-
-
-def replay(path: Path, data_path: str | None = None, runtime: str = "torch") -> Replay:
+def replay(path: Path, data_path: str | None = None, deployment: Mapping[str, Any] | None = None) -> Replay:
     """Evaluate an exported configuration. data_path: other images than those it was found on, of any form.
 
-    runtime: one of RUNTIMES. ONNX Runtime computes in float32, so a record in another format is not compared.
-    Raises ConfigError, ScheduleError, WeightsError, UnsupportedBackbone or InputError naming file, field and value.
+    deployment: where, as in a study's section of that name; without it as recorded. What runs elsewhere than in torch,
+    or in another number format, is not compared with the record, but for float32 in ONNX Runtime.
+    Raises ConfigError, ScheduleError, WeightsError, UnsupportedBackbone, DeploymentError or InputError naming file,
+    field and value.
     """
-    deployed = _is_onnxruntime(runtime)
     config = read_config(path)
     recorded = _recorded(config, path)
-    spec = spec_of(config, path, data_path)
-    other_dtype = spec.runtime.dtype if deployed and spec.runtime.dtype != "float32" else ""
-    if deployed and spec.objectives.accuracy in WITH_GALLERY:
-        rule = f"must be torch for a configuration whose accuracy is {spec.objectives.accuracy}"
-        raise InputError("--runtime", rule, runtime, "what is exported gives the model's output, not pooled features")
-    if deployed:
-        spec = _for_onnxruntime(spec)
+    deployment = dict(config.deployment) if deployment is None else dict(deployment)
+    if deployment:
+        place = f"{path}: deployment.runtime" if "runtime" in config.deployment else "--runtime"
+        find_runtime(str(deployment.get("runtime")), place, str(deployment.get("precision", FLOAT32)))
+        if (kind := config.data.get("accuracy")) in WITH_GALLERY:
+            rule = f"must be torch for a configuration whose accuracy is {kind}"
+            remedy = "what is exported gives the model's output, not pooled features"
+            raise InputError(place, rule, deployment.get("runtime"), remedy)
+    spec = spec_of(config, path, data_path, deployment)
+    deployed, recorded_dtype = spec.deployed, str(config.runtime.get("dtype", FLOAT32))
+    same_format = deployed is None or (deployed.runtime != "openvino" and deployed.precision == recorded_dtype)
+    other_dtype = "" if same_format else f"{recorded_dtype} in torch"
     backbone = load_backbone_of(config, str(path))  # refuses what does not fit before anything is timed
     images, same = _images(spec, config, backbone)
-    bench = ScheduleEvaluator(spec, backbone, images, choose_device(spec.runtime.device))
+    bench = ScheduleEvaluator(spec, backbone, images, choose_device("cpu" if deployed else spec.runtime.device))
     bench.use(
         Calibration(
             dtype=spec.runtime.dtype,
@@ -88,8 +95,10 @@ def replay(path: Path, data_path: str | None = None, runtime: str = "torch") -> 
         )
     )
     bench.use(replace(bench.facts, dense_images_per_s=bench.time_pairs(UNTOUCHED).dense_images_per_s))
+    gain = None
     if deployed:
         measured = bench.measure_deployed(config.schedule)
+        gain = None if deployed.precision == FLOAT32 else bench.time(UNPRUNED).speedup
     else:
         measured = bench.measure(config.schedule, bench.time(config.schedule))
     bench.warn_at_chance(measured.accuracy)
@@ -103,23 +112,9 @@ def replay(path: Path, data_path: str | None = None, runtime: str = "torch") -> 
         recorded_dtype=other_dtype,
         labels=images.classes,
         preprocessing=backbone.preprocessing,
+        precision_gain=gain,
+        dense_latencies=bench.latencies(UNTOUCHED),
     )
-
-
-def _is_onnxruntime(runtime: str) -> bool:
-    """Raises InputError for a runtime that is not known or not installed."""
-    if runtime not in RUNTIMES:
-        raise InputError("--runtime", f"must be one of {', '.join(RUNTIMES)}", repr(runtime))
-    if runtime == ONNXRUNTIME:
-        check_extra(f"--runtime {ONNXRUNTIME}", "onnx")
-    return runtime == ONNXRUNTIME
-
-
-def _for_onnxruntime(spec: StudySpec) -> StudySpec:
-    document = spec.to_dict()
-    document["objectives"]["throughput"] = ONNXRUNTIME
-    document["runtime"] |= {"dtype": "float32", "device": "cpu"}
-    return make_spec(document, spec.name)
 
 
 def _recorded(config: Config, path: Path) -> tuple[float | None, int | None]:
@@ -134,8 +129,13 @@ def _recorded(config: Config, path: Path) -> tuple[float | None, int | None]:
     return accuracy, flops
 
 
-def spec_of(config: Config, path: Path, data_path: str | None = None) -> StudySpec:
-    """The parts of a study's spec that a configuration keeps, checked by the same rules."""
+def spec_of(
+    config: Config, path: Path, data_path: str | None = None, deployment: Mapping[str, Any] | None = None
+) -> StudySpec:
+    """The parts of a study's spec that a configuration keeps, checked by the same rules.
+
+    deployment: if not empty, where to run it instead of in torch in the recorded format.
+    """
     data, objectives = split_recorded(config.data.items())
     if data_path is not None:
         data = {name: value for name, value in data.items() if name != "source"} | {"path": data_path}
@@ -148,6 +148,11 @@ def spec_of(config: Config, path: Path, data_path: str | None = None) -> StudySp
         "objectives": objectives,
         "runtime": dict(config.runtime),
     }
+    if deployment:
+        precision = deployment.get("precision", FLOAT32)
+        sizes = dict.fromkeys([config.runtime.get("batch_size", 64), 1])
+        document["deployment"] = {"batch_sizes": list(sizes), **deployment}
+        document["runtime"] |= {"dtype": FLOAT32 if precision == INT8 else precision, "device": "cpu"}
     return make_spec(document, str(path))
 
 

@@ -16,15 +16,17 @@ from pruning.schedule import Schedule
 from search.config.objectives import LABELLED
 from search.errors import SearchError
 from search.evaluation.calibration import Calibration
+from search.evaluation.data.splits import Split
+from search.evaluation.deployed import DeployedEvaluator
 from search.evaluation.evaluation_context import EvaluationContext
 from search.evaluation.evaluator import Bits, Evaluator, accuracy_of
 from search.evaluation.image_sampling import ImageOrder, draw_order, unpack_strata
 from search.evaluation.latency_profile import LatencyProfile
 from search.evaluation.racing import Race, SequentialTest, estimate
-from search.evaluation.reference import Seen, fidelity_of
+from search.evaluation.reference import DenseReference, Seen, fidelity_of
 from search.evaluation.regression_estimator import guess
 from search.evaluation.throughput import PairedTiming, measured
-from search.types import Accuracy, Fidelity, Measurement, PartialEvaluation, Setting, Throughput
+from search.types import Accuracy, Fidelity, Latency, Measurement, PartialEvaluation, Setting, Throughput
 
 Check = Callable[[], None]
 log = logging.getLogger(__name__)
@@ -73,7 +75,11 @@ class ScheduleEvaluator(EvaluationContext):
 
     @cached_property
     def _confirmer(self) -> Evaluator:
-        return self._evaluator(self.model, self.confirm_split, reference=self._reference(self.confirm_split))
+        """Of finalists: what is deployed answers, where that is not the model that was searched with."""
+        reference = self._reference(self.confirm_split)
+        if self.spec.deployment is not None:
+            return self._deployed_evaluator(self.confirm_split, reference)
+        return self._evaluator(self.model, self.confirm_split, reference=reference)
 
     @cached_property
     def _profile(self) -> LatencyProfile | None:
@@ -85,6 +91,18 @@ class ScheduleEvaluator(EvaluationContext):
             for name in ("_profile", "order", "_searcher", "_confirmer", "_probed"):
                 self.__dict__.pop(name, None)
         super().use(facts)
+
+    @property
+    def least_speedup(self) -> float | None:
+        """What a schedule's speedup must reach: by the budget, by its limit of latency, and, where the study is
+        deployed, by the unpruned model at the deployment's precision, for a slower one is worth nothing there."""
+        budget, dense = self.spec.budget, self.facts.dense_latency
+        limits = [] if budget.min_speedup is None else [budget.min_speedup]
+        if dense is not None and budget.max_latency_ms is not None:
+            limits.append(dense[budget.max_latency_ms.percentile] / budget.max_latency_ms.ms)
+        if self.spec.deployment is not None:
+            limits.append(self._profile.gain if self._profile else 1.0)
+        return max(limits, default=None)
 
     def throughput(self, schedule: Schedule) -> Throughput:
         """Predicted from the profile, or measured, as the study asks."""
@@ -107,6 +125,17 @@ class ScheduleEvaluator(EvaluationContext):
         # the dense model against itself: its speedup is 1, and the spread tells how well this clock can tell
         return replace(throughput, images_per_s=self.facts.dense_images_per_s, speedup=1.0)
 
+    def time_finalist(self, schedule: Schedule) -> Throughput:
+        """As `time`; where the study is deployed, with the latencies of single passes, by batch size."""
+        return replace(self.time(schedule), latencies=self.latencies(schedule))
+
+    def latencies(self, schedule: Schedule) -> tuple[Latency, ...]:
+        """By the batch sizes of the study's deployment; empty where it has none."""
+        if self._deployed is None or self.spec.deployment is None:
+            return ()
+        sizes = self.spec.deployment.batch_sizes
+        return tuple(self._deployed.latency(schedule, self.timing_images(size)) for size in sizes)
+
     def _drift(self, timing: PairedTiming) -> str:
         """How far the dense model is from the study's reference, if that says that this is another machine by now."""
         share = timing.dense_images_per_s / self.facts.dense_images_per_s
@@ -115,10 +144,18 @@ class ScheduleEvaluator(EvaluationContext):
         return f"the dense model ran {share:.2f} times as fast as when the study began"
 
     def measure_deployed(self, schedule: Schedule) -> Measurement:
-        """Accuracy on the whole search split and throughput, both in ONNX Runtime."""
-        runtime, kind = self.spec.runtime, self.spec.objectives.accuracy
-        correct = self._deployed.correct(schedule, self.search_split, kind, runtime.batch_size, self.readout)
-        return self._measurement(schedule, self.time(schedule), correct)
+        """Accuracy on the whole search split and throughput, both where the study is deployed."""
+        seen = self._deployed_evaluator(self.search_split, self._search_reference).see(schedule)
+        throughput = self.time_finalist(schedule)
+        return self._measurement(schedule, throughput, seen.correct, fidelity=fidelity_of(None, seen))
+
+    def _deployed_evaluator(self, split: Split, reference: DenseReference | None) -> DeployedEvaluator:
+        assert self._deployed is not None
+        kind = self.spec.objectives.accuracy
+        where = self._batch_size, self.device
+        return DeployedEvaluator(
+            self._deployed, self.model, split, kind, *where, reference=reference, readout=self.readout
+        )
 
     def identity(self, schedule: Schedule) -> str:
         """Of what accuracy was measured on, whatever the study: weights, images, number format, schedule."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from search.config.sections import shown_limit
 from search.reporting import formatting
 from search.reporting.tables import facts_table
 from search.types import FLOP_CONVENTION
@@ -58,9 +59,5 @@ def _facts(forecast: Forecast) -> list[tuple[str, str]]:
 
 def _limits(forecast: Forecast) -> str:
     budget = forecast.spec.budget
-    named = (
-        ("max_gflops", budget.max_gflops),
-        ("min_speedup", budget.min_speedup),
-        ("max_accuracy_drop", budget.max_accuracy_drop),
-    )
-    return ", ".join(f"{name} {value:g}" for name, value in named if value is not None)
+    names = ("max_gflops", "min_speedup", "max_accuracy_drop", "max_latency_ms")
+    return ", ".join(f"{name} {shown_limit(budget, name)}" for name in names if getattr(budget, name) is not None)

@@ -17,7 +17,9 @@ from search.config.spec import StudyRecord
 from search.errors import InputError
 from search.reporting import formatting
 from search.storage.selection import NO_BOUNDS, Bounds, budget_bounds, fastest_worthwhile, front_numbers
-from search.types import FLOP_CONVENTION, Evaluation, Front, Measurement
+from search.types import FLOP_CONVENTION, Evaluation, Front, Measurement, Throughput
+
+STRICTEST = {"max_gflops": min, "min_speedup": max, "min_accuracy": max, "max_latency_ms": min}
 
 
 @dataclass(frozen=True)
@@ -35,15 +37,13 @@ class Limits(Bounds):
             raise InputError("--min-accuracy", "must be a fraction in [0, 1]", f"{accuracy:g}", remedy)
 
     def given(self) -> dict[str, float]:
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        return {name: value for name in STRICTEST if (value := getattr(self, name)) is not None}
 
     def tightened(self, other: Bounds) -> Limits:
-        """The stricter of each limit."""
-        both = {
-            name: [v for v in (getattr(self, name), getattr(other, name)) if v is not None] for name in asdict(self)
-        }
-        strictest = {"max_gflops": min}  # the others are lower bounds
-        return Limits(**{name: strictest.get(name, max)(values) for name, values in both.items() if values})
+        """The stricter of each limit; latencies are of what the other means."""
+        both = {name: [v for v in (getattr(self, name), getattr(other, name)) if v is not None] for name in STRICTEST}
+        strict = {name: STRICTEST[name](values) for name, values in both.items() if values}
+        return Limits(**strict, latency_of=other.latency_of)
 
 
 def budget_limits(study: StudyRecord, front: Front) -> Bounds:
@@ -95,6 +95,7 @@ def to_config(study: StudyRecord, evaluation: Evaluation) -> Config:
         schedule=search.schedule,
         data=_data(study),
         runtime=_runtime(study, search),
+        deployment=study.spec.to_dict().get("deployment", {}),
         metrics=_metrics(evaluation),
         provenance={
             "study": study.name,
@@ -142,7 +143,13 @@ def _metrics(evaluation: Evaluation) -> dict[str, Any]:
         "throughput_how": known.throughput.how,
         **({"throughput_disturbed": known.throughput.disturbed} if known.throughput.disturbed else {}),
         "hardware": search.setting.device,
+        **({"latency_ms": latencies(known.throughput)} if known.throughput.latencies else {}),
     }
+
+
+def latencies(throughput: Throughput) -> list[dict[str, Any]]:
+    """By batch size: {batch, p50, p95, p99, passes, disturbed}; milliseconds of a pass."""
+    return [asdict(latency) for latency in throughput.latencies]
 
 
 def _accuracy(measured: Measurement) -> Mapping[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pruning.backbone_options import RULES
 from pruning.schedule import Schedule
-from search.types import FLOP_CONVENTION, Accuracy, Evaluation, Front, Measurement, Progress, Throughput
+from search.types import FLOP_CONVENTION, Accuracy, Evaluation, Front, Latency, Measurement, Progress, Throughput
 
 KIND_WORDS = {
     "top1": "top-1 accuracy",
@@ -51,6 +51,12 @@ def _ends(low: float, high: float) -> str:
 def interval(accuracies: Iterable[Accuracy]) -> str:
     """What a table of these accuracies says behind each."""
     return "in brackets the 95% interval" if lopsided(accuracies) else "± half the 95% interval"
+
+
+def latency(measured: Latency) -> str:
+    """`7.9 / 8.4 / 9.0`: the percentiles 50, 95 and 99 in milliseconds."""
+    mark = DISTURBED if measured.disturbed else ""
+    return f"{measured.p50:.3g} / {measured.p95:.3g} / {measured.p99:.3g}{mark}"
 
 
 def speedup(throughput: Throughput) -> str:

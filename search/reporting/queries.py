@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Protocol
 
+from search.config.sections import shown_limit
 from search.config.spec import StudyRecord
 from search.errors import InputError, UnknownStudyError
 from search.reporting import formatting
@@ -64,10 +65,11 @@ def no_front(reader: Reader, study: StudyRecord) -> NoFrontError:
             ("max_gflops", "max_gflops"),
             ("min_speedup", "min_speedup"),
             ("min_accuracy", "max_accuracy_drop"),
+            ("max_latency_ms", "max_latency_ms"),
         )
     }
     told = ", ".join(
-        f"budget.{name} {getattr(study.spec.budget, name):g} by {count}" for name, count in by_limit.items() if count
+        f"budget.{name} {shown_limit(study.spec.budget, name)} by {count}" for name, count in by_limit.items() if count
     )
     nearest = pruned[min(range(len(pruned)), key=lambda place: max(misses[place].values(), default=0.0))]
     return NoFrontError(

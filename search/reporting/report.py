@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
@@ -98,6 +99,14 @@ def replay_table(name: str, replay: Replay) -> RenderableType:
     )
     table.add_row("images/s", formatting.rate(measured.throughput.images_per_s), "")
     table.add_row("speed-up", formatting.speedup(measured.throughput), "")
+    if replay.precision_gain is not None:
+        pruning = measured.throughput.speedup / replay.precision_gain
+        table.add_row("- by precision", f"{replay.precision_gain:.2f}x", "")
+        table.add_row("- by pruning", f"{pruning:.2f}x", "")
+    for latency in measured.throughput.latencies:
+        table.add_row(f"ms, batch {latency.batch}", formatting.latency(latency), "")
+    for latency in replay.dense_latencies:
+        table.add_row(f"dense ms, batch {latency.batch}", formatting.latency(latency), "")
     lines = [
         f"{name}: {_verdict(name, replay)}",
         f"accuracy: {formatting.KIND_WORDS[measured.accuracy.kind]}, {formatting.interval([measured.accuracy])}, "
@@ -105,6 +114,7 @@ def replay_table(name: str, replay: Replay) -> RenderableType:
         f"preprocessing: {formatting.one_line(replay.preprocessing)}",
         f"measured on {formatting.setting(measured)}",
         *([f"speed-up marked {formatting.DISTURBED}: {why}"] if (why := measured.throughput.disturbed) else []),
+        *(["latencies: 50th, 95th and 99th percentile of single passes"] if measured.throughput.latencies else []),
         f"FLOPs: {FLOP_CONVENTION}",
     ]
     return Group(table, *(Text(line, style="" if i == 0 else "dim") for i, line in enumerate(lines)))
@@ -116,11 +126,10 @@ def _verdict(name: str, replay: Replay) -> str:
     flops = "no FLOPs are recorded"
     if replay.recorded_flops is not None:
         flops = "FLOPs are exactly those recorded" if replay.same_flops else "FLOPs DIFFER from those recorded"
-    now = replay.measured.setting.dtype
+    now = replay.measured.setting.device.partition(", ")[2]
     return (
-        f"{flops}; its accuracy was recorded in {replay.recorded_dtype} and ran in {now} now, so the two are not "
-        f"compared. To reproduce the record: ztp evaluate {name}, without --runtime. For a record that both runtimes "
-        "can reproduce: a study with runtime: {dtype: float32} or objectives: {throughput: onnxruntime}"
+        f"{flops}; its accuracy was recorded in {replay.recorded_dtype} and ran with {now} now, so the two are not "
+        f"compared. To reproduce the record: ztp evaluate {name} --runtime torch"
     )
 
 
@@ -136,6 +145,9 @@ def replay_json(replay: Replay) -> dict[str, Any]:
         "speedup": measured.throughput.speedup,
         "spread": measured.throughput.spread,
         "disturbed": measured.throughput.disturbed or None,
+        "precision_gain": replay.precision_gain,
+        "latency_ms": [asdict(latency) for latency in measured.throughput.latencies],
+        "dense_latency_ms": [asdict(latency) for latency in replay.dense_latencies],
         "gflops": measured.gflops,
         "flops": measured.flops,
         "schedule": measured.schedule.to_dict(),

@@ -36,6 +36,7 @@ from search.evaluation.device import bfloat16_is_fast, choose_device, synchroniz
 from search.evaluation.evaluation_context import for_backbone
 from search.evaluation.latency_profile import LatencyProfile
 from search.evaluation.latency_profiler import MIN_IMAGES, PASS_S, TURNS, Turns, measure_profile, stage_kinds
+from search.evaluation.runtimes import RUNTIMES
 from search.evaluation.schedule_evaluator import ScheduleEvaluator, images_of_a_look
 from search.evaluation.throughput import REPEATS
 from search.runtime.feasibility import check_budget, check_methods, speedup_limit_error
@@ -180,7 +181,7 @@ def _open(spec: StudySpec) -> tuple[ScheduleEvaluator, list[str]]:
     elif weights not in WEIGHTS and not Path(weights).exists():
         notes.append(f"weights: {weights} is not on this machine, random ones are timed")
         weights = "random"
-    device = choose_device("cpu" if spec.objectives.throughput == "onnxruntime" else spec.runtime.device)
+    device = choose_device("cpu" if spec.deployed else spec.runtime.device)
     backbone = load_backbone(spec.backbone.name, weights, **spec.backbone.loading)
     if weights != spec.backbone.weights and not backbone.num_classes:
         notes.append(f"classifier: {spec.backbone.name} has none of its own, the weights must bring it")
@@ -189,8 +190,9 @@ def _open(spec: StudySpec) -> tuple[ScheduleEvaluator, list[str]]:
     if spec.data.path is None and backbone.family.image_shape != DemoImages.shape:
         rule = f"{spec.data.source} does not fit backbone {spec.backbone.name}"
         raise InputError("data.source", rule, source=spec.name)
-    if spec.objectives.throughput == "onnxruntime":
-        notes.append("speed: taken in torch here; the study takes its own in ONNX Runtime")
+    if spec.deployed is not None:
+        where = f"{RUNTIMES[spec.deployed.runtime].title} at {spec.deployed.precision}"
+        notes.append(f"speed: taken in torch here; the study takes its own in {where}")
     none = np.arange(0)
     images = Images(NoImages(backbone.family.image_shape), none, none, False, torch.zeros(1), torch.ones(1))
     return ScheduleEvaluator(for_backbone(spec, backbone.family), backbone, images, device), notes
@@ -211,9 +213,7 @@ class _Clock:
         self._evaluator = evaluator
         spec, family = evaluator.spec, evaluator.backbone.family
         dtype = spec.runtime.dtype
-        self._chooses = (
-            dtype == "auto" and bfloat16_is_fast(evaluator.device) and spec.objectives.throughput != "onnxruntime"
-        )
+        self._chooses = dtype == "auto" and bfloat16_is_fast(evaluator.device) and spec.deployed is None
         evaluator.set_model("bfloat16" if self._chooses else "float32" if dtype == "auto" else dtype)
         noise = torch.randn(1, *family.image_shape, generator=torch.Generator().manual_seed(0))
         self._image = noise.to(evaluator.device)

@@ -10,6 +10,7 @@ from pruning.schedule import Schedule
 from pruning.stage import Stage
 from search.attribute_keys import FACTS
 from search.config.environment import timing_limit
+from search.config.sections import shown_limit
 from search.config.space import smallest
 from search.config.spec import StudyRecord, StudySpec, check_files, check_packages
 from search.config.warm_start import Start, check_start, starts_of
@@ -66,20 +67,26 @@ def check_budget(spec: StudySpec, evaluator: ScheduleEvaluator) -> None:
 
 
 def check_speedup(spec: StudySpec, evaluator: ScheduleEvaluator) -> None:
-    """Raise InputError if not even the fastest schedule of the space is predicted to reach budget.min_speedup.
+    """Raise InputError if not even the fastest schedule of the space is predicted to keep the budget's limits of speed.
 
     Takes the latency profile, or takes it over; the study then keeps it. Where throughput is measured, nothing is known
     before.
     """
-    limit = spec.budget.min_speedup
-    if limit is None or spec.objectives.throughput == "measured":
+    budget = spec.budget
+    if (budget.min_speedup is None and budget.max_latency_ms is None) or spec.objectives.throughput == "measured":
         return
     evaluator.find_facts()
     depth = evaluator.backbone.family.depth
     fastest = smallest(spec.space, depth, lambda schedule: 1 / evaluator.throughput(schedule).speedup)
     most = evaluator.throughput(fastest).speedup
-    if most < limit:
+    if budget.min_speedup is not None and most < budget.min_speedup:
         raise speedup_limit_error(spec, most, evaluator.facts.profile_from)
+    dense, limit = evaluator.facts.dense_latency, budget.max_latency_ms
+    if dense is not None and limit is not None and most < dense[limit.percentile] / limit.ms:
+        least = dense[limit.percentile] / most
+        rule = f"must be at least {least:.3g}, what the fastest schedule of the space is predicted to take"
+        remedy = "raise it, or widen space.keep, space.blocks or space.max_stages"
+        raise InputError("budget.max_latency_ms", rule, shown_limit(budget, "max_latency_ms"), remedy, source=spec.name)
 
 
 def speedup_limit_error(spec: StudySpec, most: float, origin: str = "") -> InputError:

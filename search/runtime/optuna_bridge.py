@@ -56,16 +56,19 @@ class Proposal:
     chosen_on: int = 0
 
 
-def violations(budget: BudgetSpec, gflops: float, speedup: float, drop: float | None = None) -> dict[str, float]:
+def violations(
+    budget: BudgetSpec, gflops: float, speedup: float, drop: float | None = None, least_speedup: float | None = None
+) -> dict[str, float]:
     """By limit of the budget, how far it is exceeded (above zero) or kept, relative to the limit.
 
-    drop: accuracy below the dense model's; None while it is not known.
+    drop: accuracy below the dense model's; None while it is not known. least_speedup: as of `ScheduleEvaluator`, which
+    is the budget's or more.
     """
     found = {}
     if budget.max_gflops is not None:
         found["max_gflops"] = gflops / budget.max_gflops - 1
-    if budget.min_speedup is not None:
-        found["min_speedup"] = 1 - speedup / budget.min_speedup
+    if least_speedup is not None:
+        found["min_speedup"] = 1 - speedup / least_speedup
     if budget.max_accuracy_drop is not None and drop is not None:
         # 0.90 - 0.89 is more than 0.01 in floating point, and shares of images are exact to nine digits
         found["max_accuracy_drop"] = round(drop - budget.max_accuracy_drop, 9)
@@ -133,7 +136,7 @@ class OptunaBridge:
 
     def _over_known_limits(self, schedule: Schedule) -> bool:
         limits = self._spec.budget
-        if limits.max_gflops is None and limits.min_speedup is None:
+        if limits.max_gflops is None and self._evaluator.least_speedup is None:
             return False
         try:
             return self._refusal(schedule, self._evaluator.flops(schedule)) is not None
@@ -175,7 +178,8 @@ class OptunaBridge:
             self._store.refuse(slot, trial, _end(trial, "PRUNED", {REFUSED: reason}, over))
         raise SearchError(
             f"study {self._spec.name}: {MAX_REFUSALS} suggestions in a row were over the limits of the budget; "
-            "loosen budget.max_gflops or budget.min_speedup, or narrow space.keep and space.blocks to cheaper schedules"
+            "loosen budget.max_gflops, budget.min_speedup or budget.max_latency_ms, or narrow space.keep and "
+            "space.blocks to cheaper schedules"
         )
 
     def _propose(self) -> Trial:
@@ -236,19 +240,22 @@ class OptunaBridge:
 
     def _refusal(self, schedule: Schedule, flops: int) -> tuple[dict[str, float], str] | None:
         """Limits that need nothing but arithmetic: FLOPs, and throughput where it is profiled."""
-        limits = self._spec.budget
+        limits, least = self._spec.budget, self._evaluator.least_speedup
         if limits.max_gflops is not None and flops / 1e9 > limits.max_gflops:
-            return violations(limits, flops / 1e9, float("inf")), f"{flops / 1e9:.4g} GFLOPs"
-        if limits.min_speedup is not None and self._evaluator.facts.profile:
+            over = violations(limits, flops / 1e9, float("inf"), least_speedup=least)
+            return over, f"{flops / 1e9:.4g} GFLOPs"
+        if least is not None and self._evaluator.facts.profile:
             return self._too_slow(schedule, flops, self._evaluator.throughput(schedule))
         return None
 
     def _too_slow(self, schedule: Schedule, flops: int, throughput: Throughput) -> tuple[dict[str, float], str] | None:
-        limits = self._spec.budget
-        is_dense = not schedule.plan(self._evaluator.backbone.family.tokens)
-        if is_dense or limits.min_speedup is None or throughput.speedup >= limits.min_speedup:
+        limits, least = self._spec.budget, self._evaluator.least_speedup
+        if least is None or not schedule.plan(self._evaluator.backbone.family.tokens) or throughput.speedup >= least:
             return None  # the dense model is always measured: everything is compared with it
-        return violations(limits, flops / 1e9, throughput.speedup), f"speedup {throughput.speedup:.3f}"
+        over = violations(limits, flops / 1e9, throughput.speedup, least_speedup=least)
+        if limits.min_speedup is None or throughput.speedup >= limits.min_speedup:
+            return over, f"speedup {throughput.speedup:.3f}, where this study needs {least:.3f}"
+        return over, f"speedup {throughput.speedup:.3f}"
 
     def log_end(self, number: int, measurement: Measurement) -> None:
         accuracy, speed = measurement.accuracy.value, measurement.throughput.images_per_s

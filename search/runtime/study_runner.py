@@ -186,7 +186,7 @@ class StudyRunner:
             if task.kind == CONFIRM or confirm is None:
                 confirm = self._evaluator.confirm(schedule, replace(found.search.throughput, disturbed=NOT_TIMED))
             elif self._times:
-                confirm = replace(confirm, throughput=self._evaluator.time(schedule))
+                confirm = replace(confirm, throughput=self._evaluator.time_finalist(schedule))
             else:
                 reason = f"not timed on {self._evaluator.hardware}: speeds are of {self._evaluator.facts.hardware}"
                 confirm = replace(confirm, throughput=replace(found.search.throughput, disturbed=reason))

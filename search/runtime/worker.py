@@ -203,7 +203,8 @@ class Worker:
         """
         measurement, dense = measured
         drop, trial = dense - measurement.accuracy.value, proposal.trial
-        over = violations(self._evaluator.spec.budget, measurement.gflops, measurement.throughput.speedup, drop)
+        least = self._evaluator.least_speedup
+        over = violations(self._evaluator.spec.budget, measurement.gflops, measurement.throughput.speedup, drop, least)
         self._store.complete(slot, measurement, is_feasible(over), trial.number, ending(trial, measurement, over))
         self.trials.log_end(trial.number, measurement)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from search.types import Evaluation
+from search.config.sections import LatencyLimit
+from search.types import Evaluation, Latency
 
 Name = TypeVar("Name")
 
@@ -19,13 +20,15 @@ class Numbers:
     """What a point is judged by, as it is best known: with its confirm measurement if it has one.
 
     estimate: the accuracy that it is ranked by beside others of its front, all estimated alike; None ranks by
-        `accuracy`. Limits are kept by `accuracy`, which is what tables show.
+        `accuracy`. Limits are kept by `accuracy`, which is what tables show. latencies: measured; of none where only
+        predictions are known, by which the search kept its limits.
     """
 
     accuracy: float
     speedup: float
     gflops: float
     estimate: float | None = None
+    latencies: tuple[Latency, ...] = ()
 
     @property
     def rank(self) -> tuple[float, float]:
@@ -38,11 +41,14 @@ class Bounds:
     """What a point must keep to, each including its value; None means no limit.
 
     max_gflops: fvcore convention, one image. min_speedup: over the dense model. min_accuracy: a fraction.
+    max_latency_ms: of the percentile and the batch size that `latency_of` names.
     """
 
     max_gflops: float | None = None
     min_speedup: float | None = None
     min_accuracy: float | None = None
+    max_latency_ms: float | None = None
+    latency_of: tuple[str, int] = ("p95", 1)
 
     def misses(self, point: Numbers) -> dict[str, float]:
         """By how much of each limit the point misses it, in shares of the limit; empty if it keeps to all."""
@@ -56,6 +62,10 @@ class Bounds:
             yield "min_speedup", 1 - point.speedup / self.min_speedup
         if self.min_accuracy:  # 0 limits nothing, and nothing can be divided by it
             yield "min_accuracy", 1 - point.accuracy / self.min_accuracy
+        percentile, batch = self.latency_of
+        for latency in point.latencies if self.max_latency_ms is not None else ():
+            if latency.batch == batch and not latency.disturbed:
+                yield "max_latency_ms", getattr(latency, percentile) / self.max_latency_ms - 1
 
 
 NO_BOUNDS = Bounds()
@@ -68,7 +78,8 @@ def front_numbers(points: Sequence[Evaluation]) -> list[Numbers]:
     for point in points:
         known = point.best_known
         estimate = point.ranked_by if are_estimated else None
-        made.append(Numbers(known.accuracy.value, known.throughput.speedup, known.gflops, estimate))
+        speed = known.throughput
+        made.append(Numbers(known.accuracy.value, speed.speedup, known.gflops, estimate, speed.latencies))
     return made
 
 
@@ -76,7 +87,12 @@ def budget_bounds(budget: Mapping[str, Any], dense: Numbers | None) -> Bounds:
     """What a study's budget asks of a point, also by numbers that the search had not seen yet."""
     drop = budget["max_accuracy_drop"]
     floor = None if drop is None or dense is None else max(0.0, dense.accuracy - drop)
-    return Bounds(budget["max_gflops"], budget["min_speedup"], floor)
+    limit = budget.get("max_latency_ms")
+    limit = LatencyLimit.model_validate(limit) if isinstance(limit, Mapping) else limit
+    bounds = Bounds(budget["max_gflops"], budget["min_speedup"], floor)
+    if limit is None:
+        return bounds
+    return replace(bounds, max_latency_ms=limit.ms, latency_of=(limit.percentile, limit.batch))
 
 
 def fastest_worthwhile(points: Mapping[Name, Numbers], bounds: Bounds = NO_BOUNDS) -> Name | None:

@@ -59,7 +59,7 @@ def test_kept_tokens_give_the_same_logits_to_the_bit(backbone: Backbone, split: 
     evaluator.predictions(schedule)
     with torch.inference_mode():
         model = PrunedViT(backbone.model, schedule).eval()
-        kept, afresh = evaluator._batch_scores(0, positions), make_logits(backbone, split, schedule, positions)
+        kept, afresh = evaluator.batch_scores(0, positions), make_logits(backbone, split, schedule, positions)
         assert evaluator._cache.deepest(0, 2) is not None
         assert kept.equal(afresh)
         assert kept.equal(model(split.take(positions)))
@@ -69,7 +69,7 @@ def make_logits(backbone: Backbone, split: Split, schedule: Schedule, positions:
     """Without a cache."""
     evaluator = make(backbone, split)
     evaluator._model.schedule = schedule
-    return evaluator._batch_scores(0, positions)
+    return evaluator.batch_scores(0, positions)
 
 
 def test_earlier_schedules_leave_no_trace(backbone: Backbone, split: Split, pruning_schedule: Schedule) -> None:
@@ -140,8 +140,8 @@ class TestUntil:
     ) -> None:
         evaluator = make(backbone, split)
         ran: list[int] = []
-        real = evaluator._batch_scores
-        monkeypatch.setattr(evaluator, "_batch_scores", lambda number, at: ran.append(number) or real(number, at))
+        real = evaluator.batch_scores
+        monkeypatch.setattr(evaluator, "batch_scores", lambda number, at: ran.append(number) or real(number, at))
         evaluator.see(UNTOUCHED, lambda so_far: len(so_far) < 8)
         assert ran == [0, 1]
 
@@ -159,8 +159,8 @@ class TestUntil:
         evaluator = make(backbone, split, order=self.ORDER)
         whole = evaluator.see(pruning_schedule).correct
         batches: list[int] = []
-        real = evaluator._batch_scores
-        monkeypatch.setattr(evaluator, "_batch_scores", lambda number, at: batches.append(number) or real(number, at))
+        real = evaluator.batch_scores
+        monkeypatch.setattr(evaluator, "batch_scores", lambda number, at: batches.append(number) or real(number, at))
         found = evaluator.see(pruning_schedule, before=Seen(~whole[:known])).correct
         assert batches == ran
         kept = {4: 4, 6: 4, 12: 12, 13: 13}[known]

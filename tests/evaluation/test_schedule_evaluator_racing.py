@@ -166,8 +166,8 @@ class TestProbe:
         bench, plain = opened(), opened()
         dense = race(bench, 0.0).dense
         batches: list[int] = []
-        real = bench._searcher._batch_scores
-        monkeypatch.setattr(bench._searcher, "_batch_scores", lambda n, at: batches.append(n) or real(n, at))
+        real = bench._searcher.batch_scores
+        monkeypatch.setattr(bench._searcher, "batch_scores", lambda n, at: batches.append(n) or real(n, at))
         assert bench.probe(DRASTIC, 1, dense) == bench.probe(DRASTIC, 1, dense)
         assert batches == [0]
         assert bench.measure(DRASTIC, TIMED) == plain.measure(DRASTIC, TIMED)
@@ -179,8 +179,8 @@ class TestProbe:
         bench = opened()
         dense = race(bench, 0.0).dense
         batches: list[int] = []
-        real = bench._searcher._batch_scores
-        monkeypatch.setattr(bench._searcher, "_batch_scores", lambda n, at: batches.append(n) or real(n, at))
+        real = bench._searcher.batch_scores
+        monkeypatch.setattr(bench._searcher, "batch_scores", lambda n, at: batches.append(n) or real(n, at))
         found = [bench.probe(DRASTIC, looks, dense) for looks in (1, 2, 4)]
         assert [(probe.images, probe.looks) for probe in found] == [(8, 1), (16, 2), (32, 4)]
         assert batches == [0, 1, 2, 3]

@@ -18,7 +18,8 @@ import pruning
 from pruning.architectures import describe
 from pruning.backbones import DEMO_MEAN, load_backbone
 from pruning.config import Config
-from pruning.deployment import _in_float32, export_config, export_onnx, export_program, to_onnx
+from pruning.deployment import export_config, export_onnx, export_program, to_onnx
+from pruning.deployment.onnx_export import in_float32
 from pruning.errors import DeploymentError, ScheduleError, WeightsError
 from pruning.methods import METHODS
 from pruning.model import PrunedViT, prune
@@ -161,7 +162,7 @@ def test_narrow_weights_are_widened(make_vit: Callable[..., nn.Module], tmp_path
 
 def test_widened_weights_save_what_the_narrow_ones_did(make_vit: Callable[..., nn.Module]) -> None:
     for savings in (True, False):
-        assert _in_float32(prune(make_vit().bfloat16(), exact_savings=savings)).is_saving == savings
+        assert in_float32(prune(make_vit().bfloat16(), exact_savings=savings)).is_saving == savings
 
 
 def config(**changes: Any) -> Config:

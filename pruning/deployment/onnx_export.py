@@ -1,18 +1,12 @@
-"""A pruned model as something that runs without this package: a torch.export program, an ONNX file.
-
-Both take a batch of any size. Token counts are fixed numbers in the graph, for a schedule knows them beforehand;
-iterations are unrolled.
-"""
+"""A pruned model as an ONNX file, which takes a batch of any size."""
 
 from __future__ import annotations
 
 import copy
 import importlib.util
 import json
-import logging
 import os
 import tempfile
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.export import Dim, ExportedProgram
 
-from pruning.config import FORMAT, Config, load_backbone_of
+from pruning.config import FORMAT
+from pruning.deployment.program import example_images, quiet, trace
+from pruning.deployment.quantization import quantize_onnx
 from pruning.errors import DeploymentError
 from pruning.model import PrunedViT, prune
 
@@ -31,58 +26,42 @@ if TYPE_CHECKING:
 
 NEEDED = ("onnx", "onnxscript")  # by torch's ONNX exporter; the extra "onnx"
 ENDING = ".onnx"
-EXAMPLES = 2  # images that the graph is traced with: torch takes a batch of 1 for a constant
 OUTPUT = "logits"
 
 
-def export_program(pruned: PrunedViT) -> ExportedProgram:
-    """`pruned` in evaluation mode as a torch.export program: images [B, C, H, W] -> logits [B, classes], any B.
-
-    Weights keep their number format and device.
-    """
-    return _program(pruned.eval(), (_examples(pruned),))
-
-
-def export_onnx(pruned: PrunedViT, path: str | Path, metadata: Mapping[str, Any] | None = None) -> None:
+def export_onnx(
+    pruned: PrunedViT, path: str | Path, metadata: Mapping[str, Any] | None = None, int8: bool = False
+) -> None:
     """Write `pruned` as an ONNX model: `images` [batch, C, H, W] float32 -> `logits` [batch, classes].
 
     Weights in a narrower format than float32 are widened, for few runtimes have kernels for them; their values stay
     as they were rounded. metadata: kept in the file's metadata_props, as JSON each, beside the schedule and the
-    input's shape. Writes the whole file or nothing; weights beyond 2 GB, ONNX's limit, go into a second file
-    beside it, as `<name>.data`. Raises DeploymentError if the path cannot be written or the exporter's packages
-    are missing.
+    input's shape. int8: quantise it for ONNX Runtime (see `pruning.deployment.quantization`). Writes the whole file or
+    nothing; weights beyond 2 GB, ONNX's limit, go into a second file beside it, as `<name>.data`. Raises
+    DeploymentError if the path cannot be written or the exporter's packages are missing.
     """
     path = Path(path)
     with _new_file(path) as temporary:
-        program = to_onnx(_in_float32(pruned), (_examples(pruned).float().cpu(),), ["images"], OUTPUT)
-        family, schedule = pruned.family, pruned.schedule
-        facts = {"format": FORMAT, "schedule": schedule.to_dict(), "image_shape": family.image_shape}
-        program.model.metadata_props.update({name: json.dumps(v) for name, v in (facts | dict(metadata or {})).items()})
-        program.save(temporary)
+        plain = in_float32(pruned)
+        program = to_onnx(plain, (example_images(plain),), ["images"], OUTPUT)
+        program.model.metadata_props.update(described(pruned, metadata))
+        if int8:
+            temporary.write_bytes(quantize_onnx(program.model_proto).SerializeToString())
+        else:
+            program.save(temporary)
 
 
-def export_config(config: Config, place: str, path: str | Path) -> None:
-    """Write an exported configuration as an ONNX model, its own words and how to preprocess images in the metadata.
-
-    The file computes in float32 from the backbone's own weights, whatever the format the configuration was
-    measured in. Raises DeploymentError, and what `pruning.load` raises; `place` leads messages on the configuration.
-    """
-    check_path(Path(path))
-    backbone = load_backbone_of(config, place)
-    known = {name: dict(getattr(config, name)) for name in ("backbone", "data", "runtime", "metrics", "provenance")}
-    preprocessing = {name: backbone.data_config[name] for name in PREPROCESSING}
-    pruned = prune(backbone.model, config.schedule)
-    export_onnx(pruned, path, {**known, "preprocessing": preprocessing, "classes": backbone.num_classes})
-
-
-PREPROCESSING = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
+def described(pruned: PrunedViT, metadata: Mapping[str, Any] | None) -> dict[str, str]:
+    """What a file tells of itself, as JSON by name: format, schedule, the input's shape, and `metadata`."""
+    facts = {"format": FORMAT, "schedule": pruned.schedule.to_dict(), "image_shape": pruned.family.image_shape}
+    return {name: json.dumps(value) for name, value in (facts | dict(metadata or {})).items()}
 
 
 def to_onnx(module: nn.Module, inputs: Sequence[Tensor], names: Sequence[str], output: str) -> ONNXProgram:
     """Any module as an ONNX program whose inputs' first axis may have any length. Raises DeploymentError."""
     check_exporter()
-    program = _program(module, tuple(inputs))
-    with _quiet():
+    program = trace(module, tuple(inputs))
+    with quiet():
         converted = torch.onnx.export(
             program,
             dynamo=True,
@@ -113,19 +92,8 @@ def check_path(path: Path) -> None:
         pass
 
 
-def _program(module: nn.Module, inputs: tuple[Tensor, ...]) -> ExportedProgram:
-    """Traced, not compiled from Python's code: nothing in the models here depends on the values of tensors."""
-    batch = Dim("batch")
-    with _quiet(), torch.no_grad():
-        return torch.export.export(module, inputs, dynamic_shapes=({0: batch},) * len(inputs), strict=False)
-
-
-def _examples(pruned: PrunedViT) -> Tensor:
-    parameter = next(pruned.backbone.parameters())
-    return torch.zeros(EXAMPLES, *pruned.family.image_shape, dtype=parameter.dtype, device=parameter.device)
-
-
-def _in_float32(pruned: PrunedViT) -> PrunedViT:
+def in_float32(pruned: PrunedViT) -> PrunedViT:
+    """The same model in float32 on the CPU, in evaluation mode; itself if it is there already."""
     parameter = next(pruned.backbone.parameters())
     if parameter.dtype == torch.float32 and parameter.device.type == "cpu":
         return pruned.eval()
@@ -163,19 +131,3 @@ def _new_file(path: Path) -> Iterator[Path]:
                 os.replace(written, path.parent / written.name)
     except OSError as error:
         raise DeploymentError(f"{path}: cannot be written: {error.strerror}; choose a writable folder") from None
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporters warn of their own future and log their progress; neither is for who exports."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

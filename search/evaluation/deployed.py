@@ -1,0 +1,156 @@
+"""Schedules of one backbone where they are deployed: opened in a runtime, asked for answers, and timed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pruning.deployment.quantization import check_calibration
+from pruning.model import PrunedViT
+from pruning.schedule import UNTOUCHED, Schedule
+from search.config.deployment import DeploymentSpec
+from search.config.environment import timing_limit
+from search.evaluation.evaluator import Evaluator, Positions
+from search.evaluation.host_lock import exclusive, shared
+from search.evaluation.runtimes import FLOAT32, INT8, RUNTIMES, Deployment
+from search.evaluation.runtimes.base import Array, Session
+from search.evaluation.throughput import MAX_WAITING, REPEATS, PairedTiming, Waiting, disturbed_by, time_against
+from search.types import Latency
+
+CALIBRATION_IMAGES = 128  # of the search split; NNCF's ranges hardly change beyond
+BLOCK_S = 0.25  # of passes in a row, after which it is asked whether other work disturbed them
+MOST_BLOCKS = 5 * REPEATS
+LEAST_PASSES = 100  # so that a 99th percentile is one of them
+
+
+class DeployedModel:
+    """One backbone's schedules in one runtime, at one precision."""
+
+    def __init__(
+        self, model: PrunedViT, asked: DeploymentSpec, calibration: Callable[[int], Tensor] | None = None
+    ) -> None:
+        """model: float32, on the CPU. calibration: gives so many preprocessed images [N, C, H, W], or fewer."""
+        self._model = model
+        self._runtime = RUNTIMES[asked.runtime]
+        self._images = calibration
+        self.deployment = Deployment(asked.precision, asked.threads or torch.get_num_threads())
+        self._dense: Session | None = None
+        self._last: tuple[Schedule, str, Session] | None = None  # beside the dense one, one session is in memory
+
+    def describe(self) -> str:
+        return self._runtime.describe(self.deployment)
+
+    @cached_property
+    def _calibration(self) -> Sequence[Sequence[Array]]:
+        if self.deployment.precision != INT8 or not self._runtime.is_calibrated:
+            return ()
+        assert self._images is not None, "int8 needs images"
+        images = self._images(CALIBRATION_IMAGES).numpy()
+        check_calibration(images, self._runtime.title)
+        return [[image[None]] for image in images]
+
+    @property
+    def dense(self) -> Session:
+        """The untouched model in float32: what everything is compared with."""
+        self._dense = self._dense or self._open(UNTOUCHED, FLOAT32)
+        return self._dense
+
+    def open(self, schedule: Schedule) -> Session:
+        """A function of images [B, C, H, W] that gives logits [B, classes]. Takes seconds to a minute."""
+        precision = self.deployment.precision
+        if self.is_untouched(schedule):
+            return self.dense
+        if self._last is None or self._last[:2] != (schedule, precision):
+            self._last = schedule, precision, self._open(schedule, precision)
+        return self._last[2]
+
+    def is_untouched(self, schedule: Schedule) -> bool:
+        return schedule.key_for(self._model.family.tokens) == UNTOUCHED.key
+
+    @shared()
+    def _open(self, schedule: Schedule, precision: str) -> Session:
+        pruned = PrunedViT(self._model.backbone, schedule).eval()
+        examples = (torch.zeros(2, *self._model.family.image_shape),)
+        deployment = replace(self.deployment, precision=precision)
+        with torch.inference_mode(False):  # what is made in inference mode cannot be exported
+            return self._runtime.open(pruned, examples, deployment, self._calibration if precision == INT8 else ())
+
+    def prepare(self, module: torch.nn.Module, inputs: tuple[Tensor, ...]) -> Callable[[], object]:
+        """As `Runtime.prepare`, for a latency profile at this precision."""
+        return self._runtime.prepare(module, inputs, self.deployment)
+
+    def time(self, schedule: Schedule, images: Tensor) -> PairedTiming:
+        """A batch [B, C, H, W] against the dense model, in turns."""
+        dense, other = self.dense, self.open(schedule)
+        return time_against(lambda batch: dense(batch.numpy()), lambda batch: other(batch.numpy()), images)
+
+    def latency(self, schedule: Schedule, images: Tensor) -> Latency:
+        """Of passes of this batch [B, C, H, W]."""
+        run, batch = self.open(schedule), images.numpy()
+        return measure_latency(lambda: run(batch), len(batch))
+
+
+def measure_latency(run: Callable[[], object], batch: int) -> Latency:
+    """How long passes of one model take, alone on the machine; blocks of passes that other work disturbed are left out.
+
+    run: a pass of `batch` images. It goes on until LEAST_PASSES were quiet, or for five times as many blocks as it
+    takes at least, or for `timing_limit` seconds.
+    """
+    blocks: list[list[float]] = []
+    quiet: list[list[float]] = []
+    shares: list[float] = []
+    with exclusive():
+        run()
+        began = time.perf_counter()
+        while len(blocks) < REPEATS or sum(map(len, quiet)) < LEAST_PASSES:
+            is_late = time.perf_counter() - began > timing_limit() or len(blocks) >= MOST_BLOCKS
+            if is_late and len(blocks) >= REPEATS:
+                break
+            waiting = Waiting(torch.device("cpu"))
+            blocks.append(_passes(run))
+            shares.append(waiting.share())
+            if shares[-1] <= MAX_WAITING:
+                quiet.append(blocks[-1])
+    is_disturbed = len(quiet) < REPEATS
+    passes = np.concatenate([np.asarray(block) for block in (blocks if is_disturbed else quiet)])
+    p50, p95, p99 = (float(value) for value in np.percentile(passes, (50, 95, 99)))
+    reason = (disturbed_by(float(np.mean(shares))) or disturbed_by(max(shares))) if is_disturbed else ""
+    return Latency(batch=batch, p50=p50, p95=p95, p99=p99, passes=len(passes), disturbed=reason)
+
+
+def _passes(run: Callable[[], object]) -> list[float]:
+    """Milliseconds of each, for BLOCK_S or two passes."""
+    found: list[float] = []
+    began = time.perf_counter()
+    while len(found) < 2 or time.perf_counter() - began < BLOCK_S:
+        start = time.perf_counter()
+        run()
+        found.append(1e3 * (time.perf_counter() - start))
+    return found
+
+
+class DeployedEvaluator(Evaluator):
+    """Evaluates what a runtime answers, against labels and the float dense model, which runs in torch."""
+
+    def __init__(self, deployed: DeployedModel, *arguments: Any, **options: Any) -> None:
+        """deployed: what runs. The rest: as for `Evaluator`."""
+        super().__init__(*arguments, **options)
+        self._deployed = deployed
+
+    def batch_scores(self, number: int, positions: Positions) -> Tensor:
+        schedule = self._model.schedule
+        if self._deployed.is_untouched(schedule):
+            return super().batch_scores(number, positions)
+        run = self._deployed.open(schedule)
+        return self.readout.scores(self._answer(run, self._split.take(positions)))
+
+    @shared()
+    def _answer(self, run: Session, images: Tensor) -> Tensor:
+        return torch.from_numpy(run(images.numpy()))

@@ -1,0 +1,79 @@
+"""What runs a model where it is deployed: one file and one row of RUNTIMES for each."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from search.errors import InputError
+from search.extras import check_extra
+
+FLOAT32, INT8 = "float32", "int8"
+Array = NDArray[Any]
+Session = Callable[..., Array]  # arrays with the shapes of the examples, first axes free -> the output
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """How a model is run. precision: float32, bfloat16, float16 or int8. threads: of one forward pass."""
+
+    precision: str = FLOAT32
+    threads: int = 1
+
+
+class Runtime(ABC):
+    """Opens modules as functions of arrays."""
+
+    name: ClassVar[str]  # in study files and on the command line
+    title: ClassVar[str]
+    extra: ClassVar[str]  # of pyproject.toml, with the packages that it needs; "" for none
+    precisions: ClassVar[tuple[str, ...]]
+    is_calibrated: ClassVar[bool] = False  # whether int8 needs images
+
+    @abstractmethod
+    def version(self) -> str:
+        """ "1.32.0": speeds hold for it."""
+
+    @abstractmethod
+    def open(
+        self,
+        module: nn.Module,
+        examples: Sequence[Tensor],
+        deployment: Deployment,
+        calibration: Sequence[Sequence[Array]] = (),
+        is_draft: bool = False,
+    ) -> Session:
+        """A module in evaluation mode, on the CPU in float32, opened; takes seconds to tens of seconds.
+
+        examples: its inputs, with first axes of 2 or more. calibration: where int8 `is_calibrated`, the inputs of some
+        passes. is_draft: quantise it for a timing alone, without care for exactness.
+        Raises DeploymentError for an operator that the runtime lacks.
+        """
+
+    def check(self, place: str, precision: str) -> None:
+        """Raise InputError if it is not installed or does not know the precision. place: what asks for it."""
+        if precision not in self.precisions:
+            rule = f"must be {' or '.join(self.precisions)} with {self.title}"
+            raise InputError(place, rule, precision)
+        if self.extra:
+            check_extra(f"{place} {self.name}", self.extra)
+
+    def describe(self, deployment: Deployment) -> str:
+        """ "OpenVINO 2026.4.1, int8"."""
+        precision = "" if deployment.precision == FLOAT32 else f", {deployment.precision}"
+        return f"{self.title} {self.version()}{precision}"
+
+    @torch.inference_mode(False)  # what is made in inference mode cannot be exported
+    def prepare(self, module: nn.Module, inputs: tuple[Tensor, ...], deployment: Deployment) -> Callable[[], object]:
+        """For a latency profile: the module opened, as a call on these inputs [B, ...]."""
+        examples = [torch.cat((given[:1], given[:1])) for given in inputs]
+        arrays = [given.numpy() for given in inputs]
+        draft = [[array[:1] for array in arrays]] if deployment.precision == INT8 else []
+        run = self.open(module, examples, deployment, draft, is_draft=True)
+        return lambda: run(*arrays)

@@ -1,0 +1,176 @@
+"""What every row of RUNTIMES keeps to, at each of its precisions, against the eager model.
+
+Knows the table alone: a runtime added to it is tested here without a line more.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pruning.backbones import load_backbone
+from pruning.errors import DeploymentError
+from pruning.model import PrunedViT
+from pruning.schedule import UNTOUCHED, Schedule
+from pruning.stage import Stage
+from search import extras
+from search.errors import InputError
+from search.evaluation.runtimes import FLOAT32, INT8, RUNTIMES, Deployment, Runtime, find_runtime
+from search.evaluation.runtimes.base import Session
+from search.extras import PACKAGES
+
+# mean difference of logits that spread over some ten; single images differ more, where two tokens are nearly equal
+TOLERANCE = {FLOAT32: 1e-3, "bfloat16": 0.1, "float16": 0.1, INT8: 0.3}
+SCHEDULE = Schedule([Stage(1, 0.7)], "tome")  # of few operators; methods: see tests/pruning/test_deployment.py
+CASES = [(name, precision) for name, runtime in RUNTIMES.items() for precision in runtime.precisions]
+every_case = pytest.mark.parametrize(("name", "precision"), CASES, ids=map("-".join, CASES))
+every_runtime = pytest.mark.parametrize("runtime", RUNTIMES.values(), ids=list(RUNTIMES))
+Opened = tuple[nn.Module, Session]
+
+
+@pytest.fixture(scope="module")
+def images() -> torch.Tensor:
+    """Of the demo, so that activations have the ranges of real ones."""
+    from search.config.spec import make_spec
+    from search.evaluation.data.splits import open_all
+
+    spec = make_spec({"name": "x", "backbone": {"name": "demo"}}, "x")
+    found: torch.Tensor = open_all(spec.data, spec.objectives, load_backbone("demo", "bundled")).search().batch(0, 64)
+    return found
+
+
+@pytest.fixture(scope="module")
+def opened(images: torch.Tensor) -> Callable[[str, str], Opened]:
+    """The pruned demo in a runtime, opened once, and the eager model."""
+    kept: dict[tuple[str, str], Opened] = {}
+    pruned = PrunedViT(load_backbone("demo", "bundled").model, SCHEDULE).eval()
+
+    def make(name: str, precision: str) -> Opened:
+        if (name, precision) not in kept:
+            calibration = [[image[None]] for image in images[:32].numpy()] if precision == INT8 else []
+            session = RUNTIMES[name].open(pruned, (images[:2],), Deployment(precision, 1), calibration)
+            kept[name, precision] = pruned, session
+        return kept[name, precision]
+
+    return make
+
+
+@every_case
+def test_answers_as_the_eager_model(
+    name: str, precision: str, images: torch.Tensor, opened: Callable[[str, str], Opened]
+) -> None:
+    pruned, session = opened(name, precision)
+    with torch.inference_mode():
+        expected = pruned(images).numpy()
+    found = session(images.numpy())
+    assert found.shape == expected.shape
+    assert found.dtype == np.float32
+    assert np.abs(found - expected).mean() < TOLERANCE[precision]
+    assert (found.argmax(1) == expected.argmax(1)).mean() > 0.95
+
+
+@every_case
+def test_takes_a_batch_of_any_size_and_gives_its_own_arrays(
+    name: str, precision: str, images: torch.Tensor, opened: Callable[[str, str], Opened]
+) -> None:
+    _, session = opened(name, precision)
+    whole = session(images[:5].numpy())
+    kept = whole.copy()
+    one = np.concatenate([session(images[place : place + 1].numpy()) for place in range(5)])
+    assert np.array_equal(whole, kept)  # a later pass does not write over it
+    assert np.abs(whole - one).mean() < TOLERANCE[precision]
+
+
+@every_case
+def test_repeats_itself(name: str, precision: str, images: torch.Tensor, opened: Callable[[str, str], Opened]) -> None:
+    _, session = opened(name, precision)
+    assert np.array_equal(session(images.numpy()), session(images.numpy()))
+
+
+@every_case
+def test_prepares_any_module_for_a_profile(name: str, precision: str) -> None:
+    """Of several inputs, as a stage that draws at random has."""
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(16, 16)
+
+        def forward(self, tokens: torch.Tensor, seeds: torch.Tensor) -> torch.Tensor:
+            return self.layer(tokens) + seeds[:, None, None]
+
+    module = Two().eval()
+    with torch.inference_mode():
+        inputs = (torch.randn(3, 4, 16), torch.arange(3))
+        run: Callable[[], Any] = RUNTIMES[name].prepare(module, inputs, Deployment(precision, 1))
+        assert run().shape == (3, 4, 16)
+
+
+def test_threads_of_torch_are_those_asked_for_and_no_longer(images: torch.Tensor) -> None:
+    seen: list[int] = []
+
+    class Spy(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            seen.append(torch.get_num_threads())
+            return images
+
+    before = torch.get_num_threads()
+    RUNTIMES["torch"].open(Spy(), (images[:2],), Deployment(threads=before + 1))(images[:2].numpy())
+    assert (seen, torch.get_num_threads()) == ([before + 1], before)
+
+
+@every_runtime
+def test_says_what_it_is(runtime: Runtime) -> None:
+    assert runtime.describe(Deployment()) == f"{runtime.title} {runtime.version()}"
+    assert runtime.describe(Deployment(INT8)).endswith(", int8")
+    assert runtime.version()[0].isdigit()
+    assert FLOAT32 in runtime.precisions
+    assert runtime.extra in ("", *PACKAGES)
+
+
+@every_runtime
+def test_refuses_what_is_not_there(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match=r"--runtime must be float32 .*, got int3"):
+        find_runtime(runtime.name, "--runtime", "int3")
+    if runtime.extra:
+        monkeypatch.setattr(extras.importlib.util, "find_spec", lambda package: None)
+        with pytest.raises(InputError, match=rf"not installed; pip install 'zero-tprune-search\[{runtime.extra}\]'"):
+            find_runtime(runtime.name, "--runtime")
+
+
+def test_an_unknown_runtime_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(InputError, match="must be one of torch, onnxruntime, openvino, got 'tflite'"):
+        find_runtime("tflite", "--runtime")
+
+
+def test_too_few_calibration_images_are_refused() -> None:
+    from search.config.deployment import DeploymentSpec
+    from search.evaluation.deployed import DeployedModel
+
+    model = PrunedViT(load_backbone("demo", "bundled").model).eval()
+    asked = DeploymentSpec(runtime="openvino", precision="int8")
+    deployed = DeployedModel(model, asked, lambda count: torch.zeros(5, *model.family.image_shape))
+    with pytest.raises(DeploymentError, match="OpenVINO: int8 must be calibrated with at least 16 images, got 5"):
+        deployed.open(SCHEDULE)
+
+
+def test_an_operator_that_openvino_lacks_is_said() -> None:
+    import onnx
+    from onnx import TensorProto, helper
+
+    from pruning.deployment.openvino_export import to_openvino
+
+    node = helper.make_node("Nonsense", ["x"], ["y"], domain="nowhere")
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
+    graph = helper.make_graph([node], "g", ends[:1], ends[1:])
+    model = helper.make_model(graph, opset_imports=[onnx.OperatorSetIdProto(domain="", version=18)])
+    with pytest.raises(DeploymentError, match=r"OpenVINO cannot run this model: .*Nonsense"):
+        to_openvino(model)
+    assert importlib.util.find_spec("openvino") is not None
+    assert UNTOUCHED.stages == ()
