@@ -17,6 +17,7 @@ INPUT = "input"
 PREPROCESSING = "preprocessing"
 PROFILE_FROM = "profile_from"
 DISTURBED = "disturbed"
+PRECISION_GAIN = "precision_gain"  # how many times as fast the unpruned model is at the deployment's precision
 # ... and how it ended
 CHOSEN = "chosen_fronts"  # versions of the front that are its choice, not what a trial added
 PREDICTION_ERROR = "prediction_error"  # "profile_error" of older studies is a median that counts the dense model, too

@@ -168,11 +168,6 @@ class Throughput:
     disturbed: str = ""
     latencies: tuple[Latency, ...] = ()
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Throughput:
-        """Inverse of `dataclasses.asdict`. Documents from before latencies were measured have none."""
-        return cls(**{**data, "latencies": tuple(Latency(**each) for each in data.get("latencies", ()))})
-
 
 @dataclass(frozen=True)
 class Setting:
@@ -191,7 +186,8 @@ class Measurement:
     complete: whether every image of the split was seen; if not, accuracy and correctness are of those that were.
     identity: what was measured, the same in every study (sha256, hex); "" if that is not known. It is no part of
         the document: a search measurement has it in a column of the store, a confirm measurement keeps none.
-    fidelity: None where it was not measured.
+    fidelity: None where it was not measured. model_accuracy: on the same images, of the model in torch with which the
+        study searches; None where that is what was measured.
     """
 
     schedule: PlainSchedule
@@ -204,6 +200,7 @@ class Measurement:
     complete: bool = True
     identity: Annotated[str, Field(exclude=True)] = ""
     fidelity: Fidelity | None = None
+    model_accuracy: float | None = None
 
     @property
     def gflops(self) -> float:

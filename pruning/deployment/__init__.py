@@ -26,7 +26,7 @@ def export_config(
     path: str | Path,
     form: str = ONNX,
     int8: bool = False,
-    calibration: Sequence[NDArray[np.float32]] | None = None,
+    calibration: Sequence[NDArray[np.float32]] | NDArray[np.float32] | None = None,
 ) -> None:
     """Write an exported configuration as a model, its own words and how to preprocess images in the metadata.
 

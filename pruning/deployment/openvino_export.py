@@ -29,7 +29,7 @@ def export_openvino(
     pruned: PrunedViT,
     folder: str | Path,
     metadata: Mapping[str, Any] | None = None,
-    calibration: Sequence[NDArray[np.float32]] | None = None,
+    calibration: Sequence[NDArray[np.float32]] | NDArray[np.float32] | None = None,
 ) -> None:
     """Write `pruned` for OpenVINO as folder/model.xml and model.bin: `images` [batch, C, H, W] -> `logits`.
 

@@ -118,32 +118,49 @@ def export(
     onnx: Annotated[
         Path | None, typer.Option("--onnx", metavar="FILE.onnx", help="The pruned model itself, for ONNX Runtime.")
     ] = None,
+    openvino: Annotated[
+        Path | None, typer.Option("--openvino", metavar="DIR", help="The pruned model itself, for OpenVINO.")
+    ] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Model, preprocessing, labels, predict.py: all it takes to deploy it."),
+    ] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="Quantise the model, with images of the search split.")] = False,
     storage: Storage = DEFAULT_STORAGE,
     server: Server = None,
 ) -> None:
-    """Write the best configuration within the limits as YAML, for `pruning.load` and `ztp evaluate`, or as ONNX."""
+    """Write the best configuration within the limits as YAML, for `pruning.load` and `ztp evaluate`, or as a model."""
     from search.reporting.export import Limits, to_config
     from search.reporting.queries import the_point
 
+    if int8 and not (onnx or openvino or bundle):
+        raise InputError("--int8", "needs --onnx, --openvino or --bundle")
     limits = Limits(max_gflops, min_speedup, min_accuracy)
     store = open_reader(storage, server)
     study = store.study(name)
     point = the_point(store, study, limits, trial)
     config = to_config(study, point)
-    if onnx is not None:
-        _export_onnx(config, point, onnx)
-    elif output is None:
+    for flag, path in (("--onnx", onnx), ("--openvino", openvino), ("--bundle", bundle)):
+        if path is not None:
+            _export_model(config, point, path, flag, int8)
+    if output is None and not (onnx or openvino or bundle):
         print(config.to_yaml(), end="")
     if output is not None:
         config.write(output)
         _wrote(output, point, f"; next: ztp evaluate {output}")
 
 
-def _export_onnx(config: Config, point: Evaluation, path: Path) -> None:
-    from pruning.deployment import export_config  # only now: torch, for seconds
+def _export_model(config: Config, point: Evaluation, path: Path, flag: str, int8: bool) -> None:
+    """What is deployed in OpenVINO at int8 is bundled so."""
+    from search.evaluation.deployment_export import FORMS, Target, export_bundle, export_model  # only now: torch
 
-    export_config(config, f"study {config.provenance['study']}", path)
-    _wrote(path, point, ", computing in float32")
+    name, deployed = config.provenance["study"], config.deployment
+    form = "openvino" if flag == "--openvino" else "onnx"
+    if flag == "--bundle":
+        form, int8 = FORMS.get(str(deployed.get("runtime")), form), int8 or deployed.get("precision") == "int8"
+    write = export_bundle if flag == "--bundle" else export_model
+    write(config, name, path, Target(form, int8, flag))
+    _wrote(path, point, f", computing in {'int8' if int8 else 'float32'}")
 
 
 def _wrote(path: Path, point: Evaluation, more: str) -> None:
@@ -161,10 +178,9 @@ def evaluate(
     ] = None,
     int8: Annotated[bool, typer.Option("--int8", help="Quantise it, with images of the search split.")] = False,
     batch: Annotated[
-        list[int] | None,
-        typer.Option(parser=whole, metavar="N", help="Images of a pass whose latency is measured; repeatable."),
+        list[int] | None, whole_number("N", "Images of a pass whose latency is measured; repeatable.")
     ] = None,
-    threads: Annotated[int | None, typer.Option(parser=whole, metavar="N", help="Threads of a pass.")] = None,
+    threads: Annotated[int | None, whole_number("N", "Threads of a pass.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure an exported configuration again; on the same images its accuracy and FLOPs must come out the same."""

@@ -52,6 +52,12 @@ class Calibration:
     weights_key: str = RAW
     dense_latency: Mapping[str, Any] | None = None
 
+    @property
+    def precision_gain(self) -> float | None:
+        """How many times as fast the unpruned model is at the deployment's precision as in float32; None for 1."""
+        gain = (self.profile or {}).get("gain", 1.0)
+        return None if gain == 1 else gain
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 

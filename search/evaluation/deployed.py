@@ -25,6 +25,7 @@ from search.evaluation.throughput import MAX_WAITING, REPEATS, PairedTiming, Wai
 from search.types import Latency
 
 CALIBRATION_IMAGES = 128  # of the search split; NNCF's ranges hardly change beyond
+KEPT_BYTES = 2**29  # of weights in float32: so much of what was opened stays so, for opening takes up to a minute
 BLOCK_S = 0.25  # of passes in a row, after which it is asked whether other work disturbed them
 MOST_BLOCKS = 5 * REPEATS
 LEAST_PASSES = 100  # so that a 99th percentile is one of them
@@ -41,8 +42,9 @@ class DeployedModel:
         self._runtime = RUNTIMES[asked.runtime]
         self._images = calibration
         self.deployment = Deployment(asked.precision, asked.threads or torch.get_num_threads())
-        self._dense: Session | None = None
-        self._last: tuple[Schedule, str, Session] | None = None  # beside the dense one, one session is in memory
+        self._opened: dict[tuple[Schedule, str], Session] = {}  # the oldest first
+        weights = sum(parameter.nbytes for parameter in model.backbone.parameters())
+        self._most = max(2, int(KEPT_BYTES / weights))  # the dense one and another are compared
 
     def describe(self) -> str:
         return self._runtime.describe(self.deployment)
@@ -59,17 +61,20 @@ class DeployedModel:
     @property
     def dense(self) -> Session:
         """The untouched model in float32: what everything is compared with."""
-        self._dense = self._dense or self._open(UNTOUCHED, FLOAT32)
-        return self._dense
+        return self._kept(UNTOUCHED, FLOAT32)
 
     def open(self, schedule: Schedule) -> Session:
         """A function of images [B, C, H, W] that gives logits [B, classes]. Takes seconds to a minute."""
-        precision = self.deployment.precision
-        if self.is_untouched(schedule):
-            return self.dense
-        if self._last is None or self._last[:2] != (schedule, precision):
-            self._last = schedule, precision, self._open(schedule, precision)
-        return self._last[2]
+        return self.dense if self.is_untouched(schedule) else self._kept(schedule, self.deployment.precision)
+
+    def _kept(self, schedule: Schedule, precision: str) -> Session:
+        """Opened before, if it is still in memory."""
+        key = schedule, precision
+        if key not in self._opened:
+            while len(self._opened) >= self._most:
+                del self._opened[next(kept for kept in self._opened if kept[0] != UNTOUCHED)]
+            self._opened[key] = self._open(schedule, precision)
+        return self._opened[key]
 
     def is_untouched(self, schedule: Schedule) -> bool:
         return schedule.key_for(self._model.family.tokens) == UNTOUCHED.key

@@ -261,7 +261,11 @@ class ScheduleEvaluator(EvaluationContext):
         """Accuracy on the whole confirm split, beside a throughput that is known."""
         seen = self._confirmer.see(schedule)  # in the order of the split
         fidelity = fidelity_of(None, seen)
-        return self._measurement(schedule, throughput, seen.correct, fidelity=fidelity)
+        found = self._measurement(schedule, throughput, seen.correct, fidelity=fidelity)
+        if self.spec.deployment is None or self.is_untouched(schedule):
+            return found
+        model = self._evaluator(self.model, self.confirm_split).see(schedule)
+        return replace(found, model_accuracy=float(model.correct.mean()))
 
     def _measurement(
         self,

@@ -8,7 +8,7 @@ from typing import Any
 
 from pruning.backbone_options import RULES
 from pruning.schedule import Schedule
-from search.types import FLOP_CONVENTION, Accuracy, Evaluation, Front, Latency, Measurement, Progress, Throughput
+from search.types import Accuracy, Evaluation, Front, Latency, Measurement, Progress, Throughput
 
 KIND_WORDS = {
     "top1": "top-1 accuracy",
@@ -226,73 +226,6 @@ def front_line(front: Front) -> str:
     return f"front of {points}, version {front.version} (after {trials}), hypervolume {front.hypervolume:.4g}"
 
 
-def slower(front: Front, min_speedup: float | None) -> list[Evaluation]:
-    """Confirmed pruning points whose measured speed-up is below the limit that their predicted one kept to."""
-    if min_speedup is None:
-        return []
-    confirmed = [p for p in front.points if p.confirm and p.search.schedule.stages]
-    return [p for p in confirmed if p.best_known.throughput.speedup < min_speedup]
-
-
-def limit_notes(front: Front, min_speedup: float | None) -> list[str]:
-    """How budget.min_speedup was applied, and which points measurements put below it."""
-    found = slower(front, min_speedup)
-    if min_speedup is None:
-        return []
-    how = front.points[-1].search.throughput.how if front.points else "profiled"
-    word = "the speed measured once" if how == "measured" else "predicted speed"
-    line = f"budget.min_speedup {min_speedup:g}: the search kept it by {word}, which is right to a few percent"
-    if found:
-        named = ", ".join(f"{p.trial} ({p.best_known.throughput.speedup:.2f}x)" for p in found)
-        line += f"; measured when confirmed, these trials are slower, and export passes them over: {named}"
-    return [line]
-
-
-def disturbed_notes(front: Front) -> list[str]:
-    """Which speeds could not be measured, why, and what stands instead."""
-    rows = [p for p in [*([front.dense] if front.dense else []), *front.points] if p.best_known.throughput.disturbed]
-    if not rows:
-        return []
-    named = "; ".join(f"{p.trial}: {p.best_known.throughput.disturbed}" for p in rows)
-    instead = (
-        "the prediction stands instead" if rows[-1].best_known.throughput.how == "profiled" else "do not rely on it"
-    )
-    return [f"marked {DISTURBED}: the clock was disturbed, {instead}; the same ztp launch measures again ({named})"]
-
-
-def footnotes(front: Front) -> list[str]:
-    """What the numbers of a front mean: which images, which machine, which FLOPs."""
-    shown = measurements(front)
-    if not shown:
-        return [f"FLOPs: {FLOP_CONVENTION}"]
-    accuracy = shown[-1].accuracy
-    meaning = f"{KIND_WORDS[accuracy.kind]} in %, {interval(accuracies(front))}"
-    lines = [f"accuracy: {meaning}, {accuracy.images:,} search images"]
-    confirmed = next((p.confirm for p in front.points if p.confirm), None)
-    if confirmed:
-        lines[0] += f"; confirm: {confirmed.accuracy.images:,} images the search never saw"
-    if any(p.estimate is not None for p in front.points):
-        lines.append(
-            "front: chosen by what answers and their divergence from the dense model's together say of accuracy, which "
-            "is more exact than the answers counted; confirm was not looked at"
-        )
-    how = ", ".join(dict.fromkeys(p.best_known.throughput.how for p in front.points)) or "measured"
-    lines.append(f"throughput: {how}, speed-up over the dense model, on {settings(front)}")
-    lines += disturbed_notes(front)
-    if front.hypervolume == 0:
-        least, speedup = front.reference
-        lines.append(
-            f"hypervolume: 0, for no point is above {100 * least:.2f} % and faster than {speedup:g}x, where it "
-            "starts; the points are as good as their own numbers"
-        )
-    if behind(front):
-        lines.append(
-            f"marked {BEHIND}: by the confirmed numbers another row is at least as accurate and as fast; the search "
-            "put it on the front by its own images and by predicted speed"
-        )
-    lines.append(f"FLOPs: {FLOP_CONVENTION}")
-    if len(methods(front)) == 1:
-        lines.append(f"schedule: block:keep of {methods(front)[0]}")
-    elif methods(front):
-        lines.append("schedule: method, then block:keep of its stages")
-    return lines
+def latencies(evaluation: Evaluation) -> list[str]:
+    """By the batch sizes of the study's deployment; empty where none were measured."""
+    return [latency(measured) for measured in evaluation.best_known.throughput.latencies]

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from search import attribute_keys as keys
 from search.config.spec import StudyRecord
 from search.reporting import formatting, tables
+from search.reporting.front_notes import front_notes
 from search.reporting.tables import FittedTable, measured_cells, new_table
 from search.storage.point_document import accuracy_document, point_document
 from search.types import FLOP_CONVENTION, Evaluation, Front
@@ -18,6 +20,7 @@ from search.types import FLOP_CONVENTION, Evaluation, Front
 if TYPE_CHECKING:
     from search.evaluation.reproduce import Replay
 
+LATENCY = "ms p50/p95/p99"
 VERDICTS = {
     True: "reproduced: accuracy and FLOPs are exactly those recorded",
     False: "NOT reproduced: accuracy or FLOPs differ from those recorded",
@@ -35,17 +38,20 @@ CSV_COLUMNS = (
 def front_table(study: StudyRecord, front: Front) -> RenderableType:
     """The front for a terminal, slowest point first, under it what the numbers mean."""
     *numbers, schedule = formatting.FRONT_COLUMNS
+    has_latencies = any(formatting.latencies(point) for point in front.points)
+    numbers += [LATENCY] if has_latencies else []
     columns: dict[str, dict[str, Any]] = {name: {"justify": "right", "no_wrap": True} for name in numbers}
     columns[schedule] = {"overflow": "fold", "min_width": 12}
     doubtful = "accuracy" if any(point.confirm for point in front.points) else "confirm"
+    least = [*([LATENCY] if has_latencies else []), "GFLOPs", "images/s", doubtful, "speed-up"]
     title = Text(f"{study.name}: ", style="bold").append(formatting.front_line(front), style="not bold")
-    table = FittedTable(columns, ["GFLOPs", "images/s", doubtful, "speed-up"], title)
-    if front.dense and front.dense.trial not in {point.trial for point in front.points}:
-        table.add_row(*formatting.front_cells(front, front.dense), style="dim")
-    for point in front.points:
-        table.add_row(*formatting.front_cells(front, point))
-    notes = [*formatting.footnotes(front), *formatting.limit_notes(front, study.spec.budget.min_speedup)]
-    return Group(table, *(Text(line, style="dim") for line in notes))
+    table = FittedTable(columns, least, title)
+    is_apart = front.dense is not None and front.dense.trial not in {point.trial for point in front.points}
+    for row in [*([front.dense] if front.dense and is_apart else []), *front.points]:
+        *cells, told = formatting.front_cells(front, row)
+        latency = [next(iter(formatting.latencies(row)), "-")] if has_latencies else []
+        table.add_row(*cells, *latency, told, style="dim" if is_apart and row is front.dense else "")
+    return Group(table, *(Text(line, style="dim") for line in front_notes(study, front)))
 
 
 def front_json(study: StudyRecord, front: Front) -> dict[str, Any]:
@@ -60,6 +66,7 @@ def front_json(study: StudyRecord, front: Front) -> dict[str, Any]:
         "hypervolume": front.hypervolume,
         "points": [point_document(point) for point in front.points],
         "flop_convention": FLOP_CONVENTION,
+        **({keys.PRECISION_GAIN: gain} if (gain := study.provenance.get(keys.PRECISION_GAIN)) else {}),
         "hardware": list(dict.fromkeys(formatting.setting(m) for m in formatting.measurements(front))),
     }
 

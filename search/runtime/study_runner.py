@@ -260,6 +260,7 @@ def provenance_of(evaluator: ScheduleEvaluator, calibration: Calibration) -> dic
         keys.IMAGES: calibration.images,
         keys.CLASSES: evaluator.images.classes,
         keys.PROFILE_FROM: calibration.profile_from or None,
+        **({keys.PRECISION_GAIN: gain} if (gain := calibration.precision_gain) else {}),
         keys.DISTURBED: calibration.disturbed or None,
         keys.FACTS: calibration.to_dict(),
     }

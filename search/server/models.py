@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
 from search.server import examples
-from search.types import Evaluation, Progress
+from search.types import Evaluation, Latency, Progress
 
 STATES = "created (waits for a worker), running, confirming, paused, stopped, done"
 
@@ -77,6 +77,8 @@ class ConfirmModel(BaseModel):
     speedup: float
     spread: float | None
     disturbed: str | None = None
+    latency_ms: list[Latency] = []
+    model_accuracy: float | None = None
 
 
 class PointModel(BaseModel):
@@ -104,6 +106,7 @@ class FrontModel(BaseModel):
     points: list[PointModel]
     flop_convention: str
     hardware: list[str]
+    precision_gain: float | None = None
 
 
 class HealthModel(BaseModel):

@@ -21,7 +21,7 @@ from search.storage import evaluations, leases, pareto
 from search.storage.patience import count_stagnant
 from search.storage.selection import Numbers, budget_bounds, fastest_worthwhile
 from search.storage.tables import EVALUATION, FRONT, FRONT_POINT, STUDY
-from search.types import NOT_TIMED, Evaluation, Front, Measurement, Progress, Throughput
+from search.types import NOT_TIMED, Evaluation, Front, Measurement, Progress, Throughput, to_record
 
 DENSE_KEY = UNTOUCHED.key  # the same for every backbone
 ACCURACY_BELOW_DENSE = 0.10  # the reference point: a point this far below the dense model is of no use
@@ -234,7 +234,7 @@ def _numbers(row: Any, is_estimated: bool = False) -> Numbers:
         estimate = next(v for v in (row.confirm_estimate, row.estimate, row.accuracy) if v is not None)
     if confirm is None:
         return Numbers(row.accuracy, row.speedup, row.gflops, estimate)
-    speed = Throughput.from_dict(confirm["throughput"])
+    speed = to_record(Throughput, confirm["throughput"])
     accuracy, gflops = confirm["accuracy"]["value"], confirm["flops"] / 1e9
     return Numbers(accuracy, speed.speedup, gflops, estimate, speed.latencies)
 

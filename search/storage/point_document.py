@@ -43,4 +43,6 @@ def _confirm_document(point: Evaluation) -> dict[str, Any] | None:
         "spread": throughput.spread,
         "disturbed": throughput.disturbed or None,
         "estimate": point.confirm_estimate,
+        **({"latency_ms": [asdict(latency) for latency in throughput.latencies]} if throughput.latencies else {}),
+        **({} if confirm.model_accuracy is None else {"model_accuracy": confirm.model_accuracy}),
     }

@@ -99,7 +99,11 @@ COMMANDS: list[Row] = [
     (["compare", "--backbone", "vit_tiny_patch16_224"], "compare: data is required"),
     (["compare", "--backbone", "vit_tiny_patch16_224", "--data", "no"], "data.path must be an existing folder", "'no'"),
     (["compare", "--backbone", "demo", "--data", "x", "--source", "demo"], "data must have either path", "got both"),
-    (["compare", "--backbone", "demo", "--accuracy", "top5"], "objectives.accuracy must be 'top1' or", "got 'top5'"),
+    (
+        ["compare", "--backbone", "demo", "--accuracy", "top5"],
+        "objectives.accuracy must be 'top1', 'agreement'",
+        "got 'top5'",
+    ),
     (["compare", "--backbone", "demo", "--weights", "random"], "backbone.weights must be bundled", "got 'random'"),
     (["compare", "demo", "--methods", "tomme"], "--methods must name methods, got 'tomme'", "known: zero-tprune"),
     (["compare", "demo", "--options", "random.seed=x"], "options.seed must be a whole number", "got 'x'"),

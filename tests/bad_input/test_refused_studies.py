@@ -58,7 +58,7 @@ STUDIES: list[Row] = [
     ({"budget.max_accuracy_drop": 5.0}, "budget.max_accuracy_drop must be at most 1", "got 5.0"),
     ({"sampler.name": "nsga3"}, "sampler.name must be one of", "nsga2", "got 'nsga3'"),
     ({"sampler.seed": -1}, "sampler.seed", "got -1"),
-    ({"objectives.accuracy": "top5"}, "objectives.accuracy must be 'top1' or 'agreement'", "got 'top5'"),
+    ({"objectives.accuracy": "top5"}, "objectives.accuracy must be 'top1', 'agreement', 'knn'", "got 'top5'"),
     ({"objectives.throughput": "guessed"}, "objectives.throughput", "'measured' or 'onnxruntime'", "got 'guessed'"),
     (
         {"objectives.throughput": "onnxruntime", "runtime.dtype": "bfloat16"},

@@ -10,7 +10,7 @@ import pytest
 from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
 from search.evaluation.intervals import wilson
-from search.reporting import formatting
+from search.reporting import formatting, front_notes
 from search.types import Accuracy, Evaluation, Front, Throughput
 
 
@@ -113,7 +113,7 @@ def test_stages() -> None:
 
 
 def test_footnotes_say_images_machine_and_flop_convention(front: Front) -> None:
-    text = "\n".join(formatting.footnotes(front))
+    text = "\n".join(front_notes.footnotes(front))
     for fact in (
         "2,000 search images",
         "8,000 images the search never saw",
@@ -129,11 +129,11 @@ def test_footnotes_promise_no_confirm_images_before_there_are_any(
     front: Front, make_evaluation: Callable[..., Evaluation]
 ) -> None:
     unconfirmed = replace(front, points=(make_evaluation(3, 0.89, 1.3),))
-    assert not any("confirm" in line for line in formatting.footnotes(unconfirmed))
+    assert not any("confirm" in line for line in front_notes.footnotes(unconfirmed))
 
 
 def test_footnotes_of_an_empty_front(front: Front) -> None:
-    assert len(formatting.footnotes(replace(front, points=(), dense=None))) == 1
+    assert len(front_notes.footnotes(replace(front, points=(), dense=None))) == 1
 
 
 @pytest.mark.parametrize(
@@ -164,15 +164,15 @@ def test_behind_are_points_that_confirmed_numbers_beat(
         points.append(replace(point, confirm=confirm if known is not None else None))
     changed = replace(front, points=tuple(points))
     assert formatting.behind(changed) == behind
-    assert any(line.startswith("marked *") for line in formatting.footnotes(changed)) == bool(behind)
+    assert any(line.startswith("marked *") for line in front_notes.footnotes(changed)) == bool(behind)
 
 
 def test_a_limit_on_speed_says_by_which_speed_it_was_kept(front: Front) -> None:
     """Trial 3 was predicted to reach 1.31x and measured at 1.28x, trial 5 1.62x and 1.59x."""
-    assert formatting.limit_notes(front, None) == []
-    (kept,) = formatting.limit_notes(front, 1.0)
+    assert front_notes.limit_notes(front, None) == []
+    (kept,) = front_notes.limit_notes(front, 1.0)
     assert kept == "budget.min_speedup 1: the search kept it by predicted speed, which is right to a few percent"
-    (missed,) = formatting.limit_notes(front, 1.3)
+    (missed,) = front_notes.limit_notes(front, 1.3)
     assert missed.startswith(kept.replace("min_speedup 1:", "min_speedup 1.3:"))
     assert missed.endswith("these trials are slower, and export passes them over: 2 (1.12x), 3 (1.28x)")
 

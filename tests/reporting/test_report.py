@@ -228,8 +228,8 @@ def test_replay_in_another_number_format_compares_what_it_can(
     other = replay(front.points[2], None, recorded_dtype="bfloat16", **changes)
     text = " ".join(printed(report.replay_table("best.yaml", other), 100).split())
     assert words in text
-    assert "and ran in float32 now" in text
-    assert "ztp evaluate best.yaml, without --runtime" in text
+    assert "and ran with 2 threads now" in text
+    assert "ztp evaluate best.yaml --runtime torch" in text
     assert report.replay_json(other)["recorded"]["dtype"] == "bfloat16"
 
 

@@ -13,7 +13,7 @@ from pruning.stage import Stage
 from search.evaluation import evaluation_context, throughput
 from search.evaluation.latency_profile import LatencyProfile
 from search.evaluation.throughput import MAX_WAITING, NARROW, THREADS
-from search.reporting import formatting
+from search.reporting import formatting, front_notes
 from search.reporting.export import Limits, choose, to_config
 from search.reporting.report import front_json
 from search.runtime.launch import launch
@@ -65,7 +65,7 @@ def test_disturbed_speeds_decide_nothing_and_are_measured_again(
         assert formatting.speedup(known) == f"{known.speedup:.2f}x?"
         assert to_config(study, point).metrics["throughput_disturbed"] == known.disturbed
     assert formatting.behind(busy) == set()
-    (note,) = formatting.disturbed_notes(busy)
+    (note,) = front_notes.disturbed_notes(busy)
     assert note.startswith("marked ?: the clock was disturbed, the prediction stands instead; the same ztp launch")
     told = {point["trial"]: point["confirm"]["disturbed"] for point in front_json(study, busy)["points"]}
     assert all(told[point.trial] for point in points)
@@ -82,7 +82,7 @@ def test_disturbed_speeds_decide_nothing_and_are_measured_again(
     quiet = store.front(study.id)
     assert not is_disturbed(quiet)
     assert {point.search.schedule for point in points} <= set(timed)
-    assert formatting.disturbed_notes(quiet) == []
+    assert front_notes.disturbed_notes(quiet) == []
     for before, after in zip(points, confirmed(quiet), strict=True):
         assert after.confirm is not None
         assert before.confirm is not None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from search.config.spec import StudyRecord
 from search.reporting import formatting
+from search.reporting.front_notes import front_notes
 from search.reporting.plots import canvas, front_plot
 from search.storage.store import Store
 from search.types import Evaluation, Front, Measurement, Progress
@@ -58,8 +59,7 @@ def study_note(study: StudyRecord, front: Front, picture: str | None = None, pro
         "|---:|---:|---:|---:|---:|---:|:---|",
         *(_row(front, point) for point in front.points),
         "",
-        *(f"- {line}" for line in formatting.footnotes(front)),
-        *(f"- {line}" for line in formatting.limit_notes(front, study.spec.budget.min_speedup)),
+        *(f"- {line}" for line in front_notes(study, front)),
         "",
         f"Export one: `ztp export {study.name} --trial N -o best.yaml`",
     ]
