@@ -18,7 +18,7 @@ from rich.text import Text
 from search.reporting.tables import facts_table
 from search.runtime.cpu import CGROUP, usable_cores
 from search.storage.compatibility import PACKAGE
-from search.storage.health import FAIL, OK, WARN, Check, inspect_database
+from search.storage.health import FAIL, OK, WARN, Check, check_unless, inspect_database
 
 SHOWN_PACKAGES = (PACKAGE, "torch", "timm", "optuna", "sqlalchemy", "fvcore")
 STYLES = {OK: "green", WARN: "yellow", FAIL: "red"}
@@ -100,9 +100,7 @@ def _machine() -> Iterator[Check]:
 def threads_check(threads: int, cores: float) -> Check:
     """torch's threads against the cores there are: more of them wait for each other at every operator."""
     found = f"{threads} for torch, {cores:g} of {os.cpu_count()} cores usable here"
-    if threads > max(1.0, cores):
-        return Check("threads", WARN, found, f"set OMP_NUM_THREADS={max(1, int(cores))}")
-    return Check("threads", OK, found)
+    return check_unless(threads > max(1.0, cores), "threads", found, f"set OMP_NUM_THREADS={max(1, int(cores))}")
 
 
 def available_memory() -> int | None:
@@ -123,10 +121,8 @@ def memory_check(free: int | None) -> Check:
     if free is None:
         return Check("memory", OK, "not known on this system")
     found = f"{free / GIB:.1f} GiB available"
-    if free < MIN_MEMORY:
-        remedy = "stop other programs, or lower runtime.batch_size and prefix_cache_gib"
-        return Check("memory", WARN, found, remedy)
-    return Check("memory", OK, found)
+    remedy = "stop other programs, or lower runtime.batch_size and prefix_cache_gib"
+    return check_unless(free < MIN_MEMORY, "memory", found, remedy)
 
 
 def _cache() -> Check:
@@ -142,10 +138,8 @@ def cache_check(folder: Path) -> Check:
         return Check("cache", FAIL, f"{folder}: cannot be written", "set ZTP_CACHE to a folder of yours")
     free = shutil.disk_usage(there).free
     found = f"{folder}: {free / GIB:.1f} GiB free"
-    if free < MIN_CACHE:
-        remedy = "free some space or set ZTP_CACHE: 50,000 images of 224 x 224 take 7.5 GB"
-        return Check("cache", WARN, found, remedy)
-    return Check("cache", OK, found)
+    remedy = "free some space or set ZTP_CACHE: 50,000 images of 224 x 224 take 7.5 GB"
+    return check_unless(free < MIN_CACHE, "cache", found, remedy)
 
 
 def token_check(token: str | None) -> Check:

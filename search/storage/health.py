@@ -45,6 +45,11 @@ class Check:
     remedy: str = ""
 
 
+def check_unless(is_bad: bool, name: str, found: str, remedy: str) -> Check:
+    """Fine, or a warning with what to do."""
+    return Check(name, WARN, found, remedy) if is_bad else Check(name, OK, found)
+
+
 def inspect_database(url: str) -> list[Check]:
     """Everything about the database at a URL, most basic first; what cannot be reached ends the list."""
     try:
@@ -99,10 +104,8 @@ def _schemas(engine: Engine, url: URL) -> Iterator[Check]:
     if version is None:
         yield Check("schema", WARN, "no tables yet", "ztp launch or ztp db upgrade makes them")
         return
-    if version == HEAD:
-        yield Check("schema", OK, f"{HEAD}, this release's")
-    else:
-        yield Check("schema", WARN, f"{version}, this release has {HEAD}", "ztp db backup FILE, then ztp db upgrade")
+    found = f"{HEAD}, this release's" if version == HEAD else f"{version}, this release has {HEAD}"
+    yield check_unless(version != HEAD, "schema", found, "ztp db backup FILE, then ztp db upgrade")
     yield _optuna_schema(engine, url)
     yield _write_speed(engine)
     yield _clock(engine)
@@ -116,7 +119,7 @@ def _schemas(engine: Engine, url: URL) -> Iterator[Check]:
 def _backup_tool(engine: Engine) -> Check:
     with engine.connect() as connection:
         problem, remedy = pg_dump_problem(shutil.which("pg_dump"), server_release(connection))
-    return Check("backup", WARN if problem else OK, problem or "pg_dump is as new as the server", remedy)
+    return check_unless(bool(problem), "backup", problem or "pg_dump is as new as the server", remedy)
 
 
 def _optuna_schema(engine: Engine, url: URL) -> Check:
@@ -149,9 +152,8 @@ def _write_speed(engine: Engine) -> Check:
     except (SearchError, SQLAlchemyError) as error:
         return Check("write speed", FAIL, str(error), "give the user the right to write, and the disk some space")
     found = f"{median_ms:.2g} ms a transaction (median of {WRITES})"
-    if median_ms > SLOW_WRITE_MS:
-        return Check("write speed", WARN, found, "workers will wait: use a disk nearer to the database, or PostgreSQL")
-    return Check("write speed", OK, found)
+    remedy = "workers will wait: use a disk nearer to the database, or PostgreSQL"
+    return check_unless(median_ms > SLOW_WRITE_MS, "write speed", found, remedy)
 
 
 def _median_ms(act: Callable[[], object], times: int) -> float:
@@ -174,9 +176,8 @@ def _clock(engine: Engine) -> Check:
 def clock_check(skew_s: float, unsure_s: float) -> Check:
     """What a difference between the database's clock and ours means; unsure_s: half the round trip."""
     found = f"the database's is {skew_s:+.3f} s from this machine's (known to {unsure_s:.2g} s)"
-    if abs(skew_s) > MAX_SKEW_S + unsure_s:
-        return Check("clock", WARN, found, "synchronise both by NTP: times in logs and fronts would mislead")
-    return Check("clock", OK, found)
+    remedy = "synchronise both by NTP: times in logs and fronts would mislead"
+    return check_unless(abs(skew_s) > MAX_SKEW_S + unsure_s, "clock", found, remedy)
 
 
 def _writers(engine: Engine) -> Check:
