@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pruning.config import load as load
     from pruning.deployment import export_onnx as export_onnx
+    from pruning.deployment import export_openvino as export_openvino
     from pruning.deployment import export_program as export_program
     from pruning.errors import PruningError as PruningError
     from pruning.errors import UnsupportedBackbone as UnsupportedBackbone
@@ -37,6 +38,7 @@ _HOME = {
     "UnsupportedBackbone": "pruning.errors",
     "count_flops": "pruning.flops",
     "export_onnx": "pruning.deployment",
+    "export_openvino": "pruning.deployment",
     "export_program": "pruning.deployment",
     "load": "pruning.config",
     "page_rank": "pruning.weighted_page_rank",

@@ -75,7 +75,7 @@ def test_the_study_file_is_valid_and_shows_the_defaults() -> None:
 
 
 def test_other_study_files_are_valid() -> None:
-    for text in blocks("yaml", "docs/study-file.md")[1:]:
+    for text in [*blocks("yaml", "docs/study-file.md")[1:], *blocks("yaml", "docs/deployment.md")]:
         spec = make_spec(yaml.safe_load(text), "study-file.md")
         assert spec.space.methods
         check_sampler(spec, None)
