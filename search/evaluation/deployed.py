@@ -47,7 +47,9 @@ class DeployedModel:
         self._most = max(2, int(KEPT_BYTES / weights))  # the dense one and another are compared
 
     def describe(self) -> str:
-        return self._runtime.describe(self.deployment)
+        threads = self.deployment.threads
+        own = "" if threads == torch.get_num_threads() else f", {threads} threads a pass"
+        return f"{self._runtime.describe(self.deployment)}{own}"
 
     @cached_property
     def _calibration(self) -> Sequence[Sequence[Array]]:
