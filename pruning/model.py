@@ -105,7 +105,7 @@ class PrunedViT(nn.Module):
     def schedule(self, schedule: Schedule) -> None:
         """Switch to another schedule: counts are planned anew, nothing is copied. Raises ScheduleError."""
         self._stages = plan_stages(schedule, self.architecture)
-        self._schedule, self._told = schedule, (schedule.key, str(schedule))
+        self._schedule, self._told = schedule, (schedule.key_for(self.family.tokens), str(schedule))
 
     @property
     def plans(self) -> tuple[StagePlan, ...]:

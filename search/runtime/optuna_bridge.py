@@ -67,6 +67,7 @@ def violations(
     found = {}
     if budget.max_gflops is not None:
         found["max_gflops"] = gflops / budget.max_gflops - 1
+    least_speedup = budget.min_speedup if least_speedup is None else least_speedup
     if least_speedup is not None:
         found["min_speedup"] = 1 - speedup / least_speedup
     if budget.max_accuracy_drop is not None and drop is not None:

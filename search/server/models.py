@@ -77,7 +77,7 @@ class ConfirmModel(BaseModel):
     speedup: float
     spread: float | None
     disturbed: str | None = None
-    latency_ms: list[Latency] = []
+    latency_ms: list[Latency] | None = None
     model_accuracy: float | None = None
 
 

@@ -198,12 +198,14 @@ def test_a_worker_of_a_study_that_is_done_is_told(ztp: Ztp, done: Store) -> None
 def test_evaluate_passes_the_other_images(ztp: Ztp, monkeypatch: pytest.MonkeyPatch) -> None:
     import search.evaluation.reproduce
 
-    def refuse(path: Path, data: str | None, runtime: str) -> None:
-        raise InputError("", f"got {path}, {data} and {runtime}")
+    def refuse(path: Path, data: str | None, deployment: object) -> None:
+        raise InputError("", f"got {path}, {data} and {deployment}")
 
     monkeypatch.setattr(search.evaluation.reproduce, "replay", refuse)
-    assert ztp("evaluate", "best.yaml", "--data", "pets").err == "ztp: got best.yaml, pets and torch\n"
-    assert ztp("evaluate", "best.yaml", "--runtime", "onnxruntime").err == "ztp: got best.yaml, None and onnxruntime\n"
+    assert ztp("evaluate", "best.yaml", "--data", "pets").err == "ztp: got best.yaml, pets and None\n"
+    asked = {"runtime": "onnxruntime", "precision": "float32"}
+    assert ztp("evaluate", "best.yaml", "--runtime", "onnxruntime").err == f"ztp: got best.yaml, None and {asked}\n"
+    assert ztp("evaluate", "best.yaml", "--runtime", "torch").err == "ztp: got best.yaml, None and {}\n"
 
 
 def test_the_demo_needs_no_images_of_the_users(ztp: Ztp, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -298,17 +298,14 @@ def test_texts_of_another_width_or_too_few_are_refused(tmp_path: Path) -> None:
             open_images(spec.data, spec.objectives, backbone)
 
 
-def test_pooled_features_are_not_what_is_exported(
-    benches: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("search.evaluation.reproduce.check_extra", lambda place, extra: None)
+def test_pooled_features_are_not_what_is_exported(benches: Any, tmp_path: Path) -> None:
     bench = benches("demo", "knn")
     study = StudyRecord(1, "s", "done", bench.spec.to_dict(), {}, "2026-01-01T00:00:00")
     to_config(study, Evaluation(1, bench.measure(UNTOUCHED, TIMED), feasible=True)).write(tmp_path / "best.yaml")
     with pytest.raises(
         InputError, match=r"--runtime must be torch for a configuration whose accuracy is knn, got onnx"
     ):
-        replay(tmp_path / "best.yaml", runtime="onnxruntime")
+        replay(tmp_path / "best.yaml", deployment={"runtime": "onnxruntime"})
 
 
 def test_a_study_of_neighbours_needs_images_to_spare(benches: Any) -> None:
