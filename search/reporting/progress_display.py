@@ -111,9 +111,12 @@ class LiveProgress:
         facts = [f"confirming the front: {progress.confirmed}/{progress.front_size} measured"]
         if self._confirmed is None:
             self._confirmed = self._clock(), progress.confirmed
+        limit = f"at most {formatting.duration(2 * timing_limit())} each"
+        if progress.confirmed >= progress.front_size:  # what is left is to time again, or to end
+            return [*facts, f"timing again what other work disturbed, {limit}"]
         began, before = self._confirmed
         if progress.confirmed == before:
-            return [*facts, f"at most {formatting.duration(2 * timing_limit())} each for the clock"]
+            return [*facts, f"{limit} for the clock"]
         each = (self._clock() - began) / (progress.confirmed - before)
         return [*facts, f"about {formatting.duration(each * (progress.front_size - progress.confirmed))} left"]
 

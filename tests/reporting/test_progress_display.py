@@ -102,6 +102,18 @@ def test_while_confirming_the_best_point_is_said_once_and_again_where_it_changes
     assert "confirming the front: 1/4 measured, about 30 s left, front 4" in news(file)[1]
 
 
+def test_a_second_timing_of_what_was_disturbed_is_not_told_as_nothing_left(
+    clock: Clock, file: io.StringIO, progress: MakeProgress
+) -> None:
+    with live(clock, file) as observe:
+        for confirmed in (3, 4):
+            observe(progress(state="confirming", done=8, front_size=4, confirmed=confirmed))
+            clock.now += 2 * LINE_EVERY_S
+    (last,) = [line for line in news(file) if "4/4" in line]
+    assert "4/4 measured, timing again what other work disturbed, at most 0 s each" in last
+    assert "left" not in last
+
+
 @pytest.mark.parametrize(
     ("limit_s", "done", "seconds", "left"),
     [
