@@ -31,7 +31,7 @@ from search.errors import InputError, SearchError, StorageUnavailableError
 from search.storage.migrations import HEAD, OLDEST, VERSION_TABLE
 from search.storage.moved_file import watch_file
 from search.storage.pool_ping import try_idle
-from search.storage.tables import PREFIX
+from search.storage.tables import METADATA, PREFIX
 from search.storage.urls import shown, with_password
 
 BUSY_TIMEOUT_S = 30.0  # a writer holds SQLite's lock for milliseconds; half a minute means something is wrong
@@ -296,8 +296,8 @@ def schema_version(engine: Engine) -> str | None:
 
 
 def migrate(engine: Engine) -> None:
-    """Bring our tables to this code's version; other processes wait."""
-    # Alembic is only needed when the schema is behind, and takes 0.2 s to load
+    """Make our tables, or bring those that are there to this code's version; other processes wait."""
+    # Alembic is only needed when there are none or the schema is behind, and takes 0.2 s to load
     from alembic import command
     from alembic.config import Config
 
@@ -307,7 +307,11 @@ def migrate(engine: Engine) -> None:
         if engine.dialect.name == "postgresql":
             connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")  # does nothing if another process was faster
+        if inspect(connection).has_table(VERSION_TABLE):
+            command.upgrade(config, "head")  # does nothing if another process was faster
+        else:
+            METADATA.create_all(connection)
+            command.stamp(config, "head")
 
 
 @contextmanager

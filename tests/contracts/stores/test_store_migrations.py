@@ -33,6 +33,7 @@ from search.storage.store import Store
 from search.storage.tables import METADATA
 from search.types import PREPARE, TRIAL, Front, Measurement, Trial
 from tests.conftest import set_budget
+from tests.contracts.stores.release_0_1 import make_tables
 
 RANDOM = optuna.samplers.RandomSampler(seed=1)
 BOX = {"keep": optuna.distributions.FloatDistribution(0.0, 1.0)}
@@ -53,6 +54,13 @@ def alembic_on(connection: sa.Connection) -> Config:
     return config
 
 
+def make_old(connection: sa.Connection, schema: str) -> None:
+    """The tables of an earlier schema, as release 0.1 made them and its successors upgraded them."""
+    make_tables(connection)
+    command.stamp(alembic_on(connection), "0004")
+    command.upgrade(alembic_on(connection), schema)
+
+
 def all_rows(connection: sa.Connection, tables: Iterable[str] = FIRST) -> Rows:
     """Everything in our tables, by column, as the database describes them itself."""
     found = sa.MetaData()
@@ -65,15 +73,26 @@ def all_rows(connection: sa.Connection, tables: Iterable[str] = FIRST) -> Rows:
 
 
 class TestTables:
-    def test_migrations_make_exactly_the_tables_of_the_code(self, opened: Store) -> None:
+    @pytest.mark.parametrize("origin", ["new", "release 0.1"])
+    def test_are_exactly_those_of_the_code(self, empty: str, origin: str) -> None:
+        """Made new, and by the migrations."""
+
         def ours(name: str | None, kind: str, _parents: Any) -> bool:
             return kind != "table" or str(name).startswith("ztp_")
 
-        with opened._engine.connect() as connection:
+        if origin != "new":
+            create_optuna_tables(parse_url(empty))
+            engine = open_engine(parse_url(empty))
+            with writing(engine) as connection:
+                make_old(connection, "0004")
+            engine.dispose()
+        store = Store.open(empty)
+        with store._engine.connect() as connection:
             context = MigrationContext.configure(
                 connection, opts={"include_name": ours, "version_table": VERSION_TABLE, "compare_type": True}
             )
             assert compare_metadata(context, METADATA) == []
+        store.close()
 
     def test_two_version_tables_live_side_by_side(self, opened: Store) -> None:
         with opened._engine.connect() as connection:
@@ -176,7 +195,7 @@ class TestFromTheFirstRelease:
         create_optuna_tables(url)
         engine = open_engine(url)
         with writing(engine) as connection:
-            command.upgrade(alembic_on(connection), "0004")
+            make_old(connection, "0004")
             found = sa.MetaData()
             found.reflect(connection, only=FIRST)
             for name, rows in old_rows(asked, schedule).items():
@@ -265,7 +284,7 @@ class TestFromSchema6:
         create_optuna_tables(url)
         engine, storage = open_engine(url), open_optuna(url)
         with writing(engine) as connection:
-            command.upgrade(alembic_on(connection), "0006")
+            make_old(connection, "0006")
         create_optuna_study(storage, asked.name)
         study = optuna.load_study(study_name=asked.name, storage=storage, sampler=RANDOM)
         old = Old(empty, engine, storage, study)
@@ -329,7 +348,7 @@ class TestFromSchema7:
         create_optuna_tables(url)
         engine = open_engine(url)
         with writing(engine) as connection:
-            command.upgrade(alembic_on(connection), "0007")
+            make_old(connection, "0007")
             found = sa.MetaData()
             found.reflect(connection, only=["ztp_study", "ztp_slot", "ztp_leader"])
             whole = {"note": "", "spec": asked.to_dict(), "provenance": {}, "seconds": 0.0, "created_at": CREATED}
