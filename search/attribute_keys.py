@@ -20,6 +20,7 @@ DISTURBED = "disturbed"
 PRECISION_GAIN = "precision_gain"  # how many times as fast the unpruned model is at the deployment's precision
 # ... and how it ended
 CHOSEN = "chosen_fronts"  # versions of the front that are its choice, not what a trial added
+FINALISTS_CLOCK = "finalists_clock"  # seconds that timing finalists took, and may take: "seconds", "limit_s"
 PREDICTION_ERROR = "prediction_error"  # "profile_error" of older studies is a median that counts the dense model, too
 ERROR = "error"  # the fields of the user's error that stopped it
 

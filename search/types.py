@@ -284,6 +284,7 @@ class Progress:
     total, limit_s: the budget of trials and of evaluation time as it is now; a launch may raise it. None: no limit.
     patience, stagnant: after how many trials without growth of the front the search ends, None for never; and how many
         there were by now, 0 where that is not asked for (see `search.storage.patience`).
+    clock_s, clock_limit_s: how long clocks of finalists have run since the search ended, and may run; None: no limit.
     abandoned_s: for how long, in whole minutes, a study that should be worked on has had no worker; None if it has one.
     """
 
@@ -305,6 +306,8 @@ class Progress:
     patience: int | None = None
     stagnant: int = 0
     abandoned_s: float | None = None
+    clock_s: float = 0.0
+    clock_limit_s: float | None = None
 
     @property
     def is_spent(self) -> bool:

@@ -129,6 +129,11 @@ class ScheduleEvaluator(EvaluationContext):
         """As `time`; where the study is deployed, with the latencies of single passes, by batch size."""
         return replace(self.time(schedule), latencies=self.latencies(schedule))
 
+    def open_deployed(self, schedule: Schedule) -> None:
+        """Where the study is deployed, open the schedule there, so that timing it is no more than that."""
+        if self._deployed is not None:
+            self._deployed.open(schedule)
+
     def latencies(self, schedule: Schedule) -> tuple[Latency, ...]:
         """By the batch sizes of the study's deployment; empty where it has none."""
         if self._deployed is None or self.spec.deployment is None:

@@ -128,6 +128,13 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600}:{whole % 3600 // 60:02d} h"
 
 
+def clock(progress: Progress) -> str:
+    """For how long finalists were timed, and may be: `timed for 45 s of at most 4:00 min`; "" without a limit."""
+    if progress.clock_limit_s is None:
+        return ""
+    return f"timed for {duration(progress.clock_s)} of at most {duration(progress.clock_limit_s)}"
+
+
 def point(evaluation: Evaluation) -> str:
     """One line for one point: `88.10 ±1.42 % at 1.42x, 0.512 GFLOPs (trial 17)`."""
     measured = evaluation.best_known

@@ -17,7 +17,6 @@ from rich.table import Table
 from rich.text import Text
 
 from search import logs
-from search.config.environment import timing_limit
 from search.evaluation.data.progress import stderr_console
 from search.reporting import formatting
 from search.types import Progress
@@ -108,15 +107,17 @@ class LiveProgress:
 
     def _confirming(self, progress: Progress) -> list[str]:
         """How far the finalists are, and when they will be: by those of this launch, before by what is known."""
-        facts = [f"confirming the front: {progress.confirmed}/{progress.front_size} measured"]
         if self._confirmed is None:
             self._confirmed = self._clock(), progress.confirmed
-        limit = f"at most {formatting.duration(2 * timing_limit())} each"
+        since = f" for {formatting.duration(self._clock() - self._confirmed[0])}" if self._console.is_terminal else ""
+        facts = [f"confirming the front{since}: {progress.confirmed}/{progress.front_size} measured"]
+        if clock := formatting.clock(progress):
+            facts.append(clock)
         if progress.confirmed >= progress.front_size:  # what is left is to time again, or to end
-            return [*facts, f"timing again what other work disturbed, {limit}"]
+            return [*facts, "timing again what other work disturbed"]
         began, before = self._confirmed
         if progress.confirmed == before:
-            return [*facts, f"{limit} for the clock"]
+            return facts
         each = (self._clock() - began) / (progress.confirmed - before)
         return [*facts, f"about {formatting.duration(each * (progress.front_size - progress.confirmed))} left"]
 

@@ -64,13 +64,14 @@ def _facts(study: StudyRecord, progress: Progress) -> list[tuple[str, Renderable
     state = _state(study, progress)
     if progress.note:
         state.append(f" ({progress.note})", style="default")
+    points, clock = formatting.count(progress.front_size, "point"), formatting.clock(progress)
     facts: list[tuple[str, RenderableType]] = [
         ("study", study.name),
         ("state", state),
         ("created", f"{study.created_at[:19].replace('T', ' ')} UTC"),
         ("trials", f"{progress.done} of {progress.total} in {formatting.duration(progress.seconds)} of evaluation"),
         ("stopped early", _stopped(progress)),
-        ("front", f"{formatting.count(progress.front_size, 'point')}, {progress.confirmed} confirmed"),
+        ("front", ", ".join([points, f"{progress.confirmed} confirmed", *([clock] if clock else [])])),
         ("hypervolume", f"{progress.hypervolume:.4g}"),
         ("fastest within 1 point", formatting.point(progress.best) if progress.best else "-"),
     ]

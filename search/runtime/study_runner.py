@@ -11,7 +11,7 @@ import platform
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 
 from pruning.schedule import UNTOUCHED
@@ -21,12 +21,13 @@ from search.errors import SearchError, StorageLostError, StudyDeletedError, Stud
 from search.evaluation.calibration import Calibration
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
 from search.runtime.accuracy_estimates import estimate_accuracies, in_steps
+from search.runtime.confirmation import clock_limit_s, confirm
 from search.runtime.feasibility import check_speedup
 from search.runtime.shutdown import graceful_shutdown
 from search.runtime.transfer import found_elsewhere, prediction_error
 from search.runtime.worker import Observer, Worker, naming_deleted
 from search.storage.store import Store
-from search.types import CONFIRM, HELD_STATES, NOT_TIMED, PREPARE, RETIMING, SEARCH_STATES, TIMING, TIMINGS, Front, Slot
+from search.types import CONFIRM, HELD_STATES, PREPARE, RETIMING, SEARCH_STATES, TIMING, TIMINGS, Front, Slot
 
 RECORDED_VERSIONS = ("zero-tprune-search", "torch", "timm", "optuna", "fvcore")
 POLL_S = 1.0  # between two looks at what others have done
@@ -154,7 +155,9 @@ class StudyRunner:
         if not self._worker.budget_is_spent():
             return True  # it is held, or was for a moment
         estimates = in_steps(estimate_accuracies(self._store.evaluations(self._record.id)))
-        return self._store.begin_confirming(self._record.id, estimates)
+        sizes = self._evaluator.spec.deployment.batch_sizes if self._evaluator.spec.deployment else ()
+        limit_s = partial(clock_limit_s, clocks=1 + len(sizes))
+        return self._store.begin_confirming(self._record.id, estimates, limit_s)
 
     def _run_engine(self, run: Callable[[Callable[[], None]], None]) -> bool:
         self._engine = None
@@ -182,15 +185,9 @@ class StudyRunner:
                 return False
             found = self._store.evaluation(self._record.id, task.key or "")
             assert found is not None
-            schedule, confirm = found.search.schedule, found.confirm
-            if task.kind == CONFIRM or confirm is None:
-                confirm = self._evaluator.confirm(schedule, replace(found.search.throughput, disturbed=NOT_TIMED))
-            elif self._times:
-                confirm = replace(confirm, throughput=self._evaluator.time_finalist(schedule))
-            else:
-                reason = f"not timed on {self._evaluator.hardware}: speeds are of {self._evaluator.facts.hardware}"
-                confirm = replace(confirm, throughput=replace(found.search.throughput, disturbed=reason))
-            self._store.save_confirm(self._record.id, found.search.key, confirm, task)
+            progress = self._store.progress(self._record.id)
+            measured, clock_s = confirm(self._evaluator, found, task, progress, self._times)
+            self._store.save_confirm(self._record.id, found.search.key, measured, task, clock_s)
         self._tell()
         return True
 

@@ -15,6 +15,7 @@ import numpy as np
 from sqlalchemy import BindParameter, Connection, Double, Row, and_, bindparam, func, insert, literal, or_, select
 
 from pruning.schedule import UNTOUCHED
+from search.attribute_keys import FINALISTS_CLOCK
 from search.config.field_types import parse_duration
 from search.errors import InputError, StudyDeletedError
 from search.storage import evaluations, leases, pareto
@@ -189,7 +190,7 @@ def read_progress(connection: Connection, study_id: int) -> Progress:
     points = connection.execute(point_rows(study_id, version).with_only_columns(*_JUDGED)).all()
     stopped, images, images_whole = _seen(connection, study_id)
     measured, failed = leases.count_ended(connection, study_id)
-    patience = study.spec["budget"].get("patience")
+    patience, clock = study.spec["budget"].get("patience"), study.provenance.get(FINALISTS_CLOCK, {})
     return Progress(
         state=study.state,
         done=measured + failed,
@@ -210,6 +211,8 @@ def read_progress(connection: Connection, study_id: int) -> Progress:
         running=leases.list_running(connection, study_id),
         patience=patience,
         stagnant=0 if patience is None else count_stagnant(connection, study_id, measured),
+        clock_s=clock.get("seconds", 0.0),
+        clock_limit_s=clock.get("limit_s"),
         abandoned_s=leases.abandoned_s(connection, study_id, study.state),
     )
 

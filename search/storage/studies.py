@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, case, delete, insert, select, update
 
-from search.attribute_keys import ERROR
+from search.attribute_keys import ERROR, FINALISTS_CLOCK
 from search.config.continuation import check_same, continued_spec
 from search.config.spec import StudyRecord, StudySpec
 from search.errors import InputError, SpecConflictError, StudyDeletedError, UnknownStudyError
@@ -128,6 +128,13 @@ def merge_provenance(connection: Connection, study_id: int, provenance: Mapping[
     query = select(STUDY.c.provenance).where(STUDY.c.id == study_id).with_for_update()
     known = {key: value for key, value in (connection.scalar(query) or {}).items() if key != ERROR}
     connection.execute(update(STUDY).where(STUDY.c.id == study_id).values(provenance={**known, **provenance}))
+
+
+def add_clock(connection: Connection, study_id: int, seconds: float) -> None:
+    """Count seconds for which a finalist's clock ran. The caller holds the study's lock."""
+    clock = get_of_id(connection, study_id).provenance.get(FINALISTS_CLOCK, {})
+    clock = {**clock, "seconds": clock.get("seconds", 0.0) + seconds}
+    merge_provenance(connection, study_id, {FINALISTS_CLOCK: clock})
 
 
 def claim_mending(connection: Connection, study_id: int, every_s: float) -> bool:

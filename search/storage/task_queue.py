@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, delete
 
 from pruning.errors import PruningError
-from search.attribute_keys import CHOSEN
+from search.attribute_keys import CHOSEN, FINALISTS_CLOCK
 from search.errors import InputError, SearchError, StudyDeletedError
 from search.storage import evaluations, fronts, leases, studies
 from search.storage.database import in_transaction, reading, writing
@@ -29,6 +29,7 @@ from search.types import (
     SEARCH_STATES,
     TIMING,
     TIMINGS,
+    Evaluation,
     Measurement,
     Slot,
 )
@@ -79,10 +80,16 @@ class TaskQueue:
             taken = len(leases.list_slots(connection, study_id, leases.RESERVED))
             return is_searched and not progress.is_spent and progress.done + taken < progress.total
 
-    def begin_confirming(self, study_id: int, estimates: Mapping[str, float]) -> bool:
+    def begin_confirming(
+        self,
+        study_id: int,
+        estimates: Mapping[str, float],
+        clock_limit_s: Callable[[Sequence[Evaluation]], float | None] = lambda finalists: None,
+    ) -> bool:
         """End the search, once its budget is spent: choose the front, and let its finalists wait to be confirmed.
 
-        estimates: by schedule key, the accuracies that the front is chosen by. Returns whether it ended by this call.
+        estimates: by schedule key, the accuracies that the front is chosen by. clock_limit_s: for how long the clocks
+        of such finalists may run. Returns whether it ended by this call.
         """
         with writing(self._engine) as connection:
             state = leases.lock_study(connection, study_id).state
@@ -95,14 +102,18 @@ class TaskQueue:
                 if version is not None:
                     chosen = [*list_chosen(connection, study_id), version]
                     studies.merge_provenance(connection, study_id, {CHOSEN: chosen})
-            _queue_finalists(connection, study_id)
+            finalists = _queue_finalists(connection, study_id)
+            clock = {"seconds": 0.0, "limit_s": clock_limit_s(finalists)}
+            studies.merge_provenance(connection, study_id, {FINALISTS_CLOCK: clock})
             return studies.set_state(connection, study_id, "confirming", "", SEARCH_STATES)
 
-    def save_confirm(self, study_id: int, key: str, measurement: Measurement, task: Slot | None = None) -> None:
+    def save_confirm(
+        self, study_id: int, key: str, measurement: Measurement, task: Slot | None = None, clock_s: float = 0.0
+    ) -> None:
         """Keep a finalist's measurement on the confirm split, and end its task: the next one is to time it, and if the
         clock was disturbed, to time it again when the others are through.
 
-        Raises SearchError if there is no such evaluation.
+        clock_s: for how long the clock ran. Raises SearchError if there is no such evaluation.
         """
         with writing(self._engine) as connection:
             leases.lock_study(connection, study_id)
@@ -110,6 +121,8 @@ class TaskQueue:
                 return
             if not evaluations.set_confirm(connection, study_id, key, measurement):
                 raise SearchError(f"confirm: schedule must have been evaluated in study {study_id}, got key {key}")
+            if clock_s:
+                studies.add_clock(connection, study_id, clock_s)
             follows = {CONFIRM: TIMING, TIMING: RETIMING}.get(task.kind if task else "")
             if follows and measurement.throughput.disturbed:
                 leases.queue(connection, study_id, follows, key)
@@ -152,17 +165,19 @@ class TaskQueue:
         return True
 
 
-def _queue_finalists(connection: Connection, study_id: int) -> None:
-    """Tasks for the dense model and the points of the front, but for what is known or waits already."""
+def _queue_finalists(connection: Connection, study_id: int) -> list[Evaluation]:
+    """Tasks for the dense model and the points of the front, but for what is known or waits already; all that are not
+    timed yet."""
     front = fronts.read_front(connection, study_id, None)
     if front is None:
-        return
+        return []
     of_study = (SLOT.c.study_id == study_id) & SLOT.c.kind.in_(OF_FINALISTS)
     connection.execute(delete(SLOT).where(of_study, SLOT.c.state == leases.DONE))
     queued = {slot.key for kind in OF_FINALISTS for slot in leases.list_slots(connection, study_id, None, kind)}
     dense = [front.dense] if front.dense else []
-    for key, finalist in {each.search.key: each for each in (*dense, *front.points)}.items():
-        if key not in queued and finalist.confirm is None:
-            leases.queue(connection, study_id, CONFIRM, key)
-        elif key not in queued and finalist.confirm is not None and finalist.confirm.throughput.disturbed:
-            leases.queue(connection, study_id, TIMING, key)
+    finalists = {each.search.key: each for each in (*dense, *front.points)}
+    untimed = {key: each for key, each in finalists.items() if not each.confirm or each.confirm.throughput.disturbed}
+    for key, finalist in untimed.items():
+        if key not in queued:
+            leases.queue(connection, study_id, TIMING if finalist.confirm else CONFIRM, key)
+    return list(untimed.values())

@@ -93,13 +93,17 @@ def test_while_confirming_the_best_point_is_said_once_and_again_where_it_changes
     found = [evaluations[2], evaluations[2], evaluations[3], evaluations[3]]
     with live(clock, file) as observe:
         for confirmed, best in enumerate(found):
-            observe(progress(state="confirming", done=8, front_size=4, confirmed=confirmed, best=best))
+            timed = {"clock_s": 5.0 + 10 * confirmed, "clock_limit_s": 240.0}
+            observe(progress(state="confirming", done=8, front_size=4, confirmed=confirmed, best=best, **timed))
             clock.now += 2 * LINE_EVERY_S
         observe(progress(state="done", done=8, front_size=4, confirmed=4, best=evaluations[3]))
     shown = [re.search(r"\(trial (\d)\)", line) for line in news(file)]
     assert [line and line[1] for line in shown] == ["2", None, "3", None, "3"]
-    assert "confirming the front: 0/4 measured, at most 0 s each for the clock, front 4" in news(file)[0]
-    assert "confirming the front: 1/4 measured, about 30 s left, front 4" in news(file)[1]
+    assert "confirming the front: 0/4 measured, timed for 5 s of at most 4:00 min, front 4" in news(file)[0]
+    assert (
+        "confirming the front: 1/4 measured, timed for 15 s of at most 4:00 min, about 30 s left, front 4"
+        in news(file)[1]
+    )
 
 
 def test_a_second_timing_of_what_was_disturbed_is_not_told_as_nothing_left(
@@ -110,8 +114,21 @@ def test_a_second_timing_of_what_was_disturbed_is_not_told_as_nothing_left(
             observe(progress(state="confirming", done=8, front_size=4, confirmed=confirmed))
             clock.now += 2 * LINE_EVERY_S
     (last,) = [line for line in news(file) if "4/4" in line]
-    assert "4/4 measured, timing again what other work disturbed, at most 0 s each" in last
+    assert "4/4 measured, timing again what other work disturbed, front 4" in last
     assert "left" not in last
+
+
+def test_a_terminal_shows_that_the_confirmation_goes_on(
+    clock: Clock, file: io.StringIO, progress: MakeProgress
+) -> None:
+    console = Console(file=file, width=200, force_terminal=True)
+    observe = LiveProgress("shirts", console, clock)
+    observe(progress(state="confirming", done=8, front_size=4, confirmed=1, clock_s=3.0, clock_limit_s=80.0))
+    for waited, shown in ((0, "0 s"), (25, "25 s"), (65, "1:30 min")):
+        clock.now += waited
+        console.print(observe._render())
+        line = f"confirming the front for {shown}: 1/4 measured · timed for 3 s of at most 1:20 min"
+        assert line in file.getvalue().splitlines()[-2]
 
 
 @pytest.mark.parametrize(

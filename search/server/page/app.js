@@ -25,8 +25,8 @@ async function refresh(name) {
   document.getElementById("empty").hidden = true;
 }
 
-function keyOf({ done, confirmed, hypervolume, running, abandoned_s }) {
-  return `${done} ${confirmed} ${hypervolume.toFixed(9)} ${running} ${(abandoned_s ?? 0).toFixed(1)}`;
+function keyOf({ done, confirmed, hypervolume, running, abandoned_s, clock_s }) {
+  return `${done} ${confirmed} ${hypervolume.toFixed(9)} ${running} ${(abandoned_s ?? 0).toFixed(1)} ${clock_s.toFixed(1)}`;
 }
 
 function soon(name) {

@@ -134,13 +134,14 @@ class TestConfirming:
         return [measurement.key for measurement in found[:2]]
 
     def begin(self, opened: Store, record: StudyRecord) -> bool:
-        return opened.begin_confirming(record.id, {})
+        return opened.begin_confirming(record.id, {}, lambda finalists: 40.0 * len(finalists))
 
     def confirm(self, store: Store, record: StudyRecord, task: Slot, disturbed: str = "") -> None:
         evaluation = store.evaluation(record.id, task.key or "")
         assert evaluation is not None
         throughput = replace(evaluation.search.throughput, disturbed=NOT_TIMED if task.kind == CONFIRM else disturbed)
-        store.save_confirm(record.id, evaluation.search.key, replace(evaluation.search, throughput=throughput), task)
+        measured = replace(evaluation.search, throughput=throughput)
+        store.save_confirm(record.id, evaluation.search.key, measured, task, 0.0 if task.kind == CONFIRM else 7.5)
 
     def test_begins_once_and_not_before_the_budget_is_spent(
         self, opened: Store, record: StudyRecord, searched: list[str]
@@ -187,7 +188,10 @@ class TestConfirming:
         assert (again.kind, again.key) == (RETIMING, disturbed.key)
         self.confirm(opened, record, again, "other work")
         assert opened.open_tasks(record.id) == set() or opened.open_tasks(record.id) == {PREPARE}
-        assert opened.progress(record.id).confirmed == 2
+        progress = opened.progress(record.id)
+        assert (progress.confirmed, progress.clock_s, progress.clock_limit_s) == (2, 3 * 7.5, 2 * 40.0)
+        self.confirm(opened, record, again, "other work")  # the answer was lost: it is said again, and counts once
+        assert opened.progress(record.id).clock_s == 3 * 7.5
 
     def test_who_lost_a_finalist_writes_nothing(
         self, opened: Store, record: StudyRecord, searched: list[str], claim: Any
@@ -225,11 +229,13 @@ class TestConfirming:
         with ThreadPoolExecutor(6) as pool:
             concluded = list(pool.map(lambda n: opened.conclude(record.id, {searched[1]: 0.8}, {"by": n}), range(6)))
         assert concluded.count(True) == 1
-        assert opened.study(record.name).provenance == {"by": concluded.index(True)}
+        assert opened.study(record.name).provenance["by"] == concluded.index(True)
         assert opened.evaluation(record.id, searched[1]).confirm_estimate == 0.8
         opened.set_state(record.id, "running")
         assert self.begin(opened, record)
         assert [(task.kind, task.key) for task in opened.slots(record.id, "waiting", None)] == [(TIMING, searched[1])]
+        progress = opened.progress(record.id)
+        assert (progress.clock_s, progress.clock_limit_s) == (0.0, 40.0)  # its own clocks alone count
         assert opened.open_tasks(record.id) <= set(TIMINGS)
 
 
