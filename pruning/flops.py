@@ -66,7 +66,7 @@ class FlopCounter:
         vit: Any = backbone
         self._vit = vit
         self._blocks = [_block(architecture.parts(number)) for number in range(architecture.family.depth)]
-        self._last = _last_block(architecture)
+        self._first_rows = [_rows_of_block(architecture, number) for number in range(architecture.family.depth)]
         self._embedding = _patch_embedding(vit)
         self._norms = _tokenwise(getattr(vit, "norm_pre", nn.Identity()), 1), _tokenwise(vit.norm, 1)
 
@@ -76,10 +76,14 @@ class FlopCounter:
         stages = plan_stages(schedule, self._architecture)
         reads = self._architecture.head_reads() if exact_savings and schedule.exact_savings else None
         whole = self._blocks if reads is None else self._blocks[:-1]
+        first = self._architecture.reads_members_from
         tokens = family.tokens + family.prefix
+        members: int | None = None  # what the tokens remember to have been merged from, prefix included
         total = self._embedding + self._norms[0] * tokens
         for index, block in enumerate(whole):
             total += block.fixed + block.before * tokens + block.pairs * tokens**2
+            if members is not None and first is not None and index >= first:
+                total += self._first_rows[index].count(members, family.prefix)
             plan, method = stages.get(index, (None, None))
             if plan is None or method is None:
                 total += block.after * tokens
@@ -91,9 +95,11 @@ class FlopCounter:
                     tokens, family.prefix, family.heads, family.head_width, family.width, family.class_token
                 )
                 total += method.flops(plan, shape)
+            remembers = method.remembers(plan, members is not None)
+            members = (members or tokens) if remembers else None
             tokens = left
         if reads is not None:
-            total += self._last.count(tokens, reads)
+            total += self._first_rows[-1].count(members or tokens, reads) + self._blocks[-1].after * reads
             tokens = reads
         return int(total + self._norms[1] * tokens + _head(self._vit, tokens))
 
@@ -201,9 +207,9 @@ def _by_head(parts: Parts) -> int:
 
 
 @dataclass(frozen=True)
-class _LastBlock:
-    """The last block's multiply-adds where only some tokens are read: whatever the tokens, a token, a token read, and
-    a pair of a token read and any token."""
+class _Rows:
+    """Multiply-adds of a block's attention for some of the tokens alone: whatever the tokens, a token, a token read,
+    and a pair of a token read and any token."""
 
     fixed: int
     each: int
@@ -214,16 +220,14 @@ class _LastBlock:
         return self.fixed + self.each * tokens + self.read * reads + self.pairs * tokens * reads
 
 
-def _last_block(architecture: Architecture) -> _LastBlock:
+def _rows_of_block(architecture: Architecture, number: int) -> _Rows:
     """See `Architecture.attend_first`."""
-    family, number = architecture.family, architecture.family.depth - 1
-    parts = architecture.parts(number)
+    family, parts = architecture.family, architecture.parts(number)
     fixed = sum(_tokenwise(module, times) for module, times in parts.fixed)
-    entering, projecting = _of_each(parts.entering), _of_each(parts.projecting)
-    read = _of_each((*parts.leaving, *parts.after))
+    entering, projecting, leaving = (_of_each(each) for each in (parts.entering, parts.projecting, parts.leaving))
     if architecture.folds(number):  # a token read has its query, W_k^T q and W_v of the mean: as much as q, k and v
-        return _LastBlock(fixed, entering, read + projecting, 2 * family.heads * family.width)
-    return _LastBlock(fixed, entering + projecting + _by_head(parts), read, 2 * parts.mixed_width)
+        return _Rows(fixed, entering, leaving + projecting, 2 * family.heads * family.width)
+    return _Rows(fixed, entering + projecting + _by_head(parts), leaving, 2 * parts.mixed_width)
 
 
 def _head(backbone: Any, tokens: int) -> int:

@@ -1,4 +1,4 @@
-"""What becomes of tokens that do not stay: merged into one that does, or all of them into one token.
+"""What becomes of tokens that do not stay: merged into one that does, or all of them into one token; and back.
 
 Pure functions on tensors, float32 inside whatever the tokens' dtype. Notation (B N n P K D): see `pruning`.
 """
@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from pruning.selection import gather, keep_tokens
-from pruning.tokens import Tokens
+from pruning.selection import gather, is_among, keep_tokens, places_of
+from pruning.tokens import GONE, Members, Merge, Tokens
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,14 @@ def complement(leaving: Tensor, tokens: int) -> Tensor:
     return gone.argsort(dim=-1, stable=True)[:, : tokens - leaving.shape[1]]
 
 
-def merge_tokens(tokens: Tokens, match: Match, prefix: int, weights: Tensor | None = None, norm: str = "own") -> Tokens:
+def merge_tokens(
+    tokens: Tokens,
+    match: Match,
+    prefix: int,
+    weights: Tensor | None = None,
+    norm: str = "own",
+    remembers: bool = False,
+) -> Tokens:
     """Each kept token becomes the mean of itself and what joins it, weighted by size: [B, N, D] -> [B, P + K, D].
 
     Sizes add up (float32: bfloat16 cannot count beyond 256). A token that neither stays nor joins one is dropped.
@@ -47,6 +54,7 @@ def merge_tokens(tokens: Tokens, match: Match, prefix: int, weights: Tensor | No
     differ; or the "mean" (weighted as the tokens are) or the "max" of its members' norms, as in ToFu (Kim et al.,
     "Token Fusion: Bridging the Gap between Token Pruning and Token Merging", WACV 2024, section 3.3), which
     interpolates between two tokens on the sphere. Members without size count for nothing.
+    remembers: whether what merges can be told apart again, by `unmerged`.
     """
     sizes = tokens.sizes
     if sizes is None:
@@ -65,7 +73,56 @@ def merge_tokens(tokens: Tokens, match: Match, prefix: int, weights: Tensor | No
     mean = mean.to(tokens.values.dtype)
     if weights is not None:
         total = sizes.scatter_add(1, partner, sizes.gather(1, leaving))
-    return keep_tokens(replace(tokens, values=mean, sizes=total), match.kept, prefix)
+    left = keep_tokens(replace(tokens, values=mean, sizes=total, members=None), match.kept, prefix)
+    return replace(left, members=_remember(tokens, left, match, prefix)) if remembers else left
+
+
+def _remember(tokens: Tokens, left: Tokens, match: Match, prefix: int) -> Members:
+    """What `tokens` remember, and that they have become `left`."""
+    before = tokens.values.shape[1] - prefix
+    places = places_of(match.kept, before)
+    token = places.scatter(1, match.leaving, places.gather(1, match.partner))
+    drift = tokens.values[:, prefix:] - gather(left.values[:, prefix:], token)
+    alive = None if tokens.sizes is None else tokens.sizes[:, prefix:] > 0
+    if match.kept.shape[1] + match.leaving.shape[1] < before:
+        lives_on = is_among(torch.cat((match.kept, match.leaving), dim=1), before)
+        alive = lives_on if alive is None else lives_on & alive
+    members = tokens.members
+    if members is None:
+        members = Members(tokens.index, attention_weights(tokens, prefix))
+    return members.after(Merge(token, drift, alive))
+
+
+def attention_weights(tokens: Tokens, prefix: int) -> Tensor | None:
+    """[B, n], what each patch token counts in attention; None if all count alike."""
+    if tokens.sizes is None or not tokens.size_exponent:
+        return None
+    return tokens.sizes[:, prefix:].pow(tokens.size_exponent)
+
+
+def unmerged(tokens: Tokens, prefix: int) -> Tokens:
+    """The patch tokens that these have been merged from, apart again: [B, P + K, D] -> [B, P + m, D].
+
+    Each is what it was when it merged, moved by all that the token that stands for it has gained since. Those that
+    were dropped have size GONE.
+    """
+    members = tokens.members
+    if members is None:
+        return tokens
+    values, alive = tokens.values[:, prefix:], None
+    for merge in reversed(members.merges):
+        values = gather(values, merge.token)
+        if merge.drift is not None:
+            values = values + merge.drift
+        alive = alive if alive is None else alive.gather(1, merge.token)
+        if merge.alive is not None:
+            alive = merge.alive if alive is None else alive & merge.alive
+    sizes = members.weights
+    if alive is not None:
+        sizes = alive.float().clamp_min(GONE) * (1.0 if sizes is None else sizes)
+    if sizes is not None:
+        sizes = torch.cat((torch.ones_like(sizes[:, :1]).expand(-1, prefix), sizes), dim=1)
+    return Tokens(torch.cat((tokens.values[:, :prefix], values), dim=1), members.index, sizes)
 
 
 def _stretch(
@@ -95,7 +152,7 @@ def fuse_rest(tokens: Tokens, ranked: Tensor, kept: int, weights: Tensor | None,
     share = share.clamp_min(torch.finfo(torch.float32).tiny)  # if all have underflowed, all are alike
     share = share / share.sum(-1, keepdim=True)
     mean = (gather(tokens.values, others + prefix).float() * share[..., None]).sum(1)  # [B, D]
-    left = keep_tokens(tokens, stay, prefix)
+    left = keep_tokens(replace(tokens, members=None), stay, prefix)
     fused = prefix + (stay < others[:, :1]).sum(-1)  # [B], where the mean goes
     is_fused = torch.arange(prefix + kept, device=fused.device) == fused[:, None]  # [B, P + K]
     return left.with_values(torch.where(is_fused[..., None], mean[:, None].to(left.values.dtype), left.values))

@@ -5,6 +5,13 @@ Drives the backbone's own blocks; blocks without a stage run untouched, with fus
 Exact savings: where the head reads prefix tokens alone (the class token, say), the last block's output of all other
 tokens is computed for nobody. Only those rows are computed then, and neither keys nor values of the others
 (`Architecture.attend_first`); the logits are the same up to rounding.
+
+Unmerging: with a method's option `unmerge`, stages remember what they merge. In the last quarter of the blocks the
+prefix tokens, where the head reads them alone, then attend to the tokens as they were before they merged, each moved by
+what the merged token has gained since: a token's residual stream is its past plus all that was added to it. As the
+prefix tokens' rows need neither keys nor values of what they attend to, this costs little. All other tokens go on
+merged. (Bolya and Hoffman, "Token Merging for Fast Stable Diffusion", arXiv 2303.17604, section 4.1, unmerge all tokens
+behind each layer, by copies of the merged one.)
 """
 
 from __future__ import annotations
@@ -24,6 +31,7 @@ from pruning.architectures.base import Reads, is_watched
 from pruning.compilation import next_number, note_compilation
 from pruning.errors import PruningError, ScheduleError, UnsupportedBackbone
 from pruning.hooks import call_hooked, is_hooked
+from pruning.merging import unmerged
 from pruning.methods import load_method
 from pruning.methods.base import Signals, TokenMethod
 from pruning.schedule import UNTOUCHED, Schedule
@@ -147,7 +155,7 @@ class PrunedViT(nn.Module):
         if count is None:
             return self.head(self.advance(tokens, start, seeds=seeds), pre_logits)
         tokens = self.advance(tokens, start, last, seeds)
-        output = self.architecture.attend_first(last, tokens, count)
+        output = self.architecture.attend_first(last, unmerged(tokens, self.family.prefix), count)
         return self.head(Tokens(self.architecture.feed_forward(last, output)), pre_logits)
 
     @property
@@ -220,12 +228,31 @@ class PrunedViT(nn.Module):
             if number in stages:
                 step = partial(self.run_stage, number, plan=stages[number][0], method=stages[number][1], seeds=seeds)
                 tokens = call_hooked(self.architecture.model.blocks[number], step, tokens)
+            elif self._reads_members(number, tokens):
+                step = partial(self._run_reading_members, number)
+                tokens = call_hooked(self.architecture.model.blocks[number], step, tokens)
             elif self.architecture.takes_whole(tokens):
                 tokens = self.architecture.run(number, tokens)
             else:
                 step = partial(self.architecture.run, number)
                 tokens = call_hooked(self.architecture.model.blocks[number], step, tokens)
         return tokens
+
+    def _reads_members(self, number: int, tokens: Tokens) -> bool:
+        """Whether in block `number` the prefix tokens attend to what the tokens have been merged from."""
+        first = self.architecture.reads_members_from
+        return tokens.members is not None and first is not None and number >= first
+
+    def _prefix_rows(self, number: int, tokens: Tokens) -> Tensor:
+        """The prefix tokens behind block `number`'s attention to what others have been merged from, [B, P, D]."""
+        prefix = self.family.prefix
+        return self.architecture.attend_first(number, unmerged(tokens, prefix), prefix)
+
+    def _run_reading_members(self, number: int, tokens: Tokens) -> Tokens:
+        """The whole of block `number`."""
+        rows, prefix = self._prefix_rows(number, tokens), self.family.prefix
+        output = torch.cat((rows, self.architecture.attend(number, tokens).output[:, prefix:]), dim=1)
+        return tokens.with_values(self.architecture.feed_forward(number, output))
 
     def head(self, tokens: Tokens, pre_logits: bool = False) -> Tensor:
         """Tokens leaving the last block -> logits [B, classes], or what the last layer gets instead [B, D]."""
@@ -239,14 +266,19 @@ class PrunedViT(nn.Module):
         if found != expected:
             raise ScheduleError(f"block {plan.block} must get {expected} tokens, got {found}")
         reads = method.reads_for(plan, self.family.class_token)
+        rows = self._prefix_rows(number, tokens) if self._reads_members(number, tokens) else None
         size = self._images_at_once(tokens.values, reads)
         if size >= tokens.values.shape[0]:
-            return self._run_chunk(number, tokens, plan, method, seeds)
+            return self._run_chunk(number, tokens, plan, method, seeds, rows)
         chunks = tokens.split(size)
-        pieces = [None] * len(chunks) if seeds is None else torch.split(seeds, size)
-        return Tokens.join(
-            [self._run_chunk(number, chunk, plan, method, piece) for chunk, piece in zip(chunks, pieces, strict=True)]
+        seeds_of, rows_of = (
+            [None] * len(chunks) if whole is None else torch.split(whole, size) for whole in (seeds, rows)
         )
+        done = [
+            self._run_chunk(number, chunk, plan, method, *others)
+            for chunk, *others in zip(chunks, seeds_of, rows_of, strict=True)
+        ]
+        return Tokens.join(done, () if tokens.members is None else tokens.members.merges)
 
     def _images_at_once(self, tokens: Tensor, reads: Reads) -> int:
         """How many images a stage takes at once: on a CPU, as many as have their attention in the cache together.
@@ -260,10 +292,19 @@ class PrunedViT(nn.Module):
         return max(1, CACHE_BYTES // bytes_per_image)
 
     def _run_chunk(
-        self, number: int, tokens: Tokens, plan: StagePlan, method: TokenMethod, seeds: Tensor | None
+        self,
+        number: int,
+        tokens: Tokens,
+        plan: StagePlan,
+        method: TokenMethod,
+        seeds: Tensor | None,
+        rows: Tensor | None,
     ) -> Tokens:
+        """rows: the prefix tokens as attention leaves them, [B, P, D], where they attend to something else."""
         attended = self.architecture.attend(number, tokens, method.reads_for(plan, self.family.class_token))
         values = attended.output
+        if rows is not None:
+            values = torch.cat((rows, values[:, rows.shape[1] :]), dim=1)
         if method.drop == "block-end":
             values = self.architecture.feed_forward(number, values)
         signals = Signals(
@@ -314,6 +355,7 @@ def plan_stages(
             continue
         name, options = schedule.method_of(stage)
         method = load_method(name, options)
+        method.unmerge = method.unmerge and architecture.reads_members_from is not None
         if method.needs_class_token and not family.class_token:
             raise ScheduleError(
                 f"method must not need a class token for this backbone, which has none, got {name}; "

@@ -6,10 +6,12 @@ Notation (B N n P K D): see `pruning`.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from pruning.tokens import Tokens
+from pruning.tokens import Merge, Tokens
 
 _MIX = (-7046029254386353131, -4658895280553007687, -7723592293110705685)  # splitmix64's odd constants, as int64
 
@@ -39,13 +41,29 @@ def keep_tokens(tokens: Tokens, kept: Tensor, prefix: int) -> Tokens:
     """The P prefix tokens and the patch tokens at `kept` [B, K] of tokens [B, N, D]: [B, P + K, D]."""
     always = torch.arange(prefix, device=kept.device).expand(kept.shape[0], prefix)
     rows = torch.cat((always, kept + prefix), dim=1)
-    return Tokens(
-        gather(tokens.values, rows),
-        kept if tokens.index is None else tokens.index.gather(1, kept),
-        None if tokens.sizes is None else tokens.sizes.gather(1, rows),
-        tokens.size_exponent,
-        tokens.pooled_by_size,
+    members = tokens.members
+    if members is not None:
+        before = tokens.values.shape[1] - prefix
+        members = members.after(Merge(places_of(kept, before), None, is_among(kept, before)))
+    return replace(
+        tokens,
+        values=gather(tokens.values, rows),
+        index=kept if tokens.index is None else tokens.index.gather(1, kept),
+        sizes=None if tokens.sizes is None else tokens.sizes.gather(1, rows),
+        members=members,
     )
+
+
+def places_of(kept: Tensor, tokens: int) -> Tensor:
+    """Which of kept [B, K] each of `tokens` tokens is, [B, n]; 0 for one that is none of them."""
+    numbers = torch.arange(kept.shape[1], device=kept.device).expand(kept.shape[0], -1)
+    return torch.zeros(kept.shape[0], tokens, dtype=torch.int64, device=kept.device).scatter(1, kept, numbers)
+
+
+def is_among(chosen: Tensor, tokens: int) -> Tensor:
+    """Whether each of `tokens` tokens is one of chosen [B, K]: [B, n] bool."""
+    none = torch.zeros(chosen.shape[0], tokens, dtype=torch.int64, device=chosen.device)
+    return none.scatter(1, chosen, 1).bool()
 
 
 def image_seeds(images: Tensor) -> Tensor:

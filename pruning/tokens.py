@@ -11,6 +11,37 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+GONE = 1e-30  # size of a dropped token: its logarithm is finite in every dtype, and no attention is left for it
+
+
+@dataclass(frozen=True)
+class Merge:
+    """What a stage made of the n patch tokens that entered it, K of which are left.
+
+    token: [B, n] int64, which of the K stands for each; any, where it was dropped. drift: [B, n, D], by how much each
+    differed from that; None where nothing merged. alive: [B, n] bool, whether it was not dropped; None: all were not.
+    """
+
+    token: Tensor
+    drift: Tensor | None
+    alive: Tensor | None
+
+
+@dataclass(frozen=True)
+class Members:
+    """What the tokens that are left have been made of: m patch tokens, and what stages made of them, in their order.
+
+    index: [B, m], their places; None: all, in order. weights: [B, m], what each counts in attention; None: all alike.
+    """
+
+    index: Tensor | None
+    weights: Tensor | None
+    merges: tuple[Merge, ...] = ()
+
+    def after(self, merge: Merge) -> Members:
+        """With a further stage."""
+        return replace(self, merges=(*self.merges, merge))
+
 
 @dataclass(frozen=True)
 class Tokens:
@@ -20,6 +51,7 @@ class Tokens:
     sizes: [B, N] float32, how many input tokens each stands for, after merging; None: each for itself.
     size_exponent: attention weighs tokens by this power of their sizes (1: ToMe, section 3; 0: not at all).
     pooled_by_size: whether a head that reads all tokens weighs them by size.
+    members: what they have been merged from, where that is remembered; see `unmerged`.
     """
 
     values: Tensor
@@ -27,6 +59,7 @@ class Tokens:
     sizes: Tensor | None = None
     size_exponent: float = 1.0
     pooled_by_size: bool = True
+    members: Members | None = None
 
     def with_values(self, values: Tensor) -> Tokens:
         """The same tokens after a layer."""
@@ -40,25 +73,55 @@ class Tokens:
         return torch.arange(count - prefix, device=self.values.device).expand(batch, -1)
 
     def split(self, images: int) -> list[Tokens]:
-        """Pieces of at most `images` images."""
-        pieces = torch.split(self.values, images)
-        indices = [None] * len(pieces) if self.index is None else torch.split(self.index, images)
-        sizes = [None] * len(pieces) if self.sizes is None else torch.split(self.sizes, images)
-        flags = self.size_exponent, self.pooled_by_size
-        return [Tokens(*piece, *flags) for piece in zip(pieces, indices, sizes, strict=True)]
+        """Pieces of at most `images` images, which remember no stages so far; `join` is told of those."""
+        starts = range(0, self.values.shape[0], images)
+        return [self._piece(slice(start, start + images)) for start in starts]
+
+    def _piece(self, images: slice) -> Tokens:
+        members = self.members
+        if members is not None:
+            members = Members(_cut(members.index, images), _cut(members.weights, images))
+        return replace(
+            self,
+            values=self.values[images],
+            index=_cut(self.index, images),
+            sizes=_cut(self.sizes, images),
+            members=members,
+        )
 
     @staticmethod
-    def join(pieces: Sequence[Tokens]) -> Tokens:
-        """Inverse of `split`."""
-
-        def joined(parts: list[Tensor | None]) -> Tensor | None:
-            present = [part for part in parts if part is not None]
-            return torch.cat(present) if present else None
-
-        return Tokens(
-            torch.cat([piece.values for piece in pieces]),
-            joined([piece.index for piece in pieces]),
-            joined([piece.sizes for piece in pieces]),
-            pieces[0].size_exponent,
-            pieces[0].pooled_by_size,
+    def join(pieces: Sequence[Tokens], merges: tuple[Merge, ...] = ()) -> Tokens:
+        """Inverse of `split`. merges: what the tokens remembered before they were split."""
+        first, members = pieces[0], [piece.members for piece in pieces if piece.members is not None]
+        together = None
+        if members:
+            new = zip(*(each.merges for each in members), strict=True)
+            together = Members(
+                _joined([each.index for each in members]),
+                _joined([each.weights for each in members]),
+                (*merges, *(_join_merges(of_a_stage) for of_a_stage in new)),
+            )
+        return replace(
+            first,
+            values=torch.cat([piece.values for piece in pieces]),
+            index=_joined([piece.index for piece in pieces]),
+            sizes=_joined([piece.sizes for piece in pieces]),
+            members=together,
         )
+
+
+def _cut(tensor: Tensor | None, images: slice) -> Tensor | None:
+    return None if tensor is None else tensor[images]
+
+
+def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+    present = [part for part in parts if part is not None]
+    return torch.cat(present) if present else None
+
+
+def _join_merges(pieces: Sequence[Merge]) -> Merge:
+    return Merge(
+        torch.cat([piece.token for piece in pieces]),
+        _joined([piece.drift for piece in pieces]),
+        _joined([piece.alive for piece in pieces]),
+    )

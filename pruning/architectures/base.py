@@ -142,10 +142,21 @@ class Architecture(ABC):
             return tokens.with_values(self.run_untouched(number, tokens.values))
         return tokens.with_values(self.feed_forward(number, self.attend(number, tokens).output))
 
+    @property
+    def reads_members_from(self) -> int | None:
+        """The first block in which the tokens that the head reads attend to what others have been merged from: the
+        last quarter's; None where the head reads all tokens."""
+        return None if self.head_reads() is None else last_quarter(self.family.depth)
+
     def run_untouched(self, number: int, values: Tensor) -> Tensor:
         """Block `number` as the model itself runs it, on all tokens [B, N, D] (or any, if not `positional`)."""
         result: Tensor = self.model.blocks[number](values)
         return result
+
+
+def last_quarter(depth: int) -> int:
+    """The first block of it: one of `depth` at least is in it."""
+    return depth - max(1, depth // 4)
 
 
 def mix(

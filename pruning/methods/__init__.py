@@ -97,12 +97,22 @@ def _sized(matters: Matters, norm: str = "own", exponent: float = 1.0) -> dict[s
     }
 
 
-_SIZES = {
-    "proportional": Option(True, "from then on attention weighs merged tokens by their size", matters=_if_similar),
-    "pooled_by_size": Option(
-        True, "a head that reads all tokens weighs merged ones by their size", matters=_if_similar, first=False
-    ),
-} | _sized(_if_similar)
+def _unmerge(matters: Matters, default: bool = False) -> dict[str, Option]:
+    """Before revision 4 no method did; those of papers do not."""
+    help = "in the last quarter of the blocks the class token reads what merged tokens have been merged from"
+    return {"unmerge": Option(default, help, matters=matters, third=False)}
+
+
+_SIZES = (
+    {
+        "proportional": Option(True, "from then on attention weighs merged tokens by their size", matters=_if_similar),
+        "pooled_by_size": Option(
+            True, "a head that reads all tokens weighs merged ones by their size", matters=_if_similar, first=False
+        ),
+    }
+    | _sized(_if_similar)
+    | _unmerge(_if_similar)
+)
 _VALUE_NORM = {"value_norm": Option(False, "score attention times the length of the token's values")}
 
 # Zero-TPrune as its paper has it (arXiv 2305.17328): both steps drop, at the end of three blocks
@@ -121,6 +131,7 @@ _PAPER: dict[str, Value | tuple[Value, ...]] = {
     "temperature": 1.0,
     "merged_norm": "own",
     "size_exponent": 1.0,
+    "unmerge": False,
     "head_filter": True,
     "v_min": 0.01,
     "v_max": 0.7,
@@ -197,6 +208,7 @@ METHODS: dict[str, Method] = {
                 True, "from then on attention weighs merged tokens by their size", matters=_if_merged
             ),
             **_sized(_if_merged, norm="max", exponent=0.9),
+            **_unmerge(_if_merged, default=True),
             "head_filter": Option(
                 False, "ignore heads whose score variance is outside [v_min, v_max]", matters=_if_ranked
             ),
@@ -257,6 +269,7 @@ METHODS: dict[str, Method] = {
             ),
             "proportional": Option(True, "from then on attention weighs merged tokens by their size"),
             **_sized(_if_similar),
+            **_unmerge(_if_similar),
         },
         pairs=True,
     ),
@@ -300,7 +313,8 @@ def load_method(name: str, options: Mapping[str, Any]) -> TokenMethod:
     drop, proportional = filled.pop("drop"), filled.pop("proportional", True)
     pooled_by_size = filled.pop("pooled_by_size", True)
     norm, exponent = filled.pop("merged_norm", "own"), filled.pop("size_exponent", 1.0)
+    unmerge = filled.pop("unmerge", False)
     method: TokenMethod = getattr(import_module(module), cls)(**filled)
     method.drop, method.proportional, method.pooled_by_size = drop, proportional, pooled_by_size
-    method.merged_norm, method.size_exponent = norm, exponent
+    method.merged_norm, method.size_exponent, method.unmerge = norm, exponent, unmerge
     return method

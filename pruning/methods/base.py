@@ -71,10 +71,16 @@ class TokenMethod(ABC):
     pooled_by_size = True  # ... and a head that reads all tokens does
     size_exponent = 1.0  # the power of the sizes by which attention weighs
     merged_norm = "own"  # see `pruning.merging.merge_tokens`
+    unmerge = False  # whether what merges is remembered, and read again in the last blocks (see `pruning.model`)
+    fuses = False  # whether what does not stay becomes one token, behind which nothing before it is remembered
 
     def leaves_sizes(self, plan: StagePlan) -> bool:
         """Whether tokens live on in others under these counts, so that those left stand for several."""
         return False
+
+    def remembers(self, plan: StagePlan, before: bool) -> bool:
+        """Whether tokens that leave a stage of these counts know what they are made of; before: whether they did."""
+        return self.unmerge if self.leaves_sizes(plan) else before and not self.fuses
 
     def reads_for(self, plan: StagePlan, class_token: bool) -> Reads:
         """What it looks at of the attention under these counts; `class_token`: whether the model has one."""

@@ -31,7 +31,8 @@ class ClassAttention(TokenMethod):
     reads = "class_row"
 
     def __init__(self, *, fuse: bool, value_norm: bool) -> None:
-        self.fuse, self.value_norm = fuse, value_norm
+        self.fuse = self.fuses = fuse
+        self.value_norm = value_norm
 
     def select(self, signals: Signals, plan: StagePlan) -> Tensor:
         return keep_highest(class_attention(signals, self.value_norm), plan.kept)

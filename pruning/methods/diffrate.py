@@ -48,7 +48,11 @@ class DiffRate(TokenMethod):
         leaving = ranked[:, plan.kept : plan.kept + plan.similar]
         alike = cosines(gather(tokens.values, leaving + prefix), gather(tokens.values, kept + prefix))  # [B, r, K]
         return merge_tokens(
-            tokens, Match(kept, leaving, kept.gather(1, alike.argmax(-1))), prefix, norm=self.merged_norm
+            tokens,
+            Match(kept, leaving, kept.gather(1, alike.argmax(-1))),
+            prefix,
+            norm=self.merged_norm,
+            remembers=self.unmerge,
         )
 
     def _ranked(self, signals: Signals) -> Tensor:

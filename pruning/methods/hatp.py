@@ -27,6 +27,8 @@ from pruning.tokens import Tokens
 class MeanTokenPruning(TokenMethod):
     """Sums and norms only: the stage adds no multiply-adds."""
 
+    fuses = True
+
     def select(self, signals: Signals, plan: StagePlan) -> Tensor:
         return keep_highest(self._scores(signals), plan.kept)
 

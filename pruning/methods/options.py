@@ -9,7 +9,7 @@ from typing import Any
 from pruning.errors import ScheduleError
 from pruning.stage import MIN_PAIRED, StagePlan, Steps
 
-REVISION = 3  # of all methods' defaults; files that name none were written when it was 1
+REVISION = 4  # of all methods' defaults; files that name none were written when it was 1
 REVISION_KEY = "revision"  # among a file's options: which defaults fill up those that it leaves out
 
 Value = bool | int | float | str
@@ -24,9 +24,9 @@ def always(options: Mapping[str, Any], plans: Sequence[StagePlan]) -> bool:
 class Option:
     """One method option. `choices` lists the values of a named option; numbers have a closed range instead.
 
-    first, second: its default in revisions 1 and 2, or what methods did before there was the option; None for that of
-        the next revision. The first is frozen: keys of schedules leave out what equals it, so that a new default never
-        changes what a stored key stands for.
+    first, second, third: its default in revisions 1 to 3, or what methods did before there was the option; None for
+        that of the next revision. The first is frozen: keys of schedules leave out what equals it, so that a new
+        default never changes what a stored key stands for.
     aliases: values of earlier releases' files, and what they mean now.
     at_most: the option whose value this one's may not exceed. matters: whether its value changes what a stage does,
         given all options and the stages' counts; one that does not is no part of a schedule's key.
@@ -41,6 +41,7 @@ class Option:
     matters: Matters = always
     first: Value | None = None
     second: Value | None = None
+    third: Value | None = None
     aliases: Mapping[Value, str] = field(default_factory=dict)
 
     @property
@@ -50,7 +51,7 @@ class Option:
 
     def default_in(self, revision: int) -> Value:
         """The default of a revision."""
-        later = (self.first, self.second)[revision - 1 :]
+        later = (self.first, self.second, self.third)[revision - 1 :]
         return next((value for value in later if value is not None), self.default)
 
     def check(self, name: str, value: Any) -> Value:

@@ -39,7 +39,9 @@ class PiToMe(TokenMethod):
         return self._match(signals, plan).kept
 
     def reduce(self, tokens: Tokens, signals: Signals, plan: StagePlan) -> Tokens:
-        return merge_tokens(tokens, self._match(signals, plan), signals.prefix, norm=self.merged_norm)
+        return merge_tokens(
+            tokens, self._match(signals, plan), signals.prefix, norm=self.merged_norm, remembers=self.unmerge
+        )
 
     def _match(self, signals: Signals, plan: StagePlan) -> Match:
         keys = mean_keys(signals)

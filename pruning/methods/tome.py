@@ -40,7 +40,9 @@ class ToMe(TokenMethod):
         return self.match(signals, plan).kept
 
     def reduce(self, tokens: Tokens, signals: Signals, plan: StagePlan) -> Tokens:
-        return merge_tokens(tokens, self.match(signals, plan), signals.prefix, norm=self.merged_norm)
+        return merge_tokens(
+            tokens, self.match(signals, plan), signals.prefix, norm=self.merged_norm, remembers=self.unmerge
+        )
 
     def match(self, signals: Signals, plan: StagePlan) -> Match:
         """Who stays, who leaves and joins whom."""

@@ -86,7 +86,7 @@ class ZeroTPrune(TokenMethod):
         if self.weight == "rank":
             assert ranks is not None
             weights = ranks.clamp_min(torch.finfo(ranks.dtype).tiny)
-        return merge_tokens(tokens, match, signals.prefix, weights, self.merged_norm)
+        return merge_tokens(tokens, match, signals.prefix, weights, self.merged_norm, self.unmerge)
 
     def _choose(self, signals: Signals, plan: StagePlan, ranks: Tensor | None) -> Match:
         """What stays, and what each token that lives on in another joins. ranks: of the I' step, [B, n]."""

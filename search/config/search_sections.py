@@ -27,10 +27,10 @@ SEARCHED_OPTIONS: dict[str, dict[str, list[Any]]] = {
         "protect": [0.2, 0.0, 0.35],
         "size_exponent": [0.9, 0.7],
     },
-    "tome": {"merged_norm": ["max"], "size_exponent": [1.0, 0.8]},
-    "pitome": {"merged_norm": ["max"]},
-    "diffrate": {"merged_norm": ["max"], "size_exponent": [1.0, 0.8]},
-    "ppt": {"merged_norm": ["max"]},
+    "tome": {"merged_norm": ["max"], "size_exponent": [1.0, 0.8], "unmerge": [True]},
+    "pitome": {"merged_norm": ["max"], "unmerge": [True]},
+    "diffrate": {"merged_norm": ["max"], "size_exponent": [1.0, 0.8], "unmerge": [True]},
+    "ppt": {"merged_norm": ["max"], "unmerge": [True]},
 }
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from pruning.architectures.base import last_quarter
 from pruning.methods import load_method
 from pruning.methods.base import TokenMethod
 from pruning.schedule import UNTOUCHED, Schedule
@@ -64,19 +65,30 @@ class LatencyProfile:
         stages = {stage.block: schedule.method_of(stage) for stage in schedule.stages}
         total, entering, block = self.rest, self.tokens[-1], 0
         each = self.block
+        members: int | None = None  # patch tokens that what is left has been merged from, where that is remembered
         for plan in schedule.plan(self.tokens[-1], self.depth):
             name, options = stages[plan.block]
             method = _loaded(name, tuple(options.items()))
             total += (plan.block + 1 - block) * self._at(entering, each)
+            total += self._reading_ms(members, block, plan.block + 1)
             total += self._stage_ms(self._cost(name, method, plan), plan)
             if method.drop == "before-mlp":
                 total += self._at(plan.kept, self.mlp) - self._at(entering, self.mlp)
+            members = (members or plan.tokens) if method.remembers(plan, members is not None) else None
             entering, block = plan.kept, plan.block + 1
             if method.leaves_sizes(plan):
                 each = self.sized if method.proportional else self.block
         if schedule.exact_savings and self.last and block < self.depth:
-            return total + (self.depth - 1 - block) * self._at(entering, each) + self._at(entering, self.last)
-        return total + (self.depth - block) * self._at(entering, each)
+            total += self._reading_ms(members, block, self.depth - 1) + self._at(members or entering, self.last)
+            return total + (self.depth - 1 - block) * self._at(entering, each)
+        return total + self._reading_ms(members, block, self.depth) + (self.depth - block) * self._at(entering, each)
+
+    def _reading_ms(self, members: int | None, start: int, stop: int) -> float:
+        """What it takes beside blocks `start` to `stop` - 1 that prefix tokens attend to what others are merged from:
+        about the last block's time for those tokens alone."""
+        if members is None or not self.last:
+            return 0.0
+        return max(0, stop - max(start, last_quarter(self.depth))) * self._at(members, self.last)
 
     def _cost(self, name: str, method: TokenMethod, plan: StagePlan) -> StageCost:
         """Of the kind itself, else of the nearest that was profiled, which takes longer."""

@@ -19,11 +19,11 @@ from pruning.model import PrunedViT, prune
 from pruning.schedule import Schedule
 from pruning.selection import gather
 from pruning.stage import Stage, StagePlan
-from pruning.tokens import Tokens
+from pruning.tokens import Members, Merge, Tokens
 
 B, H, n, d = 4, 3, 16, 8
 STAGES = (Stage(0, 0.75), Stage(1, 0.5))
-Record = TypeVar("Record", Signals, Tokens)
+Record = TypeVar("Record", Signals, Tokens, Members, Merge)
 FIELDS = [field.name for field in dataclasses.fields(Tokens)]
 
 
@@ -108,17 +108,24 @@ def dropped(method: str, options: dict[str, Any], plan: StagePlan) -> int | None
 
 def some(record: Record, images: list[int]) -> Record:
     """The same signals or tokens for some images of the batch."""
-    tensors = {
-        field.name: value[images]
-        for field in dataclasses.fields(record)
-        if isinstance(value := getattr(record, field.name), torch.Tensor)
-    }
-    return dataclasses.replace(record, **tensors)
+
+    def of_images(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return value[images]
+        if isinstance(value, tuple):
+            return tuple(map(of_images, value))
+        return some(value, images) if isinstance(value, Members | Merge) else value
+
+    values = {field.name: of_images(getattr(record, field.name)) for field in dataclasses.fields(record)}
+    return dataclasses.replace(record, **values)
 
 
 def same(left: Any, right: Any) -> bool:
-    tensors = isinstance(left, torch.Tensor) and isinstance(right, torch.Tensor)
-    return left.equal(right) if tensors else left is right
+    if isinstance(left, torch.Tensor) and isinstance(right, torch.Tensor):
+        return left.equal(right)
+    if isinstance(left, Members | Merge):
+        return all(same(getattr(left, field.name), getattr(right, field.name)) for field in dataclasses.fields(left))
+    return all(map(same, left, right)) if isinstance(left, tuple) and left else left is right
 
 
 @every_case

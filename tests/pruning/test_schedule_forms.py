@@ -53,10 +53,10 @@ stages:
   partition: 0.5
   similarity_share: 0.75
   method: cls-attention
-  options: {revision: 3, drop: before-mlp, fuse: false, value_norm: false}
+  options: {revision: 4, drop: before-mlp, fuse: false, value_norm: false}
 options:
-  {revision: 3, drop: before-mlp, halves: tokens, merged_norm: own, pooled_by_size: true, proportional: false,
-   size_exponent: 1.0}
+  {revision: 4, drop: before-mlp, halves: tokens, merged_norm: own, pooled_by_size: true, proportional: false,
+   size_exponent: 1.0, unmerge: false}
 exact_savings: true
 """
     numbers = {"partition": 0.5, "similarity_share": 0.75}
@@ -78,7 +78,7 @@ def test_what_is_left_out_takes_its_default() -> None:
         assert today.options[name] == option.default
         assert Schedule.from_dict({}).options[name] == option.frozen_default
     assert Schedule.from_yaml("stages: [{block: 2, keep: 1}]").stages == (Stage(2, 1.0, 5, 0.5, 0.5),)
-    named = Schedule.from_yaml("stages: [{block: 2, keep: 1}]\noptions: {revision: 3}\nexact_savings: true")
+    named = Schedule.from_yaml("stages: [{block: 2, keep: 1}]\noptions: {revision: 4}\nexact_savings: true")
     assert named == today
 
 
@@ -91,7 +91,7 @@ def test_a_file_of_before_means_what_it_meant(method: str) -> None:
     assert Schedule.from_yaml(old.to_yaml()) == old
 
 
-AS_TOME = {"merged_norm": "own", "size_exponent": 1.0}
+AS_TOME = {"merged_norm": "own", "size_exponent": 1.0, "unmerge": False}
 FROZEN: dict[str, dict[str, Any]] = {  # what releases without revisions did; never to be changed
     "zero-tprune": {
         "drop": "block-end",
@@ -141,10 +141,13 @@ def test_defaults_of_before_are_frozen(method: str) -> None:
     assert Schedule.from_dict({"method": method}).options == FROZEN[method]
 
 
-def test_the_second_revision_kept_the_norm_of_the_mean() -> None:
+def test_the_second_and_third_revision_lack_what_came_later() -> None:
     second = Schedule.from_dict({"stages": [{"block": 2, "keep": 0.5}], "options": {"revision": 2}})
-    today = Schedule.from_dict({"stages": [{"block": 2, "keep": 0.5}], "options": {"revision": 3}})
+    third = Schedule.from_dict({"stages": [{"block": 2, "keep": 0.5}], "options": {"revision": 3}})
+    today = Schedule.from_dict({"stages": [{"block": 2, "keep": 0.5}], "options": {"revision": 4}})
     assert second.options == {**today.options, **AS_TOME}
+    assert third.options == {**today.options, "unmerge": False}
+    assert today.options["unmerge"] is True
     assert (today.options["merged_norm"], today.options["size_exponent"]) == ("max", 0.9)
 
 
