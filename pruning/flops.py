@@ -95,7 +95,7 @@ class FlopCounter:
                     tokens, family.prefix, family.heads, family.head_width, family.width, family.class_token
                 )
                 total += method.flops(plan, shape)
-            remembers = method.remembers(plan, members is not None)
+            remembers = method.remembers(plan, members is not None, family.depth)
             members = (members or tokens) if remembers else None
             tokens = left
         if reads is not None:

@@ -119,7 +119,7 @@ def unmerged(tokens: Tokens, prefix: int) -> Tokens:
             alive = merge.alive if alive is None else alive & merge.alive
     sizes = members.weights
     if alive is not None:
-        sizes = alive.float().clamp_min(GONE) * (1.0 if sizes is None else sizes)
+        sizes = (alive if sizes is None else sizes * alive).float().clamp_min(GONE)
     if sizes is not None:
         sizes = torch.cat((torch.ones_like(sizes[:, :1]).expand(-1, prefix), sizes), dim=1)
     return Tokens(torch.cat((tokens.values[:, :prefix], values), dim=1), members.index, sizes)

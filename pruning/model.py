@@ -6,12 +6,12 @@ Exact savings: where the head reads prefix tokens alone (the class token, say), 
 tokens is computed for nobody. Only those rows are computed then, and neither keys nor values of the others
 (`Architecture.attend_first`); the logits are the same up to rounding.
 
-Unmerging: with a method's option `unmerge`, stages remember what they merge. In the last quarter of the blocks the
-prefix tokens, where the head reads them alone, then attend to the tokens as they were before they merged, each moved by
-what the merged token has gained since: a token's residual stream is its past plus all that was added to it. As the
-prefix tokens' rows need neither keys nor values of what they attend to, this costs little. All other tokens go on
-merged. (Bolya and Hoffman, "Token Merging for Fast Stable Diffusion", arXiv 2303.17604, section 4.1, unmerge all tokens
-behind each layer, by copies of the merged one.)
+Unmerging: with a method's option `unmerge`, stages behind the middle of the model remember what they merge. In the
+last quarter of the blocks the prefix tokens, where the head reads them alone, then attend to those tokens as they were
+before they merged, each moved by what the merged token has gained since: a token's residual stream is its past plus all
+that was added to it. As the prefix tokens' rows need neither keys nor values of what they attend to, this costs little.
+All other tokens go on merged. (Bolya and Hoffman, "Token Merging for Fast Stable Diffusion", arXiv 2303.17604, section
+4.1, unmerge all tokens behind each layer, by copies of the merged one.)
 """
 
 from __future__ import annotations

@@ -154,6 +154,12 @@ class Architecture(ABC):
         return result
 
 
+def remembered_from(depth: int) -> int:
+    """The first block whose merged tokens may be told apart again: behind the middle. What tokens of earlier blocks
+    were before they merged says little about what they would be by now (tests/benchmarks/RESULTS.md)."""
+    return depth // 2 + 1
+
+
 def last_quarter(depth: int) -> int:
     """The first block of it: one of `depth` at least is in it."""
     return depth - max(1, depth // 4)

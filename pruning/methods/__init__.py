@@ -99,7 +99,7 @@ def _sized(matters: Matters, norm: str = "own", exponent: float = 1.0) -> dict[s
 
 def _unmerge(matters: Matters, default: bool = False) -> dict[str, Option]:
     """Before revision 4 no method did; those of papers do not."""
-    help = "in the last quarter of the blocks the class token reads what merged tokens have been merged from"
+    help = "in the last quarter of the blocks the class token reads what tokens merged behind the middle were before"
     return {"unmerge": Option(default, help, matters=matters, third=False)}
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from pruning.architectures.base import Reads
+from pruning.architectures.base import Reads, remembered_from
+from pruning.merging import Match, merge_tokens
 from pruning.selection import keep_tokens
 from pruning.stage import StagePlan
 from pruning.tokens import Tokens
@@ -78,9 +79,11 @@ class TokenMethod(ABC):
         """Whether tokens live on in others under these counts, so that those left stand for several."""
         return False
 
-    def remembers(self, plan: StagePlan, before: bool) -> bool:
+    def remembers(self, plan: StagePlan, before: bool, depth: int) -> bool:
         """Whether tokens that leave a stage of these counts know what they are made of; before: whether they did."""
-        return self.unmerge if self.leaves_sizes(plan) else before and not self.fuses
+        if self.leaves_sizes(plan):
+            return self.unmerge and plan.block >= remembered_from(depth)
+        return before and not self.fuses
 
     def reads_for(self, plan: StagePlan, class_token: bool) -> Reads:
         """What it looks at of the attention under these counts; `class_token`: whether the model has one."""
@@ -94,6 +97,13 @@ class TokenMethod(ABC):
     def reduce(self, tokens: Tokens, signals: Signals, plan: StagePlan) -> Tokens:
         """Tokens [B, N, D], as the block (or, before the MLP, its attention) leaves them -> [B, P + K, D]."""
         return keep_tokens(tokens, self.select(signals, plan), signals.prefix)
+
+    def merge(
+        self, tokens: Tokens, match: Match, signals: Signals, plan: StagePlan, weights: Tensor | None = None
+    ) -> Tokens:
+        """`merge_tokens` as this method's options have it."""
+        remembers = self.remembers(plan, True, signals.depth)
+        return merge_tokens(tokens, match, signals.prefix, weights, self.merged_norm, remembers)
 
     def flops(self, plan: StagePlan, shape: GraphShape) -> int:
         """Multiply-adds of the stage itself for one image, by fvcore's convention (module `pruning.flops`)."""

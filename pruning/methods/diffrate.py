@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pruning.merging import Match, cosines, merge_tokens
+from pruning.merging import Match, cosines
 from pruning.methods.base import GraphShape, Signals, TokenMethod
 from pruning.methods.cls_attention import class_attention
 from pruning.selection import gather, keep_tokens
@@ -47,13 +47,7 @@ class DiffRate(TokenMethod):
             return keep_tokens(tokens, kept, prefix)
         leaving = ranked[:, plan.kept : plan.kept + plan.similar]
         alike = cosines(gather(tokens.values, leaving + prefix), gather(tokens.values, kept + prefix))  # [B, r, K]
-        return merge_tokens(
-            tokens,
-            Match(kept, leaving, kept.gather(1, alike.argmax(-1))),
-            prefix,
-            norm=self.merged_norm,
-            remembers=self.unmerge,
-        )
+        return self.merge(tokens, Match(kept, leaving, kept.gather(1, alike.argmax(-1))), signals, plan)
 
     def _ranked(self, signals: Signals) -> Tensor:
         """[B, n], the most important first."""

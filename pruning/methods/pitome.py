@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pruning.merging import Match, complement, cosines, merge_tokens
+from pruning.merging import Match, complement, cosines
 from pruning.methods.base import GraphShape, Signals, TokenMethod
 from pruning.methods.tome import mean_keys
 from pruning.stage import StagePlan
@@ -39,9 +39,7 @@ class PiToMe(TokenMethod):
         return self._match(signals, plan).kept
 
     def reduce(self, tokens: Tokens, signals: Signals, plan: StagePlan) -> Tokens:
-        return merge_tokens(
-            tokens, self._match(signals, plan), signals.prefix, norm=self.merged_norm, remembers=self.unmerge
-        )
+        return self.merge(tokens, self._match(signals, plan), signals, plan)
 
     def _match(self, signals: Signals, plan: StagePlan) -> Match:
         keys = mean_keys(signals)

@@ -17,7 +17,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from pruning.merging import Match, merge_tokens
+from pruning.merging import Match
 from pruning.methods.base import GraphShape, Signals, TokenMethod
 from pruning.methods.cls_attention import class_attention
 from pruning.methods.tome import ToMe
@@ -49,7 +49,7 @@ class PPT(TokenMethod):
         # what is dropped joins its place with no weight: the same products for both kinds of image
         gone = torch.zeros_like(sizes).scatter(1, match.leaving + signals.prefix, 1.0)
         weighed = replace(tokens, sizes=sizes * (1 - gone * prunes[:, None]))
-        return merge_tokens(weighed, match, signals.prefix, norm=self.merged_norm, remembers=self.unmerge)
+        return self.merge(weighed, match, signals, plan)
 
     def _match(self, signals: Signals, plan: StagePlan) -> tuple[Match, Tensor]:
         """Who stays, who goes and joins whom; and for each image [B] 1.0 where those that go are dropped, else 0.0."""

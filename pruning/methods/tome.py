@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pruning.merging import Match, complement, cosines, merge_tokens
+from pruning.merging import Match, complement, cosines
 from pruning.methods.base import GraphShape, Signals, TokenMethod
 from pruning.stage import StagePlan
 from pruning.tokens import Tokens
@@ -40,9 +40,7 @@ class ToMe(TokenMethod):
         return self.match(signals, plan).kept
 
     def reduce(self, tokens: Tokens, signals: Signals, plan: StagePlan) -> Tokens:
-        return merge_tokens(
-            tokens, self.match(signals, plan), signals.prefix, norm=self.merged_norm, remembers=self.unmerge
-        )
+        return self.merge(tokens, self.match(signals, plan), signals, plan)
 
     def match(self, signals: Signals, plan: StagePlan) -> Match:
         """Who stays, who leaves and joins whom."""

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from pruning.architectures.base import Reads
-from pruning.merging import Match, merge_tokens
+from pruning.merging import Match
 from pruning.methods.base import GraphShape, Signals, TokenMethod
 from pruning.selection import ascending, draw, gather, keep_highest, keep_tokens
 from pruning.similarity import nearest, split
@@ -86,7 +86,7 @@ class ZeroTPrune(TokenMethod):
         if self.weight == "rank":
             assert ranks is not None
             weights = ranks.clamp_min(torch.finfo(ranks.dtype).tiny)
-        return merge_tokens(tokens, match, signals.prefix, weights, self.merged_norm, self.unmerge)
+        return self.merge(tokens, match, signals, plan, weights)
 
     def _choose(self, signals: Signals, plan: StagePlan, ranks: Tensor | None) -> Match:
         """What stays, and what each token that lives on in another joins. ranks: of the I' step, [B, n]."""

@@ -74,7 +74,7 @@ class LatencyProfile:
             total += self._stage_ms(self._cost(name, method, plan), plan)
             if method.drop == "before-mlp":
                 total += self._at(plan.kept, self.mlp) - self._at(entering, self.mlp)
-            members = (members or plan.tokens) if method.remembers(plan, members is not None) else None
+            members = (members or plan.tokens) if method.remembers(plan, members is not None, self.depth) else None
             entering, block = plan.kept, plan.block + 1
             if method.leaves_sizes(plan):
                 each = self.sized if method.proportional else self.block
