@@ -102,7 +102,7 @@ class TestDifferences:
         """A service's answer, say: every field of it is given."""
         written = make_spec(spec().to_dict(), "test")
         found = differences(stored(), written)
-        assert "space.revision: 1 -> 3" in found
+        assert "space.revision: 1 -> 4" in found
         assert "space.mixed: False -> True" in found
 
 
