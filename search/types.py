@@ -354,13 +354,17 @@ class Slot:
 
 @dataclass(frozen=True)
 class Attempt:
-    """A failed attempt at a trial. kind: one of ATTEMPT_KINDS."""
+    """A failed attempt at a task. kind: one of ATTEMPT_KINDS. task: the task's own kind.
+
+    trial: its number; of a finalist's tasks, that of the finalist; of the preparation 0, which is the dense model's.
+    """
 
     trial: int
     kind: str
     reason: str
     worker: str
     created_at: str  # UTC, ISO 8601
+    task: str = TRIAL
 
 
 NEW = -1  # the number of a trial that is not in the store yet
@@ -415,5 +419,5 @@ class Known:
 
 
 ATTEMPT_KINDS = ("dead", "crashed", "memory", "timeout")
-MAX_DEATHS = 4  # a dead worker's trial is taken over three times
-MAX_ERRORS = 2  # a trial that failed on its own is tried once more
+MAX_DEATHS = 4  # a dead worker's task is taken over three times
+MAX_ERRORS = 2  # a task that failed on its own is tried once more

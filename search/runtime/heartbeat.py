@@ -13,7 +13,7 @@ from search.config.environment import WorkerSettings
 from search.errors import SearchError
 from search.runtime.watchdog import Watchdog
 
-HUNG = 70  # exit code of a process that was ended because its trial hung
+HUNG = 70  # exit code of a process that was ended because its task hung
 log = logging.getLogger(__name__)
 
 
@@ -21,8 +21,8 @@ class Heartbeat:
     """Runs while the worker is within the context.
 
     beat: says that the worker lives. mend: looks after the dead; not called while the database has just been gone,
-    for then everybody was silent. overdue: why the worker's trial must be ended by force, or None; called with the
-    reason, `give_up` hands the trial back before the process ends. A database that hangs in one of these calls ends
+    for then everybody was silent. overdue: why the worker's task must be ended by force, or None; called with the
+    reason, `give_up` hands the task back before the process ends. A database that hangs in one of these calls ends
     the process too, once its patience is over (see `Watchdog`).
     """
 
@@ -78,4 +78,4 @@ class Heartbeat:
     def _end(self, reason: str) -> None:
         log.error("%s; ending this process", reason)
         self._try(lambda: self._give_up(reason))
-        os._exit(HUNG)  # the trial's thread is in a call that does not return: nothing gentler ends it
+        os._exit(HUNG)  # the task's thread is in a call that does not return: nothing gentler ends it

@@ -8,7 +8,6 @@ process goes on where one was ended, however it was.
 from __future__ import annotations
 
 import platform
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -23,14 +22,13 @@ from search.evaluation.schedule_evaluator import ScheduleEvaluator
 from search.runtime.accuracy_estimates import estimate_accuracies, in_steps
 from search.runtime.confirmation import clock_limit_s, confirm
 from search.runtime.feasibility import check_speedup
-from search.runtime.shutdown import graceful_shutdown
 from search.runtime.transfer import found_elsewhere, prediction_error
 from search.runtime.worker import Observer, Worker, naming_deleted
+from search.storage.steering import BY_REQUEST
 from search.storage.store import Store
 from search.types import CONFIRM, HELD_STATES, PREPARE, RETIMING, SEARCH_STATES, TIMING, TIMINGS, Front, Slot
 
 RECORDED_VERSIONS = ("zero-tprune-search", "torch", "timm", "optuna", "fvcore")
-POLL_S = 1.0  # between two looks at what others have done
 INTERRUPTED = ("stopped", "interrupted")
 
 
@@ -85,17 +83,17 @@ class StudyRunner:
                     continue
             if self._has_nothing_left():
                 return
-            with graceful_shutdown():
-                time.sleep(POLL_S)
-            self._worker.look_after()
+            self._worker.wait()
             self._tell()
 
     def _state(self) -> str:
         """Raises StudyPausedError if somebody paused or stopped the study: this process is then free for another."""
         state = self._store.state(self._record.id)
         if state in HELD_STATES:
+            note = self._store.progress(self._record.id).note
+            why = "" if note in ("", BY_REQUEST) else f" ({note})"
             raise StudyPausedError(
-                f"study {self._record.name} was {state}; what it found is kept; launch or resume it to continue"
+                f"study {self._record.name} was {state}{why}; what it found is kept; launch or resume it to continue"
             )
         return state
 
@@ -123,16 +121,26 @@ class StudyRunner:
                 self._calibrate(task)
                 self._tell()
                 self._worker.prepare()
-                if self._store.evaluation(self._record.id, UNTOUCHED.key) is None:
-                    self._worker.run(self._observe, at_most=1)
-                if self._store.evaluation(self._record.id, UNTOUCHED.key) is not None:  # else somebody has paused it
-                    self._store.finish(task)
+                self._measure_dense(task)
         if PREPARE in self._store.open_tasks(self._record.id):
             return False
         self._record = self._store.study_of_id(self._record.id)
         self._evaluator.use(Calibration.from_dict(self._record.provenance[keys.FACTS]))
         self._is_prepared = True
         return True
+
+    def _measure_dense(self, task: Slot) -> None:
+        """As a trial, with which the preparation ends."""
+        study_id = self._record.id
+        if self._store.evaluation(study_id, UNTOUCHED.key) is None:
+            self._worker.run(self._observe, at_most=1)
+        if self._store.evaluation(study_id, UNTOUCHED.key) is not None:
+            self._store.finish(task)
+        elif self._worker.budget_is_spent():
+            rule = "the dense model, with which all is compared, was not measured within the budget"
+            raise SearchError(f"study {self._record.name}: {rule}; raise it to go on")
+        else:  # somebody has paused the study, or the trial failed
+            self._store.free(task)
 
     def _calibrate(self, task: Slot) -> None:
         """What an earlier process found out and kept with the study is taken over."""
@@ -151,9 +159,9 @@ class StudyRunner:
     def _search(self) -> bool:
         """Spend the budget; then choose the front by estimates from all that was measured, which are closer to the
         truth than what was counted of each."""
-        self._worker.finish(self._observe)  # with others about: what they leave, wherever they are
-        if not self._worker.budget_is_spent():
-            return True  # it is held, or was for a moment
+        self._worker.run(self._observe)
+        if self._store.slots(self._record.id, "reserved") or not self._worker.budget_is_spent():
+            return False  # others are about: what they leave is taken over here
         estimates = in_steps(estimate_accuracies(self._store.evaluations(self._record.id)))
         sizes = self._evaluator.spec.deployment.batch_sizes if self._evaluator.spec.deployment else ()
         limit_s = partial(clock_limit_s, clocks=1 + len(sizes))

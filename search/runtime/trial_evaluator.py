@@ -15,7 +15,7 @@ from search.evaluation.schedule_evaluator import ScheduleEvaluator
 from search.runtime.optuna_bridge import Proposal
 from search.runtime.trial_failures import TrialFailedError, guarded, limit_s
 from search.storage.store import Store
-from search.types import Evaluation, Front, Measurement, PartialEvaluation, Throughput
+from search.types import TRIAL, Evaluation, Front, Measurement, PartialEvaluation, Throughput
 
 LUCK = 2.0  # standard errors by which the best of many may have been counted too high; nothing is stopped for that
 LOGGER = logging.getLogger(__name__)
@@ -29,14 +29,15 @@ class TrialEvaluator:
         self._dense: Measurement | None = None  # as it was measured here
         self._kept: Measurement | None = None  # as the study has it
         self._front: Front | None = None  # the version that was read last
-        self.deadline: float | None = None  # of the evaluation under way, by `working_time`
+        self.deadline: float | None = None  # of what is under way, by `working_time`
+        self._limit_s = 0.0  # by which the deadline was set
 
     def measure(self, proposal: Proposal) -> Measurement:
         """A schedule of equal effect that was measured before, in whatever study, is not measured again.
 
         Raises TrialFailedError, and whatever the model raises.
         """
-        with self._limited():
+        with self.limited():
             return self._measure(proposal)
 
     def probe(self, schedule: Schedule, looks: int) -> PartialEvaluation | None:
@@ -45,7 +46,7 @@ class TrialEvaluator:
         if dense is None:
             return None
         try:
-            with guarded(), self._limited():
+            with guarded(), self.limited():
                 others = [self._evaluator.bits(e.search) for e in self._front.points] if self._front else []
                 return self._evaluator.probe(schedule, looks, self._evaluator.bits(dense), others, self._check_time)
         except TrialFailedError as failure:  # should it become a trial, that will fail too, and be recorded
@@ -60,19 +61,17 @@ class TrialEvaluator:
     # Time
 
     def overdue(self, grace_s: float) -> str | None:
-        """Why this process must be ended: its evaluation should have noticed that its time is up, and has not."""
-        deadline = self.deadline
-        if deadline is None or working_time() < deadline:
-            return None
-        limit = limit_s(self._evaluator)
-        if working_time() < deadline + max(limit / 2, grace_s):
+        """Why this process must be ended: what it does should have ended by now, and has not."""
+        deadline, limit = self.deadline, self._limit_s
+        if deadline is None or working_time() < deadline + max(limit / 2, grace_s):
             return None
         return f"hung for more than {1.5 * limit:g} s"
 
     @contextmanager
-    def _limited(self) -> Iterator[None]:
-        """A limit to the evaluation within: kept between two batches, or by force (see `overdue`)."""
-        self.deadline = working_time() + limit_s(self._evaluator)
+    def limited(self, kind: str = TRIAL) -> Iterator[None]:
+        """A limit to the task within: a trial keeps it between two batches, others by force alone (see `overdue`)."""
+        self._limit_s = limit_s(self._evaluator, kind)
+        self.deadline = working_time() + self._limit_s
         try:
             yield
         finally:
@@ -80,7 +79,7 @@ class TrialEvaluator:
 
     def _check_time(self) -> None:
         if self.deadline is not None and working_time() > self.deadline:
-            raise TrialFailedError("timeout", f"took longer than the limit of {limit_s(self._evaluator):g} s")
+            raise TrialFailedError("timeout", f"took longer than the limit of {self._limit_s:g} s")
 
     # What is measured
 
@@ -134,7 +133,7 @@ class TrialEvaluator:
         if self._dense is None:
             dense = UNTOUCHED
             throughput = self._evaluator.throughput(dense)
-            with self._limited():
+            with self.limited():
                 found = self._store.reusable(self._evaluator.identity(dense))
                 if found is not None:
                     self._dense = self._taken_over(found, dense, throughput)

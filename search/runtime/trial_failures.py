@@ -1,4 +1,4 @@
-"""Attempts at a trial that fail: what kind of failure it is, how long one may take, when to stop trying."""
+"""Attempts at a task that fail: what kind of failure it is, how long one may take, when to stop trying."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import torch
 
 from search.errors import SearchError
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
+from search.types import CONFIRM, PREPARE, TRIAL
 
+MAX_PREPARATION_S = 6 * 3600.0  # nothing is known of a machine's speed before a study is prepared
 MIN_LIMIT_S = 600.0
 SLOWER_THAN_PREDICTED = 10.0  # other work on the machine, a cold file system, a first call that compiles
 MAX_IN_A_ROW = 5  # trials of one worker given up on: then it is not the trials
@@ -43,12 +45,14 @@ def _kind(error: Exception) -> str:
     return "memory" if out_of_memory else "crashed"
 
 
-def limit_s(evaluator: ScheduleEvaluator) -> float:
-    """How long one evaluation may take: what the study says, or what is beyond all that was predicted."""
-    if evaluator.spec.runtime.trial_timeout is not None:
+def limit_s(evaluator: ScheduleEvaluator, kind: str = TRIAL) -> float:
+    """How long an attempt at a task may take: of a trial what the study says, else what is beyond all predictions."""
+    if kind == PREPARE:
+        return MAX_PREPARATION_S
+    if kind == TRIAL and evaluator.spec.runtime.trial_timeout is not None:
         return evaluator.spec.runtime.trial_timeout
-    predicted = len(evaluator.search_split) / evaluator.facts.dense_images_per_s
-    return max(MIN_LIMIT_S, SLOWER_THAN_PREDICTED * predicted)
+    images = len(evaluator.confirm_split if kind == CONFIRM else evaluator.search_split)
+    return max(MIN_LIMIT_S, SLOWER_THAN_PREDICTED * images / evaluator.facts.dense_images_per_s)
 
 
 def check_in_a_row(study: str, failure: TrialFailedError, failures: int, is_dense: bool) -> None:

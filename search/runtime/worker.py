@@ -33,9 +33,9 @@ from search.runtime.trial_evaluator import TrialEvaluator
 from search.runtime.trial_failures import TrialFailedError, check_in_a_row, guarded
 from search.storage.mirror import Distributions, mirror, mirror_all
 from search.storage.store import Store
-from search.types import HELD_STATES, Measurement, Progress, Slot
+from search.types import TRIAL, Measurement, Progress, Slot
 
-POLL_S = 1.0  # between two looks at trials that others hold
+POLL_S = 1.0  # between two looks at what others do
 HAND_BACK_S = 2.0  # how long a worker that was asked to end waits for the database
 RETRY_BATCH = 0.5  # a trial is tried again with this share of the study's batch: memory is what most fail for
 
@@ -95,9 +95,19 @@ class Worker:
 
     @contextmanager
     def holding(self, *kinds: str) -> Iterator[Slot | None]:
-        """A task of the first of these kinds that has any, or None."""
+        """A task of the first of these kinds that has any, or None. What fails within is a failed attempt at it."""
         with self.at_work():
-            yield self._store.claim(self._record.id, kinds, self.name, uuid.uuid4().hex, self._settings.lease_s)
+            task = self._store.claim(self._record.id, kinds, self.name, uuid.uuid4().hex, self._settings.lease_s)
+            if task is None:
+                yield None
+                return
+            try:
+                with guarded(), self._measuring.limited(task.kind):
+                    yield task
+            except TrialFailedError as failed:
+                kind, reason = failed.kind, failed.reason
+                self._evaluator.release()
+                self._retry(lambda: self._lose(task, kind, reason))
 
     # Trials
 
@@ -117,23 +127,11 @@ class Worker:
                 if observe is not None:
                     observe(self._store.progress(self._record.id))
 
-    def finish(self, observe: Observer | None = None) -> None:
-        """Take trials until the budget is spent, also by others: what one that dies leaves is taken over here.
-
-        Returns early when the study is paused or stopped. Raises StudyDeletedError.
-        """
-        with naming_deleted(self._record):
-            while True:
-                self.look_after()
-                self.run(observe)
-                if self._store.state(self._record.id) in HELD_STATES:
-                    return
-                if not self._store.slots(self._record.id, "reserved") and self.budget_is_spent():
-                    return
-                with graceful_shutdown():
-                    time.sleep(min(POLL_S, self._settings.look_s))
-                if observe is not None:
-                    observe(self._store.progress(self._record.id))
+    def wait(self) -> None:
+        """For what others do, for a moment; who has died meanwhile is looked after."""
+        with graceful_shutdown():
+            time.sleep(min(POLL_S, self._settings.look_s))
+        self.look_after()
 
     def prepare(self) -> None:
         """What is done once before the first trial: mend what an earlier launch left, queue the baselines."""
@@ -223,6 +221,8 @@ class Worker:
         verdict = self._plain.lose(slot, kind, reason)
         if slot.trial is not None:
             LOGGER.info("trial %d %s: %s", slot.trial, verdict, reason, extra={"fields": {"trial": slot.trial}})
+        elif slot.kind != TRIAL:
+            LOGGER.warning("study %s: task %s %s: %s", self._record.name, slot.kind, verdict, reason)
         return verdict
 
     def _hand_back(self) -> None:
@@ -236,12 +236,11 @@ class Worker:
         held = self._plain.slots(self._record.id, "reserved", kind=None)
         return [slot for slot in held if slot.worker == self.name]
 
-    # A hung trial
+    # A hung task
 
     def _lose_by_force(self, reason: str) -> None:
         for slot in self._list_held():
-            if slot.trial is not None:
-                self._lose(slot, "timeout", reason)
+            self._lose(slot, "timeout", reason)
 
     def _heartbeat(self) -> Heartbeat:
         return Heartbeat(

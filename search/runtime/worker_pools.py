@@ -76,7 +76,7 @@ def _death(process: Process) -> str:
     """How a process died that nobody asked to end; empty if it lives, or said itself why it ended."""
     code = process.returncode
     if code == HUNG:
-        return "was ended because its trial hung"
+        return "was ended because its task hung"
     if code is None or code >= 0 or -code in SIGNALS:
         return ""
     with suppress(ValueError):  # a real-time signal has no name

@@ -192,16 +192,17 @@ def free(connection: Connection, slot: Slot) -> bool:
 
 
 def lose(connection: Connection, slot: Slot, kind: str, reason: str) -> str:
-    """End an attempt at the trial of a slot that the caller holds (see `hold`) and that came to nothing.
+    """End a failed attempt at the task of a slot that the caller holds (see `hold`).
 
-    Returns "again" (the slot is free; the trial, if there is one, is to be queued) or "failed" (the slot is spent, the
-    trial given up on).
+    slot: with the number of its trial; of another task, as of `Attempt`. Returns "again" (the slot is free; the trial,
+    if there is one, is to be queued) or "failed" (given up on: a trial's slot is spent, another task waits).
     """
-    if slot.trial is None or failed_attempts.add(connection, slot.study_id, slot.trial, kind, reason, slot.worker):
+    is_over = slot.trial is not None and not failed_attempts.add(connection, slot, slot.trial, kind, reason)
+    if is_over and slot.kind == TRIAL:
+        connection.execute(update(SLOT).where(IS_HELD).values(state=FAILED, trial=slot.trial), named(slot))
+    else:
         free(connection, slot)
-        return "again"
-    connection.execute(update(SLOT).where(IS_HELD).values(state=FAILED, trial=slot.trial), named(slot))
-    return "failed"
+    return "failed" if is_over else "again"
 
 
 def list_slots(connection: Connection, study_id: int, state: str | None = None, kind: str | None = TRIAL) -> list[Slot]:

@@ -138,7 +138,7 @@ TRIAL = Table(
     Index("ztp_trial_by_state", "study_id", "state"),
 )
 
-ATTEMPT = Table(  # failed attempts at a trial
+ATTEMPT = Table(  # failed attempts at a task
     "ztp_attempt",
     METADATA,
     Column("id", Integer, primary_key=True),
@@ -148,5 +148,6 @@ ATTEMPT = Table(  # failed attempts at a trial
     Column("reason", Text, nullable=False),
     Column("worker", String(200), nullable=False),
     Column("created_at", String(32), nullable=False),
+    Column("task", String(20), nullable=False, server_default="trial"),  # the kind in ztp_slot
     Index("ztp_attempt_by_trial", "study_id", "trial"),
 )

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, Engine, delete
+from sqlalchemy import Connection, Engine, delete, select
 
 from pruning.errors import PruningError
 from search.attribute_keys import CHOSEN, FINALISTS_CLOCK
 from search.errors import InputError, SearchError, StudyDeletedError
-from search.storage import evaluations, fronts, leases, studies
+from search.storage import evaluations, failed_attempts, fronts, leases, studies, trials
 from search.storage.database import in_transaction, reading, writing
 from search.storage.leases import LEASE_S
 from search.storage.patience import list_chosen
-from search.storage.tables import SLOT
+from search.storage.tables import EVALUATION, SLOT
 from search.types import (
     CONFIRM,
     ENDED_STATES,
@@ -29,12 +30,19 @@ from search.types import (
     SEARCH_STATES,
     TIMING,
     TIMINGS,
+    TRIAL,
     Evaluation,
     Measurement,
     Slot,
 )
 
 MAX_NOTE = 1000  # characters
+GIVEN_UP = {  # what, by kind of task and number of the trial
+    PREPARE: "the preparation",
+    CONFIRM: "the confirmation of trial {}",
+    TIMING: "the timing of trial {}",
+    RETIMING: "the timing of trial {}",
+}
 OF_FINALISTS = (CONFIRM, *TIMINGS)
 
 
@@ -60,6 +68,34 @@ class TaskQueue:
         with writing(self._engine) as connection:
             leases.finish(connection, task, key=task.key)
 
+    def lose(self, slot: Slot, kind: str, reason: str) -> str:
+        """End a failed attempt at a task, a trial among them, and keep why. kind: one of ATTEMPT_KINDS.
+
+        Returns "again" (the task waits; a trial's slot is free), "failed" (given up on: a trial has failed, and for
+        another task the study is stopped, until somebody resumes it) or "lost" (the task is another's; nothing was
+        written). See `search.storage.failed_attempts` for when.
+        """
+        has_stopped = False
+        with writing(self._engine) as connection:
+            held = leases.hold(connection, slot)
+            if held is None:
+                return "lost"
+            if held.trial is None:
+                held = replace(held, trial=slot.trial if slot.kind == TRIAL else _trial_of(connection, held))
+            verdict = leases.lose(connection, held, kind, reason)
+            if held.kind == TRIAL and verdict == "again":
+                trials.requeue(connection, held)
+            elif held.kind == TRIAL and held.trial is not None:
+                trials.fail(connection, held.study_id, held.trial, reason)
+            elif verdict == "failed":
+                what = GIVEN_UP[held.kind].format(held.trial)
+                note = f"{what} failed again and again (see ztp_attempt); the last reason: {reason}"[:MAX_NOTE]
+                has_stopped = studies.set_state(connection, held.study_id, "stopped", note, OPEN_STATES)
+        if has_stopped:
+            self._told(slot.study_id, "stopped")
+        return verdict
+
+    attempts = in_transaction(reading, failed_attempts.find_all)
     open_tasks = in_transaction(reading, leases.list_open)
 
     def workers(self, study_id: int) -> set[str]:
@@ -163,6 +199,12 @@ class TaskQueue:
         if state in ENDED_STATES and self.on_end is not None:
             self.on_end(study_id)
         return True
+
+
+def _trial_of(connection: Connection, task: Slot) -> int:
+    """Of a finalist's task, its number; 0, the dense model's, of the preparation."""
+    of_key = (EVALUATION.c.study_id == task.study_id) & (EVALUATION.c.schedule_key == task.key)
+    return connection.scalar(select(EVALUATION.c.trial).where(of_key)) or 0
 
 
 def _queue_finalists(connection: Connection, study_id: int) -> list[Evaluation]:

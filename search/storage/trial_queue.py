@@ -7,21 +7,17 @@ two of them the slot says what is to be undone, and `lose` or `free` undoes it, 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 from sqlalchemy.exc import IntegrityError
 
-from search.attribute_keys import FAILED
 from search.storage import evaluations, failed_attempts, fronts, leases, studies, trials
 from search.storage.database import in_transaction, reading, writing
 from search.storage.leases import LEASE_S
 from search.storage.trials import list_news
 from search.types import Ending, Front, Known, Measurement, Slot, Trial
-
-MAX_REASON = 500  # characters
 
 
 class Queue:
@@ -33,7 +29,6 @@ class Queue:
     # Slots: the trial budget
 
     beat = in_transaction(writing, leases.beat)  # to be called every few seconds
-    attempts = in_transaction(reading, failed_attempts.find_all)
     slots = in_transaction(reading, leases.list_slots)
     stale_slots = in_transaction(reading, leases.list_stale)
 
@@ -61,32 +56,8 @@ class Queue:
             held = leases.hold(connection, slot)
             if held is None:
                 return False
-            self._requeue(connection, held)
+            trials.requeue(connection, held)
             return leases.free(connection, held)
-
-    def lose(self, slot: Slot, kind: str, reason: str) -> str:
-        """End an attempt at the slot's trial that came to nothing, and keep why. kind: one of ATTEMPT_KINDS.
-
-        Returns "again" (the slot is free, the trial queued), "failed" (the trial is given up on; its
-        slot is spent) or "lost" (the slot is another's; nothing was written). See `search.storage.failed_attempts` for
-        when.
-        """
-        with writing(self._engine) as connection:
-            held = leases.hold(connection, slot)
-            if held is None:
-                return "lost"
-            held = held if held.trial is not None else replace(held, trial=slot.trial)
-            verdict = leases.lose(connection, held, kind, reason)
-            if verdict == "again":
-                self._requeue(connection, held)
-            elif held.trial is not None:
-                _fail(connection, held.study_id, held.trial, reason)
-            return verdict
-
-    def _requeue(self, connection: Connection, slot: Slot) -> None:
-        """Whoever asks next gets the same parameters, under the same number: the dense model goes first again."""
-        if slot.trial is not None:
-            trials.requeue(connection, slot.study_id, slot.trial)
 
     def claim_mending(self, study_id: int, every_s: float) -> bool:
         """True for one caller in `every_s` seconds: it should look after the study's dead workers."""
@@ -108,10 +79,12 @@ class Queue:
     def queue_trial(
         self, study_id: int, params: Mapping[str, Any], attributes: Mapping[str, Any], again: bool = False
     ) -> bool:
-        """Let a proposal wait for a slot. again: also if the study has one with these parameters; else it is False."""
+        """Let a proposal wait for a slot. again: also if the study has one with these parameters, which has not failed;
+        else it is False."""
         with writing(self._engine) as connection:
             leases.lock_study(connection, study_id)
-            if not again and any(trial.params == params for trial in trials.list_news(connection, study_id, -1, ())):
+            known = () if again else trials.list_news(connection, study_id)
+            if any(trial.params == params and trial.state != "FAIL" for trial in known):
                 return False
             trials.queue(connection, study_id, params, attributes)
             return True
@@ -182,9 +155,3 @@ class Queue:
         except IntegrityError:
             # another worker kept the schedule's first evaluation at this very moment
             return keep(again=True)
-
-
-def _fail(connection: Connection, study_id: int, number: int, reason: str) -> None:
-    trial = trials.find(connection, study_id, number)
-    attributes = {**(trial.user_attributes if trial else {}), FAILED: reason[:MAX_REASON]}
-    trials.end(connection, study_id, number, Ending("FAIL", attributes=attributes))

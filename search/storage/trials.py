@@ -13,11 +13,13 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, func, insert, or_, select, update
 
+from search.attribute_keys import FAILED
 from search.storage import leases
 from search.storage.tables import SLOT, TRIAL
 from search.types import NEW, Ending, Slot, Trial
 
 WAITING, RUNNING = "WAITING", "RUNNING"
+MAX_REASON = 500  # characters
 
 # What every trial asks is built once: building a statement costs as much as sending it.
 _OF_STUDY = TRIAL.c.study_id == bindparam("study")
@@ -111,10 +113,17 @@ def refuse(connection: Connection, slot: Slot, trial: Trial, ending: Ending) -> 
     leases.note(connection, slot, None)
 
 
-def requeue(connection: Connection, study_id: int, number: int) -> bool:
-    """Put a running trial back into the queue as it is; False if it does not run."""
-    named = {"study": study_id, "wanted": number, "before": RUNNING}
-    return connection.execute(_REQUEUE, named).rowcount > 0
+def requeue(connection: Connection, slot: Slot) -> None:
+    """Put the slot's running trial, if it has one, back into the queue: whoever asks next gets it as it is, under the
+    same number, so the dense model goes first again."""
+    connection.execute(_REQUEUE, {"study": slot.study_id, "wanted": slot.trial, "before": RUNNING})
+
+
+def fail(connection: Connection, study_id: int, number: int, reason: str) -> None:
+    """End a running trial that is given up on; its attributes tell the reason."""
+    trial = find(connection, study_id, number)
+    attributes = {**(trial.user_attributes if trial else {}), FAILED: reason[:MAX_REASON]}
+    end(connection, study_id, number, Ending("FAIL", attributes=attributes))
 
 
 def end(connection: Connection, study_id: int, number: int, ending: Ending) -> bool:

@@ -182,7 +182,13 @@ def _live(url: str, name: str, bench: ScheduleEvaluator, number: int, seconds: f
         machine = f"machine-{uuid.uuid4().hex}"
         leases.host_identity = lambda: machine
         store = Store.open(url, create=False)
-        _worker(store, store.study(name), bench, number, seconds).finish()
+        record = store.study(name)
+        worker = _worker(store, record, bench, number, seconds)
+        worker.look_after()
+        worker.run()
+        while store.slots(record.id, "reserved") or not worker.budget_is_spent():
+            worker.wait()
+            worker.run()
         code = 0
     except KeyboardInterrupt as left:
         code = int(getattr(left, "code", 130))

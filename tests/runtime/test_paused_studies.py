@@ -103,20 +103,20 @@ def test_a_pause_that_ends_as_it_is_noticed_leaves_the_study_searching(
     oracle(started.bench)
     store, study_id = started.store, started.record.id
     store.set_state(study_id, "running")
-    finish, rounds = Worker.finish, list[int]()
+    run, rounds = Worker.run, list[int]()
 
     def pause(progress: Progress) -> None:
-        if progress.done == 2 and not rounds:
+        if progress.done == 2 and len(rounds) == 1:
             store.set_state(study_id, "paused", "by request")
 
-    def finish_and_resume(worker: Worker, *given: Any, **named: Any) -> None:
-        finish(worker, *given, **named)
+    def run_and_resume(worker: Worker, *given: Any, **named: Any) -> None:
+        run(worker, *given, **named)
         rounds.append(store.progress(study_id).done)
         store.advance(study_id, ("paused",), "running")
 
-    monkeypatch.setattr(Worker, "finish", finish_and_resume)
+    monkeypatch.setattr(Worker, "run", run_and_resume)
     StudyRunner(store, started.record, started.bench, pause).run()
-    assert rounds == [2, 3]
+    assert rounds == [1, 2, 3]  # the first with the preparation
     progress = store.progress(study_id)
     assert (progress.state, progress.done, progress.note) == ("done", 3, "")
 

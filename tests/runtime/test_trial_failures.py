@@ -174,10 +174,11 @@ def test_hung_trial_is_given_up_from_outside(start: Start, tiny_spec: Spec) -> N
     slot = worker._reserve()
     worker.trials.ask(slot)
     assert worker._measuring.overdue(10.0) is None
-    worker._measuring.deadline = working_time() - 5.0
-    assert worker._measuring.overdue(10.0) is None  # it may notice by itself
-    worker._measuring.deadline = working_time() - 11.0
-    reason = worker._measuring.overdue(10.0)
+    with worker._measuring.limited():
+        worker._measuring.deadline = working_time() - 5.0
+        assert worker._measuring.overdue(10.0) is None  # it may notice by itself
+        worker._measuring.deadline = working_time() - 11.0
+        reason = worker._measuring.overdue(10.0)
     assert reason == "hung for more than 1.5 s"
     worker._lose_by_force(reason)
     assert started.store.slots(started.record.id) == []

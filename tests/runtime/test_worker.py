@@ -16,6 +16,7 @@ from search.config.space import to_params
 from search.errors import SearchError, StudyDeletedError
 from search.evaluation.calibration import Calibration
 from search.runtime import worker as fleet_worker
+from search.runtime.study_runner import StudyRunner
 from search.runtime.worker_entrypoints import join
 from tests.conftest import spend
 
@@ -282,12 +283,13 @@ def test_study_that_is_deleted_and_made_again_has_nothing_of_the_old_worker(
             started.store.delete_study("tiny")
             again.append(started.store.add_study(started.bench.spec).id)
 
-    worker = started.worker()
     if step == "within a trial":
         measure = started.bench.measure
         started.bench.measure = lambda *args: (make_again(), measure(*args))[1]
     with pytest.raises(StudyDeletedError, match="study tiny was deleted"):
-        worker.finish(make_again if step == "before a trial" else ignore)
+        StudyRunner(
+            started.store, started.record, started.bench, make_again if step == "before a trial" else ignore
+        ).run()
     assert started.store.study("tiny").id == again[0] != started.record.id
     assert not started.store.evaluations(again[0])
     assert not started.store.slots(again[0])

@@ -91,7 +91,7 @@ def test_pause_takes_effect_between_two_trials(start: Start, tiny_spec: Spec) ->
     def pause(progress: Any) -> None:
         started.store.set_state(started.record.id, "paused")
 
-    started.worker().finish(pause)
+    started.worker().run(pause)
     assert started.store.progress(started.record.id).done == 1
     assert not started.store.slots(started.record.id, "reserved")
     assert len(started.trials(TrialState.COMPLETE)) == 1
@@ -131,14 +131,14 @@ def test_worker_that_is_asked_to_end_hands_its_trial_to_the_next(
     with monkeypatch.context() as patch:
         patch.setattr(started.bench, "measure", ask_to_end)
         with pytest.raises(ShutdownRequested) as left:
-            started.worker().finish()
+            started.worker().run()
     assert left.value.code == 128 + number
     assert time.monotonic() - began < 10
     assert not started.store.slots(started.record.id, "reserved")
     assert [trial.number for trial in started.trials(TrialState.WAITING)] == [1]
     assert started.store.attempts(started.record.id) == []  # nobody failed
     assert started.bench.measure == measure
-    started.worker().finish()
+    started.worker().run()
     check_sound(started.store, "tiny", 2)
 
 

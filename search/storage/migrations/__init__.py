@@ -5,6 +5,6 @@ HEAD stands here so that opening an up-to-date store does not load Alembic (a te
 To change a table: change `tables.py`, add `versions/NNNN_what.py`, set HEAD.
 """
 
-HEAD = "0008"
+HEAD = "0009"
 OLDEST = "0004"  # of release 0.1, the first
 VERSION_TABLE = "ztp_alembic_version"

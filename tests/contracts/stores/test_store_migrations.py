@@ -43,7 +43,7 @@ Measure = Callable[..., Measurement]
 Rows = dict[str, list[dict[str, Any]]]
 
 CREATED = "2026-11-22T16:55:00.000+00:00"
-FIRST = ("ztp_study", "ztp_evaluation", "ztp_front", "ztp_front_point", "ztp_slot")  # tables of release 0.1
+FIRST = ("ztp_study", "ztp_evaluation", "ztp_front", "ztp_front_point", "ztp_slot", "ztp_attempt")  # of release 0.1
 KEYS = ("study_id", "version", "id", "evaluation_id")  # rows are sorted by those their table has
 
 
@@ -184,6 +184,9 @@ def old_rows(spec: StudySpec, schedule: Callable[[int], Schedule]) -> Rows:
         ],
         "ztp_front_point": points,
         "ztp_slot": [{**worker, "trial": row["trial"], "schedule_key": row["schedule_key"]} for row in evaluations],
+        "ztp_attempt": [
+            {"study_id": 1, "trial": 1, "kind": "dead", "reason": "gone", "worker": "a", "created_at": CREATED}
+        ],
     }
 
 
@@ -214,6 +217,7 @@ class TestFromTheFirstRelease:
             "ztp_front": 2,
             "ztp_front_point": 3,
             "ztp_slot": 3,
+            "ztp_attempt": 1,
         }
         Store.open(old, create=False).close()
         for row in before["ztp_evaluation"]:
@@ -222,6 +226,8 @@ class TestFromTheFirstRelease:
             row.update(mirrored_at=0.0)
         for row in before["ztp_slot"]:
             row.update(kind="trial")
+        for row in before["ztp_attempt"]:
+            row.update(task="trial")
         with reading(engine) as connection:
             after = all_rows(connection)
             prepare = after["ztp_slot"].pop()

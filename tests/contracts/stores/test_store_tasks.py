@@ -15,7 +15,18 @@ from search.errors import StudyDeletedError, TrialStoppedError
 from search.storage import leases
 from search.storage.store import Store
 from search.storage.tables import SLOT
-from search.types import CONFIRM, NOT_TIMED, PREPARE, RETIMING, TIMING, TIMINGS, Measurement, Slot
+from search.types import (
+    CONFIRM,
+    MAX_DEATHS,
+    MAX_ERRORS,
+    NOT_TIMED,
+    PREPARE,
+    RETIMING,
+    TIMING,
+    TIMINGS,
+    Measurement,
+    Slot,
+)
 from tests.conftest import set_budget, spend
 
 Measure = Callable[..., Measurement]
@@ -72,12 +83,25 @@ class TestClaim:
         keep_silent(opened, LEASE_S + 10)
         assert opened.workers(record.id) == set()
         assert [opened.lose(slot, "dead", "silent") for slot in opened.stale_slots(record.id)] == ["again"]
-        assert opened.attempts(record.id) == []
+        assert [(each.task, each.kind) for each in opened.attempts(record.id)] == [(PREPARE, "dead")]
         assert claim("b").id == former.id
         for write in (opened.finish, lambda task: opened.set_provenance(record.id, {"facts": {}}, task)):
             with pytest.raises(TrialStoppedError):
                 write(former)
         assert opened.study(record.name).provenance == {}
+
+    @pytest.mark.parametrize(("failure", "most"), [("dead", MAX_DEATHS), ("timeout", MAX_ERRORS)])
+    def test_what_fails_again_and_again_stops_the_study_and_waits(
+        self, opened: Store, record: StudyRecord, claim: Any, failure: str, most: int
+    ) -> None:
+        for _ in range(2):  # once it is resumed, as often again
+            verdicts = [opened.lose(claim(f"worker {number}"), failure, "silent") for number in range(most)]
+            assert verdicts == ["again"] * (most - 1) + ["failed"]
+            note = "the preparation failed again and again (see ztp_attempt); the last reason: silent"
+            assert (opened.state(record.id), opened.progress(record.id).note) == ("stopped", note)
+            assert claim("another") is None
+            opened.set_state(record.id, "running")
+        assert opened.open_tasks(record.id) == {PREPARE}
 
     @pytest.mark.parametrize("state", ["paused", "stopped", "done"])
     def test_a_study_that_is_not_open_gives_none(
