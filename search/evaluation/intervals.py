@@ -1,11 +1,13 @@
-"""95% intervals for shares of images.
+"""95% intervals for shares of images, and the binomial distribution of even chances, exact.
 
-Source: Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927).
+scipy.stats has both, and takes a second to load in every worker.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from itertools import accumulate
 
 Z95 = 1.959963984540054  # the 0.975 quantile of the normal distribution
 
@@ -13,7 +15,8 @@ Z95 = 1.959963984540054  # the 0.975 quantile of the normal distribution
 def wilson(hits: int, images: int) -> tuple[float, float]:
     """The Wilson score interval of hits / images; unlike p +- 2s it stays in [0, 1] and holds near 0 and 1.
 
-    Raises ValueError unless 0 <= hits <= images and images > 0.
+    Raises ValueError unless 0 <= hits <= images and images > 0. Source: Wilson, "Probable inference, the law of
+    succession, and statistical inference", JASA 22 (1927).
     """
     if images < 1 or not 0 <= hits <= images:
         raise ValueError(f"hits must be in 0..images and images at least 1, got {hits} of {images}")
@@ -25,3 +28,24 @@ def wilson(hits: int, images: int) -> tuple[float, float]:
     low = 0.0 if hits == 0 else max(0.0, centre - half)
     high = 1.0 if hits == images else min(1.0, centre + half)
     return low, high
+
+
+def fair_binomial_quantile(chance: float, trials: int) -> int:
+    """The least k with P(X <= k) >= chance, X the successes of so many trials with chance 1/2 each."""
+    ways = accumulate(_outcomes(trials))
+    return next(k for k, count in enumerate(ways) if count >= chance * (1 << trials))
+
+
+def fair_binomial_test(wins: int, losses: int) -> float:
+    """The exact two-sided p-value of wins and losses being equally likely."""
+    ways = accumulate(_outcomes(wins + losses))
+    tail = next(count for k, count in enumerate(ways) if k == min(wins, losses))
+    return min(1.0, 2 * tail / (1 << (wins + losses)))
+
+
+def _outcomes(trials: int) -> Iterator[int]:
+    """How many of the 2^trials outcomes have 0, 1, 2, ... successes."""
+    count = 1
+    for successes in range(trials + 1):
+        yield count
+        count = count * (trials - successes) // (successes + 1)

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from scipy.stats import binom
 from torch import Tensor
 
 from pruning.model import PrunedViT
@@ -24,6 +23,7 @@ from pruning.schedule import UNTOUCHED, Schedule
 from search.config.environment import timing_limit
 from search.evaluation.device import synchronize
 from search.evaluation.host_lock import exclusive
+from search.evaluation.intervals import fair_binomial_quantile
 from search.types import Throughput
 
 Model = Callable[[Tensor], object]
@@ -102,7 +102,7 @@ class PairedTiming:
         Source: Conover, "Practical Nonparametric Statistics", section 3.2.
         """
         ordered = sorted(self._ratios)
-        outside = max(int(binom.ppf(0.025, len(ordered), 0.5)), 1)
+        outside = max(fair_binomial_quantile(0.025, len(ordered)), 1)
         return ordered[outside - 1], ordered[-outside]
 
     @property

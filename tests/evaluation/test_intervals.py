@@ -1,11 +1,11 @@
-"""The Wilson interval against scipy's."""
+"""The Wilson interval and the binomial distribution of even chances against scipy's."""
 
 from __future__ import annotations
 
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest
 
-from search.evaluation.intervals import wilson
+from search.evaluation.intervals import fair_binomial_quantile, fair_binomial_test, wilson
 
 
 @pytest.mark.parametrize("images", [1, 2, 7, 100, 2000, 50_000])
@@ -30,3 +30,15 @@ def test_certain_ends_are_exact(hits: int, images: int, end: int) -> None:
 def test_impossible_counts_are_refused(hits: int, images: int) -> None:
     with pytest.raises(ValueError, match=f"got {hits} of {images}"):
         wilson(hits, images)
+
+
+@pytest.mark.parametrize("trials", [1, 5, 6, 7, 35, 400])
+@pytest.mark.parametrize("chance", [0.025, 0.4, 0.9])
+def test_quantiles_are_scipys(chance: float, trials: int) -> None:
+    assert fair_binomial_quantile(chance, trials) == binom.ppf(chance, trials, 0.5)
+
+
+@pytest.mark.parametrize(("wins", "losses"), [(0, 1), (3, 3), (2, 9), (40, 61), (1200, 1100)])
+def test_p_values_are_scipys(wins: int, losses: int) -> None:
+    assert fair_binomial_test(wins, losses) == pytest.approx(binomtest(wins, wins + losses).pvalue)
+    assert fair_binomial_test(losses, wins) == fair_binomial_test(wins, losses)

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
 from search.errors import InputError
+from search.evaluation.intervals import fair_binomial_test
 from search.types import FLOP_CONVENTION, Measurement
 
 FORMAT = 1
@@ -37,7 +37,7 @@ def mcnemar(ours: Bits, theirs: Bits) -> tuple[float, int, int]:
     if ours.shape != theirs.shape:
         raise ValueError(f"both must answer the same images, got {len(ours)} and {len(theirs)} answers")
     wins, losses = int((ours & ~theirs).sum()), int((~ours & theirs).sum())
-    return (float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0), wins, losses
+    return fair_binomial_test(wins, losses), wins, losses
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -9,11 +9,11 @@ import asyncio
 import json
 import re
 import sys
+from functools import cached_property
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 from wsgiref.util import setup_testing_defaults
 
-import optuna_dashboard
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -46,10 +46,16 @@ class Dashboard:
     path = "/dashboard"  # metrics count it as one route
 
     def __init__(self, store: Store) -> None:
-        self._reader = FrontReader(store)
-        self._wsgi: WSGIApplication = optuna_dashboard.wsgi(self._reader, artifact_store=FrontPictures(store))
+        self._reader, self._pictures = FrontReader(store), FrontPictures(store)
         style = (files("search.server") / "page" / "dashboard.css").read_bytes()
         self._style = b"<style>" + style + b"</style></head>"
+
+    @cached_property
+    def _wsgi(self) -> WSGIApplication:
+        import optuna_dashboard  # late: it takes as long to load as the rest of the server
+
+        application: WSGIApplication = optuna_dashboard.wsgi(self._reader, artifact_store=self._pictures)
+        return application
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["route"] = self
