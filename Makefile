@@ -17,12 +17,16 @@ TEST_ENV = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 # layers that run no model
 QUICK = tests/test_architecture.py tests/test_logs.py tests/config tests/storage tests/reporting tests/server/access
 
-.PHONY: demo test check quick coverage drills bench lint types clean
+.PHONY: demo test tests check quick coverage drills bench lint types clean
 
 demo: $(READY)
 	$(BIN)/ztp launch demo
 
-test: lint types
+# types are checked beside the tests: mypy takes one core only
+test: lint
+	$(MAKE) --no-print-directory --jobs 2 types tests
+
+tests: $(READY)
 	$(TEST_ENV) $(BIN)/pytest -n 2 --dist worksteal
 
 # mypy takes one core for as long as these tests take two
