@@ -22,6 +22,7 @@ from pruning.errors import DeploymentError
 from pruning.model import PrunedViT, prune
 
 if TYPE_CHECKING:
+    from torch.export import ExportedProgram
     from torch.onnx import ONNXProgram
 
 NEEDED = ("onnx", "onnxscript")  # by torch's ONNX exporter; the extra "onnx"
@@ -60,7 +61,11 @@ def described(pruned: PrunedViT, metadata: Mapping[str, Any] | None) -> dict[str
 def to_onnx(module: nn.Module, inputs: Sequence[Tensor], names: Sequence[str], output: str) -> ONNXProgram:
     """Any module as an ONNX program whose inputs' first axis may have any length. Raises DeploymentError."""
     check_exporter()
-    program = trace(module, tuple(inputs))
+    return convert(trace(module, tuple(inputs)), names, output)
+
+
+def convert(program: ExportedProgram, names: Sequence[str], output: str) -> ONNXProgram:
+    """A traced program of so many inputs in ONNX."""
     with quiet():
         converted = torch.onnx.export(
             program,
@@ -68,7 +73,7 @@ def to_onnx(module: nn.Module, inputs: Sequence[Tensor], names: Sequence[str], o
             verbose=False,
             input_names=names,
             output_names=[output],
-            dynamic_shapes=({0: "batch"},) * len(inputs),  # only names the axis: the program has it already
+            dynamic_shapes=({0: "batch"},) * len(names),  # only names the axis: the program has it already
             custom_translation_table={torch.ops.aten.sort.stable: _stable_sort},
         )
     assert converted is not None  # it is for the exporter of old

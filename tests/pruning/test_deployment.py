@@ -19,7 +19,7 @@ from pruning.architectures import describe
 from pruning.backbones import DEMO_MEAN, load_backbone
 from pruning.config import Config
 from pruning.deployment import export_config, export_onnx, export_program, to_onnx
-from pruning.deployment.onnx_export import in_float32
+from pruning.deployment.onnx_export import convert, in_float32
 from pruning.errors import DeploymentError, ScheduleError, WeightsError
 from pruning.methods import METHODS
 from pruning.model import PrunedViT, prune
@@ -72,6 +72,7 @@ TRAITS: dict[str, dict[str, Any]] = {
     "mlp_bias_class_token": {},
     "table_bias": {"global_pool": "token"},
 }
+IN_ONNX = ("attention_pool", "rotary_by_block", "bias_by_block")
 
 
 def batch(size: int, channels: int = 3, side: int = 32) -> Tensor:
@@ -87,28 +88,30 @@ def run(session: onnxruntime.InferenceSession, images: Tensor) -> Tensor:
     return torch.from_numpy(logits)
 
 
-def check_onnx(pruned: PrunedViT, folder: Path) -> None:
-    export_onnx(pruned, folder / "best.onnx")
-    session = open_session(folder / "best.onnx")
+def check(answer: Callable[[Tensor], Tensor], pruned: PrunedViT) -> None:
+    for size in SIZES:
+        torch.testing.assert_close(answer(batch(size)), pruned(batch(size)), atol=TOLERANCE, rtol=0)
+
+
+def check_session(session: onnxruntime.InferenceSession, pruned: PrunedViT) -> None:
     assert session.get_inputs()[0].shape == ["batch", 3, 32, 32]
-    for size in SIZES:
-        torch.testing.assert_close(run(session, batch(size)), pruned(batch(size)), atol=TOLERANCE, rtol=0)
-    assert [path.name for path in folder.iterdir()] == ["best.onnx"]
+    check(lambda images: run(session, images), pruned)
 
 
-def check_program(pruned: PrunedViT) -> None:
-    program = export_program(pruned).module()
-    for size in SIZES:
-        torch.testing.assert_close(program(batch(size)), pruned(batch(size)), atol=TOLERANCE, rtol=0)
+def check_program(pruned: PrunedViT, in_onnx: bool = True) -> None:
+    """Traced once: in torch, and converted to ONNX."""
+    program = export_program(pruned)
+    check(program.module(), pruned)
+    if in_onnx:
+        check_session(open_session(convert(program, ["images"], "logits").model_proto.SerializeToString()), pruned)
 
 
 @pytest.mark.parametrize(("first", "second"), PAIRS, ids=[f"{i}-{a[0]}-{b[0]}" for i, (a, b) in enumerate(PAIRS)])
 def test_every_method_gives_the_eager_logits_for_any_batch(
-    make_vit: Callable[..., nn.Module], tmp_path: Path, first: Row, second: Row
+    make_vit: Callable[..., nn.Module], first: Row, second: Row
 ) -> None:
     pruned = prune(make_vit(), pair(first, second))
     assert pruned.is_saving
-    check_onnx(pruned, tmp_path)
     check_program(pruned)
 
 
@@ -117,12 +120,7 @@ def test_every_kind_of_head_and_block_goes_with_a_mixed_schedule(
     make_vit: Callable[..., nn.Module], trait: str, overrides: dict[str, Any]
 ) -> None:
     model = make_vit(trait, **overrides)
-    check_program(prune(model, MIXED if describe(model).class_token else UNCLASSED))
-
-
-@pytest.mark.parametrize("trait", ["attention_pool", "rotary_by_block", "bias_by_block"])
-def test_other_heads_and_blocks_go_to_onnx(make_vit: Callable[..., nn.Module], tmp_path: Path, trait: str) -> None:
-    check_onnx(prune(make_vit(trait, **TRAITS[trait]), UNCLASSED), tmp_path)
+    check_program(prune(model, MIXED if describe(model).class_token else UNCLASSED), trait in IN_ONNX)
 
 
 @pytest.mark.parametrize("savings", [True, False])
@@ -131,8 +129,10 @@ def test_nothing_dropped_goes_with_savings_and_without(
 ) -> None:
     pruned = prune(make_vit(), exact_savings=savings)
     assert pruned.is_saving == savings
-    check_onnx(pruned, tmp_path)
-    check_program(pruned)
+    check(export_program(pruned).module(), pruned)
+    export_onnx(pruned, tmp_path / "best.onnx")
+    check_session(open_session(tmp_path / "best.onnx"), pruned)
+    assert [path.name for path in tmp_path.iterdir()] == ["best.onnx"]
 
 
 class Choice(nn.Module):
