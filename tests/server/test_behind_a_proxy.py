@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import http.client
+import shutil
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
-from search.storage.store import Store
 from tests.browser import Browser, needs_chromium
-from tests.serving import TOKEN, Service
+from tests.serving import TOKEN, Service, start_service
 
 PREFIX = "/ztp"
 
@@ -59,11 +61,21 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
+@pytest.fixture(scope="module")
+def behind(tmp_path_factory: pytest.TempPathFactory, filled_file: Path) -> Iterator[Service]:
+    """One service behind all proxies."""
+    folder = tmp_path_factory.mktemp("behind")
+    shutil.copy(filled_file, folder / "ztp.db")
+    storage = f"sqlite:///{folder}/ztp.db"
+    made = start_service(folder, storage, "--workers", 0, "--root-path", PREFIX, token=TOKEN)
+    yield made
+    assert made.end() == 0
+
+
 @pytest.fixture(params=[False, True], ids=["the prefix stays", "the prefix is taken away"])
-def proxy(start: Any, store: Store, request: pytest.FixtureRequest) -> Iterator[Proxy]:
+def proxy(behind: Service, request: pytest.FixtureRequest) -> Iterator[Proxy]:
     with Proxy(("127.0.0.1", 0), Handler) as server:
-        server.service = start(store.url, "--workers", 0, "--root-path", PREFIX, token=TOKEN)
-        server.strips = request.param
+        server.service, server.strips = behind, request.param
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         yield server
@@ -72,30 +84,33 @@ def proxy(start: Any, store: Store, request: pytest.FixtureRequest) -> Iterator[
 
 
 @pytest.fixture
+def study(new_study: Callable[[str], str]) -> tuple[str, str]:
+    """The name and YAML of a study that no other test posts."""
+    name = f"new-{uuid.uuid4().hex[:8]}"
+    return name, new_study(name)
+
+
+@pytest.fixture
 def client() -> Iterator[httpx.Client]:
     with httpx.Client(headers={"Authorization": f"Bearer {TOKEN}"}, timeout=60) as made:
         yield made
 
 
-def test_the_api_answers_and_tells_its_addresses(
-    proxy: Proxy, client: httpx.Client, new_study: Callable[[str], str]
-) -> None:
+def test_the_api_answers_and_tells_its_addresses(proxy: Proxy, client: httpx.Client, study: tuple[str, str]) -> None:
     api = f"{proxy.address}/api/v1"
     assert client.get(f"{proxy.address}/health", headers={"Authorization": ""}).json()["status"] == "ok"
     assert client.get(f"{api}/studies", headers={"Authorization": ""}).status_code == 401
-    made = client.post(f"{api}/studies", content=new_study("new"), headers={"Content-Type": "text/yaml"})
+    made = client.post(f"{api}/studies", content=study[1], headers={"Content-Type": "text/yaml"})
     assert made.status_code == 201
-    assert client.get(made.url.join(made.headers["Location"])).json()["name"] == "new"
+    assert client.get(made.url.join(made.headers["Location"])).json()["name"] == study[0]
     assert client.get(f"{api}/openapi.json").json()["servers"] == [{"url": PREFIX}]
     assert client.get(f"{api}/nothing").status_code == 404
 
 
-def test_the_command_line_asks_it(
-    proxy: Proxy, ztp: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, store: Store
-) -> None:
+def test_the_command_line_asks_it(proxy: Proxy, ztp: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ZTP_TOKEN", TOKEN)
     ran = ztp("front", "shirts", "--json", "--server", proxy.address)
-    assert (ran.code, ran.out) == (0, ztp("front", "shirts", "--json", "--storage", store.url).out)
+    assert (ran.code, ran.out) == (0, ztp("front", "shirts", "--json", "--storage", proxy.service.storage).out)
 
 
 def test_the_dashboard_is_not_there_and_the_page_says_why(proxy: Proxy, client: httpx.Client) -> None:
@@ -118,9 +133,10 @@ def test_the_prefix_alone_leads_to_the_page(proxy: Proxy, client: httpx.Client) 
 @needs_chromium
 @pytest.mark.slow
 def test_a_browser_logs_in_looks_and_pauses(
-    proxy: Proxy, browser: Browser, store: Store, client: httpx.Client, new_study: Any, wait_for: Callable[..., Any]
+    proxy: Proxy, browser: Browser, client: httpx.Client, study: tuple[str, str], wait_for: Callable[..., Any]
 ) -> None:
-    client.post(f"{proxy.address}/api/v1/studies", content=new_study("new"), headers={"Content-Type": "text/yaml"})
+    name, text = study
+    client.post(f"{proxy.address}/api/v1/studies", content=text, headers={"Content-Type": "text/yaml"})
     browser.open(f"{proxy.address}/")
     field = "document.querySelector('input[type=password]')"
     wait_for(lambda: browser.ask(f"{field} !== null && document.readyState === 'complete'"))
@@ -132,7 +148,7 @@ def test_a_browser_logs_in_looks_and_pauses(
     links = browser.ask("[...document.links].map((link) => link.href)")
     assert f"{proxy.address}/api/v1/studies/shirts/spec" in links
     assert all(link.startswith(f"{proxy.address}/") for link in links)
-    browser.ask("document.querySelector('#study-new [data-order=pause]').click()")
+    browser.ask(f"document.querySelector('#study-{name} [data-order=pause]').click()")
     browser.ask("document.querySelector('dialog[open] [value=yes]').click()")
-    wait_for(lambda: browser.ask("document.querySelector('#study-new .state').textContent") == "paused")
-    assert store.study("new").state == "paused"
+    wait_for(lambda: browser.ask(f"document.querySelector('#study-{name} .state').textContent") == "paused")
+    assert client.get(f"{proxy.address}/api/v1/studies/{name}").json()["state"] == "paused"
