@@ -34,6 +34,7 @@ MARKERS = (
     *(("P", "cross"), ("X", "x"), ("<", "triangle-left"), (">", "triangle-right")),
 )
 STAR, STAR_SIZE = ("*", "star"), 18.0  # the dense model
+NARROW, WIDE = (10.0, 6.25), (13.0, 6.0)  # inches: of one panel, of two
 POINTS = 0.77  # of matplotlib, in one pixel of plotly
 SUBTITLE = 90  # characters of a line, which plotly would clip
 LINES = {"": ("none", "markers"), "straight": ("-", "lines+markers"), "steps": ("none", "lines+markers")}
@@ -104,7 +105,7 @@ class Picture:
     y_label: str
     footnote: str
     panels: tuple[Panel, ...]
-    size: Pair = (10.0, 6.25)
+    size: Pair = NARROW
 
 
 def check_path(path: Path, endings: tuple[str, ...] = ENDINGS, flag: str = "--plot") -> None:
@@ -171,8 +172,10 @@ def matplotlib_figure(shown: Picture) -> Figure:
             _add_rates(axes, panel.rate)
     row[0].set_title(shown.title, loc="left", fontsize=13, fontweight="bold")
     row[0].set_ylabel(shown.y_label)
-    if any(series.x for series in shown.panels[-1].series):
-        row[-1].legend(frameon=False, loc="lower left")
+    named = [sum(series.in_legend and bool(series.x) for series in panel.series) for panel in shown.panels]
+    if any(named):
+        fullest = max(reversed(range(len(named))), key=named.__getitem__)  # the last of those
+        row[fullest].legend(frameon=False, loc="lower left")
     figure.supxlabel(shown.footnote, fontsize=8, color=QUIET)
     return figure
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from search.evaluation.compare.statistics import Comparison
 from search.reporting import formatting
-from search.reporting.plots.canvas import STAR, STAR_SIZE, Panel, Picture, Series, arms_of, look
+from search.reporting.plots.canvas import STAR, STAR_SIZE, WIDE, Panel, Picture, Series, arms_of, look
 from search.types import Measurement
 
 X_AXES: tuple[tuple[str, Callable[[Measurement], float], str], ...] = (
@@ -24,7 +24,7 @@ def picture(shown: Comparison) -> Picture:
         y_label=f"{formatting.KIND_WORDS[shown.dense.accuracy.kind]} (%)",
         footnote=f"{formatting.setting(shown.dense)}; images: {shown.images}; bars: 95% intervals",
         panels=tuple(Panel(label, tuple(_series(shown, x)), unit) for label, x, unit in X_AXES),
-        size=(13.0, 6.0),
+        size=WIDE,
     )
 
 

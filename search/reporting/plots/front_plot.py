@@ -1,4 +1,7 @@
-"""The picture of one front: accuracy over speed-up, confirm numbers beside it, everything else faint."""
+"""The picture of one front: accuracy over speed-up, confirm numbers beside it, everything else faint.
+
+Beside it, where the study is deployed, accuracy over latency of what was confirmed.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,20 @@ from typing import Any
 from search.config.space import read_fields
 from search.config.spec import StudyRecord
 from search.reporting import formatting
-from search.reporting.plots.canvas import DENSE, STAR, STAR_SIZE, Pair, Panel, Picture, Series, arms_of, save
+from search.reporting.plots.canvas import (
+    DENSE,
+    NARROW,
+    STAR,
+    STAR_SIZE,
+    WIDE,
+    Pair,
+    Panel,
+    Picture,
+    Series,
+    arms_of,
+    save,
+)
+from search.reporting.plots.latency_axis import LatencyAxis, shared_axis
 from search.types import Evaluation, Front, Measurement
 
 FRONT, CONFIRM, OTHER = "#1f5fa8", "#d1662c", "#9aa5b1"
@@ -31,21 +47,23 @@ def picture(study: StudyRecord, front: Front, evaluations: Iterable[Evaluation] 
         _series("front, search images", front.points, color=FRONT, line="steps"),
         _series("dense model", dense, color=DENSE, **stars),
     ]
-    confirm = [
-        _confirm_series(
-            "front, confirm images",
-            [point for point in front.points if point.search.schedule.stages],
-            marker=("D", "diamond"),
-            size=8.0,
-        ),
-        _confirm_series("dense model, confirm images", dense, **stars),
-    ]
+    pruned = [point for point in front.points if point.search.schedule.stages]
+
+    def confirmed(axis: LatencyAxis | None = None) -> list[Series]:
+        diamonds: dict[str, Any] = {"marker": ("D", "diamond"), "size": 8.0, "axis": axis}
+        return [
+            _confirm_series("front, confirm images", pruned, **diamonds),
+            _confirm_series("dense model, confirm images", dense, axis=axis, **stars),
+        ]
+
+    confirm = confirmed()
     floor = _floor(search[0], (search[1], confirm[1]))
     known = formatting.measurements(front)
     kind = known[-1].accuracy.kind if known else "top1"
     backbone = formatting.backbone(vars(study.spec.backbone))
     outside = sum(y < floor for y in search[0].y)
     left_out = f"; outside: {formatting.count(outside, 'point')} below {floor:.0f} %" if outside else ""
+    axis = shared_axis([(study, front)])
     panel = Panel(
         "speed-up over the dense model",
         (
@@ -66,7 +84,8 @@ def picture(study: StudyRecord, front: Front, evaluations: Iterable[Evaluation] 
         title=f"{study.name}: {len(front.points)} of {len(everything) or len(front.points)} schedules on the front",
         y_label=f"{formatting.KIND_WORDS[kind]} (%)",
         footnote=f"backbone {backbone} on {formatting.settings(front)}; bars: 95% intervals{left_out}",
-        panels=(panel,),
+        panels=(panel,) if axis is None else (panel, Panel(axis.label, tuple(confirmed(axis)))),
+        size=NARROW if axis is None else WIDE,
     )
 
 
@@ -79,17 +98,22 @@ def _confirm_series(name: str, evaluations: Sequence[Evaluation], **looks: Any) 
     return _made(name, confirmed, color=CONFIRM, hollow=True, **looks)
 
 
-def _made(name: str, pairs: Sequence[tuple[Evaluation, Measurement]], **looks: Any) -> Series:
-    """Stars and faint points have no intervals."""
-    places = [_place(measured) for _, measured in pairs]
+def _made(
+    name: str, pairs: Sequence[tuple[Evaluation, Measurement]], axis: LatencyAxis | None = None, **looks: Any
+) -> Series:
+    """Over speed-up, or over latency where an axis is given. Stars and faint points have no intervals."""
+    if axis is not None:
+        pairs = [(evaluation, measured) for evaluation, measured in pairs if axis.of(measured) is not None]
+    places = [_place(measured, axis) for _, measured in pairs]
     has_bars = not looks.get("level") and not looks.get("faint")
     bars = arms_of(measured.accuracy for _, measured in pairs) if has_bars else ((), ())
     words = [_words(evaluation, measured) for evaluation, measured in pairs]
-    return Series(name, [x for x, _ in places], [y for _, y in places], words, bars, **looks)
+    return Series(name, [x for x, _ in places], [y for _, y in places], words, bars, group=name, **looks)
 
 
-def _place(measured: Measurement) -> Pair:
-    return measured.throughput.speedup, 100 * measured.accuracy.value
+def _place(measured: Measurement, axis: LatencyAxis | None = None) -> Pair:
+    x = None if axis is None else axis.of(measured)
+    return measured.throughput.speedup if x is None else x, 100 * measured.accuracy.value
 
 
 def _floor(front: Series, dense: Sequence[Series]) -> float:

@@ -3,21 +3,25 @@
 What may be compared depends on the studies. Accuracy is absolute if all were measured on the same images, else in
 points over each study's own dense model. Speed is in images per second where backbones differ on one machine, for a
 smaller backbone is a rival of a pruned one; else it is the speed-up over each study's own dense model. The axes say
-which.
+which. Deployed studies - of one model at float32 and int8, say, or in several runtimes - have images per second on one
+machine, too, and a second panel of latency.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from search.attribute_keys import IMAGES
 from search.config.spec import StudyRecord
 from search.errors import InputError
 from search.reporting import formatting
-from search.reporting.plots.canvas import STAR, STAR_SIZE, Panel, Picture, Series, arms_of, look
+from search.reporting.plots.canvas import NARROW, STAR, STAR_SIZE, WIDE, Panel, Picture, Series, arms_of, look
+from search.reporting.plots.latency_axis import shared_axis
 from search.types import Evaluation, Front, Measurement
 
 Found = tuple[StudyRecord, Front]
+SPEEDUP = "speed-up over each study's own dense model"
+Place = Callable[[Measurement], float | None]
 
 
 def gather(found: Sequence[Found]) -> Picture:
@@ -26,13 +30,19 @@ def gather(found: Sequence[Found]) -> Picture:
     rates, absolute = _by_rate(found), _same_images(found)
     kind = formatting.KIND_WORDS[formatting.measurements(found[0][1])[-1].accuracy.kind]
     machines = list(dict.fromkeys(formatting.settings(front) for _, front in found))
-    series = [s for place, one in enumerate(found) for s in _series(place, one, rates, absolute)]
-    x_label = "images per second" if rates else "speed-up over each study's own dense model"
+    speed: tuple[str, Place] = ("images per second", _rate) if rates else (SPEEDUP, _speedup)
+    latency = shared_axis(found)
+    axes = [speed, *([(latency.label, latency.of)] if latency else [])]
+    panels = [
+        Panel(label, tuple(s for place, one in enumerate(found) for s in _series(place, one, x, absolute)))
+        for label, x in axes
+    ]
     return Picture(
         title=f"fronts of {formatting.count(len(found), 'study')}",
         y_label=f"{kind} (%)" if absolute else f"{kind}, points over each study's own dense model",
         footnote=f"{'; '.join(machines)}; confirmed where confirmed; bars: 95% intervals; stars: dense models",
-        panels=(Panel(x_label, tuple(series)),),
+        panels=tuple(panels),
+        size=WIDE if latency else NARROW,
     )
 
 
@@ -44,10 +54,15 @@ def _check_kinds(found: Sequence[Found]) -> None:
 
 
 def _by_rate(found: Sequence[Found]) -> bool:
-    """Several backbones on one machine: what counts is images per second, in whatever number format."""
-    backbones = {study.spec.backbone for study, _ in found}
-    devices = {m.setting.device for _, front in found for m in formatting.measurements(front)}
-    return len(backbones) > 1 and len(devices) == 1
+    """Several backbones, or ways to deploy one, on one machine: what counts is images per second."""
+    rivals = {(study.spec.backbone, study.spec.deployment) for study, _ in found}
+    devices = {_machine(m.setting.device) for _, front in found for m in formatting.measurements(front)}
+    return len(rivals) > 1 and len(devices) == 1
+
+
+def _machine(device: str) -> str:
+    """Without what runs there: "cpu: AMD EPYC, 2 threads, OpenVINO 2026.4.1, int8"."""
+    return device.partition(" threads")[0]
 
 
 def _same_images(found: Sequence[Found]) -> bool:
@@ -55,30 +70,31 @@ def _same_images(found: Sequence[Found]) -> bool:
     return len({study.provenance.get(IMAGES) or str(study.spec.data) for study, _ in found}) == 1
 
 
-def _series(place: int, found: Found, rates: bool, absolute: bool) -> Iterator[Series]:
-    """A study's front, slowest point first, and its dense model if that is measured."""
+def _series(place: int, found: Found, x: Place, absolute: bool) -> Iterator[Series]:
+    """A study's front, by ascending x, and its dense model if that is measured; without what has no x."""
     study, front = found
-    points = sorted(front.points, key=lambda point: _speed(point.best_known, rates))
-    known = [point.best_known for point in points]
+    points = [(at, point) for point in front.points if (at := x(point.best_known)) is not None]
+    points.sort(key=lambda pair: pair[0])
+    known = [point.best_known for _, point in points]
     base = 0.0 if absolute else _dense_accuracy(study, front)
     color, marker = look(place)
-    name = f"{study.name} ({formatting.backbone(vars(study.spec.backbone))})"
+    name = f"{study.name} ({', '.join(_what_runs(study))})"
     yield Series(
         name=name,
-        x=[_speed(m, rates) for m in known],
+        x=[at for at, _ in points],
         y=[100 * (m.accuracy.value - base) for m in known],
-        words=[_words(study, point) for point in points],
+        words=[_words(study, point) for _, point in points],
         arms=arms_of(m.accuracy for m in known),
         color=color,
         marker=marker,
         line="straight",
         group=name,
     )
-    if front.dense:
-        dense = front.dense.best_known
+    dense = front.dense.best_known if front.dense else None
+    if dense is not None and (at := x(dense)) is not None:
         yield Series(
             name=f"{name}, dense model",
-            x=[_speed(dense, rates)],
+            x=[at],
             y=[100 * (dense.accuracy.value - base)],
             words=[f"<b>{name}</b><br>dense model"],
             color=color,
@@ -89,6 +105,13 @@ def _series(place: int, found: Found, rates: bool, absolute: bool) -> Iterator[S
         )
 
 
+def _what_runs(study: StudyRecord) -> Iterator[str]:
+    yield formatting.backbone(vars(study.spec.backbone))
+    if study.spec.deployment is not None:
+        yield study.spec.deployment.runtime
+        yield study.spec.deployment.precision
+
+
 def _dense_accuracy(study: StudyRecord, front: Front) -> float:
     if front.dense is None:
         rule = f"study {study.name} must have its dense model measured to be compared"
@@ -96,8 +119,12 @@ def _dense_accuracy(study: StudyRecord, front: Front) -> float:
     return front.dense.best_known.accuracy.value
 
 
-def _speed(measured: Measurement, rates: bool) -> float:
-    return measured.throughput.images_per_s if rates else measured.throughput.speedup
+def _rate(measured: Measurement) -> float:
+    return measured.throughput.images_per_s
+
+
+def _speedup(measured: Measurement) -> float:
+    return measured.throughput.speedup
 
 
 def _words(study: StudyRecord, point: Evaluation) -> str:

@@ -14,8 +14,8 @@ from PIL import Image
 
 from search.config.spec import StudyRecord
 from search.errors import InputError
-from search.reporting.plots import canvas, fronts_plot
-from search.types import Accuracy, Evaluation, Front, Measurement
+from search.reporting.plots import canvas, front_plot, fronts_plot
+from search.types import Accuracy, Evaluation, Front, Latency, Measurement
 
 Found = list[tuple[StudyRecord, Front]]
 
@@ -79,6 +79,62 @@ def test_other_images_share_points_over_the_dense_model(study: StudyRecord, fron
     assert shown.panels[0].series[0].y == pytest.approx([0.0, -0.2, -0.8, -3.8, -10.0])
     star = shown.panels[0].series[1]
     assert (star.x, star.y) == ([1.0], [0.0])
+
+
+def deployed(
+    found: tuple[StudyRecord, Front], precision: str, batches: list[int], ms: float
+) -> tuple[StudyRecord, Front]:
+    """As if deployed in OpenVINO: passes of all confirmed points take `ms` over their speed-up, more at the tail."""
+
+    def changed(point: Evaluation) -> Evaluation:
+        setting = replace(point.search.setting, device=f"{point.search.setting.device}, OpenVINO 2026.4.1, {precision}")
+        search = replace(point.search, setting=setting)
+        if point.confirm is None:
+            return replace(point, search=search)
+        median = ms / point.confirm.throughput.speedup
+        latencies = tuple(Latency(n, n * median, 1.1 * n * median, 1.2 * n * median, 100) for n in batches)
+        throughput = replace(point.confirm.throughput, latencies=latencies)
+        return replace(point, search=search, confirm=replace(point.confirm, throughput=throughput))
+
+    study, front = found
+    document = {**study.document, "deployment": {"runtime": "openvino", "precision": precision, "batch_sizes": batches}}
+    points = tuple(map(changed, front.points))
+    front = replace(front, points=points, dense=front.dense and changed(front.dense))
+    return replace(study, name=f"{study.name}-{precision}", document=document), front
+
+
+def test_deployed_fronts_share_rates_and_a_latency(study: StudyRecord, front: Front) -> None:
+    """Float32 and int8 in one picture; the batch size that both were measured with."""
+    slow = deployed((study, front), "float32", [1, 8], 20.0)
+    shown = fronts_plot.gather([slow, deployed((study, front), "int8", [8], 10.0)])
+    rates, latency = shown.panels
+    assert [panel.x_label for panel in shown.panels] == [
+        "images per second",
+        "ms of a pass of 8 images, 95th percentile",
+    ]
+    confirmed = [point for point in slow[1].points if point.confirm]
+    assert rates.series[0].name == "shirts-float32 (demo, openvino, float32)"
+    assert len(rates.series[0].x) == len(front.points)
+    expected = sorted(1.1 * 8 * 20 / point.confirm.throughput.speedup for point in confirmed if point.confirm)
+    assert latency.series[0].x == pytest.approx(expected)
+    assert latency.series[2].x == pytest.approx([each / 2 for each in expected])
+    figure = canvas.matplotlib_figure(shown)
+    assert [axes.get_xlabel() for axes in figure.axes] == [panel.x_label for panel in shown.panels]
+    assert len(canvas.plotly_figure(shown).data) == 8
+    assert len(fronts_plot.gather([slow, (twin(study, "hats"), front)]).panels) == 1
+
+
+def test_a_deployed_study_has_a_latency_beside_its_speed_up(study: StudyRecord, front: Front) -> None:
+    record, found = deployed((study, front), "int8", [1], 10.0)
+    budget = {**record.document["budget"], "max_latency_ms": {"p99": 9.0, "batch": 1}}
+    record = replace(record, document={**record.document, "budget": budget})
+    speed, latency = front_plot.picture(record, found).panels
+    assert latency.x_label == "ms of a pass of 1 image, 99th percentile"
+    pruned, dense = latency.series
+    assert dense.x == pytest.approx([12.0])
+    assert pruned.x == pytest.approx([12 / each for each in speed.series[4].x])
+    assert pruned.y == speed.series[4].y
+    assert len(front_plot.picture(study, front).panels) == 1
 
 
 def test_fronts_of_two_questions_share_no_axis(study: StudyRecord, front: Front) -> None:
