@@ -137,7 +137,9 @@ class PartialEvaluation:
 class Latency:
     """Milliseconds of a forward pass of `batch` images: percentiles of `passes` of them.
 
-    disturbed: why they cannot be relied on; "" if they can.
+    disturbed: why they cannot be relied on; "" if they can. peak_mib: what the model and a pass add to the resident
+    memory of a process at most (see `search.evaluation.peak_memory`). joules_per_image: of the processors,
+    whatever else they did (see `search.evaluation.energy`). Both are None where the machine does not tell.
     """
 
     batch: int
@@ -146,6 +148,8 @@ class Latency:
     p99: float
     passes: int
     disturbed: str = ""
+    peak_mib: float | None = None
+    joules_per_image: float | None = None
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import time
+import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +21,10 @@ from pruning.model import PrunedViT
 from pruning.schedule import UNTOUCHED, Schedule
 from search.config.deployment import DeploymentSpec
 from search.config.environment import timing_limit
+from search.evaluation.energy import POWERCAP, EnergyMeter
 from search.evaluation.evaluator import Evaluator, Positions
 from search.evaluation.host_lock import exclusive, shared
+from search.evaluation.peak_memory import peak_memory
 from search.evaluation.runtimes import FLOAT32, INT8, RUNTIMES, Deployment
 from search.evaluation.runtimes.base import Array, Session
 from search.evaluation.throughput import MAX_WAITING, REPEATS, PairedTiming, Waiting, disturbed_by, time_against
@@ -29,6 +35,23 @@ KEPT_BYTES = 2**29  # of weights in float32: so much of what was opened stays so
 BLOCK_S = 0.25  # of passes in a row, after which it is asked whether other work disturbed them
 MOST_BLOCKS = 5 * REPEATS
 LEAST_PASSES = 100  # so that a 99th percentile is one of them
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model in a runtime. folder: with what `Runtime.save` wrote."""
+
+    session: Session
+    deployment: Deployment
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Block:
+    """Milliseconds of passes in a row, and what they took together."""
+
+    passes: Sequence[float]
+    joules: float
 
 
 class DeployedModel:
@@ -42,7 +65,9 @@ class DeployedModel:
         self._runtime = RUNTIMES[asked.runtime]
         self._images = calibration
         self.deployment = Deployment(asked.precision, asked.threads or torch.get_num_threads())
-        self._opened: dict[tuple[Schedule, str], Session] = {}  # the oldest first
+        self._files = tempfile.mkdtemp(prefix="ztp-")
+        weakref.finalize(self, shutil.rmtree, self._files)
+        self._opened: dict[Schedule, Opened] = {}  # the oldest first; the untouched model in float32
         weights = sum(parameter.nbytes for parameter in model.backbone.parameters())
         self._most = max(2, int(KEPT_BYTES / weights))  # the dense one and another are compared
 
@@ -63,31 +88,35 @@ class DeployedModel:
     @property
     def dense(self) -> Session:
         """The untouched model in float32: what everything is compared with."""
-        return self._kept(UNTOUCHED, FLOAT32)
+        return self._kept(UNTOUCHED).session
 
     def open(self, schedule: Schedule) -> Session:
         """A function of images [B, C, H, W] that gives logits [B, classes]. Takes seconds to a minute."""
-        return self.dense if self.is_untouched(schedule) else self._kept(schedule, self.deployment.precision)
+        return self._kept(schedule).session
 
-    def _kept(self, schedule: Schedule, precision: str) -> Session:
+    def _kept(self, schedule: Schedule) -> Opened:
         """Opened before, if it is still in memory."""
-        key = schedule, precision
-        if key not in self._opened:
+        schedule = UNTOUCHED if self.is_untouched(schedule) else schedule
+        if schedule not in self._opened:
             while len(self._opened) >= self._most:
-                del self._opened[next(kept for kept in self._opened if kept[0] != UNTOUCHED)]
-            self._opened[key] = self._open(schedule, precision)
-        return self._opened[key]
+                oldest = self._opened.pop(next(kept for kept in self._opened if kept != UNTOUCHED))
+                shutil.rmtree(oldest.folder)
+            self._opened[schedule] = self._open(schedule)
+        return self._opened[schedule]
 
     def is_untouched(self, schedule: Schedule) -> bool:
         return schedule.key_for(self._model.family.tokens) == UNTOUCHED.key
 
     @shared()
-    def _open(self, schedule: Schedule, precision: str) -> Session:
+    def _open(self, schedule: Schedule) -> Opened:
         pruned = PrunedViT(self._model.backbone, schedule).eval()
         examples = (torch.zeros(2, *self._model.family.image_shape),)
-        deployment = replace(self.deployment, precision=precision)
+        deployment = self.deployment if schedule != UNTOUCHED else replace(self.deployment, precision=FLOAT32)
+        calibration = self._calibration if deployment.precision == INT8 else ()
+        folder = Path(tempfile.mkdtemp(dir=self._files))
         with torch.inference_mode(False):  # what is made in inference mode cannot be exported
-            return self._runtime.open(pruned, examples, deployment, self._calibration if precision == INT8 else ())
+            self._runtime.save(pruned, examples, deployment.precision, folder, calibration)
+        return Opened(self._runtime.load(folder, deployment), deployment, folder)
 
     def prepare(self, module: torch.nn.Module, inputs: tuple[Tensor, ...]) -> Callable[[], object]:
         """As `Runtime.prepare`, for a latency profile at this precision."""
@@ -103,33 +132,46 @@ class DeployedModel:
         run, batch = self.open(schedule), images.numpy()
         return measure_latency(lambda: run(batch), len(batch))
 
+    def peak_memory(self, schedule: Schedule, batches: Sequence[int]) -> dict[int, float]:
+        """MiB by batch size (see `search.evaluation.peak_memory`); empty where the system does not tell."""
+        opened, shape = self._kept(schedule), self._model.family.image_shape
+        with shared():
+            return peak_memory(self._runtime.name, opened.deployment, opened.folder, shape, batches)
 
-def measure_latency(run: Callable[[], object], batch: int) -> Latency:
+
+def measure_latency(run: Callable[[], object], batch: int, powercap: Path = POWERCAP) -> Latency:
     """How long passes of one model take, alone on the machine; blocks of passes that other work disturbed are left out.
 
-    run: a pass of `batch` images. It goes on until LEAST_PASSES were quiet, or for five times as many blocks as it
-    takes at least, or for `timing_limit` seconds.
+    Beside it their energy, where the machine has counters.
+
+    run: a pass of `batch` images. powercap: where Linux shows the counters. It goes on until LEAST_PASSES were quiet,
+    or for five times as many blocks as it takes at least, or for `timing_limit` seconds.
     """
-    blocks: list[list[float]] = []
-    quiet: list[list[float]] = []
+    blocks: list[Block] = []
+    quiet: list[Block] = []
     shares: list[float] = []
+    meter = EnergyMeter(powercap)
     with exclusive():
         run()
         began = time.perf_counter()
-        while len(blocks) < REPEATS or sum(map(len, quiet)) < LEAST_PASSES:
+        while len(blocks) < REPEATS or sum(len(block.passes) for block in quiet) < LEAST_PASSES:
             is_late = time.perf_counter() - began > timing_limit() or len(blocks) >= MOST_BLOCKS
             if is_late and len(blocks) >= REPEATS:
                 break
             waiting = Waiting(torch.device("cpu"))
-            blocks.append(_passes(run))
+            meter.restart()
+            passes = _passes(run)
+            blocks.append(Block(passes, meter.joules()))
             shares.append(waiting.share())
             if shares[-1] <= MAX_WAITING:
                 quiet.append(blocks[-1])
     is_disturbed = len(quiet) < REPEATS
-    passes = np.concatenate([np.asarray(block) for block in (blocks if is_disturbed else quiet)])
-    p50, p95, p99 = (float(value) for value in np.percentile(passes, (50, 95, 99)))
+    used = blocks if is_disturbed else quiet
+    times = [each for block in used for each in block.passes]
+    p50, p95, p99 = (float(value) for value in np.percentile(times, (50, 95, 99)))
+    joules = sum(block.joules for block in used) / (len(times) * batch) if meter.is_there else None
     reason = (disturbed_by(float(np.mean(shares))) or disturbed_by(max(shares))) if is_disturbed else ""
-    return Latency(batch=batch, p50=p50, p95=p95, p99=p99, passes=len(passes), disturbed=reason)
+    return Latency(batch, p50, p95, p99, len(times), reason, joules_per_image=joules)
 
 
 def _passes(run: Callable[[], object]) -> list[float]:

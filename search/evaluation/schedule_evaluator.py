@@ -135,11 +135,14 @@ class ScheduleEvaluator(EvaluationContext):
             self._deployed.open(schedule)
 
     def latencies(self, schedule: Schedule) -> tuple[Latency, ...]:
-        """By the batch sizes of the study's deployment; empty where it has none."""
-        if self._deployed is None or self.spec.deployment is None:
+        """With peak memory, by the batch sizes of the study's deployment; empty where it has none."""
+        deployed = self._deployed
+        if deployed is None or self.spec.deployment is None:
             return ()
         sizes = self.spec.deployment.batch_sizes
-        return tuple(self._deployed.latency(schedule, self.timing_images(size)) for size in sizes)
+        peaks = deployed.peak_memory(schedule, sizes)
+        timed = [deployed.latency(schedule, self.timing_images(size)) for size in sizes]
+        return tuple(replace(latency, peak_mib=peaks.get(latency.batch)) for latency in timed)
 
     def _drift(self, timing: PairedTiming) -> str:
         """How far the dense model is from the study's reference, if that says that this is another machine by now."""

@@ -8,7 +8,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from pruning.config import Config
@@ -16,8 +16,9 @@ from search import attribute_keys as keys
 from search.config.spec import StudyRecord
 from search.errors import InputError
 from search.reporting import formatting
+from search.storage.point_document import latency_documents
 from search.storage.selection import NO_BOUNDS, Bounds, budget_bounds, fastest_worthwhile, front_numbers
-from search.types import FLOP_CONVENTION, Evaluation, Front, Measurement, Throughput
+from search.types import FLOP_CONVENTION, Evaluation, Front, Measurement
 
 STRICTEST = {"max_gflops": min, "min_speedup": max, "min_accuracy": max, "max_latency_ms": min}
 
@@ -143,13 +144,8 @@ def _metrics(evaluation: Evaluation) -> dict[str, Any]:
         "throughput_how": known.throughput.how,
         **({"throughput_disturbed": known.throughput.disturbed} if known.throughput.disturbed else {}),
         "hardware": search.setting.device,
-        **({"latency_ms": latencies(known.throughput)} if known.throughput.latencies else {}),
+        **({"latency_ms": latency_documents(known.throughput.latencies)} if known.throughput.latencies else {}),
     }
-
-
-def latencies(throughput: Throughput) -> list[dict[str, Any]]:
-    """By batch size: {batch, p50, p95, p99, passes, disturbed}; milliseconds of a pass."""
-    return [asdict(latency) for latency in throughput.latencies]
 
 
 def _accuracy(measured: Measurement) -> Mapping[str, Any]:

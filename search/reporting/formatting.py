@@ -59,6 +59,11 @@ def latency(measured: Latency) -> str:
     return f"{measured.p50:.3g} / {measured.p95:.3g} / {measured.p99:.3g}{mark}"
 
 
+def memory(mib: float) -> str:
+    """`87.3`: MiB."""
+    return f"{mib:,.0f}" if mib >= 100 else f"{mib:.3g}"
+
+
 def speedup(throughput: Throughput) -> str:
     """`1.42x ±1.3%`; without a spread, where it was not repeated, `1.42x`; `1.42x?` where the clock was disturbed."""
     spread = "" if throughput.spread is None else f" ±{100 * throughput.spread:.1f}%"

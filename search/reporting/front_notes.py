@@ -9,6 +9,8 @@ from search.config.spec import StudyRecord
 from search.reporting import formatting
 from search.types import FLOP_CONVENTION, Evaluation, Front
 
+PEAK_MEMORY = "most resident memory that the loaded model and a pass add to a process of their own"
+
 
 def slower(front: Front, min_speedup: float | None) -> list[Evaluation]:
     """Confirmed pruning points whose measured speed-up is below the limit that their predicted one kept to."""
@@ -100,12 +102,14 @@ def deployment_notes(study: StudyRecord, front: Front) -> list[str]:
                 f"({min(shifts):+.2f} to {max(shifts):+.2f}) from the {study.provenance.get(keys.DTYPE)} ones that "
                 f"were searched with, of {formatting.count(len(shifts), 'schedule')} on the same images"
             )
-    batches = [measured.batch for p in points for measured in p.throughput.latencies]
-    if batches:
-        lines.append(
-            "ms: 50th, 95th and 99th percentile of passes, one after another, of "
-            f"{formatting.count(batches[0], 'image')}"
-        )
+    firsts = [p.throughput.latencies[0] for p in points if p.throughput.latencies]
+    if firsts:
+        images = formatting.count(firsts[0].batch, "image")
+        lines.append(f"ms: 50th, 95th and 99th percentile of passes, one after another, of {images}")
+    peaks = [each.peak_mib for each in firsts if each.peak_mib is not None]
+    if peaks:
+        least, most = formatting.memory(min(peaks)), formatting.memory(max(peaks))
+        lines.append(f"memory: {least} to {most} MiB at {images}; {PEAK_MEMORY}")
     return lines
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
@@ -12,10 +11,10 @@ from rich.text import Text
 from search import attribute_keys as keys
 from search.config.spec import StudyRecord
 from search.reporting import formatting, tables
-from search.reporting.front_notes import front_notes
+from search.reporting.front_notes import PEAK_MEMORY, front_notes
 from search.reporting.tables import FittedTable, measured_cells, new_table
-from search.storage.point_document import accuracy_document, point_document
-from search.types import FLOP_CONVENTION, Evaluation, Front
+from search.storage.point_document import accuracy_document, latency_documents, point_document
+from search.types import FLOP_CONVENTION, Evaluation, Front, Latency
 
 if TYPE_CHECKING:
     from search.evaluation.reproduce import Replay
@@ -110,10 +109,13 @@ def replay_table(name: str, replay: Replay) -> RenderableType:
         pruning = measured.throughput.speedup / replay.precision_gain
         table.add_row("- by precision", f"{replay.precision_gain:.2f}x", "")
         table.add_row("- by pruning", f"{pruning:.2f}x", "")
-    for latency in measured.throughput.latencies:
-        table.add_row(f"ms, batch {latency.batch}", formatting.latency(latency), "")
-    for latency in replay.dense_latencies:
-        table.add_row(f"dense ms, batch {latency.batch}", formatting.latency(latency), "")
+    for model, latencies in (("", measured.throughput.latencies), ("dense ", replay.dense_latencies)):
+        for latency in latencies:
+            table.add_row(f"{model}ms, batch {latency.batch}", formatting.latency(latency), "")
+            if latency.peak_mib is not None:
+                table.add_row(f"{model}MiB, batch {latency.batch}", formatting.memory(latency.peak_mib), "")
+            if latency.joules_per_image is not None:
+                table.add_row(f"{model}J an image, batch {latency.batch}", f"{latency.joules_per_image:.3g}", "")
     lines = [
         f"{name}: {_verdict(name, replay)}",
         f"accuracy: {formatting.KIND_WORDS[measured.accuracy.kind]}, {formatting.interval([measured.accuracy])}, "
@@ -121,10 +123,19 @@ def replay_table(name: str, replay: Replay) -> RenderableType:
         f"preprocessing: {formatting.one_line(replay.preprocessing)}",
         f"measured on {formatting.setting(measured)}",
         *([f"speed-up marked {formatting.DISTURBED}: {why}"] if (why := measured.throughput.disturbed) else []),
-        *(["latencies: 50th, 95th and 99th percentile of single passes"] if measured.throughput.latencies else []),
+        *_pass_notes(measured.throughput.latencies),
         f"FLOPs: {FLOP_CONVENTION}",
     ]
     return Group(table, *(Text(line, style="" if i == 0 else "dim") for i, line in enumerate(lines)))
+
+
+def _pass_notes(latencies: Sequence[Latency]) -> list[str]:
+    notes = ["latencies: 50th, 95th and 99th percentile of single passes"] if latencies else []
+    if any(latency.peak_mib is not None for latency in latencies):
+        notes.append(f"MiB: {PEAK_MEMORY}")
+    if any(latency.joules_per_image is not None for latency in latencies):
+        notes.append("J: by the counters of the processors, which also count what else they did")
+    return notes
 
 
 def _verdict(name: str, replay: Replay) -> str:
@@ -153,8 +164,8 @@ def replay_json(replay: Replay) -> dict[str, Any]:
         "spread": measured.throughput.spread,
         "disturbed": measured.throughput.disturbed or None,
         "precision_gain": replay.precision_gain,
-        "latency_ms": [asdict(latency) for latency in measured.throughput.latencies],
-        "dense_latency_ms": [asdict(latency) for latency in replay.dense_latencies],
+        "latency_ms": latency_documents(measured.throughput.latencies),
+        "dense_latency_ms": latency_documents(replay.dense_latencies),
         "gflops": measured.gflops,
         "flops": measured.flops,
         "schedule": measured.schedule.to_dict(),

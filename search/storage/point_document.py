@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from search.types import Evaluation, Measurement
+from search.types import Evaluation, Latency, Measurement
 
 
 def point_document(point: Evaluation) -> dict[str, Any]:
@@ -31,6 +32,13 @@ def accuracy_document(measured: Measurement) -> dict[str, Any]:
     }
 
 
+def latency_documents(latencies: Iterable[Latency]) -> list[dict[str, Any]]:
+    """By batch size: {batch, p50, p95, p99, passes, disturbed, peak_mib, joules_per_image}; milliseconds of a pass.
+
+    The last two are left out where the machine does not tell."""
+    return [{name: value for name, value in asdict(each).items() if value is not None} for each in latencies]
+
+
 def _confirm_document(point: Evaluation) -> dict[str, Any] | None:
     confirm = point.confirm
     if confirm is None:
@@ -43,6 +51,6 @@ def _confirm_document(point: Evaluation) -> dict[str, Any] | None:
         "spread": throughput.spread,
         "disturbed": throughput.disturbed or None,
         "estimate": point.confirm_estimate,
-        **({"latency_ms": [asdict(latency) for latency in throughput.latencies]} if throughput.latencies else {}),
+        **({"latency_ms": latency_documents(throughput.latencies)} if throughput.latencies else {}),
         **({} if confirm.model_accuracy is None else {"model_accuracy": confirm.model_accuracy}),
     }

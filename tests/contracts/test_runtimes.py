@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,8 @@ from pruning.model import PrunedViT
 from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
 from search import extras
-from search.errors import InputError
+from search.errors import InputError, SearchError
+from search.evaluation.peak_memory import peak_memory
 from search.evaluation.runtimes import FLOAT32, INT8, RUNTIMES, Deployment, Runtime, find_runtime
 from search.evaluation.runtimes.base import Session
 from search.extras import PACKAGES
@@ -123,6 +125,24 @@ def test_threads_of_torch_are_those_asked_for_and_no_longer(images: torch.Tensor
     before = torch.get_num_threads()
     RUNTIMES["torch"].open(Spy(), (images[:2],), Deployment(threads=before + 1))(images[:2].numpy())
     assert (seen, torch.get_num_threads()) == ([before + 1], before)
+
+
+@every_case
+def test_what_it_saves_runs_in_another_process(name: str, precision: str, images: torch.Tensor, tmp_path: Path) -> None:
+    """Where the peak memory of its passes is measured."""
+    wide = nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 4096), nn.Linear(4096, 4096)).eval()
+    calibration = [[image[None]] for image in images[:16].numpy()] if precision == INT8 else []
+    RUNTIMES[name].save(wide, (images[:2],), precision, tmp_path, calibration)
+    found = peak_memory(name, Deployment(precision, 1), tmp_path, images.shape[1:], [1024, 1])
+    weights = 19 * {FLOAT32: 4, INT8: 1}.get(precision, 2)  # MiB
+    assert list(found) == [1, 1024]
+    assert weights <= found[1] < 4 * weights + 64  # repacked, say, and buffers; OpenVINO has some 40 MiB of its own
+    assert found[1024] > found[1] + 6  # of 16 MiB in float32 that the layer between them gives
+
+
+def test_a_pass_that_cannot_run_is_said(tmp_path: Path) -> None:
+    with pytest.raises(SearchError, match=r"measuring the peak memory of a pass in torch failed: .*model\.pt"):
+        peak_memory("torch", Deployment(), tmp_path, (1, 28, 28), [1])
 
 
 @every_runtime

@@ -15,7 +15,7 @@ from pruning.schedule import Schedule
 from pruning.stage import Stage
 from search.config.spec import StudyRecord
 from search.reporting import report, tables
-from search.types import FLOP_CONVENTION, Accuracy, Evaluation, Front
+from search.types import FLOP_CONVENTION, Accuracy, Evaluation, Front, Latency
 
 Printed = Callable[..., str]
 
@@ -231,6 +231,31 @@ def test_replay_in_another_number_format_compares_what_it_can(
     assert "and ran with 2 threads now" in text
     assert "ztp evaluate best.yaml --runtime torch" in text
     assert report.replay_json(other)["recorded"]["dtype"] == "bfloat16"
+
+
+def test_replay_tells_memory_and_energy_where_the_machine_does(printed: Printed, front: Front) -> None:
+    told = Latency(1, 8.0, 9.0, 10.0, 100, peak_mib=87.25, joules_per_image=0.1234)
+    untold = Latency(32, 80.0, 90.0, 100.0, 100)
+    point = front.points[2]
+    throughput = replace(point.search.throughput, latencies=(told, untold))
+    changed = replace(point, search=replace(point.search, throughput=throughput))
+    found = replay(changed, True, dense_latencies=(replace(told, peak_mib=1210.4, joules_per_image=None),))
+    rows = [" ".join(line.split()) for line in printed(report.replay_table("best.yaml", found)).splitlines()]
+    wanted = (
+        "MiB, batch 1 87.2",
+        "J an image, batch 1 0.123",
+        "ms, batch 32 80 / 90 / 100",
+        "dense MiB, batch 1 1,210",
+    )
+    assert [row for row in wanted if row not in rows] == []
+    assert not [row for row in rows if row.startswith(("MiB, batch 32", "J an image, batch 32", "dense J"))]
+    assert any(row.startswith("MiB: most resident memory that the loaded model") for row in rows)
+    first, second = report.replay_json(found)["latency_ms"]
+    assert (first["peak_mib"], first["joules_per_image"]) == (87.25, 0.1234)
+    assert set(first) - set(second) == {"peak_mib", "joules_per_image"}
+    bare = " ".join(printed(report.replay_table("best.yaml", replay(point, True))).split())
+    assert "MiB" not in bare
+    assert "J:" not in bare
 
 
 def test_replay_json(front: Front) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -28,7 +30,7 @@ class Deployment:
 
 
 class Runtime(ABC):
-    """Opens modules as functions of arrays."""
+    """Opens modules as functions of arrays: written as files, which it then loads."""
 
     name: ClassVar[str]  # in study files and on the command line
     title: ClassVar[str]
@@ -41,6 +43,26 @@ class Runtime(ABC):
         """ "1.32.0": speeds hold for it."""
 
     @abstractmethod
+    def save(
+        self,
+        module: nn.Module,
+        examples: Sequence[Tensor],
+        precision: str,
+        folder: Path,
+        calibration: Sequence[Sequence[Array]] = (),
+        is_draft: bool = False,
+    ) -> None:
+        """Write a module in evaluation mode, on the CPU in float32; takes seconds to tens of seconds.
+
+        examples: its inputs, with first axes of 2 or more. folder: an empty one. calibration: where int8
+        `is_calibrated`, the inputs of some passes. is_draft: quantise it for a timing alone, without care for
+        exactness. Raises DeploymentError for an operator that the runtime lacks.
+        """
+
+    @abstractmethod
+    def load(self, folder: Path, deployment: Deployment) -> Session:
+        """What `save` wrote, in this process or another; the files may go once it is loaded."""
+
     def open(
         self,
         module: nn.Module,
@@ -49,12 +71,10 @@ class Runtime(ABC):
         calibration: Sequence[Sequence[Array]] = (),
         is_draft: bool = False,
     ) -> Session:
-        """A module in evaluation mode, on the CPU in float32, opened; takes seconds to tens of seconds.
-
-        examples: its inputs, with first axes of 2 or more. calibration: where int8 `is_calibrated`, the inputs of some
-        passes. is_draft: quantise it for a timing alone, without care for exactness.
-        Raises DeploymentError for an operator that the runtime lacks.
-        """
+        """`save` and `load`."""
+        with tempfile.TemporaryDirectory(prefix="ztp-") as folder:
+            self.save(module, examples, deployment.precision, Path(folder), calibration, is_draft)
+            return self.load(Path(folder), deployment)
 
     def check(self, place: str, precision: str) -> None:
         """Raise InputError if it is not installed or does not know the precision. place: what asks for it."""

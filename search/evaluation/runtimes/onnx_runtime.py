@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from torch import Tensor, nn
 
 from pruning.deployment.onnx_export import to_onnx
 from pruning.deployment.quantization import quantize_onnx
 from search.evaluation.runtimes.base import INT8, Array, Deployment, Runtime, Session
+
+MODEL = "model.onnx"
 
 
 class OnnxRuntime(Runtime):
@@ -23,25 +26,30 @@ class OnnxRuntime(Runtime):
 
         return str(onnxruntime.__version__)
 
-    def open(
+    def save(
         self,
         module: nn.Module,
         examples: Sequence[Tensor],
-        deployment: Deployment,
+        precision: str,
+        folder: Path,
         calibration: Sequence[Sequence[Array]] = (),
         is_draft: bool = False,
-    ) -> Session:
+    ) -> None:
+        program = to_onnx(module, examples, [f"input_{number}" for number in range(len(examples))], "output")
+        if precision == INT8:
+            (folder / MODEL).write_bytes(quantize_onnx(program.model_proto).SerializeToString())
+        else:
+            program.save(folder / MODEL)
+
+    def load(self, folder: Path, deployment: Deployment) -> Session:
         import onnxruntime  # late: an extra
 
-        names = [f"input_{number}" for number in range(len(examples))]
-        model = to_onnx(module, examples, names, "output").model_proto
-        if deployment.precision == INT8:
-            model = quantize_onnx(model)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = deployment.threads
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3  # errors
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(str(folder / MODEL), options, providers=["CPUExecutionProvider"])
+        names = [given.name for given in session.get_inputs()]
 
         def run(*arrays: Array) -> Array:
             output: Array = session.run(None, dict(zip(names, arrays, strict=True)))[0]

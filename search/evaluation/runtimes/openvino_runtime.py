@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from torch import Tensor, nn
 
 from pruning.deployment.onnx_export import to_onnx
-from pruning.deployment.openvino_export import to_openvino
+from pruning.deployment.openvino_export import MODEL, to_openvino
 from pruning.deployment.quantization import quantize_openvino
 from search.evaluation.runtimes.base import INT8, Array, Deployment, Runtime, Session
 
@@ -27,26 +28,32 @@ class OpenVino(Runtime):
 
         return str(openvino.__version__).partition("-")[0]
 
-    def open(
+    def save(
         self,
         module: nn.Module,
         examples: Sequence[Tensor],
-        deployment: Deployment,
+        precision: str,
+        folder: Path,
         calibration: Sequence[Sequence[Array]] = (),
         is_draft: bool = False,
-    ) -> Session:
+    ) -> None:
         import openvino  # late: an extra
 
         names = [f"input_{number}" for number in range(len(examples))]
         model = to_openvino(to_onnx(module, examples, names, "output").model_proto)
-        if deployment.precision == INT8:
+        if precision == INT8:
             model = quantize_openvino(model, calibration, is_draft)
+        openvino.save_model(model, folder / MODEL, compress_to_fp16=False)
+
+    def load(self, folder: Path, deployment: Deployment) -> Session:
+        import openvino  # late: an extra
+
         properties = {
             "INFERENCE_NUM_THREADS": deployment.threads,
             "NUM_STREAMS": 1,
             "INFERENCE_PRECISION_HINT": FORMATS[deployment.precision],
         }
-        compiled = openvino.Core().compile_model(model, "CPU", properties)
+        compiled = openvino.Core().compile_model(folder / MODEL, "CPU", properties)
         request = compiled.create_infer_request()
 
         def run(*arrays: Array) -> Array:

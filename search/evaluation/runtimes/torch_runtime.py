@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from search.evaluation.device import DTYPES
-from search.evaluation.runtimes.base import Array, Deployment, Runtime, Session
+from search.evaluation.runtimes.base import FLOAT32, Array, Deployment, Runtime, Session
+
+MODEL = "model.pt"
 
 
 class TorchRuntime(Runtime):
@@ -21,6 +24,21 @@ class TorchRuntime(Runtime):
     def version(self) -> str:
         return torch.__version__
 
+    def save(
+        self,
+        module: nn.Module,
+        examples: Sequence[Tensor],
+        precision: str,
+        folder: Path,
+        calibration: Sequence[Sequence[Array]] = (),
+        is_draft: bool = False,
+    ) -> None:
+        torch.save(_cast(module, precision), folder / MODEL)
+
+    def load(self, folder: Path, deployment: Deployment) -> Session:
+        module = torch.load(folder / MODEL, weights_only=False)  # a file of our own
+        return _session(module, deployment)
+
     def open(
         self,
         module: nn.Module,
@@ -29,19 +47,27 @@ class TorchRuntime(Runtime):
         calibration: Sequence[Sequence[Array]] = (),
         is_draft: bool = False,
     ) -> Session:
-        dtype = DTYPES[deployment.precision]
-        cast = copy.deepcopy(module).to(dtype).eval()
+        """Without files; in float32 it is the module itself."""
+        return _session(_cast(module, deployment.precision), deployment)
 
-        def run(*arrays: Array) -> Array:
-            before = torch.get_num_threads()
-            torch.set_num_threads(deployment.threads)
-            try:
-                with torch.inference_mode():
-                    inputs = [torch.from_numpy(array) for array in arrays]
-                    inputs = [given.to(dtype) if given.is_floating_point() else given for given in inputs]
-                    output: Array = cast(*inputs).float().numpy()
-                    return output
-            finally:
-                torch.set_num_threads(before)
 
-        return run
+def _cast(module: nn.Module, precision: str) -> nn.Module:
+    return module if precision == FLOAT32 else copy.deepcopy(module).to(DTYPES[precision])
+
+
+def _session(module: nn.Module, deployment: Deployment) -> Session:
+    dtype = DTYPES[deployment.precision]
+
+    def run(*arrays: Array) -> Array:
+        before = torch.get_num_threads()
+        torch.set_num_threads(deployment.threads)
+        try:
+            with torch.inference_mode():
+                inputs = [torch.from_numpy(array) for array in arrays]
+                inputs = [given.to(dtype) if given.is_floating_point() else given for given in inputs]
+                output: Array = module(*inputs).float().numpy()
+                return output
+        finally:
+            torch.set_num_threads(before)
+
+    return run
