@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 NEEDED = ("onnx", "onnxscript")  # by torch's ONNX exporter; the extra "onnx"
 ENDING = ".onnx"
 OUTPUT = "logits"
+MAX_REASON = 400  # characters of the exporter's own words, which go on with the whole graph
 
 
 def export_onnx(
@@ -65,17 +66,21 @@ def to_onnx(module: nn.Module, inputs: Sequence[Tensor], names: Sequence[str], o
 
 
 def convert(program: ExportedProgram, names: Sequence[str], output: str) -> ONNXProgram:
-    """A traced program of so many inputs in ONNX."""
-    with quiet():
-        converted = torch.onnx.export(
-            program,
-            dynamo=True,
-            verbose=False,
-            input_names=names,
-            output_names=[output],
-            dynamic_shapes=({0: "batch"},) * len(names),  # only names the axis: the program has it already
-            custom_translation_table={torch.ops.aten.sort.stable: _stable_sort},
-        )
+    """A traced program of so many inputs in ONNX. Raises DeploymentError where ONNX cannot express it."""
+    try:
+        with quiet():
+            converted = torch.onnx.export(
+                program,
+                dynamo=True,
+                verbose=False,
+                input_names=names,
+                output_names=[output],
+                dynamic_shapes=({0: "batch"},) * len(names),  # only names the axis: the program has it already
+                custom_translation_table={torch.ops.aten.sort.stable: _stable_sort},
+            )
+    except torch.onnx.OnnxExporterError as error:
+        reason = str(error).partition("## Exception summary")[2] or str(error)
+        raise DeploymentError(f"ONNX cannot express this model: {' '.join(reason.split())[:MAX_REASON]}") from None
     assert converted is not None  # it is for the exporter of old
     return converted
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from pruning.errors import DeploymentError
 from pruning.model import PrunedViT
 
 EXAMPLES = 2  # images that the graph is traced with: torch takes a batch of 1 for a constant
@@ -29,10 +30,17 @@ def export_program(pruned: PrunedViT) -> ExportedProgram:
 
 
 def trace(module: nn.Module, inputs: tuple[Tensor, ...]) -> ExportedProgram:
-    """Traced, not compiled from Python's code: nothing in the models here depends on the values of tensors."""
+    """Traced, not compiled from Python's code: nothing in the models here depends on the values of tensors.
+
+    Raises DeploymentError for one that does, or that cannot take a batch of any size.
+    """
     batch = Dim("batch")
-    with quiet(), torch.no_grad():
-        return torch.export.export(module, inputs, dynamic_shapes=({0: batch},) * len(inputs), strict=False)
+    try:
+        with quiet(), torch.no_grad():
+            return torch.export.export(module, inputs, dynamic_shapes=({0: batch},) * len(inputs), strict=False)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split("\n\n")[0].split())
+        raise DeploymentError(f"no graph of this model for batches of any size can be traced: {reason}") from None
 
 
 def example_images(pruned: PrunedViT) -> Tensor:

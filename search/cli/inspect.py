@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -201,15 +201,14 @@ def _deployment(
     runtime: str | None, int8: bool, batch: list[int] | None, threads: int | None
 ) -> dict[str, object] | None:
     """As the section of a study; None for what is recorded, and an empty one for plain torch."""
-    from search.config.deployment import RuntimeName
+    from search.config.deployment import check_runtime
 
     if runtime is None:
         for flag, value in (("--int8", int8), ("--batch", batch), ("--threads", threads)):
             if value:
                 raise InputError(flag, "needs --runtime", remedy="say onnxruntime or openvino, say")
         return None
-    if runtime not in get_args(RuntimeName):
-        raise InputError("--runtime", f"must be one of {', '.join(get_args(RuntimeName))}", repr(runtime))
+    check_runtime(runtime, "--runtime")
     if runtime == "torch" and not (int8 or batch or threads):
         return {}
     asked: dict[str, object] = {"runtime": runtime, "precision": "int8" if int8 else "float32"}

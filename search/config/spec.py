@@ -22,7 +22,7 @@ from pruning.schedule import Schedule
 from pruning.yaml_io import parse_yaml, read_yaml
 from search.config.builtin_studies import builtin_names
 from search.config.data_paths import PARQUET, expand, form_of
-from search.config.deployment import EXTRAS, DeploymentSpec
+from search.config.deployment import DeploymentSpec
 from search.config.notify import NotifySpec
 from search.config.objectives import WITH_GALLERY, ObjectivesSpec
 from search.config.search_sections import RacingSpec, SamplerSpec, SpaceSpec
@@ -246,9 +246,6 @@ def check_packages(spec: StudySpec) -> None:
     """Refuse what needs a package that is not installed here; workers of other machines may have it."""
     if spec.objectives.classes_are_named:
         check_extra(f"{spec.name}: objectives.text with names of classes", "openclip")
-    if spec.deployed is not None and spec.deployed.runtime in EXTRAS:
-        place = "deployment.runtime" if spec.deployment is not None else "objectives.throughput"
-        check_extra(f"{spec.name}: {place} {spec.deployed.runtime}", EXTRAS[spec.deployed.runtime])
     if spec.runtime.engine == "ray":
         check_extra(f"{spec.name}: runtime.engine ray", "ray")
     if spec.data.path is not None and form_of(expand(spec.data.path)[0]) == PARQUET:

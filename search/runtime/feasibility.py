@@ -16,6 +16,7 @@ from search.config.spec import StudyRecord, StudySpec, check_files, check_packag
 from search.config.warm_start import Start, check_start, starts_of
 from search.errors import InputError
 from search.evaluation.calibration import Calibration
+from search.evaluation.runtimes import RUNTIMES
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
 from search.samplers.custom import allowed_classes, check_sampler
 
@@ -26,6 +27,11 @@ def check_here(spec: StudySpec) -> None:
     check_packages(spec)
     check_sampler(spec, allowed_classes())
     timing_limit()
+    if spec.deployed is not None:
+        runtime = RUNTIMES[spec.deployed.runtime]
+        runtime.check_precision(f"{spec.name}: deployment.precision", spec.deployed.precision)
+        place = "deployment.runtime" if spec.deployment is not None else "objectives.throughput"
+        runtime.check_installed(f"{spec.name}: {place}")
 
 
 def open_evaluator(spec: StudySpec, known: StudyRecord | None, start: Sequence[Start] = ()) -> ScheduleEvaluator:

@@ -77,6 +77,8 @@ COMMANDS: list[Row] = [
     (["export", "shirts", "-o", "best.yaml", "--onnx", "no/best.onnx"], "no/best.onnx: cannot be written"),
     (["export", "shirts", "--onnx", "best.onnx"], "study shirts: backbone.fingerprint must be that of the weights"),
     (["evaluate", "best.yaml", "--runtime", "tensorflow"], "--runtime must be one of torch, onnxruntime", "tensorflow"),
+    (["evaluate", "best.yaml", "--runtime", "executorch"], "--runtime must be one of", "ExecuTorch 1.5 has no kernel"),
+    (["evaluate", "best.yaml", "--int8"], "--int8 needs --runtime; say onnxruntime or openvino"),
     (["launch", "demo", "--trials", "0"], "demo: budget.trials must be", "got 0"),
     (["launch", "demo", "--time", "soon"], "demo: budget.time must be a duration", "got 'soon'"),
     (

@@ -5,10 +5,9 @@ Knows the table alone: a runtime added to it is tested here without a line more.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -18,9 +17,10 @@ from torch import nn
 from pruning.backbones import load_backbone
 from pruning.errors import DeploymentError
 from pruning.model import PrunedViT
-from pruning.schedule import UNTOUCHED, Schedule
+from pruning.schedule import Schedule
 from pruning.stage import Stage
 from search import extras
+from search.config.deployment import RuntimeName
 from search.errors import InputError, SearchError
 from search.evaluation.peak_memory import peak_memory
 from search.evaluation.runtimes import FLOAT32, INT8, RUNTIMES, Deployment, Runtime, find_runtime
@@ -165,8 +165,23 @@ def test_refuses_what_is_not_there(runtime: Runtime, monkeypatch: pytest.MonkeyP
 
 
 def test_an_unknown_runtime_is_refused_with_those_that_there_are() -> None:
+    assert set(RUNTIMES) == set(get_args(RuntimeName))
     with pytest.raises(InputError, match="must be one of torch, onnxruntime, openvino, got 'tflite'"):
         find_runtime("tflite", "--runtime")
+    for name, reason in (("executorch", "no kernel for aten::sort.stable"), ("tensorrt", "needs a CUDA GPU")):
+        with pytest.raises(
+            InputError, match=rf"must be one of .*openvino: .*{reason}.*, got '{name}'; docs/deployment"
+        ):
+            find_runtime(name, "--runtime")
+
+
+def test_one_that_is_installed_and_does_not_load_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(self: Runtime) -> str:
+        raise ImportError("libgomp.so.1: cannot open shared object file")
+
+    monkeypatch.setattr(type(RUNTIMES["openvino"]), "version", version)
+    with pytest.raises(InputError, match=r"needs OpenVINO, which cannot be loaded: libgomp.*install '.*\[openvino\]'"):
+        find_runtime("openvino", "--runtime")
 
 
 def test_too_few_calibration_images_are_refused() -> None:
@@ -180,7 +195,7 @@ def test_too_few_calibration_images_are_refused() -> None:
         deployed.open(SCHEDULE)
 
 
-def test_an_operator_that_openvino_lacks_is_said() -> None:
+def test_an_operator_that_a_runtime_lacks_is_said(tmp_path: Path) -> None:
     import onnx
     from onnx import TensorProto, helper
 
@@ -192,5 +207,36 @@ def test_an_operator_that_openvino_lacks_is_said() -> None:
     model = helper.make_model(graph, opset_imports=[onnx.OperatorSetIdProto(domain="", version=18)])
     with pytest.raises(DeploymentError, match=r"OpenVINO cannot run this model: .*Nonsense"):
         to_openvino(model)
-    assert importlib.util.find_spec("openvino") is not None
-    assert UNTOUCHED.stages == ()
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(DeploymentError, match=r"ONNX Runtime cannot run this model: .*Nonsense"):
+        RUNTIMES["onnxruntime"].load(tmp_path, Deployment())
+
+
+class Bessel(nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.special.bessel_j0(images)
+
+
+class ByValue(nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images if float(images.sum()) > 0 else -images
+
+
+class FixedBatch(nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.reshape(len(images), -1)
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        (Bessel(), r"ONNX cannot express this model: .*No ONNX function found for .*bessel_j0"),
+        (ByValue(), r"no graph of this model for batches of any size .*: Could not guard on data-dependent"),
+        (FixedBatch(), r"no graph of this model for batches of any size .*: Constraints violated \(batch\)"),
+    ],
+)
+def test_what_cannot_be_exported_is_said(name: str, module: nn.Module, words: str, tmp_path: Path) -> None:
+    with pytest.raises(DeploymentError, match=words):
+        RUNTIMES[name].save(module.eval(), (torch.zeros(2, 3),), FLOAT32, tmp_path)
+    assert list(tmp_path.iterdir()) == []

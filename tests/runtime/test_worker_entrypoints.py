@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import logging
 import os
 import signal
@@ -15,7 +16,7 @@ import pytest
 from optuna.trial import TrialState
 
 from pruning.schedule import UNTOUCHED
-from search.errors import SearchError
+from search.errors import InputError, SearchError
 from search.evaluation import evaluation_context
 from search.evaluation.latency_profile import LatencyProfile
 from search.evaluation.throughput import time_pairs
@@ -63,6 +64,24 @@ def test_leaves_what_it_cannot_do_to_others_and_says_so(
     assert said.startswith("study first is left to others: study first: images must be those it was launched with")
     assert first.store.slots(first.record.id) == []
     check_sound(second.store, "second", 2)
+
+
+@pytest.mark.parametrize("state", ["created", "running"])
+def test_a_worker_without_the_runtime_says_what_to_install_and_takes_nothing(
+    fresh_store: Any, tiny_spec: Spec, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, state: str
+) -> None:
+    record = fresh_store.add_study(tiny_spec(deployment={"runtime": "openvino"}))
+    fresh_store.set_state(record.id, state)
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "nncf" else found(name))
+    said = "tiny: deployment.runtime openvino needs the package nncf, which is not installed; pip install 'zero-"
+    with pytest.raises(InputError, match=said):
+        join("tiny", fresh_store.url)
+    with caplog.at_level(logging.WARNING):
+        assert join_any(fresh_store.url) == 0
+    assert f"study tiny is left to others: {said}" in caplog.text
+    assert {slot.state for slot in fresh_store.slots(record.id, kind=None)} == {"waiting"}
+    assert fresh_store.attempts(record.id) == []
 
 
 def test_what_is_beyond_this_machine_is_tried_again_with_a_larger_budget(

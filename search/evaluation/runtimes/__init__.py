@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from search.errors import InputError
+from search.config.deployment import check_runtime
 from search.evaluation.runtimes.base import FLOAT32, INT8, Deployment, Runtime
 from search.evaluation.runtimes.onnx_runtime import OnnxRuntime
 from search.evaluation.runtimes.openvino_runtime import OpenVino
@@ -14,8 +14,9 @@ RUNTIMES: dict[str, Runtime] = {runtime.name: runtime for runtime in (TorchRunti
 
 
 def find_runtime(name: str, place: str, precision: str = FLOAT32) -> Runtime:
-    """The runtime of a name, installed. Raises InputError for one that is unknown, missing, or lacks the precision."""
-    if name not in RUNTIMES:
-        raise InputError(place, f"must be one of {', '.join(RUNTIMES)}", repr(name))
-    RUNTIMES[name].check(place, precision)
+    """The runtime of a name, installed. Raises InputError for one that is unknown, refused or missing, or lacks the
+    precision."""
+    check_runtime(name, place)
+    RUNTIMES[name].check_precision(place, precision)
+    RUNTIMES[name].check_installed(place)
     return RUNTIMES[name]

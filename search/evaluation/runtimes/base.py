@@ -76,13 +76,21 @@ class Runtime(ABC):
             self.save(module, examples, deployment.precision, Path(folder), calibration, is_draft)
             return self.load(Path(folder), deployment)
 
-    def check(self, place: str, precision: str) -> None:
-        """Raise InputError if it is not installed or does not know the precision. place: what asks for it."""
+    def check_precision(self, place: str, precision: str) -> None:
+        """Raise InputError for a precision that it does not know. place: what asks for it."""
         if precision not in self.precisions:
-            rule = f"must be {' or '.join(self.precisions)} with {self.title}"
-            raise InputError(place, rule, precision)
+            raise InputError(place, f"must be {' or '.join(self.precisions)} with {self.title}", precision)
+
+    def check_installed(self, place: str) -> None:
+        """Raise InputError, with the command to install, if its packages are not there, or do not work here."""
         if self.extra:
             check_extra(f"{place} {self.name}", self.extra)
+            try:
+                self.version()
+            except (ImportError, OSError) as error:
+                rule = f"needs {self.title}, which cannot be loaded: {error}"
+                remedy = f"pip install --force-reinstall 'zero-tprune-search[{self.extra}]'"
+                raise InputError(f"{place} {self.name}", rule, remedy=remedy) from None
 
     def describe(self, deployment: Deployment) -> str:
         """ "OpenVINO 2026.4.1, int8"."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pruning.deployment.onnx_export import to_onnx
 from pruning.deployment.quantization import quantize_onnx
+from pruning.errors import DeploymentError
 from search.evaluation.runtimes.base import INT8, Array, Deployment, Runtime, Session
 
 MODEL = "model.onnx"
@@ -43,12 +44,17 @@ class OnnxRuntime(Runtime):
 
     def load(self, folder: Path, deployment: Deployment) -> Session:
         import onnxruntime  # late: an extra
+        from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph
+        from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NotImplementedOperator
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = deployment.threads
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3  # errors
-        session = onnxruntime.InferenceSession(str(folder / MODEL), options, providers=["CPUExecutionProvider"])
+        try:
+            session = onnxruntime.InferenceSession(str(folder / MODEL), options, providers=["CPUExecutionProvider"])
+        except (Fail, InvalidGraph, NotImplementedOperator) as error:
+            raise DeploymentError(f"ONNX Runtime cannot run this model: {error}") from None
         names = [given.name for given in session.get_inputs()]
 
         def run(*arrays: Array) -> Array:
