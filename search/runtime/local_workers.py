@@ -6,20 +6,28 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
+from search import logs
+from search.errors import SearchError
 from search.runtime.cpu import THREADS, threads_each
+from search.runtime.heartbeat import HUNG
+from search.runtime.restart_policy import MAX_DEATHS, SupervisedWorker
+from search.runtime.shutdown import SIGNALS
 from search.samplers.custom import ALLOWED
 
 COMMAND = (sys.executable, "-m", "search.cli", "worker")
 POLL_S = 1.0
-CALM_S = 10.0  # a worker that ends sooner than this after its start is not started again at once
 GRACE_S = 12.0  # a worker that is asked to end has handed its trial back after ten
 
 Process = subprocess.Popen[bytes]
+Watch = Callable[[], None]
 
 
 def environment_of(url: str, workers: int, **variables: str) -> dict[str, str]:
@@ -51,10 +59,63 @@ def end_workers(processes: Iterable[Process]) -> None:
             process.wait()
 
 
+def run_local(name: str, url: str, workers: int, watch: Watch) -> None:
+    """`workers` processes on this machine, which share its cores evenly; one that dies is started again.
+
+    Raises SearchError with the workers' last words if all of them failed; when interrupted, ends those it started.
+    """
+    with tempfile.TemporaryFile() as said:  # not a pipe: a worker that says much would wait for a reader
+        heard = None if logs.as_json() else said  # a program reads the workers' lines beside ours
+        start = partial(start_worker, name, env=environment_of(url, workers), stdout=said, stderr=heard)
+        pool: list[SupervisedWorker] = []
+        try:
+            for number in range(1, workers + 1):
+                pool.append(SupervisedWorker(number, start))
+            while _any_lives(pool):
+                watch()
+                time.sleep(POLL_S)
+        except BaseException:
+            end_workers(worker.job for worker in pool)
+            raise
+        if all(worker.job.returncode for worker in pool):
+            said.seek(0)
+            words = said.read().decode(errors="replace").strip()[-500:]
+            deaths = [f"worker {worker.number} {death}" for worker in pool if (death := _death(worker.job))]
+            raise SearchError(
+                f"all {workers} workers failed; the last words: {'; '.join(filter(None, [words, *deaths]))}"
+            )
+
+
+def _any_lives(pool: list[SupervisedWorker]) -> bool:
+    """Whether any worker still runs, or is to be started again.
+
+    None is once one has ended as it should: then the study's budget is spent, or somebody halted it.
+    """
+    is_over = 0 in [worker.job.poll() for worker in pool]
+    lives = False
+    for worker in pool:
+        death = _death(worker.job)
+        begins = bool(death) and not is_over and worker.begin_again(death, MAX_DEATHS)
+        lives |= begins or worker.job.poll() is None
+    return lives
+
+
+def _death(process: Process) -> str:
+    """How a process died that nobody asked to end; empty if it lives, or said itself why it ended."""
+    code = process.returncode
+    if code == HUNG:
+        return "was ended because its task hung"
+    if code is None or code >= 0 or -code in SIGNALS:
+        return ""
+    with suppress(ValueError):  # a real-time signal has no name
+        return f"was killed by {signal.Signals(-code).name}"
+    return f"was killed by signal {-code}"
+
+
 class Supervisor:
     """Keeps so many local workers going, each of which takes whatever study is open.
 
-    Use as a context manager: workers live while it is open, and those that end are started anew.
+    Use as a context manager: workers live while it is open, and those that end, however they do, are started anew.
     """
 
     def __init__(self, url: str, workers: int, samplers: Sequence[str] = ()) -> None:
@@ -62,10 +123,11 @@ class Supervisor:
 
         samplers: the only classes of users' own samplers that the workers import.
         """
-        self._environment = environment_of(url, workers, **{ALLOWED: ",".join(samplers)})
-        self._environment.pop("ZTP_TOKEN", None)  # workers have no use for it
-        self._processes: dict[int, tuple[float, Process]] = {}
-        self._numbers = range(1, workers + 1)
+        environment = environment_of(url, workers, **{ALLOWED: ",".join(samplers)})
+        environment.pop("ZTP_TOKEN", None)  # workers have no use for it
+        self._start = partial(start_worker, "--keep-waiting", env=environment, stdout=subprocess.DEVNULL)
+        self._count = workers
+        self._pool: list[SupervisedWorker] = []
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="supervisor", daemon=True)
 
@@ -76,22 +138,16 @@ class Supervisor:
     def __exit__(self, *_: object) -> None:
         self._closing.set()
         self._thread.join()
-        end_workers(process for _, process in self._processes.values())
+        end_workers(worker.job for worker in self._pool)
 
     def alive(self) -> int:
         """How many workers live now."""
-        return sum(process.poll() is None for _, process in list(self._processes.values()))
+        return sum(worker.job.poll() is None for worker in list(self._pool))
 
     def _watch(self) -> None:
-        while True:
-            for number in self._numbers:
-                self._keep(number)
-            if self._closing.wait(POLL_S):
-                return
-
-    def _keep(self, number: int) -> None:
-        began, process = self._processes.get(number, (float("-inf"), None))
-        now = time.monotonic()
-        if (process is None or process.poll() is not None) and now - began > CALM_S:
-            process = start_worker("--keep-waiting", number, env=self._environment, stdout=subprocess.DEVNULL)
-            self._processes[number] = now, process
+        for number in range(1, self._count + 1):
+            self._pool.append(SupervisedWorker(number, self._start))
+        while not self._closing.wait(POLL_S):
+            for worker in self._pool:
+                if worker.job.poll() is not None:
+                    worker.begin_again(_death(worker.job) or f"ended with exit code {worker.job.returncode}")

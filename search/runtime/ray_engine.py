@@ -8,19 +8,17 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from search.errors import InputError, SearchError
 from search.extras import check_extra
-from search.runtime.restart_policy import EngineWorker
+from search.runtime.local_workers import POLL_S, Watch
+from search.runtime.restart_policy import MAX_DEATHS, SupervisedWorker
 from search.storage.database import parse_url
 from search.storage.urls import shown
 
-POLL_S = 1.0
 GRACE_S = 15.0  # after the budget is spent: a worker has nothing left to wait for then
-
-Watch = Callable[[], None]
 
 
 def check_ray(url: str) -> None:
@@ -39,28 +37,29 @@ def run_ray(name: str, url: str, workers: int, watch: Watch) -> None:
     Raises SearchError with the last worker's words if all of them failed; when interrupted, ends those it started.
     """
     ray = _connect()
-    start = ray.remote(max_retries=0, max_calls=1, **_needs(ray, workers))(_work)
-    members = [EngineWorker(number, start.remote(name, url, number)) for number in range(1, workers + 1)]
+    work = ray.remote(max_retries=0, max_calls=1, **_needs(ray, workers))(_work)
+    pool = [SupervisedWorker(number, partial(work.remote, name, url)) for number in range(1, workers + 1)]
     words = ""
     try:
         finished: float | None = None
-        while members and (finished is None or time.monotonic() < finished + GRACE_S):
+        while pool and (finished is None or time.monotonic() < finished + GRACE_S):
             watch()
-            ended, _ = ray.wait([member.job for member in members], timeout=POLL_S)
-            for member in [each for each in members if each.job in ended]:
-                members.remove(member)
+            time.sleep(POLL_S)
+            jobs = [worker.job for worker in pool]
+            ended, _ = ray.wait(jobs, num_returns=len(jobs), timeout=0)
+            for worker in [worker for worker in pool if worker.job in ended]:
                 try:
-                    ray.get(member.job)
+                    ray.get(worker.job)
                     finished = finished or time.monotonic()
                 except ray.exceptions.RayTaskError as error:  # it ran, and gave up
                     words = str(error.cause)
                 except ray.exceptions.RayError as error:  # its process or its node is gone
                     words = str(error).partition("\n")[0]
-                    if finished is None and member.life.may_begin_again():
-                        member.job = start.remote(name, url, member.number)
-                        members.append(member)
+                    if finished is None and worker.begin_again(f"is gone: {words}", MAX_DEATHS):
+                        continue
+                pool.remove(worker)
     finally:
-        _end(ray, members)
+        _end(ray, [worker.job for worker in pool])
     if finished is None:
         raise SearchError(f"all {workers} workers failed; the last words: {words[-500:]}")
 
@@ -85,14 +84,12 @@ def _needs(ray: Any, workers: int) -> dict[str, int]:
     return {"num_cpus": max(1, int(min(largest, cluster.get("CPU", 1) // workers)))}
 
 
-def _end(ray: Any, members: list[EngineWorker]) -> None:
+def _end(ray: Any, jobs: list[Any]) -> None:
     for force in (False, True):  # first as a SIGINT, which lets a worker hand its trial back
-        tasks = [member.job for member in members]
-        for task in tasks:
-            ray.cancel(task, force=force)
-        if tasks:
-            ended, _ = ray.wait(tasks, num_returns=len(tasks), timeout=GRACE_S)
-            members = [member for member in members if member.job not in ended]
+        for job in jobs:
+            ray.cancel(job, force=force)
+        if jobs:
+            _, jobs = ray.wait(jobs, num_returns=len(jobs), timeout=GRACE_S)
 
 
 def _connect() -> Any:

@@ -20,7 +20,7 @@ from search.errors import InputError, SearchError
 from search.evaluation import evaluation_context
 from search.evaluation.latency_profile import LatencyProfile
 from search.reporting.export import to_config
-from search.runtime import local_workers, restart_policy, worker_pools
+from search.runtime import local_workers, restart_policy
 from search.runtime.launch import launch
 from search.runtime.worker_entrypoints import serve
 from search.storage.store import Store
@@ -344,9 +344,10 @@ class TestLocalEngine:
         def start(command: list[str], **options: Any) -> Any:
             return popen([command[0], "-c", code, *command[1:]], **options)
 
-        monkeypatch.setattr(worker_pools, "POLL_S", 0.05)
+        monkeypatch.setattr(local_workers, "POLL_S", 0.05)
+        monkeypatch.setattr(restart_policy, "CALM_S", 0.2)
         monkeypatch.setattr(local_workers.subprocess, "Popen", start)
-        worker_pools.run_local("tiny", "sqlite:///x.db", 2, watch)
+        local_workers.run_local("tiny", "sqlite:///x.db", 2, watch)
 
     def test_hands_each_its_number_and_the_storage(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         code = f"import os, sys; open(r'{tmp_path}/' + sys.argv[-1], 'w').write(os.environ['ZTP_STORAGE'])"
@@ -376,17 +377,27 @@ class TestLocalEngine:
         assert [path.read_text() for path in tmp_path.iterdir()] == ["x", "x"]
 
     def test_one_that_dies_every_time_is_given_up(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(restart_policy, "MAX_DEATHS", 3)
+        monkeypatch.setattr(local_workers, "MAX_DEATHS", 3)
         code = f"import os, sys; open(r'{tmp_path}/' + sys.argv[-1], 'a').write('x'); os.kill(os.getpid(), 9)"
         with pytest.raises(SearchError, match=r"words: worker 1 was killed by SIGKILL; worker 2 was killed by SIGKILL"):
             self.run(monkeypatch, code)
         assert [path.read_text() for path in tmp_path.iterdir()] == ["xxx", "xxx"]
 
     def test_one_that_lived_long_before_it_died_begins_its_count_anew(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(restart_policy, "MAX_DEATHS", 2)
-        life = restart_policy.RestartPolicy()
-        life.since -= restart_policy.YOUNG_S
-        assert [life.may_begin_again() for _ in range(2)] == [True, False]
+        monkeypatch.setattr(restart_policy, "CALM_S", 0.0)
+        worker = restart_policy.SupervisedWorker(1, lambda number: number)
+        assert worker.begin_again("died", 3)
+        worker.since -= restart_policy.YOUNG_S
+        assert [worker.begin_again("died", 3) for _ in range(3)] == [True, True, False]
+
+    def test_one_that_dies_young_is_started_again_after_a_pause(self) -> None:
+        started: list[int] = []
+        worker = restart_policy.SupervisedWorker(1, started.append)
+        assert worker.begin_again("died")
+        assert started == [1]
+        worker.since -= restart_policy.CALM_S
+        assert worker.begin_again("died")
+        assert started == [1, 1]
 
     def test_much_output_does_not_stall_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         began = time.monotonic()
