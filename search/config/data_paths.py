@@ -42,7 +42,7 @@ def expand(path: str) -> list[Path]:
         return paths
     if not BRACES.search(path):
         raise InputError("data.path", "must be an existing folder or file", repr(path), "check the path")
-    missing = [each for each in paths if not os.path.isfile(each)]
+    missing = [file for file in paths if not os.path.isfile(file)]
     if missing:
         got = f"{path!r}, of which {len(missing)} of {len(paths)} are not there; first: {missing[0]}"
         raise InputError("data.path", "must name existing files", got)

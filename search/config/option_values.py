@@ -30,7 +30,7 @@ def check_values(given: Any, methods: Sequence[str]) -> dict[str, Values]:
 
 
 def _of_method(method: str, given: Any) -> Values:
-    if not isinstance(given, dict) or not all(isinstance(each, list | tuple) and each for each in given.values()):
+    if not isinstance(given, dict) or not all(isinstance(listed, list | tuple) and listed for listed in given.values()):
         raise SpecRuleError("", f"must list one or more values for each option of {method}", repr(given))
     count = math.prod(map(len, given.values()))
     if count > MAX_COMBINATIONS:
@@ -40,16 +40,16 @@ def _of_method(method: str, given: Any) -> Values:
         values = _as_taken(method, given)
     except ScheduleError as error:
         raise SpecRuleError("", f"must hold only what {method} takes: {error}") from None
-    for name, each in values.items():
-        if len(set(each)) < len(each):
-            raise SpecRuleError("", "must name each value once", f"{list(each)} for {name} of {method}")
+    for name, listed in values.items():
+        if len(set(listed)) < len(listed):
+            raise SpecRuleError("", "must name each value once", f"{list(listed)} for {name} of {method}")
     return values
 
 
 def _as_taken(method: str, given: dict[str, Any]) -> Values:
     """Raises ScheduleError if an option, a value or a combination of values is none of the method's."""
     row = METHODS[method]
-    row.fill_options(method, {name: each[0] for name, each in given.items() if name not in row.options})
+    row.fill_options(method, {name: listed[0] for name, listed in given.items() if name not in row.options})
     values = {name: tuple(_checked(row.options[name], name, value) for value in given[name]) for name in sorted(given)}
     for combination in itertools.product(*values.values()):
         row.fill_options(method, dict(zip(values, combination, strict=True)))

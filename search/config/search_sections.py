@@ -75,9 +75,6 @@ class SpaceSpec(Section):
             object.__setattr__(self, "options", check_values(SEARCHED_OPTIONS, self.methods))
         return self
 
-    def __hash__(self) -> int:
-        return hash(self.model_dump_json())  # `options` is a dict, which has no hash
-
     @field_validator("methods", mode="before")
     @classmethod
     def _known_methods(cls, value: Any) -> Any:
@@ -155,9 +152,6 @@ class SamplerSpec(Section):
     probes: int = Field(default=PROBES, ge=0, le=100)
     class_path: str | None = Field(default=None, alias="class")
     options: dict[str, Any] = Field(default_factory=dict)
-
-    def __hash__(self) -> int:
-        return hash(self.model_dump_json())  # `options` is a dict, which has no hash
 
     @field_validator("name")
     @classmethod

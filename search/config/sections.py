@@ -42,6 +42,9 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())  # pydantic's own fails where a field is a dict
+
     @field_validator("*")
     @classmethod
     def _is_plain_text(cls, value: Any, info: ValidationInfo) -> Any:
@@ -152,9 +155,6 @@ class DataSpec(Section):
     label_column: str | None = Field(default=None, min_length=1)
     class_map: str | dict[str, int | str] | None = None
     roots: tuple[str, ...] | None = None
-
-    def __hash__(self) -> int:
-        return hash(self.model_dump_json())  # `class_map` may be a dict, which has no hash
 
     @field_validator("class_map", mode="before")
     @classmethod

@@ -81,9 +81,6 @@ class StudySpec(Section):
                 raise SpecRuleError(f"[{number}]", rule, repr(entry))
         return tuple(value)
 
-    def __hash__(self) -> int:
-        return hash(self.model_dump_json())  # `start` holds dicts, which have no hash
-
     @model_validator(mode="before")
     @classmethod
     def _demo_images_for_demo(cls, data: Any) -> Any:

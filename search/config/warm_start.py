@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,18 +62,18 @@ def read_start(spec: StudySpec, front_of: FrontOf, allow_files: bool = True) -> 
 
     front_of: raises InputError for a study without a front. allow_files: False for a study that came over the network.
     """
-    found = []
+    starts = []
     for number, entry in enumerate(spec.start):
         place = f"{START}[{number}]"
         try:
             if not isinstance(entry, str):
-                found.append(Start(place, None, (Schedule.from_dict(entry),)))
+                starts.append(Start(place, None, (Schedule.from_dict(entry),)))
             elif entry.startswith(STUDY_PREFIX):
                 backbone, schedules = front_of(entry.removeprefix(STUDY_PREFIX))
-                found.append(Start(entry, backbone, tuple(each for each in schedules if each.stages)))
+                starts.append(Start(entry, backbone, tuple(schedule for schedule in schedules if schedule.stages)))
             elif allow_files:
                 config = read_config(Path(entry))
-                found.append(Start(entry, str(config.backbone["name"]), (config.schedule,)))
+                starts.append(Start(entry, str(config.backbone["name"]), (config.schedule,)))
             else:
                 rule = f"must be {STUDY_PREFIX}NAME or a schedule in a study that is posted"
                 raise InputError(place, rule, repr(entry), "write the file's schedule there; ztp launch --server does")
@@ -80,7 +81,7 @@ def read_start(spec: StudySpec, front_of: FrontOf, allow_files: bool = True) -> 
             if isinstance(error, InputError) and error.place == place:
                 raise error.within(spec.name) from None
             raise InputError(place, str(error), source=spec.name) from None
-    return found
+    return starts
 
 
 def without_files(spec: StudySpec) -> StudySpec:
@@ -144,12 +145,11 @@ def in_space(schedule: Schedule, space: SpaceSpec) -> Schedule:
 
 def start_schedules(starts: Sequence[Start], space: SpaceSpec, depth: int) -> list[tuple[str, Schedule]]:
     """Those that the study can express, each with where it comes from."""
-    found = []
+    schedules = []
     for start in starts:
-        for schedule in (in_space(each, space) for each in start.schedules):
-            try:
-                to_params(schedule, space, depth)
-            except OutsideSpaceError:
-                continue
-            found.append((start.source, schedule))
-    return found
+        for schedule in start.schedules:
+            with suppress(OutsideSpaceError):
+                own = in_space(schedule, space)
+                to_params(own, space, depth)
+                schedules.append((start.source, own))
+    return schedules

@@ -96,8 +96,8 @@ def in_steps(estimates: Mapping[str, Estimate]) -> dict[str, float]:
     """
     if not estimates:
         return {}
-    step = float(np.clip(2 * np.median([each.error for each in estimates.values()]), *STEPS))
-    return {key: step * math.floor(each.accuracy / step) for key, each in estimates.items()}
+    step = float(np.clip(2 * np.median([estimate.error for estimate in estimates.values()]), *STEPS))
+    return {key: step * math.floor(estimate.accuracy / step) for key, estimate in estimates.items()}
 
 
 def _loss(dense: Measurement | None, pruned: Measurement | None) -> _Loss | None:

@@ -148,10 +148,11 @@ def forecast(spec: StudySpec) -> Forecast:
         if most < floor:
             raise speedup_limit_error(spec, most)
     fitting = [schedule for schedule in drawn if _fits(schedule, evaluator, profile)]
-    timed = [profile.predict(schedule) for schedule in fitting]
-    dense = profile.predict(UNTOUCHED).images_per_s
-    seconds = [spec.data.search_images / each.images_per_s for each in timed] or [spec.data.search_images / dense]
-    speedups = [each.speedup for each in timed] or [1.0]
+    untouched = profile.predict(UNTOUCHED)
+    predictions = [profile.predict(schedule) for schedule in fitting] or [untouched]
+    dense = untouched.images_per_s
+    seconds = [spec.data.search_images / prediction.images_per_s for prediction in predictions]
+    speedups = [prediction.speedup for prediction in predictions]
     trial_s = min(seconds), statistics.median(seconds), max(seconds)
     gflops = {name: evaluator.flops(schedule) / 1e9 for name, schedule in _named(evaluator)}
     return Forecast(
@@ -281,7 +282,8 @@ def _draw(evaluator: ScheduleEvaluator) -> list[Schedule]:
     """Schedules drawn uniformly from the space's box, as a random search would."""
     space, depth = evaluator.spec.space, evaluator.backbone.family.depth
     box, random = distributions(space, depth), np.random.default_rng(evaluator.spec.sampler.seed)
-    return [to_schedule({name: _value(each, random) for name, each in box.items()}, space, depth) for _ in range(DRAWS)]
+    draws = ({name: _value(distribution, random) for name, distribution in box.items()} for _ in range(DRAWS))
+    return [to_schedule(params, space, depth) for params in draws]
 
 
 def _value(distribution: BaseDistribution, random: np.random.Generator) -> Any:

@@ -53,14 +53,14 @@ def graceful_shutdown(hand_back: Callable[[], object] = lambda: None) -> Iterato
             os._exit(128 + number[0])
 
     def leave(number: int, frame: FrameType | None) -> None:
-        for each in SIGNALS:
-            signal.signal(each, signal.SIG_IGN)  # one is enough: a second would break off the handing back
+        for signal_number in SIGNALS:
+            signal.signal(signal_number, signal.SIG_IGN)  # one is enough: a second would break off the handing back
         raise ShutdownRequested(number)
 
-    before = {each: signal.getsignal(each) for each in SIGNALS}
+    before = {signal_number: signal.getsignal(signal_number) for signal_number in SIGNALS}
     wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-    for each in SIGNALS:
-        signal.signal(each, leave)
+    for signal_number in SIGNALS:
+        signal.signal(signal_number, leave)
     watcher = threading.Thread(target=watch, name="leaving", daemon=True)
     watcher.start()
     try:
@@ -68,8 +68,8 @@ def graceful_shutdown(hand_back: Callable[[], object] = lambda: None) -> Iterato
     finally:
         ended.set()
         signal.set_wakeup_fd(wakeup)
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        for signal_number, handler in before.items():
+            signal.signal(signal_number, handler)
         writer.close()
         watcher.join(GRACE_S)
         reader.close()

@@ -25,12 +25,12 @@ def prediction_error(finalists: Sequence[Evaluation]) -> float | None:
     The dense model's is 1 by definition, predicted and measured: it tells nothing.
     """
     errors = [
-        abs(each.search.throughput.speedup / each.confirm.throughput.speedup - 1)
-        for each in finalists
-        if each.confirm is not None
-        and each.search.throughput.how == "profiled"
-        and each.search.key != UNTOUCHED.key
-        and not each.confirm.throughput.disturbed
+        abs(finalist.search.throughput.speedup / finalist.confirm.throughput.speedup - 1)
+        for finalist in finalists
+        if finalist.confirm is not None
+        and finalist.search.throughput.how == "profiled"
+        and finalist.search.key != UNTOUCHED.key
+        and not finalist.confirm.throughput.disturbed
     ]
     return statistics.median(errors) if errors else None
 

@@ -61,7 +61,7 @@ def _tell(store: Store, default: str | None, study_id: int) -> None:
     except Exception as error:  # any: the study has ended all the same
         log.warning("study %d: its webhook was not told of its end: %s", study_id, type(error).__name__)
         return
-    _sending[:] = [*(each for each in _sending if each.is_alive()), thread]
+    _sending[:] = [*(earlier for earlier in _sending if earlier.is_alive()), thread]
     atexit.unregister(wait)
     atexit.register(wait)
 

@@ -78,8 +78,8 @@ def _work(store: Store, number: int, beyond: set[Budgeted]) -> bool:
 
     Those that this machine cannot work on join `beyond`; one that was resumed, or got a larger budget, is tried again.
     """
-    studies = [each for each in store.studies() if each.state in OPEN_STATES]
-    beyond -= {_budgeted(each) for each in studies if each.state == "created"}
+    studies = [record for record in store.studies() if record.state in OPEN_STATES]
+    beyond -= {_budgeted(record) for record in studies if record.state == "created"}
     for record in studies:
         if _budgeted(record) not in beyond and (could := serve(store, record, number)) is not None:
             if could:
