@@ -7,23 +7,23 @@ memory, by Optuna's public interface; Optuna's study in the database is a mirror
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from pruning.errors import ScheduleError
 from pruning.schedule import UNTOUCHED, Schedule
-from search.attribute_keys import BASELINE, MEASUREMENT, PROBED, REFUSED
-from search.config.sections import BudgetSpec
+from search.attribute_keys import BASELINE, PROBED, REFUSED
 from search.config.space import distributions, to_params, to_schedule
 from search.config.spec import StudyRecord, StudySpec
 from search.config.starting_schedules import baselines
 from search.config.warm_start import start_schedules, starts_of
 from search.errors import SearchError
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
+from search.runtime.trial_endings import end_trial, result_of, violations
 from search.samplers.custom import blamed_on, check_proposal
 from search.samplers.ehvi_sampler import EHVISampler
 from search.samplers.registry import make_sampler
@@ -32,11 +32,10 @@ from search.storage.fronts import ACCURACY_BELOW_DENSE
 from search.storage.mirror import to_optuna
 from search.storage.optuna_storage import log_as_we_do
 from search.storage.store import Store
-from search.types import NEW, Ending, Known, Measurement, PartialEvaluation, Slot, Throughput, Trial, TrialResult
+from search.types import NEW, Known, Measurement, PartialEvaluation, Slot, Throughput, Trial
 
 LOGGER = logging.getLogger(__name__)
 MAX_REFUSALS = 1000  # suggestions in a row over the limits; a refusal costs a suggestion and a transaction
-INTERVAL_WIDTHS = 3.0  # half a confidence sequence, in standard deviations: it is valid at every look, so wider than 2
 
 
 @dataclass(frozen=True)
@@ -56,26 +55,6 @@ class Proposal:
     chosen_on: int = 0
 
 
-def violations(
-    budget: BudgetSpec, gflops: float, speedup: float, drop: float | None = None, least_speedup: float | None = None
-) -> dict[str, float]:
-    """By limit of the budget, how far it is exceeded (above zero) or kept, relative to the limit.
-
-    drop: accuracy below the dense model's; None while it is not known. least_speedup: as of `ScheduleEvaluator`, which
-    is the budget's or more.
-    """
-    found = {}
-    if budget.max_gflops is not None:
-        found["max_gflops"] = gflops / budget.max_gflops - 1
-    least_speedup = budget.min_speedup if least_speedup is None else least_speedup
-    if least_speedup is not None:
-        found["min_speedup"] = 1 - speedup / least_speedup
-    if budget.max_accuracy_drop is not None and drop is not None:
-        # 0.90 - 0.89 is more than 0.01 in floating point, and shares of images are exact to nine digits
-        found["max_accuracy_drop"] = round(drop - budget.max_accuracy_drop, 9)
-    return found
-
-
 class OptunaBridge:
     """Optuna's side of one study, for one worker: its sampler, and a study in memory that it learns from.
 
@@ -90,13 +69,18 @@ class OptunaBridge:
         spec: StudySpec,
         evaluator: ScheduleEvaluator,
         worker: int,
-        probe: Callable[[Schedule, int], PartialEvaluation | None] | None = None,
+        evaluate_partially: Callable[[Schedule, int], PartialEvaluation | None] | None = None,
     ) -> None:
-        """worker: sets its suggestions apart. probe: evaluates a schedule partially, by so many looks."""
+        """worker: sets its suggestions apart. evaluate_partially: a schedule, on so many looks' images."""
         self._store = store
-        self._record, self._spec, self._evaluator, self._probe = record, spec, evaluator, probe
+        self._record, self._spec, self._evaluator, self._evaluate_partially = (
+            record,
+            spec,
+            evaluator,
+            evaluate_partially,
+        )
         self._depth = evaluator.backbone.family.depth
-        sampler = make_sampler(spec.sampler, self._problem(), store.count_trials(record.id), worker)
+        sampler = make_sampler(spec.sampler, self._context(), store.count_trials(record.id), worker)
         log_as_we_do()
         self.study = optuna.create_study(directions=["maximize", "maximize"], sampler=sampler)
         self._box = distributions(spec.space, self._depth)
@@ -105,7 +89,7 @@ class OptunaBridge:
         self._drawn: optuna.Trial | None = None  # proposed here, and not in the store yet
         self._own: tuple[int, optuna.Trial] | None = None  # the one proposed here last, by our number
 
-    def _problem(self) -> SamplerContext:
+    def _context(self) -> SamplerContext:
         """The study as samplers see it. Where speed is measured, the ratio of FLOPs stands for it beforehand."""
         evaluator, drop = self._evaluator, self._spec.budget.max_accuracy_drop
         dense_flops = evaluator.flops(UNTOUCHED)
@@ -118,7 +102,7 @@ class OptunaBridge:
             within_limits=lambda s: not self._over_known_limits(s),
             result=result_of,
             below_dense=ACCURACY_BELOW_DENSE if drop is None else min(drop, ACCURACY_BELOW_DENSE),
-            probes=self._spec.sampler.probes if self._probe and evaluator.probe_images else 0,
+            probes=self._spec.sampler.probes if self._evaluate_partially and evaluator.probe_images else 0,
         )
 
     # Before the first trial
@@ -176,7 +160,7 @@ class OptunaBridge:
             over, reason = refusal
             with blamed_on(self._spec.sampler):
                 self._forget_drawn()
-            self._store.refuse(slot, trial, _end(trial, "PRUNED", {REFUSED: reason}, over))
+            self._store.refuse(slot, trial, end_trial(trial, "PRUNED", {REFUSED: reason}, over))
         raise SearchError(
             f"study {self._spec.name}: {MAX_REFUSALS} suggestions in a row were over the limits of the budget; "
             "loosen budget.max_gflops, budget.min_speedup or budget.max_latency_ms, or narrow space.keep and "
@@ -188,11 +172,12 @@ class OptunaBridge:
         self._read_news()
         sampler, kept = self.study.sampler, dict[str, Any]()
         if isinstance(sampler, EHVISampler):
-            looks, answer = sampler.looks(self.study), None
+            requests, answer = sampler.request_evaluations(self.study), None
             try:
                 while True:
-                    look = looks.send(answer)
-                    answer = self._probe(look.schedule, look.looks) if self._probe else None
+                    request = requests.send(answer)
+                    assert self._evaluate_partially is not None  # without, the sampler has none to ask for
+                    answer = self._evaluate_partially(request.schedule, request.looks)
             except StopIteration as end:
                 kept = end.value
         self._drawn = self.study.ask(self._box)
@@ -263,46 +248,3 @@ class OptunaBridge:
         known = {"trial": number, "accuracy": accuracy, "throughput": speed, "gflops": measurement.gflops}
         state = "complete" if measurement.complete else "pruned"
         LOGGER.info("trial %d %s", number, state, extra={"fields": known})
-
-
-def ending(trial: Trial, measurement: Measurement, over: Mapping[str, float]) -> Ending:
-    """How a measured trial ends: with both objectives, or that it was stopped; and how limits are kept."""
-    state = "COMPLETE" if measurement.complete else "PRUNED"
-    values = (measurement.accuracy.value, measurement.throughput.images_per_s) if measurement.complete else None
-    return _end(trial, state, {MEASUREMENT: measurement.to_dict()}, over, values)
-
-
-def _end(
-    trial: Trial,
-    state: str,
-    attributes: Mapping[str, Any],
-    over: Mapping[str, float],
-    values: tuple[float, float] | None = None,
-) -> Ending:
-    """over: limits by how far they are exceeded."""
-    constraints = {limit: max(excess, -1.0) for limit, excess in over.items()}
-    return Ending(state, values, {**trial.user_attributes, **attributes}, constraints)
-
-
-def result_of(trial: FrozenTrial) -> TrialResult | None:
-    """What an ended trial measured, as samplers learn from it; None if it was refused or failed."""
-    document = trial.user_attrs.get(MEASUREMENT)
-    if document is None:
-        return None
-    accuracy, complete = document["accuracy"], document.get("complete", True)
-    error = 0.0 if complete else (accuracy["high"] - accuracy["low"]) / (2 * INTERVAL_WIDTHS)
-    result = TrialResult(accuracy["value"], error, complete, is_feasible(trial.constraints))
-    fidelity = document.get("fidelity")
-    if not fidelity:
-        return result
-    return replace(
-        result,
-        divergence=fidelity["divergence"],
-        divergence_error=fidelity["divergence_error"],
-        loss_error=max(error, fidelity["loss_error"]),
-    )
-
-
-def is_feasible(over: Mapping[str, float]) -> bool:
-    """Whether every limit is kept."""
-    return all(excess <= 0 for excess in over.values())

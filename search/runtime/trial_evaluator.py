@@ -40,7 +40,7 @@ class TrialEvaluator:
         with self.limited():
             return self._measure(proposal)
 
-    def probe(self, schedule: Schedule, looks: int) -> PartialEvaluation | None:
+    def evaluate_partially(self, schedule: Schedule, looks: int) -> PartialEvaluation | None:
         """None if it fails, or while the dense model, with which it is paired, is not measured."""
         dense = self._kept_dense()
         if dense is None:
@@ -50,7 +50,7 @@ class TrialEvaluator:
                 others = [self._evaluator.bits(e.search) for e in self._front.points] if self._front else []
                 return self._evaluator.probe(schedule, looks, self._evaluator.bits(dense), others, self._check_time)
         except TrialFailedError as failure:  # should it become a trial, that will fail too, and be recorded
-            LOGGER.warning("study %s: a probe of %s failed: %s", self._record.name, schedule, failure)
+            LOGGER.warning("study %s: a partial evaluation of %s failed: %s", self._record.name, schedule, failure)
             self._evaluator.release()
             return None
 

@@ -26,9 +26,10 @@ from search.config.spec import StudyRecord
 from search.errors import SearchError, StudyDeletedError, TrialStoppedError
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
 from search.runtime.heartbeat import Heartbeat
-from search.runtime.optuna_bridge import OptunaBridge, Proposal, ending, is_feasible, violations
+from search.runtime.optuna_bridge import OptunaBridge, Proposal
 from search.runtime.retry import RetryPolicy, plain
 from search.runtime.shutdown import graceful_shutdown
+from search.runtime.trial_endings import ending, is_feasible, violations
 from search.runtime.trial_evaluator import TrialEvaluator
 from search.runtime.trial_failures import TrialFailedError, check_in_a_row, guarded
 from search.storage.mirror import Distributions, mirror, mirror_all
@@ -76,8 +77,8 @@ class Worker:
     @cached_property
     def trials(self) -> OptunaBridge:
         """What proposes them; the calibration of the study is known by then."""
-        spec, probe = self._evaluator.spec, self._measuring.probe
-        return self._retry(lambda: OptunaBridge(self._store, self._record, spec, self._evaluator, self._number, probe))
+        given = self._store, self._record, self._evaluator.spec, self._evaluator, self._number
+        return self._retry(lambda: OptunaBridge(*given, self._measuring.evaluate_partially))
 
     # Tasks
 

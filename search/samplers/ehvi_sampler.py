@@ -36,7 +36,7 @@ from search.samplers.ehvi import expected_growth
 from search.samplers.loss_model import LossModel, fit_loss_model
 from search.samplers.proposals import Candidates
 from search.samplers.run_history import Floats, Known, RunHistory
-from search.samplers.sampler_context import Look, Looks, SamplerContext
+from search.samplers.sampler_context import EvaluationRequest, EvaluationRequests, SamplerContext
 from search.types import PartialEvaluation, to_document
 
 SPREAD, NEAR = 50, 50  # candidates a trial: new ones, and changes of members of the front; of these ...
@@ -56,13 +56,13 @@ Judge = Callable[[Sequence[Known]], Floats]
 class EHVISampler(BaseSampler):
     """Expected growth of the front's area, over a Gaussian process on accuracy and known speeds."""
 
-    def __init__(self, problem: SamplerContext, seed: int) -> None:
-        self._problem = problem
+    def __init__(self, context: SamplerContext, seed: int) -> None:
+        self._context = context
         self._random = np.random.default_rng(seed)
-        self._candidates = Candidates(problem.space, problem.depth, self._random)
+        self._candidates = Candidates(context.space, context.depth, self._random)
         self._independent = RandomSampler(seed=seed)
-        self._box = distributions(problem.space, problem.depth)
-        self._journal = RunHistory(problem, self._box)
+        self._box = distributions(context.space, context.depth)
+        self._history = RunHistory(context, self._box)
         self._like: surrogate.Surrogate | None = None
         self._losses: LossModel | None = None
         self._chosen: tuple[Schedule | None] | None = None
@@ -82,23 +82,23 @@ class EHVISampler(BaseSampler):
     ) -> dict[str, Any]:
         """What was chosen beforehand, or else without a look."""
         if self._chosen is None:
-            for _ in self.looks(study, allowed=0):
+            for _ in self.request_evaluations(study, allowed=0):
                 pass
         (proposed,), self._chosen = self._chosen or (None,), None
-        return {} if proposed is None else to_params(proposed, self._problem.space, self._problem.depth)
+        return {} if proposed is None else to_params(proposed, self._context.space, self._context.depth)
 
-    def looks(self, study: Study, allowed: int | None = None) -> Looks:
+    def request_evaluations(self, study: Study, allowed: int | None = None) -> EvaluationRequests:
         """Choose what the next `sample_relative` proposes. allowed: looks at most, the study's number by default."""
         probes: list[PartialEvaluation] = []
-        allowed = self._problem.probes if allowed is None else allowed
-        self._chosen = ((yield from self._propose(self._journal.trials(study), probes, allowed)),)
-        if not self._journal.chosen_on:
+        allowed = self._context.probes if allowed is None else allowed
+        self._chosen = ((yield from self._propose(self._history.trials(study), probes, allowed)),)
+        if not self._history.chosen_on:
             return {}
-        return {PROBED: {"probes": [to_document(each) for each in probes], "chosen_on": self._journal.chosen_on}}
+        return {PROBED: {"probes": [to_document(probe) for probe in probes], "chosen_on": self._history.chosen_on}}
 
     def _propose(
         self, earlier: Sequence[Known], probes: list[PartialEvaluation], left: int
-    ) -> Generator[Look, PartialEvaluation | None, Schedule | None]:
+    ) -> Generator[EvaluationRequest, PartialEvaluation | None, Schedule | None]:
         """The most promising candidate, any one if nothing is known yet; None if none is within the limits.
 
         probes: those taken for it are added. left: looks that may still be taken.
@@ -109,7 +109,7 @@ class EHVISampler(BaseSampler):
         measured = [self._estimated(one, dense) for one in measured]
         front, taken = _front(measured), {one.key for one in earlier}
         first = [*([dense] if dense else []), *front]
-        pool = [one for one in self._journal.latest(first, MAX_KNOWN) if one.looks and one.key not in taken]
+        pool = [one for one in self._history.latest(first, MAX_KNOWN) if one.looks and one.key not in taken]
         pool += self._pool(front, taken | {one.key for one in pool})  # what was forgotten may be drawn again
         if not pool:  # a small space, all of it measured: once more costs a trial, but no image
             pool = [one for one in measured if one.schedule.stages]
@@ -131,16 +131,16 @@ class EHVISampler(BaseSampler):
 
     def _looked_at(
         self, one: Known, left: int, probes: list[PartialEvaluation]
-    ) -> Generator[Look, PartialEvaluation | None, Known]:
+    ) -> Generator[EvaluationRequest, PartialEvaluation | None, Known]:
         """With as many looks more as it had, but at first one; itself if it had enough, or as many are not left."""
         looks = 2 * one.looks or 1
         if looks > ENOUGH_LOOKS or looks - one.looks > left:
             return one
-        probe = yield Look(one.schedule, looks)
+        probe = yield EvaluationRequest(one.schedule, looks)
         if probe is None or probe.looks <= one.looks:
             return one
         probes.append(probe)
-        return self._journal.learn(probe) or one
+        return self._history.learn(probe) or one
 
     def _bred(
         self, pool: Sequence[Known], taken: set[str], judge: Judge, rounds: int, children: int = CHILDREN
@@ -158,7 +158,7 @@ class EHVISampler(BaseSampler):
     def _judge(self, dense: Known, front: Sequence[Known], earlier: Sequence[Known]) -> Judge:
         """A function from candidates to the area that each is expected to add to the front."""
         ceiling = dense.accuracy + SLACK
-        known = [self._estimated(one, dense) for one in self._journal.latest([dense, *front], MAX_KNOWN)]
+        known = [self._estimated(one, dense) for one in self._history.latest([dense, *front], MAX_KNOWN)]
         features, logarithms, errors = _table(dense, known)
         if self._like is None:
             self._like = surrogate.fit(features[:MAX_WEIGHED], logarithms[:MAX_WEIGHED], errors[:MAX_WEIGHED])
@@ -171,7 +171,7 @@ class EHVISampler(BaseSampler):
             points += zip((one.speedup for one in running), map(float, ceiling - np.exp(expected)), strict=True)
             told = np.concatenate([logarithms, expected]), np.concatenate([errors, np.zeros(len(running))])
             fitted = surrogate.fit(np.concatenate([features, others]), *told, like=fitted)
-        least = dense.accuracy - self._problem.below_dense
+        least = dense.accuracy - self._context.below_dense
 
         def judge(pool: Sequence[Known]) -> Floats:
             mean, deviation = fitted.predict(np.stack([one.features for one in pool]))
@@ -218,7 +218,7 @@ class EHVISampler(BaseSampler):
         """Those within the limits, none of equal effect to one in `known`, to which their keys are added."""
         found = []
         for schedule in drawn:
-            one = self._journal.know(schedule) if schedule.stages and self._is_allowed(schedule) else None
+            one = self._history.know(schedule) if schedule.stages and self._is_allowed(schedule) else None
             if one is not None and one.key not in known:
                 known.add(one.key)
                 found.append(one)
@@ -226,7 +226,7 @@ class EHVISampler(BaseSampler):
 
     def _is_allowed(self, schedule: Schedule) -> bool:
         try:
-            return self._problem.within_limits(schedule)
+            return self._context.within_limits(schedule)
         except ScheduleError:
             return False
 

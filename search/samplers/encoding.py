@@ -15,7 +15,7 @@ from search.samplers.sampler_context import SamplerContext
 MAX_SUDDEN = 4.0  # of the sum of squares, for a feature of about 1: one stage that keeps an eighth
 
 
-def describe(schedule: Schedule, problem: SamplerContext) -> NDArray[np.float64]:
+def describe(schedule: Schedule, context: SamplerContext) -> NDArray[np.float64]:
     """[depth + 3 + methods + option values] the share of the tokens that is gone behind each block, then how.
 
     How: the methods' own fields, methods and options count by the tokens that a stage drops; fields as differences from
@@ -24,35 +24,35 @@ def describe(schedule: Schedule, problem: SamplerContext) -> NDArray[np.float64]
     two small ones.
     Raises ScheduleError if the schedule does not fit.
     """
-    plans = {plan.block: plan for plan in schedule.plan(problem.tokens, problem.depth)}
-    left = problem.tokens  # behind the blocks so far
+    plans = {plan.block: plan for plan in schedule.plan(context.tokens, context.depth)}
+    left = context.tokens  # behind the blocks so far
     gone: list[float] = []
     sudden = 0.0
     how = [0.0] * len(METHOD_FIELDS)
-    choices = _choices(problem)
+    choices = _choices(context)
     dropped_by = dict.fromkeys(choices, 0.0)
     for stage in schedule.stages:
         plan = plans.get(stage.block)
         if plan is None:
             continue
-        gone += [1 - left / problem.tokens] * (stage.block - len(gone))
+        gone += [1 - left / context.tokens] * (stage.block - len(gone))
         left = plan.kept
         sudden += math.log(plan.kept / plan.tokens) ** 2
-        dropped = (plan.tokens - plan.kept) / problem.tokens
+        dropped = (plan.tokens - plan.kept) / context.tokens
         method, options = schedule.method_of(stage)
         for i, field in enumerate(METHOD_FIELDS):
             if field in METHODS[method].stage_fields:
-                how[i] += dropped * _position(getattr(stage, field), field, problem)
+                how[i] += dropped * _position(getattr(stage, field), field, context)
         for choice in ((method, "", ""), *((method, name, str(value)) for name, value in options.items())):
             if choice in dropped_by:
                 dropped_by[choice] += dropped
-    gone += [1 - left / problem.tokens] * (problem.depth - 1 - len(gone))
+    gone += [1 - left / context.tokens] * (context.depth - 1 - len(gone))
     return np.array([*gone, *how, *dropped_by.values(), sudden / MAX_SUDDEN])
 
 
-def _choices(problem: SamplerContext) -> list[tuple[str, str, str]]:
+def _choices(context: SamplerContext) -> list[tuple[str, str, str]]:
     """Each method, and each listed value of its options; none where there is no choice."""
-    space = problem.space
+    space = context.space
     choices = [(method, "", "") for method in space.methods] if len(space.methods) > 1 else []
     for method, options in space.options.items():
         rows = METHODS[method].options
@@ -62,9 +62,9 @@ def _choices(problem: SamplerContext) -> list[tuple[str, str, str]]:
     return choices
 
 
-def _position(value: float, field: str, problem: SamplerContext) -> float:
+def _position(value: float, field: str, context: SamplerContext) -> float:
     """Where a field's value lies in its range, from -0.5 to 0.5."""
-    low, high = map(float, getattr(problem.space, field))
+    low, high = map(float, getattr(context.space, field))
     if low == high:
         return 0.0
     if field == "wpr_iterations":

@@ -126,7 +126,7 @@ class Candidates:
         """At each block, a drop between the two; how it is done is that of whoever has the larger part of it."""
         share = self.random.random()
         weighted = [(stages, 1 - share), (others, share)]
-        parts = [{s.block: (s, -weight * float(np.log(s.keep))) for s in each} for each, weight in weighted]
+        parts = [{s.block: (s, -weight * float(np.log(s.keep))) for s in parent} for parent, weight in weighted]
         made = []
         for block in sorted(parts[0].keys() | parts[1].keys()):
             both = [part[block] for part in parts if block in part]

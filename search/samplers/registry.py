@@ -28,7 +28,7 @@ STARTUP_TRIALS = 10  # random trials before the model of TPE is worth asking
 def _of_optuna(name: str, **options: Any) -> Factory:
     """One of Optuna's own samplers."""
 
-    def make(sampler: SamplerSpec, problem: SamplerContext, seed: int) -> BaseSampler:
+    def make(sampler: SamplerSpec, context: SamplerContext, seed: int) -> BaseSampler:
         import optuna  # takes a third of a second to load
 
         made: BaseSampler = getattr(optuna.samplers, name)(seed=seed, **options)
@@ -37,14 +37,14 @@ def _of_optuna(name: str, **options: Any) -> Factory:
     return make
 
 
-def _auto(sampler: SamplerSpec, problem: SamplerContext, seed: int) -> BaseSampler:
+def _auto(sampler: SamplerSpec, context: SamplerContext, seed: int) -> BaseSampler:
     """Ours: it knows what a schedule costs before it is measured, which the others have to learn."""
     from search.samplers.ehvi_sampler import EHVISampler  # loads Optuna and SciPy
 
-    return EHVISampler(problem, seed)
+    return EHVISampler(context, seed)
 
 
-def _custom(sampler: SamplerSpec, problem: SamplerContext, seed: int) -> BaseSampler:
+def _custom(sampler: SamplerSpec, context: SamplerContext, seed: int) -> BaseSampler:
     return make_custom(sampler, seed)
 
 
@@ -58,11 +58,11 @@ SAMPLERS: dict[str, Factory] = {
 }
 
 
-def make_sampler(sampler: SamplerSpec, problem: SamplerContext, trials_so_far: int, worker: int) -> BaseSampler:
+def make_sampler(sampler: SamplerSpec, context: SamplerContext, trials_so_far: int, worker: int) -> BaseSampler:
     """A fresh sampler for one worker of one launch.
 
     The seed comes from the study's seed, the trials there are and the worker's number: the same launch repeats
     itself, a resumed one does not replay its first suggestions, and workers do not suggest the same.
     """
     sequence = np.random.SeedSequence([sampler.seed, trials_so_far, worker])
-    return SAMPLERS[sampler.name](sampler, problem, int(sequence.generate_state(1)[0]))
+    return SAMPLERS[sampler.name](sampler, context, int(sequence.generate_state(1)[0]))

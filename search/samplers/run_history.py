@@ -48,8 +48,8 @@ class Known:
 class RunHistory:
     """One sampler's memory of a study: each ended trial is read once."""
 
-    def __init__(self, problem: SamplerContext, box: dict[str, BaseDistribution]) -> None:
-        self._problem, self._box = problem, box
+    def __init__(self, context: SamplerContext, box: dict[str, BaseDistribution]) -> None:
+        self._context, self._box = context, box
         self._ended: dict[int, Known | None] = {}  # by trial number
         self._told: dict[str, Known] = {}  # by key, the latest last: what trials and probes said, others' too
         self.chosen_on = 0  # images of the largest probe that was learnt from
@@ -78,10 +78,10 @@ class RunHistory:
 
     def know(self, schedule: Schedule, result: TrialResult | None = None) -> Known | None:
         """None for a schedule that does not fit the backbone."""
-        problem = self._problem
+        context = self._context
         try:
-            features, key = describe(schedule, problem), schedule.key_for(problem.tokens)
-            return Known(schedule, key, features, problem.speedup(schedule), result)
+            features, key = describe(schedule, context), schedule.key_for(context.tokens)
+            return Known(schedule, key, features, context.speedup(schedule), result)
         except ScheduleError:
             return None
 
@@ -105,8 +105,8 @@ class RunHistory:
             return None
         for probe in trial.system_attrs.get(PROBED, {}).get("probes", ()):
             self.learn(to_record(PartialEvaluation, probe))
-        result = self._problem.result(trial) if trial.state.is_finished() else None
-        known = self.know(to_schedule(trial.params, self._problem.space, self._problem.depth), result)
+        result = self._context.result(trial) if trial.state.is_finished() else None
+        known = self.know(to_schedule(trial.params, self._context.space, self._context.depth), result)
         if known is None or not trial.state.is_finished():
             return known
         if result is None:

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Look:
+class EvaluationRequest:
     """What a sampler wants before it proposes: a partial evaluation of the schedule, by so many looks at it in all."""
 
     schedule: Schedule
     looks: int
 
 
-Looks = Generator[Look, PartialEvaluation | None, dict[str, Any]]
+EvaluationRequests = Generator[EvaluationRequest, PartialEvaluation | None, dict[str, Any]]
 """Wants partial evaluations, one after the other, and returns what is to be kept with the proposal that follows. It is
 sent None if an evaluation fails, and one of fewer looks where there are no more images for it."""
 

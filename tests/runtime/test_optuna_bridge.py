@@ -14,7 +14,9 @@ from search.config.sections import BudgetSpec
 from search.config.starting_schedules import baselines
 from search.errors import SearchError, TrialStoppedError
 from search.runtime import optuna_bridge as bridge
-from search.runtime.optuna_bridge import OptunaBridge, is_feasible, violations
+from search.runtime import trial_endings
+from search.runtime.optuna_bridge import OptunaBridge
+from search.runtime.trial_endings import is_feasible, result_of, violations
 from search.samplers.registry import SAMPLERS
 from search.types import Throughput, TrialResult
 from tests.samplers.own_samplers import section
@@ -51,7 +53,7 @@ class TestResultOf:
         oracle(started.bench, lambda schedule: 0.75)
         started.run(UNTOUCHED)
         (trial,) = started.trials()
-        assert bridge.result_of(trial) == TrialResult(0.75, error=0.0, complete=True, feasible=True, divergence=0.0)
+        assert result_of(trial) == TrialResult(0.75, error=0.0, complete=True, feasible=True, divergence=0.0)
 
     def test_a_stopped_one_is_uncertain(self, start: Start, tiny_spec: Spec, oracle: Oracle) -> None:
         started = start(tiny_spec(budget={"max_accuracy_drop": 0.1}))
@@ -59,7 +61,7 @@ class TestResultOf:
         oracle(started.bench, {UNTOUCHED: 1.0, hopeless: 0.1})
         started.run(UNTOUCHED, hopeless)
         (trial,) = started.trials(TrialState.PRUNED)
-        result = bridge.result_of(trial)
+        result = result_of(trial)
         stored = started.store.evaluations(started.record.id)[1].search.accuracy
         assert result is not None
         assert (result.accuracy, result.complete, result.feasible) == (stored.value, False, False)
@@ -73,7 +75,7 @@ class TestResultOf:
         with pytest.raises(SearchError):
             started.worker().run(lambda progress: None)
         (trial,) = started.trials(TrialState.PRUNED)
-        assert bridge.result_of(trial) is None
+        assert result_of(trial) is None
 
 
 class TestBaselines:
@@ -189,7 +191,7 @@ class TestInMemory:
         started.ask(mine)
         assert self.states(mine) == ["RUNNING", "RUNNING"]
         measured = started.bench.measure(proposal.schedule, proposal.throughput)
-        ending = bridge.ending(proposal.trial, measured, {})
+        ending = trial_endings.ending(proposal.trial, measured, {})
         started.store.complete(slot, measured, True, proposal.trial.number, ending)
         started.ask(mine)
         assert self.states(mine) == ["COMPLETE", "RUNNING", "RUNNING"]

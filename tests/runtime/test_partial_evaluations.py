@@ -80,7 +80,7 @@ def test_one_that_fails_is_no_trial_that_fails(
     progress = probing.store.progress(probing.record.id)
     assert (progress.done, progress.failed) == (TRIALS, 0)
     assert not probing.store.attempts(probing.record.id)
-    assert "a probe of " in caplog.text
+    assert "a partial evaluation of " in caplog.text
     assert not attributes(probing)
 
 

@@ -63,7 +63,7 @@ class Toy:
         return self.speedup(schedule) >= self.min_speedup
 
     @property
-    def problem(self) -> SamplerContext:
+    def context(self) -> SamplerContext:
         return Probed(self.space, DEPTH, TOKENS, self.speedup, self.within_limits, result_of)
 
     @property
@@ -83,12 +83,12 @@ class Toy:
         """As a worker does: partial evaluations that the sampler wants first are run, and kept with the trial."""
         sampler, kept = study.sampler, dict[str, Any]()
         if isinstance(sampler, EHVISampler):
-            looks, answer = sampler.looks(study), None
+            requests, answer = sampler.request_evaluations(study), None
             try:
                 while True:
-                    look = looks.send(answer)
-                    probe = sampler._problem.probe  # type: ignore[attr-defined]
-                    answer = probe(look.schedule, look.looks) if probe else None
+                    request = requests.send(answer)
+                    probe = sampler._context.probe  # type: ignore[attr-defined]
+                    answer = probe(request.schedule, request.looks) if probe else None
             except StopIteration as end:
                 kept = end.value
         trial = study.ask(self.box)

@@ -29,7 +29,7 @@ LEAST = 0.8
 
 
 def sampled(toy: Any, name: str = "auto", seed: int = 0) -> optuna.Study:
-    study: optuna.Study = toy.study(make_sampler(SamplerSpec(name=name, seed=seed), toy.problem, 0, 0))
+    study: optuna.Study = toy.study(make_sampler(SamplerSpec(name=name, seed=seed), toy.context, 0, 0))
     return study
 
 
@@ -130,7 +130,7 @@ def test_is_deterministic_by_seed(make_toy: Maker, measured: int) -> None:
     toy.run(study, measured)
 
     def next_by(seed: int) -> Any:
-        return EHVISampler(toy.problem, seed).sample_relative(study, study.trials[-1], toy.box)
+        return EHVISampler(toy.context, seed).sample_relative(study, study.trials[-1], toy.box)
 
     assert next_by(1) == next_by(1) != next_by(2)
 
@@ -138,11 +138,11 @@ def test_is_deterministic_by_seed(make_toy: Maker, measured: int) -> None:
 class TestLearns:
     @staticmethod
     def propose(
-        toy: Any, trials: list[FrozenTrial], problem: SamplerContext | None = None, seeds: int = 8
+        toy: Any, trials: list[FrozenTrial], context: SamplerContext | None = None, seeds: int = 8
     ) -> list[Schedule]:
         study = sampled(toy)
         study.add_trials(trials)
-        samplers = [EHVISampler(problem or toy.problem, seed) for seed in range(seeds)]
+        samplers = [EHVISampler(context or toy.context, seed) for seed in range(seeds)]
         return [toy.schedule(s.sample_relative(study, study.trials[0], toy.box)) for s in samplers]
 
     @staticmethod
@@ -194,14 +194,14 @@ class TestLearns:
         def note(which: str) -> SamplerContext:
             fields = {"complete": which != "stopped", "feasible": which != "over"}
             return replace(
-                toy.problem, result=lambda t: TrialResult(t.user_attrs["accuracy"], **(fields if t.number == 9 else {}))
+                toy.context, result=lambda t: TrialResult(t.user_attrs["accuracy"], **(fields if t.number == 9 else {}))
             )
 
         for which in ("whole", "stopped", "over"):
             trials = [*(self.ended(toy, s) for s in self.schedules()), self.ended(toy, superb, 0.95)]
             study = optuna.create_study(directions=["maximize"] * 2)
             study.add_trials(trials)
-            earlier = EHVISampler(note(which), 0)._journal.trials(study)
+            earlier = EHVISampler(note(which), 0)._history.trials(study)
             members[which] = [one.schedule for one in ehvi_sampler._front(earlier)]
             assert len(earlier) == 10
         assert members["whole"] == [superb]
@@ -221,10 +221,10 @@ class TestLearns:
         for trials in (known, [*known, running]):
             study = optuna.create_study(directions=["maximize"] * 2)
             study.add_trials(trials)
-            sampler = EHVISampler(toy.problem, 0)
-            earlier = sampler._journal.trials(study)
+            sampler = EHVISampler(toy.context, 0)
+            earlier = sampler._history.trials(study)
             measured = [one for one in earlier if one.result is not None]
-            candidate = sampler._journal.know(chosen)
+            candidate = sampler._history.know(chosen)
             growths.append(sampler._judge(measured[0], ehvi_sampler._front(measured), earlier)([candidate])[0])
         assert growths[1] < 0.5 * growths[0]
 
@@ -261,52 +261,52 @@ class TestProbes:
                 schedule, toy.accuracy(schedule) + noise.normal(0, error), error, 160 * looks, looks
             )
 
-        return replace(toy.problem, probe=probe), probed
+        return replace(toy.context, probe=probe), probed
 
-    def study(self, toy: Any, problem: SamplerContext, seed: int = 0) -> optuna.Study:
-        study: optuna.Study = toy.study(EHVISampler(problem, seed))
+    def study(self, toy: Any, context: SamplerContext, seed: int = 0) -> optuna.Study:
+        study: optuna.Study = toy.study(EHVISampler(context, seed))
         return study
 
     def test_cover_more_with_the_same_trials(self, make_toy: Maker) -> None:
         """Area summed over seeds; a trial's probes cost half a trial at most."""
         toy = make_toy(max_stages=3)
 
-        def covered(problem: SamplerContext, trials: int) -> float:
-            areas = [toy.run(self.study(toy, problem, seed), trials) for seed in range(4)]
+        def covered(context: SamplerContext, trials: int) -> float:
+            areas = [toy.run(self.study(toy, context, seed), trials) for seed in range(4)]
             return sum(hypervolume([(a, v) for _, a, v in found], (LEAST, 1.0)) for found in areas)
 
-        assert covered(self.probing(toy)[0], 16) > covered(toy.problem, 24)
+        assert covered(self.probing(toy)[0], 16) > covered(toy.context, 24)
 
     def test_are_few(self, make_toy: Maker) -> None:
         toy = make_toy()
-        problem, probed = self.probing(toy)
-        study = self.study(toy, problem)
+        context, probed = self.probing(toy)
+        study = self.study(toy, context)
         toy.run(study, 4)
         assert not probed  # there is no surrogate to say whom to probe
         before = 0
         for _ in range(8):
             toy.run(study, 1)
-            assert 0 <= len(probed) - before <= problem.probes
+            assert 0 <= len(probed) - before <= context.probes
             before = len(probed)
         assert len(probed) > 8
 
     def test_one_that_disappoints_is_not_proposed(self, make_toy: Maker) -> None:
         toy = make_toy()
 
-        def next_with(problem: SamplerContext) -> Schedule:
-            study = self.study(toy, toy.problem)
+        def next_with(context: SamplerContext) -> Schedule:
+            study = self.study(toy, toy.context)
             toy.run(study, 8)
-            study.sampler = EHVISampler(problem, 5)
+            study.sampler = EHVISampler(context, 5)
             return toy.schedule(toy.ask(study).params)
 
-        hopeful, told = next_with(toy.problem), list[Schedule]()
+        hopeful, told = next_with(toy.context), list[Schedule]()
 
         def probe(schedule: Schedule, looks: int) -> PartialEvaluation:
             told.append(schedule)
             accuracy = 0.5 if schedule == hopeful else toy.accuracy(schedule)
             return PartialEvaluation(schedule, accuracy, 0.001, 160 * looks, looks)
 
-        assert next_with(replace(toy.problem, probe=probe)) != hopeful
+        assert next_with(replace(toy.context, probe=probe)) != hopeful
         assert told[0] == hopeful
 
     @pytest.mark.parametrize("budget", [0, 1, 2, 3, 5, 10])
@@ -329,8 +329,8 @@ class TestProbes:
 
     def test_one_that_stays_the_best_becomes_the_trial_after_enough_looks(self, make_toy: Maker) -> None:
         toy = make_toy()
-        problem, _ = self.probing(toy)
-        study = self.study(toy, replace(problem, probes=100))
+        context, _ = self.probing(toy)
+        study = self.study(toy, replace(context, probes=100))
         toy.run(study, 10)
         looks: dict[Schedule, int] = {}
         for trial in study.trials[4:]:
@@ -341,10 +341,10 @@ class TestProbes:
     def test_no_more_images_end_the_looks(self, make_toy: Maker) -> None:
         """A probe that saw no more than the one before is none: its schedule becomes the trial."""
         toy = make_toy()
-        problem, _ = self.probing(toy)
-        look = problem.probe
+        context, _ = self.probing(toy)
+        look = context.probe
         assert look is not None
-        study = self.study(toy, replace(problem, probe=lambda s, looks: look(s, min(looks, 2)), probes=100))
+        study = self.study(toy, replace(context, probe=lambda s, looks: look(s, min(looks, 2)), probes=100))
         toy.run(study, 10)
         for trial in study.trials[4:]:
             kept = [to_record(PartialEvaluation, each) for each in trial.system_attrs[PROBED]["probes"]]
@@ -352,8 +352,8 @@ class TestProbes:
 
     def test_are_kept_with_the_trial_for_every_worker(self, make_toy: Maker) -> None:
         toy = make_toy()
-        problem, probed = self.probing(toy)
-        study = self.study(toy, problem)
+        context, probed = self.probing(toy)
+        study = self.study(toy, context)
         toy.run(study, 12)
         kept = [
             to_record(PartialEvaluation, each)
@@ -389,7 +389,7 @@ class TestProbes:
     def test_that_fail_leave_the_proposal_as_it_was(self, make_toy: Maker) -> None:
         toy = make_toy()
         found = [
-            toy.run(self.study(toy, problem), 8)
-            for problem in (toy.problem, replace(toy.problem, probe=lambda s, looks: None))
+            toy.run(self.study(toy, context), 8)
+            for context in (toy.context, replace(toy.context, probe=lambda s, looks: None))
         ]
         assert found[0] == found[1]
