@@ -19,7 +19,8 @@ from sqlalchemy import Connection
 from sqlalchemy.engine import URL
 
 from search.errors import InputError, SearchError
-from search.storage.database import opened, parse_url, schema_version
+from search.storage.database import opened, parse_url
+from search.storage.schema import schema_version
 from search.storage.urls import password_of, shown, without_passwords
 
 PAGES_A_STEP = -1  # all: one read transaction, which writers do not wait for in WAL mode

@@ -1,4 +1,4 @@
-"""A database by its URL: connected with the settings that many processes need, checked, migrated.
+"""A database by its URL: checked, connected with the settings that many processes need.
 
 Every error that the URL or the database's state causes is an InputError; passwords are never shown.
 """
@@ -15,7 +15,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import (
     ArgumentError,
@@ -28,19 +28,17 @@ from sqlalchemy.exc import (
 )
 
 from search.errors import InputError, SearchError, StorageUnavailableError
-from search.storage.migrations import HEAD, OLDEST, VERSION_TABLE
+from search.storage.migrations import VERSION_TABLE
 from search.storage.moved_file import watch_file
 from search.storage.pool_ping import try_idle
-from search.storage.tables import METADATA, PREFIX
+from search.storage.tables import PREFIX
 from search.storage.urls import shown, with_password
 
 BUSY_TIMEOUT_S = 30.0  # a writer holds SQLite's lock for milliseconds; half a minute means something is wrong
-MIGRATION_LOCK = 0x7A7470  # "ztp": an advisory lock of the server while tables are made
-MIGRATION_WAIT_S = 60
 OPTUNA_TABLES = frozenset({"studies", "trials", "version_info", "alembic_version"})
 DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql"}  # those of our extras
 CONNECT_S = 10
-ANSWER_S = 120  # longer than any statement of ours: one may wait MIGRATION_WAIT_S for a lock before it does anything
+ANSWER_S = 120  # longer than any statement of ours: one may wait for a lock first (`schema.MIGRATION_WAIT_S`)
 LIMITS: dict[str, dict[str, int]] = {
     # of a network that drops packets; a server that hangs still acknowledges them: see `search.runtime.watchdog`
     DRIVERS["postgresql"]: {
@@ -115,7 +113,7 @@ def _check_sqlite_url(url: URL) -> None:
     except OSError as error:
         raise InputError(f"storage {shown(url)}", f"cannot be read: {error.strerror}") from None
     if holds_something:
-        _refuse_foreign(_tables_of_file(url, path), url)
+        refuse_foreign(_tables_of_file(url, path), url)
 
 
 def _tables_of_file(url: URL, path: Path) -> set[str]:
@@ -139,7 +137,8 @@ def _tables_of_file(url: URL, path: Path) -> set[str]:
         raise InputError(f"storage {shown(url)}", rule, remedy="check that it is whole") from None
 
 
-def _refuse_foreign(tables: set[str], url: URL) -> None:
+def refuse_foreign(tables: set[str], url: URL) -> None:
+    """Raise InputError for a database whose tables are neither ours nor Optuna's."""
     if tables and VERSION_TABLE not in tables and not tables & OPTUNA_TABLES:
         strange = sorted(name for name in tables if not name.startswith(PREFIX))
         got = f"other tables ({', '.join(strange[:3])})"
@@ -270,59 +269,3 @@ def opened(url: URL, **options: str) -> Iterator[Engine]:
             yield engine
     finally:
         engine.dispose()
-
-
-def schema_version(engine: Engine) -> str | None:
-    """Our schema's version in this database; None if we have no tables here. Raises InputError.
-
-    Refused: a newer schema than this code's, one from before the first release, and a database that holds other
-    people's tables.
-    """
-    with engine.connect() as connection:
-        tables = set(inspect(connection).get_table_names())
-        if VERSION_TABLE not in tables:
-            _refuse_foreign(tables, engine.url)
-            return None
-        version: str | None = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))
-    if version is not None and version > HEAD:
-        rule = f"schema version must be at most {HEAD}"
-        got = f"{version} (written by a newer release)"
-        raise InputError(f"storage {shown(engine.url)}", rule, got, "upgrade zero-tprune-search")
-    if version is not None and version < OLDEST:
-        rule = f"schema version must be at least {OLDEST}"
-        got = f"{version} (written before release 0.1)"
-        raise InputError(f"storage {shown(engine.url)}", rule, got, "open it with release 0.1 first")
-    return version
-
-
-def migrate(engine: Engine) -> None:
-    """Make our tables, or bring those that are there to this code's version; other processes wait."""
-    # Alembic is only needed when there are none or the schema is behind, and takes 0.2 s to load
-    from alembic import command
-    from alembic.config import Config
-
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
-    with _alone(engine), engine.connect().execution_options(writes=True) as connection, connection.begin():
-        if engine.dialect.name == "postgresql":
-            connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
-        config.attributes["connection"] = connection
-        if inspect(connection).has_table(VERSION_TABLE):
-            command.upgrade(config, "head")  # does nothing if another process was faster
-        else:
-            METADATA.create_all(connection)
-            command.stamp(config, "head")
-
-
-@contextmanager
-def _alone(engine: Engine) -> Iterator[None]:
-    """On MySQL, where every statement about a table ends the transaction: a lock that outlives the last commit."""
-    if engine.dialect.name != "mysql":
-        yield
-        return
-    with engine.connect() as guard:
-        guard.execute(text(f"SELECT GET_LOCK('{MIGRATION_LOCK}', {MIGRATION_WAIT_S})"))
-        try:
-            yield
-        finally:
-            guard.execute(text(f"SELECT RELEASE_LOCK('{MIGRATION_LOCK}')"))

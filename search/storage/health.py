@@ -17,11 +17,12 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
 from search.errors import InputError, SearchError
-from search.storage import leases
+from search.storage import clock, leases
 from search.storage.backup import pg_dump_problem, server_release
 from search.storage.compatibility import PACKAGE, installed, newer_writer, optuna_writer
-from search.storage.database import exists, opened, parse_url, reading, schema_version, writing
+from search.storage.database import exists, opened, parse_url, reading, writing
 from search.storage.migrations import HEAD, VERSION_TABLE
+from search.storage.schema import schema_version
 from search.storage.tables import STUDY
 from search.storage.urls import shown
 
@@ -168,7 +169,7 @@ def _median_ms(act: Callable[[], object], times: int) -> float:
 def _clock(engine: Engine) -> Check:
     with reading(engine) as connection:
         before = time.time()
-        there = leases.now(connection)
+        there = clock.now(connection)
         after = time.time()
     return clock_check(there - (before + after) / 2, (after - before) / 2)
 

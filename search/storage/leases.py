@@ -14,14 +14,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Double, Row, and_, bindparam, case, delete, func, insert, or_, select, update
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy import Connection, Row, and_, bindparam, case, delete, func, insert, or_, select, update
 
 from search.config.field_types import parse_duration
 from search.errors import StudyDeletedError, TrialStoppedError
 from search.storage import failed_attempts
+from search.storage.clock import CLOCK, now
 from search.storage.patience import count_stagnant
 from search.storage.tables import SLOT, STUDY
 from search.types import AT_WORK_STATES, OPEN_STATES, SEARCH_STATES, TRIAL, Slot
@@ -30,27 +28,6 @@ WAITING, RESERVED, DONE, FAILED = "waiting", "reserved", "done", "failed"
 OPEN = (WAITING, RESERVED)
 ABANDONED_S = 60.0  # others take over from a dead worker sooner, if there are any
 LEASE_S = 12.5  # of a worker that says nothing else: see `search.config.environment`
-
-_NOW = {
-    "sqlite": "(julianday('now') - 2440587.5) * 86400.0",
-    "postgresql": "extract(epoch FROM clock_timestamp())::float8",
-    "mysql": "(unix_timestamp(now(3)) + 0.0e0)",
-}
-
-
-class Clock(FunctionElement[float]):
-    """Seconds since 1970 by the database's clock, within a statement: workers on several machines share that one."""
-
-    type = Double()
-    inherit_cache = True
-
-
-@compiles(Clock)
-def _compile_clock(element: Clock, compiler: SQLCompiler, **options: Any) -> str:
-    return _NOW[compiler.dialect.name]
-
-
-CLOCK = Clock()
 
 # What every trial asks is built once: building a statement costs as much as sending it.
 IS_HELD = and_(SLOT.c.id == bindparam("slot"), SLOT.c.lease == bindparam("held"), SLOT.c.state == RESERVED)
@@ -274,11 +251,6 @@ def lock_study(connection: Connection, study_id: int, whole: bool = False) -> An
     if row is None:
         raise StudyDeletedError(study_id)
     return row
-
-
-def now(connection: Connection) -> float:
-    """Seconds since 1970 by the database's clock."""
-    return float(connection.scalar(select(CLOCK)) or 0.0)
 
 
 def host_identity() -> str:

@@ -30,15 +30,14 @@ from search.storage.database import (
     exists,
     explained,
     in_transaction,
-    migrate,
     open_engine,
     parse_url,
     reading,
-    schema_version,
     writing,
 )
 from search.storage.evaluations import find_all as find_evaluations
 from search.storage.migrations import HEAD
+from search.storage.schema import migrate, schema_version
 from search.storage.studies import find_all as find_studies
 from search.storage.task_queue import TaskQueue
 from search.storage.trial_queue import Queue

@@ -13,6 +13,7 @@ from search.config.continuation import check_same, continued_spec
 from search.config.spec import StudyRecord, StudySpec
 from search.errors import InputError, SpecConflictError, StudyDeletedError, UnknownStudyError
 from search.storage import fronts, leases
+from search.storage.clock import CLOCK
 from search.storage.compatibility import newer_writer, warn_of_newer_writer
 from search.storage.evaluations import utc_now
 from search.storage.tables import ATTEMPT, EVALUATION, FRONT, FRONT_POINT, SLOT, STUDY, TRIAL
@@ -146,19 +147,19 @@ def claim_mending(connection: Connection, study_id: int, every_s: float) -> bool
     On PostgreSQL also where another changes the study's row at this moment: many workers look, and one of them will
     find it free, while to wait would keep those waiting who take a trial.
     """
-    due = (STUDY.c.id == study_id) & (STUDY.c.mended_at <= leases.CLOCK - every_s)
+    due = (STUDY.c.id == study_id) & (STUDY.c.mended_at <= CLOCK - every_s)
     if connection.dialect.name == "postgresql":
         free = select(STUDY.c.id).where(due).with_for_update(key_share=True, skip_locked=True)
         if connection.scalar(free) is None:
             return False
-    since = leases.CLOCK - STUDY.c.mended_at
+    since = CLOCK - STUDY.c.mended_at
     counts = and_(STUDY.c.state.in_(SEARCH_STATES), since < MAX_MISSED * every_s)
     # MySQL assigns from left to right: seconds come first, while mended_at is still that of the last look
     change = (
         update(STUDY)
         .where(due)
         .ordered_values(
-            (STUDY.c.seconds, STUDY.c.seconds + case((counts, since), else_=0.0)), (STUDY.c.mended_at, leases.CLOCK)
+            (STUDY.c.seconds, STUDY.c.seconds + case((counts, since), else_=0.0)), (STUDY.c.mended_at, CLOCK)
         )
     )
     return connection.execute(change).rowcount > 0
@@ -166,14 +167,14 @@ def claim_mending(connection: Connection, study_id: int, every_s: float) -> bool
 
 def mending_is_due(connection: Connection, study_id: int, every_s: float) -> bool:
     """Whether `claim_mending` may succeed: what most callers learn, without a write."""
-    since = leases.CLOCK - STUDY.c.mended_at
+    since = CLOCK - STUDY.c.mended_at
     return connection.scalar(select(STUDY.c.id).where(STUDY.c.id == study_id, since >= every_s)) is not None
 
 
 def claim_mirror(connection: Connection, study_id: int, lease_s: float) -> bool:
     """True for one caller at a time, for `lease_s` seconds or until `release_mirror`: it may change Optuna's study."""
-    free = (STUDY.c.id == study_id) & (STUDY.c.mirrored_at <= leases.CLOCK)
-    return connection.execute(update(STUDY).where(free).values(mirrored_at=leases.CLOCK + lease_s)).rowcount > 0
+    free = (STUDY.c.id == study_id) & (STUDY.c.mirrored_at <= CLOCK)
+    return connection.execute(update(STUDY).where(free).values(mirrored_at=CLOCK + lease_s)).rowcount > 0
 
 
 def release_mirror(connection: Connection, study_id: int) -> None:

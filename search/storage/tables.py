@@ -120,7 +120,7 @@ SLOT = Table(  # the queue of tasks; of trials there are no more than the budget
     Index("ztp_slot_by_lease", "lease"),
 )
 
-TRIAL = Table(
+TRIAL = Table(  # keys of its columns are the fields of `search.types.Trial`
     "ztp_trial",
     METADATA,
     Column("id", Integer, primary_key=True),
@@ -130,8 +130,8 @@ TRIAL = Table(
     Column("params", JSON, nullable=False),
     Column("user_attributes", JSON, nullable=False),
     Column("system_attributes", JSON, nullable=False),  # what the sampler keeps with its proposal
-    Column("objectives", JSON(none_as_null=True)),  # accuracy and images/s of a complete one
-    Column("limits", JSON),  # by limit of the budget, by how much it was exceeded
+    Column("objectives", JSON(none_as_null=True), key="values"),  # accuracy and images/s of a complete one
+    Column("limits", JSON, key="constraints"),  # by limit of the budget, by how much it was exceeded
     Column("started_at", Double),  # seconds since 1970, the database's clock
     Column("ended_at", Double),
     UniqueConstraint("study_id", "number", name="ztp_trial_once"),

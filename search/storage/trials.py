@@ -7,6 +7,7 @@ Invariants:
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
@@ -15,6 +16,7 @@ from sqlalchemy import Connection, Row, bindparam, func, insert, or_, select, up
 
 from search.attribute_keys import FAILED
 from search.storage import leases
+from search.storage.clock import CLOCK
 from search.storage.tables import SLOT, TRIAL
 from search.types import NEW, Ending, Slot, Trial
 
@@ -27,18 +29,20 @@ _NUMBERED = select(TRIAL).where(_OF_STUDY, TRIAL.c.number == bindparam("wanted")
 _NEXT = select(func.coalesce(func.max(TRIAL.c.number) + 1, 0)).where(_OF_STUDY).scalar_subquery()
 _FIRST_WAITING = select(func.min(TRIAL.c.number)).where(_OF_STUDY, TRIAL.c.state == WAITING).scalar_subquery()
 _LOOK = select(SLOT.c.trial, _FIRST_WAITING.label("waiting")).where(leases.IS_HELD)
-_HOLD = select(SLOT.c.trial, _NEXT.label("next"), leases.CLOCK.label("at")).where(leases.IS_HELD).with_for_update()
+_HOLD = select(SLOT.c.trial, _NEXT.label("next"), CLOCK.label("at")).where(leases.IS_HELD).with_for_update()
 _WAITING = select(TRIAL).where(_OF_STUDY, TRIAL.c.number == _FIRST_WAITING)
 _ADD = insert(TRIAL)
 _CHANGE = update(TRIAL).where(_OF_STUDY, TRIAL.c.number == bindparam("wanted"), TRIAL.c.state == bindparam("before"))
-_TAKE = _CHANGE.values(state=RUNNING, started_at=leases.CLOCK)
+_TAKE = _CHANGE.values(state=RUNNING, started_at=CLOCK)
 _REQUEUE = _CHANGE.values(state=WAITING)
 _END = _CHANGE.values(
-    state=bindparam("after"),
-    user_attributes=bindparam("attributes", type_=TRIAL.c.user_attributes.type),
-    objectives=bindparam("told", type_=TRIAL.c.objectives.type),
-    limits=bindparam("kept", type_=TRIAL.c.limits.type),
-    ended_at=leases.CLOCK,
+    {
+        "state": bindparam("after"),
+        "user_attributes": bindparam("attributes"),
+        "values": bindparam("told"),
+        "constraints": bindparam("kept"),
+        "ended_at": CLOCK,
+    }
 )
 
 
@@ -129,8 +133,7 @@ def fail(connection: Connection, study_id: int, number: int, reason: str) -> Non
 def end(connection: Connection, study_id: int, number: int, ending: Ending) -> bool:
     """Keep how a running trial ended; False, and nothing is written, if it does not run."""
     named = {"study": study_id, "wanted": number, "before": RUNNING, "after": ending.state}
-    named |= {"attributes": dict(ending.attributes), "kept": dict(ending.constraints)}
-    named |= {"told": list(ending.values) if ending.values else None}
+    named |= {"attributes": ending.attributes, "told": ending.values, "kept": ending.constraints}
     return connection.execute(_END, named).rowcount > 0
 
 
@@ -144,29 +147,10 @@ def is_there(connection: Connection, slot: Slot) -> bool:
 
 
 def _to_row(study_id: int, trial: Trial) -> dict[str, Any]:
-    return {
-        "study_id": study_id,
-        "number": trial.number,
-        "state": trial.state,
-        "params": dict(trial.params),
-        "user_attributes": dict(trial.user_attributes),
-        "system_attributes": dict(trial.system_attributes),
-        "objectives": None if trial.values is None else list(trial.values),
-        "limits": dict(trial.constraints),
-        "started_at": trial.started_at,
-        "ended_at": trial.ended_at,
-    }
+    return {"study_id": study_id, **vars(trial)}
 
 
 def _to_trial(row: Row[Any]) -> Trial:
-    return Trial(
-        row.number,
-        row.state,
-        row.params,
-        row.user_attributes,
-        row.system_attributes,
-        None if row.objectives is None else tuple(row.objectives),
-        row.limits or {},
-        row.started_at,
-        row.ended_at,
-    )
+    fields: dict[str, Any] = {field.name: getattr(row, field.name) for field in dataclasses.fields(Trial)}
+    values = fields["values"] and tuple(fields["values"])
+    return Trial(**{**fields, "values": values, "constraints": fields["constraints"] or {}})

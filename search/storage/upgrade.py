@@ -17,9 +17,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from search.errors import InputError, SearchError
 from search.storage.compatibility import optuna_writer
-from search.storage.database import migrate, opened, parse_url, schema_version
+from search.storage.database import opened, parse_url
 from search.storage.migrations import HEAD
 from search.storage.optuna_storage import connect, create_optuna_tables, disconnect
+from search.storage.schema import migrate, schema_version
 from search.storage.urls import shown
 
 

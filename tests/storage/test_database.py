@@ -15,7 +15,7 @@ from alembic.script import ScriptDirectory
 
 import search.storage.migrations as migrations
 from search.errors import InputError, SearchError
-from search.storage import database
+from search.storage import database, schema
 from search.storage.database import engine_options, open_engine, parse_url, reading, writing
 from search.storage.migrations import VERSION_TABLE
 from search.storage.store import Store
@@ -204,4 +204,4 @@ class TestLimits:
         assert not set(given) & set(parsed.query)
 
     def test_longest_answer_is_longer_than_a_migration_may_wait(self) -> None:
-        assert database.LIMITS["mysql+pymysql"]["read_timeout"] > database.MIGRATION_WAIT_S
+        assert database.LIMITS["mysql+pymysql"]["read_timeout"] > schema.MIGRATION_WAIT_S

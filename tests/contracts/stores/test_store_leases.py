@@ -14,6 +14,7 @@ from pruning.schedule import Schedule
 from search.config.spec import StudyRecord, StudySpec
 from search.errors import TrialStoppedError
 from search.storage import leases
+from search.storage.clock import CLOCK
 from search.storage.database import writing
 from search.storage.store import Store
 from search.storage.tables import METADATA
@@ -158,7 +159,7 @@ class TestSlots:
         opened.set_state(record.id, state)
         table = METADATA.tables["ztp_study"]
         with writing(opened._engine) as connection:
-            connection.execute(table.update().values(mended_at=leases.CLOCK - since_s))
+            connection.execute(table.update().values(mended_at=CLOCK - since_s))
         with ThreadPoolExecutor(4) as pool:
             assert list(pool.map(lambda _: opened.claim_mending(record.id, 2.0), range(4))).count(True) == 1
         assert opened.progress(record.id).seconds == pytest.approx(counted_s, abs=1.0)
