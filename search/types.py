@@ -271,14 +271,21 @@ class Front:
     points: tuple[Evaluation, ...]
     dense: Evaluation | None
 
+    @property
+    def finalists(self) -> tuple[Evaluation, ...]:
+        """What is confirmed: the points, and before them the dense model if it is none of them."""
+        if self.dense is None or self.dense.trial in {point.trial for point in self.points}:
+            return self.points
+        return (self.dense, *self.points)
+
 
 @dataclass(frozen=True)
 class Progress:
     """How far a study is; what the live display shows.
 
     seconds: evaluation time used so far, over all launches (the time budget counts it).
-    best: the front's `fastest_worthwhile` within the budget, None if none is. (The most accurate one is, without a
-        limit on cost, the dense model.)
+    best: the front's `fastest_worthwhile` within the budget, without its correctness; None if none is. (The most
+    accurate one is, without a limit on cost, the dense model.)
     stopped: evaluations that are not complete; one that was completed later counts no more.
     images: images that the study's evaluations rest on, each as it now stands in the store; those of results taken
         over from another study count as well.

@@ -182,9 +182,8 @@ def settings(front: Front) -> str:
 
 
 def measurements(front: Front) -> list[Measurement]:
-    """The search measurements of a front, the dense model's first."""
-    dense = [front.dense] if front.dense else []
-    return [evaluation.search for evaluation in (*dense, *front.points)]
+    """The search measurements of a front's finalists."""
+    return [finalist.search for finalist in front.finalists]
 
 
 DISTURBED = "?"  # marks a speed that could not be measured
@@ -196,8 +195,7 @@ def behind(front: Front) -> set[int]:
     """Trials of confirmed points that another confirmed one, or the dense model, beats by the numbers confirmed: at
     least as accurate and as fast, and better in one of them. The search had put them on the front by other images
     and by predicted speed. Points not confirmed yet are not compared with those that are, nor are disturbed ones."""
-    rows = [*([front.dense] if front.dense else []), *front.points]
-    confirmed = {p.trial: p.confirm for p in rows if p.confirm and not p.confirm.throughput.disturbed}
+    confirmed = {p.trial: p.confirm for p in front.finalists if p.confirm and not p.confirm.throughput.disturbed}
     known = {trial: (each.accuracy.value, each.throughput.speedup) for trial, each in confirmed.items()}
     return {
         p.trial
@@ -209,7 +207,7 @@ def behind(front: Front) -> set[int]:
 
 def accuracies(front: Front) -> list[Accuracy]:
     """All that a table of the front shows."""
-    confirmed = [p.confirm for p in ([front.dense] if front.dense else []) + list(front.points) if p.confirm]
+    confirmed = [finalist.confirm for finalist in front.finalists if finalist.confirm]
     return [m.accuracy for m in (*measurements(front), *confirmed)]
 
 

@@ -36,7 +36,7 @@ def limit_notes(front: Front, min_speedup: float | None) -> list[str]:
 
 def disturbed_notes(front: Front) -> list[str]:
     """Which speeds could not be measured, why, and what stands instead."""
-    rows = [p for p in [*([front.dense] if front.dense else []), *front.points] if p.best_known.throughput.disturbed]
+    rows = [finalist for finalist in front.finalists if finalist.best_known.throughput.disturbed]
     if not rows:
         return []
     named = "; ".join(f"{p.trial}: {p.best_known.throughput.disturbed}" for p in rows)

@@ -221,11 +221,12 @@ class StudyRunner:
         if self._store.open_tasks(study_id):
             return False
         front = self._store.front(study_id)
-        finalists = {} if front is None else {e.search.key: e for e in (front.dense, *front.points) if e is not None}
-        estimates = estimate_accuracies(self._store.evaluations(study_id), finalists)
-        known = {key: each.accuracy for key, each in estimates.items()}
+        finalists = () if front is None else front.finalists
+        keys_of_finalists = {finalist.search.key for finalist in finalists}
+        estimates = estimate_accuracies(self._store.evaluations(study_id), keys_of_finalists)
+        known = {key: estimate.accuracy for key, estimate in estimates.items()}
         self._worker.mirror_all()
-        error = prediction_error(list(finalists.values()))
+        error = prediction_error(finalists)
         is_concluded = self._store.conclude(study_id, known, {keys.PREDICTION_ERROR: error}, self._ending())
         self._tell()
         return is_concluded
@@ -243,8 +244,8 @@ class StudyRunner:
 
 def is_disturbed(front: Front | None) -> bool:
     """Whether the speed of a finalist is still to be measured, for other work disturbed the clock."""
-    points = [] if front is None else [*([front.dense] if front.dense else []), *front.points]
-    return any(point.confirm.throughput.disturbed for point in points if point.confirm)
+    confirmed = [] if front is None else [finalist.confirm for finalist in front.finalists if finalist.confirm]
+    return any(measurement.throughput.disturbed for measurement in confirmed)
 
 
 def provenance_of(evaluator: ScheduleEvaluator, calibration: Calibration) -> dict[str, object]:

@@ -216,10 +216,8 @@ def _queue_finalists(connection: Connection, study_id: int) -> list[Evaluation]:
     of_study = (SLOT.c.study_id == study_id) & SLOT.c.kind.in_(OF_FINALISTS)
     connection.execute(delete(SLOT).where(of_study, SLOT.c.state == leases.DONE))
     queued = {slot.key for kind in OF_FINALISTS for slot in leases.list_slots(connection, study_id, None, kind)}
-    dense = [front.dense] if front.dense else []
-    finalists = {each.search.key: each for each in (*dense, *front.points)}
-    untimed = {key: each for key, each in finalists.items() if not each.confirm or each.confirm.throughput.disturbed}
-    for key, finalist in untimed.items():
-        if key not in queued:
-            leases.queue(connection, study_id, TIMING if finalist.confirm else CONFIRM, key)
-    return list(untimed.values())
+    untimed = [f for f in front.finalists if not f.confirm or f.confirm.throughput.disturbed]
+    for finalist in untimed:
+        if finalist.search.key not in queued:
+            leases.queue(connection, study_id, TIMING if finalist.confirm else CONFIRM, finalist.search.key)
+    return untimed
