@@ -22,6 +22,7 @@ PRECISION_GAIN = "precision_gain"  # how many times as fast the unpruned model i
 CHOSEN = "chosen_fronts"  # versions of the front that are its choice, not what a trial added
 FINALISTS_CLOCK = "finalists_clock"  # seconds that timing finalists took, and may take: "seconds", "limit_s"
 PREDICTION_ERROR = "prediction_error"  # "profile_error" of older studies is a median that counts the dense model, too
+LOGGED = "mlflow"  # which process logs it to an MLflow server: "holder", and "until" when, seconds since 1970
 ERROR = "error"  # the fields of the user's error that stopped it
 
 # a trial's user attributes

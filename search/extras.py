@@ -13,6 +13,7 @@ PACKAGES = {
     "openvino": ("openvino", "nncf", "onnx", "onnxscript"),
     "ray": ("ray",),
     "openclip": ("open_clip",),
+    "mlflow": ("mlflow",),
 }
 
 

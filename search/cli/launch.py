@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,7 +29,7 @@ from search.errors import InputError, SearchError
 if TYPE_CHECKING:
     from search.config.spec import StudyRecord, StudySpec
     from search.reporting.queries import Reader
-    from search.types import Front
+    from search.types import Front, Progress
 
 COMMON_FOLDERS = {"val", "validation", "test", "train", "images", "data"}  # say nothing about which data it is
 
@@ -49,6 +51,7 @@ def launch(
     max_gflops: Annotated[float | None, number("G", "Refuse schedules above this cost.")] = None,
     workers: Annotated[int | None, whole_number("N", "Processes to start on this machine.")] = None,
     webhook: Annotated[str | None, option("URL", "Told by POST when the study ends; else ZTP_WEBHOOK is read.")] = None,
+    mlflow: Annotated[str | None, option("URI", "Log trials and front to this MLflow server.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what it would take; needs neither weights nor images.")
     ] = False,
@@ -60,13 +63,19 @@ def launch(
     overrides = {"budget.trials": trials, "budget.time": time, "budget.max_gflops": max_gflops}
     overrides |= {"budget.patience": patience, "notify.webhook": webhook}
     overrides |= {"runtime.workers": workers, "runtime.engine": engine, "backbone.weights": weights}
+    if mlflow is not None:
+        from search.reporting.mlflow_log import FLAG, check_mlflow
+
+        if server:
+            raise InputError(FLAG, "is for a launch at a storage", "it beside --server", "drop one")
+        check_mlflow(mlflow)
     spec = _spec(study, backbone, data, {name: value for name, value in overrides.items() if value is not None})
     if dry_run:
         _forecast(spec)
     elif server:
         _launch_there(spec, server)
     else:
-        _launch_here(spec, storage)
+        _launch_here(spec, storage, mlflow)
 
 
 def _forecast(spec: StudySpec) -> None:
@@ -77,13 +86,23 @@ def _forecast(spec: StudySpec) -> None:
     show(forecast_table(forecast(spec)))
 
 
-def _run(spec: StudySpec, storage: str) -> None:
+def _run(spec: StudySpec, storage: str, mlflow: str | None) -> None:
+    from search.reporting.mlflow_log import logging_to_mlflow
     from search.reporting.progress_display import display
     from search.runtime.launch import launch as launch_study  # only now: torch, for seconds
     from search.runtime.shutdown import graceful_shutdown
 
     try:
-        with graceful_shutdown(), display(spec.name) as observe:
+        with graceful_shutdown(), ExitStack() as following:
+            observers: list[Callable[[Progress], None]] = []
+            if mlflow is not None:
+                observers.append(following.enter_context(logging_to_mlflow(mlflow, storage, spec.name)))
+            observers.append(following.enter_context(display(spec.name)))
+
+            def observe(progress: Progress) -> None:
+                for each in observers:
+                    each(progress)
+
             launch_study(spec, storage, observe, spec.runtime.workers)
     except KeyboardInterrupt as error:
         logs.say("\nztp: stopped, and nothing is lost; the same command continues")
@@ -111,14 +130,14 @@ def _launch_there(spec: StudySpec, server: str) -> None:
         print("next: " + "\n      ".join(server_commands(study, front, client.url)))
 
 
-def _launch_here(spec: StudySpec, storage: str) -> None:
+def _launch_here(spec: StudySpec, storage: str, mlflow: str | None) -> None:
     from search.config.spec import check_files, check_packages
     from search.storage.database import open_engine, parse_url
 
     check_files(spec)
     check_packages(spec)
     open_engine(parse_url(storage)).dispose()  # loads the driver, and does not connect
-    _run(spec, storage)
+    _run(spec, storage, mlflow)
 
     from search.reporting.export import next_commands
     from search.server.dashboard import trial_annotations

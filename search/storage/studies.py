@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, case, delete, insert, select, update
 
-from search.attribute_keys import ERROR, FINALISTS_CLOCK
+from search.attribute_keys import ERROR, FINALISTS_CLOCK, LOGGED
 from search.config.continuation import check_same, continued_spec
 from search.config.spec import StudyRecord, StudySpec
 from search.errors import InputError, SpecConflictError, StudyDeletedError, UnknownStudyError
@@ -136,6 +136,18 @@ def add_clock(connection: Connection, study_id: int, seconds: float) -> None:
     clock = get_of_id(connection, study_id).provenance.get(FINALISTS_CLOCK, {})
     clock = {**clock, "seconds": clock.get("seconds", 0.0) + seconds}
     merge_provenance(connection, study_id, {FINALISTS_CLOCK: clock})
+
+
+def claim_log(connection: Connection, study_id: int, holder: str, lease_s: float) -> bool:
+    """True for one holder at a time, for `lease_s` seconds or until it claims 0: it may log the study elsewhere."""
+    leases.lock_study(connection, study_id)
+    known, now = get_of_id(connection, study_id).provenance, leases.now(connection)
+    held = known.get(LOGGED, {})
+    if held.get("holder") != holder and held.get("until", 0.0) > now:
+        return False
+    kept = {ERROR: known[ERROR]} if ERROR in known else {}
+    merge_provenance(connection, study_id, {LOGGED: {"holder": holder, "until": now + lease_s}, **kept})
+    return True
 
 
 def claim_mending(connection: Connection, study_id: int, every_s: float) -> bool:

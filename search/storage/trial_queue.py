@@ -74,6 +74,7 @@ class Queue:
     refuse = in_transaction(writing, trials.refuse)
     trials = in_transaction(reading, list_news)
     claim_mirror = in_transaction(writing, studies.claim_mirror)
+    claim_log = in_transaction(writing, studies.claim_log)
     release_mirror = in_transaction(writing, studies.release_mirror)
 
     def queue_trial(

@@ -115,7 +115,7 @@ def test_the_wheel_is_what_runs(environment: Path) -> None:
     assert [Path(line).is_relative_to(environment) for line in ran.stdout.split()] == [True] * 3
 
 
-EXTRAS = ("fastapi", "prometheus_client", "ray", "onnx", "open_clip", "psycopg", "pymysql", "pyarrow")
+EXTRAS = ("fastapi", "prometheus_client", "ray", "onnx", "open_clip", "psycopg", "pymysql", "pyarrow", "mlflow")
 
 
 @pytest.mark.parametrize("module", EXTRAS)
