@@ -12,7 +12,7 @@ from search.attribute_keys import ERROR, FINALISTS_CLOCK, LOGGED
 from search.config.continuation import check_same, continued_spec
 from search.config.spec import StudyRecord, StudySpec
 from search.errors import InputError, SpecConflictError, StudyDeletedError, UnknownStudyError
-from search.storage import fronts, leases
+from search.storage import clock, fronts, leases
 from search.storage.clock import CLOCK
 from search.storage.compatibility import newer_writer, warn_of_newer_writer
 from search.storage.evaluations import utc_now
@@ -141,7 +141,7 @@ def add_clock(connection: Connection, study_id: int, seconds: float) -> None:
 def claim_log(connection: Connection, study_id: int, holder: str, lease_s: float) -> bool:
     """True for one holder at a time, for `lease_s` seconds or until it claims 0: it may log the study elsewhere."""
     leases.lock_study(connection, study_id)
-    known, now = get_of_id(connection, study_id).provenance, leases.now(connection)
+    known, now = get_of_id(connection, study_id).provenance, clock.now(connection)
     held = known.get(LOGGED, {})
     if held.get("holder") != holder and held.get("until", 0.0) > now:
         return False

@@ -210,7 +210,7 @@ def test_evaluate_passes_the_other_images(ztp: Ztp, monkeypatch: pytest.MonkeyPa
 
 def test_the_demo_needs_no_images_of_the_users(ztp: Ztp, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[StudySpec] = []
-    monkeypatch.setattr(search.cli.launch, "_launch_here", lambda spec, storage: asked.append(spec))
+    monkeypatch.setattr(search.cli.launch, "_launch_here", lambda spec, storage, mlflow: asked.append(spec))
     assert ztp("launch", "--backbone", "demo", "--trials", "3").code == 0
     (spec,) = asked
     assert (spec.name, spec.backbone.name, spec.data.source, spec.budget.trials) == ("demo-bundled", "demo", "demo", 3)
