@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 from search.cli.options import DEFAULT_STORAGE, Storage, TokenFile, option, whole_number
-from search.config.notify import WEBHOOK, check_hosts, check_webhook
 from search.errors import InputError
 from search.extras import check_extra
 
@@ -33,7 +32,9 @@ def serve(
     ] = None,
     webhook: Annotated[
         str | None,
-        typer.Option(envvar=WEBHOOK, metavar="URL", help="Told by POST of the end of studies that name no webhook."),
+        typer.Option(
+            envvar="ZTP_WEBHOOK", metavar="URL", help="Told by POST of the end of studies that name no webhook."
+        ),
     ] = None,
     allow_webhook_host: Annotated[
         list[str] | None, option("HOST", "Host to which studies may have their end posted; may be given again.")
@@ -42,6 +43,7 @@ def serve(
     storage: Storage = DEFAULT_STORAGE,
 ) -> None:
     """Serve studies over HTTP: API, page, metrics, Optuna Dashboard and local workers, until Ctrl-C."""
+    from search.config.notify import WEBHOOK, check_hosts, check_webhook
     from search.samplers.custom import allowed_classes, check_paths
     from search.server.access.token import check_host, read_token
 

@@ -15,6 +15,7 @@ from search.errors import StudyDeletedError
 from search.runtime import launch as launching
 from search.runtime import worker_entrypoints
 from search.runtime.study_runner import StudyRunner
+from search.runtime.worker import Worker, naming_deleted
 from search.storage.mirror import mirror_all
 from search.storage.store import Store
 from search.types import PREPARE
@@ -83,7 +84,7 @@ def test_many_workers_at_once_write_nothing_into_the_next(
     benches = [SimulatedBench.open(spec) for _ in range(3)]
     workers = [_worker(opened, record, bench, number, 0.02) for number, bench in enumerate(benches, start=1)]
     with ThreadPoolExecutor(3) as pool:
-        ends = [pool.submit(worker.finish) for worker in workers]
+        ends = [pool.submit(run_naming_deleted, worker, record) for worker in workers]
         while opened.progress(record.id).done < 4:
             assert not any(end.done() for end in ends)
         successor = make_again()
@@ -91,6 +92,12 @@ def test_many_workers_at_once_write_nothing_into_the_next(
             error = end.exception(timeout=60)  # None of one that has seen the pause
             assert error is None or (isinstance(error, StudyDeletedError) and DELETED in str(error))
     check_untouched(opened, successor)
+
+
+def run_naming_deleted(worker: Worker, record: StudyRecord) -> None:
+    """As a launch has its workers run."""
+    with naming_deleted(record):
+        worker.run()
 
 
 @pytest.mark.parametrize("command", ["launch", "worker of the study", "worker of any"])
