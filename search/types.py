@@ -284,8 +284,8 @@ class Progress:
     """How far a study is; what the live display shows.
 
     seconds: evaluation time used so far, over all launches (the time budget counts it).
-    best: the front's `fastest_worthwhile` within the budget, without its correctness; None if none is. (The most
-    accurate one is, without a limit on cost, the dense model.)
+    best: the front's `fastest_worthwhile` within the budget, None if none is. (The most accurate one is, without a
+        limit on cost, the dense model.)
     stopped: evaluations that are not complete; one that was completed later counts no more.
     images: images that the study's evaluations rest on, each as it now stands in the store; those of results taken
         over from another study count as well.

@@ -17,7 +17,7 @@ from search.config.spec import StudyRecord
 from search.errors import InputError
 from search.reporting import formatting
 from search.storage.point_document import latency_documents
-from search.storage.selection import NO_BOUNDS, Bounds, budget_bounds, choose_best, fastest_worthwhile, front_numbers
+from search.storage.selection import NO_BOUNDS, Bounds, budget_bounds, fastest_worthwhile, front_numbers
 from search.types import FLOP_CONVENTION, Evaluation, Front, Measurement
 
 STRICTEST = {"max_gflops": min, "min_speedup": max, "min_accuracy": max, "max_latency_ms": min}
@@ -185,10 +185,11 @@ def _program() -> str:
 
 def _worthwhile_speedup(study: StudyRecord, front: Front) -> str:
     """As a flag: the speed-up of the point that an export without limits would choose, if it is any faster."""
-    best = choose_best(front, vars(study.spec.budget))
-    hundredths = (
-        int(100 * best.best_known.throughput.speedup) if best else 0
-    )  # rounded down, or it would miss it itself
+    known = dict(enumerate(front_numbers(front.points)))
+    fastest = fastest_worthwhile(known, budget_limits(study, front))
+    if fastest is None:
+        return ""
+    hundredths = int(100 * known[fastest].speedup)  # rounded down, or the point itself would miss it
     return f" --min-speedup {hundredths / 100:.2f}" if hundredths > 100 else ""
 
 

@@ -61,16 +61,15 @@ def evaluation_values(study_id: int, trial: int, measurement: Measurement, feasi
 
 
 def to_evaluation(row: Row[Any]) -> Evaluation:
-    """Inverse of `evaluation_values`, with the confirm measurement if there is one; correctness where it was read."""
+    """Inverse of `evaluation_values`, with the confirm measurement if there is one."""
     confirm = None
     if row.confirm is not None:
-        confirm = Measurement.from_dict({**row.confirm, "schedule": row.schedule}, getattr(row, "confirm_correct", b""))
+        confirm = Measurement.from_dict({**row.confirm, "schedule": row.schedule}, row.confirm_correct)
     return Evaluation(row.trial, _search(row), row.feasible, confirm, row.estimate, row.confirm_estimate)
 
 
 def _search(row: Row[Any]) -> Measurement:
-    document = {**row.measurement, "schedule": row.schedule}
-    return Measurement.from_dict(document, getattr(row, "correct", b""), row.identity or "")
+    return Measurement.from_dict({**row.measurement, "schedule": row.schedule}, row.correct, row.identity or "")
 
 
 def find(connection: Connection, study_id: int, key: str) -> Evaluation | None:

@@ -9,9 +9,10 @@ image stands on no front: its accuracy is of the images seen, and those on a fro
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from sqlalchemy import BindParameter, Connection, Double, and_, bindparam, func, insert, literal, or_, select
+from sqlalchemy import BindParameter, Connection, Double, Row, and_, bindparam, func, insert, literal, or_, select
 
 from pruning.schedule import UNTOUCHED
 from search.attribute_keys import FINALISTS_CLOCK
@@ -19,9 +20,9 @@ from search.config.field_types import parse_duration
 from search.errors import InputError, StudyDeletedError
 from search.storage import evaluations, leases, pareto
 from search.storage.patience import count_stagnant
-from search.storage.selection import choose_best
+from search.storage.selection import Numbers, budget_bounds, fastest_worthwhile
 from search.storage.tables import EVALUATION, FRONT, FRONT_POINT, STUDY
-from search.types import NOT_TIMED, Evaluation, Front, Measurement, Progress
+from search.types import NOT_TIMED, Evaluation, Front, Measurement, Progress, Throughput, to_record
 
 DENSE_KEY = UNTOUCHED.key  # the same for every backbone
 ACCURACY_BELOW_DENSE = 0.10  # the reference point: a point this far below the dense model is of no use
@@ -39,8 +40,11 @@ _STANDING = select(
     _LATEST,
 )
 _CHOSEN_BY = func.coalesce(EVALUATION.c.estimate, EVALUATION.c.accuracy)
-_WITHOUT_CORRECTNESS = [column for column in EVALUATION.c if column.name not in ("correct", "confirm_correct")]
 _NUMBERS = (EVALUATION.c.id, _CHOSEN_BY.label("accuracy"), EVALUATION.c.throughput, EVALUATION.c.speedup)
+_JUDGED = (  # correctness is not among them: a bit for each image
+    *(EVALUATION.c.id, EVALUATION.c.accuracy, EVALUATION.c.speedup),
+    *(EVALUATION.c.gflops, EVALUATION.c.confirm, EVALUATION.c.estimate, EVALUATION.c.confirm_estimate),
+)
 _OF_FRONT = (FRONT_POINT.c.evaluation_id == EVALUATION.c.id) & (FRONT_POINT.c.version == bindparam("version"))
 _OF_FRONT &= FRONT_POINT.c.study_id == _STUDY
 _MAY_STAND = (EVALUATION.c.study_id == _STUDY) & EVALUATION.c.feasible.is_(True) & EVALUATION.c.complete.is_(True)
@@ -129,18 +133,19 @@ def _copy_points(connection: Connection, study_id: int, version: int, ids: Seque
         connection.execute(insert(FRONT_POINT), points)
 
 
-def read_front(
-    connection: Connection, study_id: int, version: int | None = None, with_correctness: bool = True
-) -> Front | None:
-    """A version of the front, the latest by default; None if there is none at all. Raises InputError.
+def latest_version(connection: Connection, study_id: int) -> int:
+    """Number of the latest front version; 0 if there is none."""
+    return connection.scalar(select(func.max(FRONT.c.version)).where(FRONT.c.study_id == study_id)) or 0
 
-    with_correctness: whether its points have it, a bit for each image.
-    """
-    latest: int | None = connection.scalar(select(_LATEST), {"study": study_id})
-    if latest is None:
+
+def read_front(connection: Connection, study_id: int, version: int | None = None) -> Front | None:
+    """A version of the front, the latest by default; None if there is none at all. Raises InputError."""
+    latest = latest_version(connection, study_id)
+    if not latest:
         return None
     wanted = latest if version is None else version
-    row = connection.execute(select(FRONT).where(FRONT.c.study_id == study_id, FRONT.c.version == wanted)).one_or_none()
+    query = select(FRONT).where(FRONT.c.study_id == study_id, FRONT.c.version == wanted)
+    row = connection.execute(query).one_or_none()
     if row is None:
         raise InputError("front version", f"must be in 1..{latest}", wanted)
     return Front(
@@ -149,7 +154,7 @@ def read_front(
         created_at=row.created_at,
         hypervolume=row.hypervolume,
         reference=(row.reference_accuracy, row.reference_speedup),
-        points=_points(connection, study_id, wanted, with_correctness),
+        points=_points(connection, study_id, wanted),
         dense=evaluations.find(connection, study_id, DENSE_KEY),
     )
 
@@ -161,12 +166,18 @@ def read_history(connection: Connection, study_id: int) -> list[tuple[int, int, 
     return [(row[0], row[1], row[2], row[3]) for row in connection.execute(query)]
 
 
-def _points(connection: Connection, study_id: int, version: int, with_correctness: bool) -> tuple[Evaluation, ...]:
-    """Sorted by throughput, slowest first."""
-    columns = EVALUATION.c if with_correctness else _WITHOUT_CORRECTNESS
-    query = select(*columns).join(FRONT_POINT, _OF_FRONT).order_by(EVALUATION.c.throughput)
-    rows = connection.execute(query, {"study": study_id, "version": version})
-    return tuple(evaluations.to_evaluation(row) for row in rows)
+def point_rows(study_id: int, version: int) -> Any:
+    """Query for the evaluations on a front version, sorted by throughput, slowest first."""
+    return (
+        select(EVALUATION)
+        .join(FRONT_POINT, FRONT_POINT.c.evaluation_id == EVALUATION.c.id)
+        .where(FRONT_POINT.c.study_id == study_id, FRONT_POINT.c.version == version)
+        .order_by(EVALUATION.c.throughput)
+    )
+
+
+def _points(connection: Connection, study_id: int, version: int) -> tuple[Evaluation, ...]:
+    return tuple(evaluations.to_evaluation(row) for row in connection.execute(point_rows(study_id, version)))
 
 
 def read_progress(connection: Connection, study_id: int) -> Progress:
@@ -174,8 +185,9 @@ def read_progress(connection: Connection, study_id: int) -> Progress:
     study = connection.execute(select(STUDY).where(STUDY.c.id == study_id)).one_or_none()
     if study is None:
         raise StudyDeletedError(study_id)
-    front = read_front(connection, study_id, with_correctness=False)
-    points = front.points if front else ()
+    version = latest_version(connection, study_id)
+    head = select(FRONT.c.hypervolume).where(FRONT.c.study_id == study_id, FRONT.c.version == version)
+    points = connection.execute(point_rows(study_id, version).with_only_columns(*_JUDGED)).all()
     stopped, images, images_whole = _seen(connection, study_id)
     measured, failed = leases.count_ended(connection, study_id)
     patience, clock = study.spec["budget"].get("patience"), study.provenance.get(FINALISTS_CLOCK, {})
@@ -186,9 +198,11 @@ def read_progress(connection: Connection, study_id: int) -> Progress:
         limit_s=parse_duration(study.spec["budget"].get("time")),
         seconds=study.seconds,
         front_size=len(points),
-        hypervolume=front.hypervolume if front else 0.0,
-        best=choose_best(front, study.spec["budget"]) if front else None,
-        confirmed=sum(bool(point.confirm and point.confirm.throughput.disturbed != NOT_TIMED) for point in points),
+        hypervolume=connection.scalar(head) or 0.0,
+        best=_best(connection, study, points),
+        confirmed=sum(
+            row.confirm is not None and row.confirm["throughput"].get("disturbed") != NOT_TIMED for row in points
+        ),
         note=study.note,
         stopped=stopped,
         images=images,
@@ -201,6 +215,31 @@ def read_progress(connection: Connection, study_id: int) -> Progress:
         clock_limit_s=clock.get("limit_s"),
         abandoned_s=leases.abandoned_s(connection, study_id, study.state),
     )
+
+
+def _best(connection: Connection, study: Row[Any], points: Sequence[Row[Any]]) -> Evaluation | None:
+    """The `fastest_worthwhile` of points of the front; its row alone is read as a whole."""
+    query = select(*_JUDGED).where(EVALUATION.c.study_id == study.id, EVALUATION.c.schedule_key == DENSE_KEY)
+    dense = connection.execute(query).one_or_none()
+    bounds = budget_bounds(study.spec["budget"], None if dense is None else _numbers(dense))
+    are_estimated = any(row.confirm_estimate is not None for row in points)
+    best = fastest_worthwhile({row.id: _numbers(row, are_estimated) for row in points}, bounds)
+    if best is None:
+        return None
+    row = connection.execute(select(EVALUATION).where(EVALUATION.c.id == best)).one_or_none()  # None: just deleted
+    return None if row is None else evaluations.to_evaluation(row)
+
+
+def _numbers(row: Any, is_estimated: bool = False) -> Numbers:
+    """As `worthwhile.front_numbers` has them, from a row."""
+    confirm, estimate = row.confirm, None
+    if is_estimated:
+        estimate = next(v for v in (row.confirm_estimate, row.estimate, row.accuracy) if v is not None)
+    if confirm is None:
+        return Numbers(row.accuracy, row.speedup, row.gflops, estimate)
+    speed = to_record(Throughput, confirm["throughput"])
+    accuracy, gflops = confirm["accuracy"]["value"], confirm["flops"] / 1e9
+    return Numbers(accuracy, speed.speedup, gflops, estimate, speed.latencies)
 
 
 def _seen(connection: Connection, study_id: int) -> tuple[int, int, int]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from search.config.sections import LatencyLimit
-from search.types import Evaluation, Front, Latency
+from search.types import Evaluation, Latency
 
 Name = TypeVar("Name")
 
@@ -81,13 +81,6 @@ def front_numbers(points: Sequence[Evaluation]) -> list[Numbers]:
         speed = known.throughput
         made.append(Numbers(known.accuracy.value, speed.speedup, known.gflops, estimate, speed.latencies))
     return made
-
-
-def choose_best(front: Front, budget: Mapping[str, Any]) -> Evaluation | None:
-    """The `fastest_worthwhile` point within the budget."""
-    dense = front_numbers([front.dense])[0] if front.dense else None
-    best = fastest_worthwhile(dict(enumerate(front_numbers(front.points))), budget_bounds(budget, dense))
-    return None if best is None else front.points[best]
 
 
 def budget_bounds(budget: Mapping[str, Any], dense: Numbers | None) -> Bounds:

@@ -169,7 +169,7 @@ class TestFronts:
         progress = opened.progress(record.id)
         assert (progress.front_size, progress.confirmed, progress.best) == (1, 1, None)
 
-    def test_progress_reads_the_correctness_of_no_point_but_the_dense_models(
+    def test_progress_reads_the_correctness_of_one_point_alone(
         self, opened: Store, record: StudyRecord, run: Run, measured: Measure
     ) -> None:
         """A bit for each image, of every point, would be read every second."""
