@@ -30,7 +30,7 @@ def test_limits_and_stopped_trials_stop_no_study(
     start: Start, tiny_spec: Spec, oracle: Callable[..., Any], check_sound: Callable[..., None], sampler: str
 ) -> None:
     """Past the samplers' start-up; refused and stopped trials have no values for them to learn from."""
-    total = STARTUP_TRIALS + 6
+    total = STARTUP_TRIALS + 12
     started = start(tiny_spec(sampler=section(sampler), budget={"trials": total, **LIMITS}))
     asked = oracle(started.bench).asked
     worker = started.worker()
