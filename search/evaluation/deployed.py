@@ -66,7 +66,7 @@ class DeployedModel:
         self._images = calibration
         self.deployment = Deployment(asked.precision, asked.threads or torch.get_num_threads())
         self._files = tempfile.mkdtemp(prefix="ztp-")
-        weakref.finalize(self, shutil.rmtree, self._files)
+        weakref.finalize(self, shutil.rmtree, self._files, ignore_errors=True)
         self._opened: dict[Schedule, Opened] = {}  # the oldest first; the untouched model in float32
         weights = sum(parameter.nbytes for parameter in model.backbone.parameters())
         self._most = max(2, int(KEPT_BYTES / weights))  # the dense one and another are compared
