@@ -1,4 +1,8 @@
-"""What runs a model where it is deployed: one file and one row of RUNTIMES for each."""
+"""What runs a model where it is deployed: one file and one row of RUNTIMES for each.
+
+To load a saved model takes the runtime's own package, and torch in torch's alone: what saves models is imported when it
+saves.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +11,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from search.errors import InputError
 from search.extras import check_extra
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 FLOAT32, INT8 = "float32", "int8"
 Array = NDArray[Any]
@@ -97,11 +102,13 @@ class Runtime(ABC):
         precision = "" if deployment.precision == FLOAT32 else f", {deployment.precision}"
         return f"{self.title} {self.version()}{precision}"
 
-    @torch.inference_mode(False)  # what is made in inference mode cannot be exported
     def prepare(self, module: nn.Module, inputs: tuple[Tensor, ...], deployment: Deployment) -> Callable[[], object]:
         """For a latency profile: the module opened, as a call on these inputs [B, ...]."""
-        examples = [torch.cat((given[:1], given[:1])) for given in inputs]
+        import torch
+
         arrays = [given.numpy() for given in inputs]
         draft = [[array[:1] for array in arrays]] if deployment.precision == INT8 else []
-        run = self.open(module, examples, deployment, draft, is_draft=True)
+        with torch.inference_mode(False):  # what is made in inference mode cannot be exported
+            examples = [torch.cat((given[:1], given[:1])) for given in inputs]
+            run = self.open(module, examples, deployment, draft, is_draft=True)
         return lambda: run(*arrays)

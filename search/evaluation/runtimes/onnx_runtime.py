@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
-
-from pruning.deployment.onnx_export import to_onnx
-from pruning.deployment.quantization import quantize_onnx
 from pruning.errors import DeploymentError
 from search.evaluation.runtimes.base import INT8, Array, Deployment, Runtime, Session
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 MODEL = "model.onnx"
 
@@ -36,6 +36,9 @@ class OnnxRuntime(Runtime):
         calibration: Sequence[Sequence[Array]] = (),
         is_draft: bool = False,
     ) -> None:
+        from pruning.deployment.onnx_export import to_onnx
+        from pruning.deployment.quantization import quantize_onnx
+
         program = to_onnx(module, examples, [f"input_{number}" for number in range(len(examples))], "output")
         if precision == INT8:
             (folder / MODEL).write_bytes(quantize_onnx(program.model_proto).SerializeToString())

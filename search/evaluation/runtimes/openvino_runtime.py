@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor, nn
 
-from pruning.deployment.onnx_export import to_onnx
-from pruning.deployment.openvino_export import MODEL, to_openvino
-from pruning.deployment.quantization import quantize_openvino
 from search.evaluation.runtimes.base import INT8, Array, Deployment, Runtime, Session
 
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+MODEL = "model.xml"
 FORMATS = {"float32": "f32", "bfloat16": "bf16", INT8: "f32"}  # of what is not quantised
 
 
@@ -38,6 +39,10 @@ class OpenVino(Runtime):
         is_draft: bool = False,
     ) -> None:
         import openvino  # late: an extra
+
+        from pruning.deployment.onnx_export import to_onnx
+        from pruning.deployment.openvino_export import to_openvino
+        from pruning.deployment.quantization import quantize_openvino
 
         names = [f"input_{number}" for number in range(len(examples))]
         model = to_openvino(to_onnx(module, examples, names, "output").model_proto)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
-
-from search.evaluation.device import DTYPES
 from search.evaluation.runtimes.base import FLOAT32, Array, Deployment, Runtime, Session
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 MODEL = "model.pt"
 
@@ -22,6 +22,8 @@ class TorchRuntime(Runtime):
     precisions = ("float32", "bfloat16", "float16")
 
     def version(self) -> str:
+        import torch  # late: other runtimes load models without it
+
         return torch.__version__
 
     def save(
@@ -33,9 +35,13 @@ class TorchRuntime(Runtime):
         calibration: Sequence[Sequence[Array]] = (),
         is_draft: bool = False,
     ) -> None:
+        import torch
+
         torch.save(_cast(module, precision), folder / MODEL)
 
     def load(self, folder: Path, deployment: Deployment) -> Session:
+        import torch
+
         module = torch.load(folder / MODEL, weights_only=False)  # a file of our own
         return _session(module, deployment)
 
@@ -52,10 +58,16 @@ class TorchRuntime(Runtime):
 
 
 def _cast(module: nn.Module, precision: str) -> nn.Module:
+    from search.evaluation.device import DTYPES
+
     return module if precision == FLOAT32 else copy.deepcopy(module).to(DTYPES[precision])
 
 
 def _session(module: nn.Module, deployment: Deployment) -> Session:
+    import torch
+
+    from search.evaluation.device import DTYPES
+
     dtype = DTYPES[deployment.precision]
 
     def run(*arrays: Array) -> Array:
