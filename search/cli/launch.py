@@ -89,9 +89,11 @@ def _forecast(spec: StudySpec) -> None:
 def _run(spec: StudySpec, storage: str, mlflow: str | None) -> None:
     from search.reporting.mlflow_log import logging_to_mlflow
     from search.reporting.progress_display import display
-    from search.runtime.launch import launch as launch_study  # only now: torch, for seconds
+    from search.runtime.feasibility import check_here  # only now: torch, for seconds
+    from search.runtime.launch import launch as launch_study
     from search.runtime.shutdown import graceful_shutdown
 
+    check_here(spec)  # before the display says that something is loaded
     try:
         with graceful_shutdown(), ExitStack() as following:
             observers: list[Callable[[Progress], None]] = []

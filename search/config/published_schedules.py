@@ -94,6 +94,14 @@ def diffrate_counts(counts: str, depth: int, tokens: int, scale: float = 1.0) ->
     return after_pruning, after_merging
 
 
+def raised(counts: str, power: float) -> str:
+    """A row of DIFFRATE with the shares of patch tokens that it leaves raised to a power: above 1 fewer are left."""
+    pairs = [[int(count) - 1 for count in pair.split("/")] for pair in counts.split()]
+    return " ".join(
+        "/".join(str(max(1, round(DEIT_TOKENS * (left / DEIT_TOKENS) ** power)) + 1) for left in pair) for pair in pairs
+    )
+
+
 def _stretch(scale: float, merged: np.ndarray[Any, Any]) -> float:
     """What the shares that are gone are multiplied by, so that at the end `scale` times as much is left."""
     return float((1 - scale * merged[-1]) / (1 - merged[-1]))

@@ -127,19 +127,10 @@ def _counts(method: str, **fields: float) -> Layout:
             schedule, step = _scaled(lambda step: make(rows[row], step / SCALE_STEPS), steps, ground, level)
             return f"{name}, x{step / SCALE_STEPS:.3f}", schedule
         except ScheduleError:
-            schedule, step = _scaled(lambda step: make(_raised(rows[row], _power(step))), STEPS, ground, level)
+            schedule, step = _scaled(lambda step: make(published.raised(rows[row], _power(step))), STEPS, ground, level)
             return f"{name}, shares to the power {_power(step):.2f}", schedule
 
     return layout
-
-
-def _raised(counts: str, power: float) -> str:
-    """A row of published counts, class token included, with the shares of patch tokens that it leaves raised."""
-    whole = published.DEIT_TOKENS
-    pairs = [[int(count) - 1 for count in pair.split("/")] for pair in counts.split()]
-    return " ".join(
-        "/".join(str(max(1, round(whole * (each / whole) ** power)) + 1) for each in pair) for pair in pairs
-    )
 
 
 def _power(step: int) -> float:

@@ -8,7 +8,7 @@ from pruning.errors import ScheduleError
 from pruning.schedule import Schedule
 from pruning.stage import Stage
 from search.config import published_schedules as published
-from search.config.published_schedules import DIFFRATE, constant, diffrate, diffrate_counts, paper, ppt, staged
+from search.config.published_schedules import DIFFRATE, constant, diffrate, diffrate_counts, paper, ppt, raised, staged
 
 DEIT, TOKENS = 12, 196
 ROWS = [(model, gflops) for model, rows in DIFFRATE.items() for gflops in rows]
@@ -46,6 +46,13 @@ class TestDiffrate:
         assert len(row.split()) == DEIT
         assert list(zip(*diffrate_counts(row, DEIT, TOKENS), strict=True)) == table(model, gflops)
         assert counts(diffrate(row, DEIT, TOKENS), "diffrate", TOKENS, DEIT) == table(model, gflops)
+
+    def test_shares_can_be_raised_to_a_power(self) -> None:
+        assert raised("197/197 99/50 3/3", 2) == "197/197 50/13 2/2"  # 196 x (98/196)^2, (49/196)^2
+
+    @pytest.mark.parametrize(("model", "gflops"), ROWS)
+    def test_the_power_one_changes_nothing(self, model: str, gflops: str) -> None:
+        assert raised(DIFFRATE[model][gflops], 1) == DIFFRATE[model][gflops]
 
     @pytest.mark.parametrize(("model", "gflops"), ROWS)
     @pytest.mark.parametrize(("depth", "tokens"), BACKBONES)

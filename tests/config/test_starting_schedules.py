@@ -102,6 +102,15 @@ class TestOfTheDefaultSpace:
             assert kept(named[f"tome r {r}"]) == [196 - r * (i + 1) for i in range(11)]
         assert kept(named["ppt"]) == [196] * 3 + [146] * 3 + [96] * 3 + [48] * 2
 
+    def test_fewer_tokens_than_published_are_tried_too(self) -> None:
+        """Studies of earlier revisions keep what they began with."""
+        named = dict(baselines(SpaceSpec(), DEPTH))
+        prefix = "zero-tprune on diffrate's counts deit-tiny 0.6"
+        row = kept(named[prefix])
+        counts = [kept(named[f"{prefix} {change}"]) for change in ("x0.72", "to the power 1.4", "to the power 1.82")]
+        assert [sum(leaving) for leaving in (row, *counts)] == sorted(map(sum, (row, *counts)), reverse=True)
+        assert not any(f"{prefix} " in name for name, _ in baselines(SpaceSpec(revision=3), DEPTH))
+
     def test_shapes_leave_their_shares(self) -> None:
         named = dict(baselines(SpaceSpec(), DEPTH))
         for name, shares in SHAPES.items():

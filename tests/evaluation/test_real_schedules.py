@@ -22,7 +22,7 @@ from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
 from search.config import published_schedules as published
 from search.errors import InputError
-from tests.benchmarks import real_ablation, real_schedules
+from tests.benchmarks import real_ablation
 from tests.benchmarks.real_fronts import Front, Point, read_fronts
 from tests.benchmarks.real_schedules import EQUAL, Entry, Ground, Level, line_up
 
@@ -88,7 +88,6 @@ def test_below_what_scaling_can_reach_the_shares_are_raised(ground: Ground) -> N
         assert "deit-tiny 0.6, shares to the power 1." in entry.layout
         assert entry.schedule is not None
         assert len(entry.schedule.stages) == 10  # all but the first block and the last
-    assert real_schedules._raised("197/197 99/50 3/3", 2) == "197/197 50/13 2/2"  # 196 x (98/196)^2, (49/196)^2
 
 
 def test_zero_tprune_is_published_as_the_paper_has_it_and_on_diffrates_counts(ground: Ground) -> None:
