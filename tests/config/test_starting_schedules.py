@@ -107,7 +107,7 @@ class TestOfTheDefaultSpace:
         named = dict(baselines(SpaceSpec(), DEPTH))
         prefix = "zero-tprune on diffrate's counts deit-tiny 0.6"
         row = kept(named[prefix])
-        counts = [kept(named[f"{prefix} {change}"]) for change in ("x0.72", "to the power 1.4", "to the power 1.82")]
+        counts = [kept(named[f"{prefix} {change}"]) for change in ("x0.7", "to the power 1.4", "to the power 1.82")]
         assert [sum(leaving) for leaving in (row, *counts)] == sorted(map(sum, (row, *counts)), reverse=True)
         assert not any(f"{prefix} " in name for name, _ in baselines(SpaceSpec(revision=3), DEPTH))
 
