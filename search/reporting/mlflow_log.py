@@ -1,48 +1,30 @@
 """Logs a study's trials and front to an MLflow server while a launch runs: the study's run, and below it one a trial.
 
 It happens in a thread that reads the store and tries again after errors: a server that is slow or away neither delays
-the study nor fails it. The server itself tells what it has, so a later launch logs what is missing, and nothing twice.
-Loading this module does not load MLflow.
+the study nor fails it. Loading this module does not load MLflow.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import threading
 import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
 
 from search import logs
-from search.attribute_keys import FAILED, MEASUREMENT
 from search.config.notify import check_webhook, shown_webhook
-from search.config.spec import StudyRecord
 from search.errors import NoStoreError, SearchError, UnknownStudyError
 from search.extras import check_extra
-from search.reporting import formatting
-from search.reporting.report import front_json
+from search.reporting.mlflow_runs import StudyRuns
 from search.storage.store import Store
-from search.types import OPEN_STATES, Evaluation, Measurement, Progress, Trial
+from search.types import Progress
 
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities import Metric
-
-FLAG, EXPERIMENT = "--mlflow", "zero-tprune-search"
+FLAG = "--mlflow"
 POLL_S, MOST_PAUSE_S = 2.0, 60.0  # between two turns; after errors twice as long each time, up to the second
 END_PAUSE_S = 1.0  # between two turns of a launch that ends
 END_S = 10.0  # a launch that ends waits so long, at most, for a server that takes nothing
-LEASE_S = 20.0  # of who logs a study; renewed with every trial
-STUDY, TRIAL, STATE, NOTE, ON_FRONT = "ztp.study", "ztp.trial", "ztp.state", "ztp.note", "ztp.front"
-PARENT = "mlflow.parentRunId"  # by which MLflow's pages show a run below another
-MAX_VALUE = 500  # characters of a parameter
-ENDINGS = {"done": "FINISHED", "stopped": "KILLED", "paused": "KILLED"}
-TRIAL_ENDINGS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 # of MLflow's client, unless the user says otherwise: nothing on stdout, nothing sent elsewhere, errors told at once
 SETTINGS = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -106,13 +88,13 @@ class MlflowLog:
         for name in ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"):
             logs.hide(os.environ.get(name))
         os.environ.update({name: os.environ.get(name, value) for name, value in SETTINGS.items()})
-        target: _Target | None = None
+        target: StudyRuns | None = None
         pause_s, is_last = POLL_S, False
         while not is_last:
             is_last = self._ending.wait(0.0 if target is None else pause_s)
             try:
                 with closing(Store.open(self._url, create=False)) as store:
-                    target = target or _Target(self._uri, store.study(self._name).id, self._note_answer)
+                    target = target or StudyRuns(self._uri, store.study(self._name).id, self._note_answer)
                     target.log(store, is_last)
                 if pause_s > POLL_S:
                     log.warning("%s: study %s is logged again", self._thread.name, self._name)
@@ -137,201 +119,3 @@ def _reason(error: Exception) -> str:
         return str(error)
     status = getattr(error, "get_http_status_code", lambda: None)()
     return f"{type(error).__name__}{f', answered {status}' if status else ''}"
-
-
-class _Target:
-    """One study's runs on one server."""
-
-    def __init__(self, uri: str, study_id: int, note_answer: Callable[[], None]) -> None:
-        """note_answer: called whenever the server has taken something."""
-        from mlflow import MlflowClient  # only now: for seconds
-
-        self._client: MlflowClient = MlflowClient(uri)
-        self._holder = uuid.uuid4().hex
-        self._note_answer = note_answer
-        self._study_id = study_id
-        self._run = ""  # of the study; while it is not known, nor is what the server has
-        self._known: dict[int, tuple[str, bool]] = {}  # by trial: its run, and whether all of it is logged
-        self._last = -1  # trials up to this one have ended, and are logged
-        self._versions: set[tuple[int, float]] = set()  # of the front: milliseconds, hypervolume
-        self._front: dict[str, Any] | None = None
-        self._state = ""
-
-    def log(self, store: Store, is_last: bool) -> None:
-        """Bring the server up to date, unless another process does. Raises StudyDeletedError."""
-        study = store.study_of_id(self._study_id)
-        if not store.claim_log(study.id, self._holder, LEASE_S):
-            self._run = ""  # what the other logs is to be read anew
-            if is_last:
-                raise SearchError("another launch logs it")
-            return
-        is_complete = False
-        try:
-            if not self._run:
-                self._read(study)
-            self._log_trials(store, study)
-            self._log_front(store, study)
-            self._log_state(store, study)
-            is_complete = True
-        finally:
-            if is_last or not is_complete:
-                self._run = ""
-                store.claim_log(study.id, self._holder, 0.0)
-
-    # What the server has
-
-    def _read(self, study: StudyRecord) -> None:
-        from mlflow.entities import Param
-
-        key = hashlib.sha256(f"{study.id} {study.created_at}".encode()).hexdigest()[:32]  # whatever its name is by now
-        experiment = self._experiment()
-        found = self._client.search_runs([experiment], f"tags.`{STUDY}` = '{key}'", max_results=1)
-        if found:
-            run = found[0].info.run_id
-        else:
-            began = int(1000 * datetime.fromisoformat(study.created_at).timestamp())
-            run = self._client.create_run(experiment, began, {STUDY: key}, study.name).info.run_id
-        if not (found and found[0].data.params):  # they stay as they were: MLflow takes no other value
-            self._client.log_batch(run, params=[Param(name, text) for name, text in _params(study)])
-        self._known, self._last, self._front, self._state = {}, -1, None, ""
-        page = None
-        while True:
-            runs = self._client.search_runs([experiment], f"tags.`{PARENT}` = '{run}'", page_token=page)
-            for each in runs:
-                if number := each.data.tags.get(TRIAL, ""):
-                    self._known[int(number)] = each.info.run_id, each.info.status != "RUNNING"
-            page = runs.token
-            self._note_answer()
-            if not page:
-                break
-        history = self._client.get_metric_history(run, "hypervolume")
-        self._versions = {(each.timestamp, each.value) for each in history}
-        self._run = run
-
-    def _experiment(self) -> str:
-        from mlflow.exceptions import MlflowException
-
-        name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
-        known = self._client.get_experiment_by_name(name)
-        if known is None:
-            with suppress(MlflowException):  # another process was faster
-                return str(self._client.create_experiment(name))
-            known = self._client.get_experiment_by_name(name)
-        assert known is not None
-        return str(known.experiment_id)
-
-    # Trials
-
-    def _log_trials(self, store: Store, study: StudyRecord) -> None:
-        has_gap = False
-        for trial in store.trials(study.id, self._last):
-            is_logged = trial.number in self._known and self._known[trial.number][1]
-            if trial.is_ended and not is_logged and (MEASUREMENT in trial.user_attributes or _has_failed(trial)):
-                self._log_trial(trial)
-                self._note_answer()
-                store.claim_log(study.id, self._holder, LEASE_S)
-            has_gap = has_gap or not trial.is_ended
-            if not has_gap:
-                self._last = trial.number
-
-    def _log_trial(self, trial: Trial) -> None:
-        """What is known on the server is completed: it may be from a process that was killed in between."""
-        from mlflow.entities import Param, RunTag
-
-        began, ended = (None if at is None else int(1000 * at) for at in (trial.started_at, trial.ended_at))
-        run, _ = self._known.get(trial.number, ("", False))
-        if not run:
-            tags = {PARENT: self._run, TRIAL: str(trial.number), STATE: trial.state}
-            experiment = self._client.get_run(self._run).info.experiment_id
-            run = self._client.create_run(experiment, began, tags, f"trial {trial.number}").info.run_id
-            self._known[trial.number] = run, False
-        document = trial.user_attributes.get(MEASUREMENT)
-        if document is not None:
-            measured = Measurement.from_dict(document)
-            params = {"method": measured.schedule.method, "schedule": formatting.stages(measured.schedule, named=True)}
-            self._client.log_batch(
-                run,
-                metrics=_metrics(ended or 0, trial.number, _numbers(measured)),
-                params=[Param(name, text[:MAX_VALUE]) for name, text in params.items()],
-            )
-        else:
-            self._client.log_batch(run, tags=[RunTag(NOTE, str(trial.user_attributes.get(FAILED, "")))])
-        self._client.set_terminated(run, TRIAL_ENDINGS[trial.state], ended)
-        self._known[trial.number] = run, True
-
-    # The front
-
-    def _log_front(self, store: Store, study: StudyRecord) -> None:
-        front = store.front(study.id)
-        if front is None:
-            return
-        for _, trials, at, volume in store.front_history(study.id):
-            stamp = int(1000 * datetime.fromisoformat(at).timestamp())
-            if (stamp, volume) not in self._versions:
-                self._client.log_batch(self._run, metrics=_metrics(stamp, trials, {"hypervolume": volume}))
-                self._versions.add((stamp, volume))
-                self._note_answer()
-        document = front_json(study, front)
-        if document == self._front:
-            return
-        self._client.log_dict(self._run, document, "front.json")
-        self._note_answer()
-        for point in front.points:
-            self._log_confirmed(point)
-        self._front = document
-
-    def _log_confirmed(self, point: Evaluation) -> None:
-        """Of a point of the front, what it measured on the confirm split."""
-        run, _ = self._known.get(point.trial, ("", False))
-        if run and point.confirm is not None:
-            numbers = {f"confirm_{name}": value for name, value in _numbers(point.confirm).items()}
-            self._client.log_batch(run, metrics=_metrics(int(1000 * time.time()), point.trial, numbers))
-            self._note_answer()
-
-    def _log_state(self, store: Store, study: StudyRecord) -> None:
-        from mlflow.entities import RunTag
-
-        progress = store.progress(study.id)
-        if progress.state == self._state:
-            return
-        on_front = ",".join(str(point.trial) for point in front.points) if (front := store.front(study.id)) else ""
-        tags = {STATE: progress.state, NOTE: progress.note, ON_FRONT: on_front, "mlflow.runName": study.name}
-        self._client.log_batch(self._run, tags=[RunTag(name, text) for name, text in tags.items()])
-        if progress.state in OPEN_STATES:
-            self._client.update_run(self._run, status="RUNNING")
-        else:
-            self._client.set_terminated(self._run, ENDINGS[progress.state])
-        self._state = progress.state
-        self._note_answer()
-
-
-def _has_failed(trial: Trial) -> bool:
-    """Given up on; one that was over a limit before it was measured is no trial of the budget."""
-    return trial.state == "FAIL"
-
-
-def _params(study: StudyRecord) -> Iterator[tuple[str, str]]:
-    """Of the study, by section; without where its end is posted, which may be a secret."""
-    for section in ("backbone", "data", "objectives", "deployment", "space", "sampler", "racing", "runtime"):
-        if known := study.document.get(section):
-            yield section, formatting.one_line(known)[:MAX_VALUE]
-
-
-def _numbers(measured: Measurement) -> dict[str, float]:
-    accuracy, throughput = measured.accuracy, measured.throughput
-    return {
-        "accuracy": accuracy.value,
-        "accuracy_low": accuracy.low,
-        "accuracy_high": accuracy.high,
-        "images": accuracy.images,
-        "throughput": throughput.images_per_s,
-        "speedup": throughput.speedup,
-        "gflops": measured.gflops,
-    }
-
-
-def _metrics(timestamp: int, step: int, numbers: dict[str, float]) -> list[Metric]:
-    """timestamp: milliseconds since 1970."""
-    from mlflow.entities import Metric
-
-    return [Metric(name, float(value), timestamp, step) for name, value in numbers.items()]

@@ -14,6 +14,7 @@ Invariants:
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -25,7 +26,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search.attribute_keys import STUDY_ID, TRIAL_NUMBER
 from search.config.spec import StudyRecord
-from search.storage.optuna_storage import create_optuna_study, delete_optuna_study
+from search.storage.optuna_storage import create_optuna_study, delete_optuna_study, trial_id
 from search.storage.studies import MIRROR_LEASE_S, MIRROR_PAUSE_S
 from search.types import Trial
 
@@ -60,8 +61,8 @@ def mirror_all(store: Store, record: StudyRecord, distributions: Distributions) 
 def _mirror(store: Store, record: StudyRecord, distributions: Distributions, whole: bool) -> bool:
     storage, began = store.optuna_storage(), time.monotonic()
     record = store.study_of_id(record.id)  # it may have another name by now
-    length = _length(storage, record)
-    if length and (length > store.count_trials(record.id) or (whole and _has_outdated(store, record))):
+    length = _length(storage, record, store.count_trials(record.id))
+    if length and whole and _has_outdated(store, record):
         length = None
     if length is None:
         delete_optuna_study(storage, record.name)
@@ -78,18 +79,23 @@ def _mirror(store: Store, record: StudyRecord, distributions: Distributions, who
     return True
 
 
-def _length(storage: BaseStorage, record: StudyRecord) -> int | None:
-    """How many trials are mirrored; None if what is there is not this study's mirror."""
+def _length(storage: BaseStorage, record: StudyRecord, most: int) -> int | None:
+    """How many trials are mirrored; None if what is there is not this study's mirror.
+
+    most: how many there can be. Found by bisection, for Optuna reads all trials to count them.
+    """
     try:
         study_id = storage.get_study_id_from_name(record.name)
     except KeyError:
         return None
-    length = storage.get_n_trials(study_id)
-    if length == 0:
-        return 0
-    last = storage.get_trial(storage.get_trial_id_from_study_id_trial_number(study_id, length - 1))
+    length = bisect_left(range(most), True, key=lambda number: trial_id(storage, study_id, number) is None)
+    last_id = trial_id(storage, study_id, length - 1)
+    if last_id is None:
+        return 0 if trial_id(storage, study_id, most) is None else None
+    last = storage.get_trial(last_id)
     carried = (last.user_attrs.get(TRIAL_NUMBER), last.system_attrs.get(STUDY_ID))
-    return length if last.state.is_finished() and carried == (length - 1, record.id) else None
+    is_ours = last.state.is_finished() and carried == (length - 1, record.id)
+    return length if is_ours and trial_id(storage, study_id, most) is None else None
 
 
 def _has_outdated(store: Store, record: StudyRecord) -> bool:

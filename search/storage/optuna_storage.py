@@ -134,11 +134,15 @@ def is_mirror(storage: BaseStorage, name: str) -> bool:
     """Whether Optuna's study of this name was written here: what a process that was killed left of a study, say."""
     if not has_optuna_study(storage, name):
         return False
-    study_id = storage.get_study_id_from_name(name)
-    if not storage.get_n_trials(study_id):
-        return False
-    first = storage.get_trial(storage.get_trial_id_from_study_id_trial_number(study_id, 0))
-    return STUDY_ID in first.system_attrs
+    first = trial_id(storage, storage.get_study_id_from_name(name), 0)
+    return first is not None and STUDY_ID in storage.get_trial(first).system_attrs
+
+
+def trial_id(storage: BaseStorage, study_id: int, number: int) -> int | None:
+    """Optuna's id of a trial; None if there is no trial of this number."""
+    with suppress(KeyError):
+        return storage.get_trial_id_from_study_id_trial_number(study_id, number)
+    return None
 
 
 def copy_optuna_study(storage: BaseStorage, name: str, new: str) -> bool:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import optuna
 import pytest
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial
 
 from search.attribute_keys import STUDY_ID, TRIAL_NUMBER
 from search.config.space import distributions, to_params
@@ -20,6 +22,7 @@ from search.storage import mirror as mirroring
 from search.storage import trials
 from search.storage.database import writing
 from search.storage.mirror import mirror, mirror_all, to_optuna
+from search.storage.optuna_storage import trial_id
 from search.storage.store import Store
 from search.types import NEW, Ending, Trial
 
@@ -196,6 +199,24 @@ def test_is_made_again_where_the_numbers_do_not_fit(store: Store, record: StudyR
             optuna.create_study(study_name="shirts", storage=storage, directions=["maximize"] * 2).ask(BOX)
     mirror(store, record, BOX)
     assert states(store) == ["COMPLETE"] * 3
+
+
+def test_does_not_read_what_is_mirrored_already(
+    store: Store, record: StudyRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Optuna reads every trial with all its parameters to count them: seconds, for some hundred trials."""
+
+    def read(self: RDBStorage, study_id: int, deepcopy: bool = True, states: object = None) -> list[FrozenTrial]:
+        raise AssertionError("all trials are read")
+
+    monkeypatch.setattr(RDBStorage, "get_all_trials", read)
+    for total in range(1, 6):
+        add(store, record, "COMPLETE")
+        assert mirror(store, record, BOX)
+        storage = store.optuna_storage()
+        study_id = storage.get_study_id_from_name("shirts")
+        assert trial_id(storage, study_id, total - 1) is not None
+        assert trial_id(storage, study_id, total) is None
 
 
 def test_one_process_at_a_time(store: Store, record: StudyRecord) -> None:
