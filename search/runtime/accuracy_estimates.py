@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,6 +13,7 @@ from search.samplers.loss_model import fit_loss_model
 from search.types import Evaluation, Measurement
 
 STEPS = (0.0025, 0.01)  # of accuracy: the least and the most that estimates are rounded to
+NEIGHBOURS = 5  # by whose median error a step is as wide as it is
 
 
 class Estimate(NamedTuple):
@@ -92,12 +92,21 @@ def estimate_accuracies(
 def in_steps(estimates: Mapping[str, Estimate]) -> dict[str, float]:
     """The accuracies rounded down to steps of two standard errors, so that of equals the fastest is on the front.
 
-    Exact ones would put dozens of schedules there that differ by nothing but noise, each to be confirmed.
+    Exact ones would put dozens of schedules there that differ by nothing but noise, each to be confirmed. A step begins
+    at the best that is left and is as wide as the errors there: small losses are known to a tenth of a point, large
+    ones are not.
     """
-    if not estimates:
-        return {}
-    step = float(np.clip(2 * np.median([estimate.error for estimate in estimates.values()]), *STEPS))
-    return {key: step * math.floor(estimate.accuracy / step) for key, estimate in estimates.items()}
+    ordered = sorted(estimates, key=lambda key: -estimates[key].accuracy)
+    accuracies = np.array([estimates[key].accuracy for key in ordered])
+    errors = np.array([estimates[key].error for key in ordered])
+    rounded: dict[str, float] = {}
+    start = 0
+    while start < len(ordered):
+        step = float(np.clip(2 * np.median(errors[start : start + NEIGHBOURS]), *STEPS))
+        end = int(np.searchsorted(-accuracies, step - accuracies[start], side="right"))
+        rounded |= dict.fromkeys(ordered[start:end], float(accuracies[end - 1]))
+        start = end
+    return rounded
 
 
 def _loss(dense: Measurement | None, pruned: Measurement | None) -> _Loss | None:

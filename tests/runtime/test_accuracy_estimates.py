@@ -96,8 +96,17 @@ def test_a_finalist_that_could_not_be_confirmed_keeps_its_estimate() -> None:
 
 
 def test_a_front_is_chosen_in_steps_that_estimates_can_tell_apart() -> None:
-    estimates = {"a": Estimate(0.8449, 0.0025), "b": Estimate(0.8401, 0.002), "c": Estimate(0.8399, 0.003)}
-    assert in_steps(estimates) == pytest.approx({"a": 0.84, "b": 0.84, "c": 0.835})
+    estimates = {"a": Estimate(0.8449, 0.0025), "b": Estimate(0.8401, 0.002), "c": Estimate(0.8390, 0.003)}
+    assert in_steps(estimates) == {"a": 0.8401, "b": 0.8401, "c": 0.8390}  # 0.005 below the best
     surer = {key: Estimate(each.accuracy, 1e-6) for key, each in estimates.items()}
-    assert in_steps(surer) == pytest.approx({"a": 0.8425, "b": 0.84, "c": 0.8375})
+    assert in_steps(surer) == {"a": 0.8449, "b": 0.8390, "c": 0.8390}  # 0.0025, the least
     assert in_steps({}) == {}
+
+
+def test_steps_are_as_wide_as_the_errors_where_they_are() -> None:
+    """Small losses are known better than large ones, which must not hide what they tell apart."""
+    sure = {f"sure {i}": Estimate(0.84 - 0.001 * i, 0.001) for i in range(12)}
+    unsure = {f"unsure {i}": Estimate(0.8 - 0.001 * i, 0.02) for i in range(24)}
+    found = in_steps(sure | unsure)
+    assert [len({found[key] for key in keys}) for keys in (sure, unsure)] == [4, 3]
+    assert all(found[key] <= each.accuracy < found[key] + 0.01 + 1e-9 for key, each in (sure | unsure).items())
