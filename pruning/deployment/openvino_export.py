@@ -1,25 +1,28 @@
-"""A pruned model for OpenVINO: its ONNX graph, converted, in float32 or int8."""
+"""A pruned model for OpenVINO: its torch.export program, converted, in float32 or int8."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from pruning.deployment.onnx_export import described, in_float32, to_onnx
-from pruning.deployment.program import example_images
+from pruning.deployment.onnx_export import described, in_float32
+from pruning.deployment.program import example_images, quiet, trace
 from pruning.deployment.quantization import check_calibration, missing, quantize_openvino
 from pruning.errors import DeploymentError
 from pruning.model import PrunedViT
 
 if TYPE_CHECKING:
-    import onnx
+    from openvino.frontend.pytorch.py_pytorch_frontend import NodeContext
+    from torch.export import ExportedProgram
 
 MODEL, WEIGHTS = "model.xml", "model.bin"
 NAMESPACE = "zero_tprune"  # of the metadata in the model's runtime information
@@ -36,15 +39,21 @@ def export_openvino(
     metadata: kept in the model's runtime information under "zero_tprune", as JSON each, as by `export_onnx`.
     calibration: preprocessed images [C, H, W] with which the model is quantised to int8; None for float32.
     Makes the folder if there is none; writes both files or nothing. Raises DeploymentError if it cannot be written,
-    packages are missing, or the images are too few.
+    packages are missing, the images are too few, or the schedule draws at random.
     """
     folder = Path(folder)
     check_folder(folder)
+    if pruned.draws:
+        raise DeploymentError(
+            "OpenVINO computes 64-bit integers in 32 bits, so a schedule cannot draw at random there; "
+            "choose one without method random or option split: random, or export it as ONNX"
+        )
     if calibration is not None:
         check_calibration(calibration, "calibration")
     plain = in_float32(pruned)
-    program = to_onnx(plain, (example_images(plain),), ["images"], "logits")
-    model = to_openvino(program.model_proto)
+    model = to_openvino(plain, (example_images(plain),))
+    for port, name in ((model.input(), "images"), (model.output(), "logits")):
+        port.get_tensor().set_names({name})
     if calibration is not None:
         model = quantize_openvino(model, [[image[None]] for image in calibration])
     for name, text in described(pruned, metadata).items():
@@ -55,18 +64,56 @@ def export_openvino(
         openvino.save_model(model, temporary / MODEL, compress_to_fp16=False)
 
 
-def to_openvino(model: onnx.ModelProto) -> Any:
-    """An OpenVINO model of an ONNX model. Raises DeploymentError if OpenVINO is missing or lacks an operator."""
-    check_openvino()
-    import openvino  # late: an extra
+def to_openvino(module: nn.Module, inputs: Sequence[Tensor]) -> Any:
+    """Any module as an OpenVINO model whose inputs' first axis may have any length.
 
+    Raises DeploymentError if OpenVINO is missing or lacks an operator, and for a graph that cannot be traced.
+    """
+    check_openvino()
+    return convert(trace(module, tuple(inputs)), inputs)
+
+
+def convert(program: ExportedProgram, inputs: Sequence[Tensor]) -> Any:
+    """A program that was traced with these inputs as an OpenVINO model. Raises DeploymentError for an
+    operator that it lacks."""
+    import openvino  # late: an extra
+    from openvino.frontend.pytorch import ConversionExtension
+
+    for node in program.graph.nodes:
+        if node.target is torch.ops.aten.scatter_reduce.two and node.args[4] != "amax":
+            raise DeploymentError(f"OpenVINO cannot run this model: scatter_reduce by {node.args[4]} has no rule")
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.onnx"
-            path.write_bytes(model.SerializeToString())
-            return openvino.Core().read_model(path)
+        with quiet():
+            rules = [ConversionExtension(name, rule) for name, rule in RULES.items()]
+            model = openvino.convert_model(program, extension=rules)
+        model.reshape({port: [-1, *given.shape[1:]] for port, given in zip(model.inputs, inputs, strict=True)})
+        return model
     except RuntimeError as error:
         raise DeploymentError(f"OpenVINO cannot run this model: {str(error).strip().splitlines()[-1]}") from None
+
+
+def _scatter_greatest(node: NodeContext) -> list[Any]:
+    """aten::scatter_reduce by "amax", for which OpenVINO has no rule; its arguments: values, axis, index, source."""
+    from openvino import opset15 as operators
+
+    values, axis, index, source = (node.get_input(place) for place in range(4))
+    greatest = operators.scatter_elements_update(values, index, source, axis, reduction="max", use_init_val=True)
+    return [greatest.output(0)]
+
+
+def _shift_right(node: NodeContext) -> list[Any]:
+    """aten::__rshift__ of integers."""
+    from openvino import opset15 as operators
+
+    values, bits = node.get_input(0), node.get_input(1)
+    return [operators.bitwise_right_shift(values, operators.convert_like(bits, values)).output(0)]
+
+
+# operators for which OpenVINO's own conversion has no rule
+RULES: dict[str, Callable[[NodeContext], list[Any]]] = {
+    "aten.scatter_reduce.two": _scatter_greatest,
+    "aten.__rshift__.Scalar": _shift_right,
+}
 
 
 def check_openvino() -> None:

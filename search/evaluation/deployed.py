@@ -28,6 +28,7 @@ from search.evaluation.peak_memory import peak_memory
 from search.evaluation.runtimes import FLOAT32, INT8, RUNTIMES, Deployment
 from search.evaluation.runtimes.base import Array, Session
 from search.evaluation.throughput import MAX_WAITING, REPEATS, PairedTiming, Waiting, disturbed_by, time_against
+from search.scratch import make_scratch_folder, remove_scratch_folder
 from search.types import Latency
 
 CALIBRATION_IMAGES = 128  # of the search split; NNCF's ranges hardly change beyond
@@ -65,8 +66,8 @@ class DeployedModel:
         self._runtime = RUNTIMES[asked.runtime]
         self._images = calibration
         self.deployment = Deployment(asked.precision, asked.threads or torch.get_num_threads())
-        self._files = tempfile.mkdtemp(prefix="ztp-")
-        weakref.finalize(self, shutil.rmtree, self._files, ignore_errors=True)
+        self._files = make_scratch_folder()
+        weakref.finalize(self, remove_scratch_folder, self._files)
         self._opened: dict[Schedule, Opened] = {}  # the oldest first; the untouched model in float32
         weights = sum(parameter.nbytes for parameter in model.backbone.parameters())
         self._most = max(2, int(KEPT_BYTES / weights))  # the dense one and another are compared

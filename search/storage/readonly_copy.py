@@ -5,18 +5,17 @@ SQLite writes beside a file that it reads with its log, and tables of an older s
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
 import shutil
 import sqlite3
-import tempfile
 from contextlib import closing
 from pathlib import Path
 
 from sqlalchemy.engine import URL
 
 from search.errors import InputError
+from search.scratch import make_scratch_folder
 from search.storage.urls import shown
 
 WAL = "-wal"  # of a database's write-ahead log, beside it
@@ -35,9 +34,7 @@ def copy(url: URL) -> URL:
     """A copy of the file as it is now, in a folder that goes with this process. Raises InputError."""
     source = Path(url.database or "").resolve()
     try:
-        folder = tempfile.mkdtemp(prefix="ztp-")
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        target = Path(folder) / source.name
+        target = make_scratch_folder() / source.name
         try:
             theirs = sqlite3.connect(f"{source.as_uri()}?mode=ro", uri=True)
             with closing(theirs), closing(sqlite3.connect(target)) as ours:

@@ -18,7 +18,8 @@ import torch
 from torch import nn
 
 from pruning.backbones import load_backbone
-from pruning.deployment import onnx_export, to_onnx
+from pruning.deployment import onnx_export, openvino_export
+from pruning.deployment.program import trace
 from pruning.errors import DeploymentError
 from pruning.model import PrunedViT
 from pruning.schedule import Schedule
@@ -56,13 +57,15 @@ def opened(images: torch.Tensor) -> Callable[[str, str], Opened]:
     """The pruned demo in a runtime, opened once, and the eager model; its graph is exported once for all runtimes."""
     kept: dict[tuple[str, str], Opened] = {}
     pruned = PrunedViT(load_backbone("demo", "bundled").model, SCHEDULE).eval()
-    exported = cache(lambda: to_onnx(pruned, (images[:2],), ["input_0"], "output"))
+    traced = cache(lambda: trace(pruned, (images[:2],)))
+    exported = cache(lambda: onnx_export.convert(traced(), ["input_0"], "output"))
 
     def make(name: str, precision: str) -> Opened:
         if (name, precision) not in kept:
             calibration = [[image[None]] for image in images[:16].numpy()] if precision == INT8 else []
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(onnx_export, "to_onnx", lambda *asked: exported())
+                patch.setattr(openvino_export, "trace", lambda *asked: traced())
                 session = RUNTIMES[name].open(pruned, (images[:2],), Deployment(precision, 1), calibration)
             kept[name, precision] = pruned, session
         return kept[name, precision]
@@ -208,18 +211,14 @@ def test_too_few_calibration_images_are_refused() -> None:
         deployed.open(SCHEDULE)
 
 
-def test_an_operator_that_a_runtime_lacks_is_said(tmp_path: Path) -> None:
+def test_an_operator_that_onnx_runtime_lacks_is_said(tmp_path: Path) -> None:
     import onnx
     from onnx import TensorProto, helper
-
-    from pruning.deployment.openvino_export import to_openvino
 
     node = helper.make_node("Nonsense", ["x"], ["y"], domain="nowhere")
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
     graph = helper.make_graph([node], "g", ends[:1], ends[1:])
     model = helper.make_model(graph, opset_imports=[onnx.OperatorSetIdProto(domain="", version=18)])
-    with pytest.raises(DeploymentError, match=r"OpenVINO cannot run this model: .*Nonsense"):
-        to_openvino(model)
     (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(DeploymentError, match=r"ONNX Runtime cannot run this model: .*Nonsense"):
         RUNTIMES["onnxruntime"].load(tmp_path, Deployment())
@@ -240,13 +239,20 @@ class FixedBatch(nn.Module):
         return images.reshape(len(images), -1)
 
 
-@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+BY_VALUE = r"no graph of this model for batches of any size .*: Could not guard on data-dependent"
+FIXED = r"no graph of this model for batches of any size .*: Constraints violated \(batch\)"
+
+
 @pytest.mark.parametrize(
-    ("module", "words"),
+    ("name", "module", "words"),
     [
-        (Bessel(), r"ONNX cannot express this model: .*No ONNX function found for .*bessel_j0"),
-        (ByValue(), r"no graph of this model for batches of any size .*: Could not guard on data-dependent"),
-        (FixedBatch(), r"no graph of this model for batches of any size .*: Constraints violated \(batch\)"),
+        ("onnxruntime", Bessel(), r"ONNX cannot express this model: .*No ONNX function found for .*bessel_j0"),
+        ("openvino", Bessel(), r"OpenVINO cannot run this model: .*No conversion rule found for .*bessel_j0"),
+        *(
+            (name, module, words)
+            for name in ("onnxruntime", "openvino")
+            for module, words in ((ByValue(), BY_VALUE), (FixedBatch(), FIXED))
+        ),
     ],
 )
 def test_what_cannot_be_exported_is_said(name: str, module: nn.Module, words: str, tmp_path: Path) -> None:

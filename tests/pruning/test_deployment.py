@@ -1,4 +1,4 @@
-"""Exported programs and ONNX files against the eager model: every method, any batch, ties, and what is refused."""
+"""Exported programs, ONNX and OpenVINO models against the eager model: every method, any batch, ties, refusals."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import onnxruntime
+import openvino
 import pytest
 import torch
 from onnx import checker, load_model
@@ -18,7 +19,7 @@ import pruning
 from pruning.architectures import describe
 from pruning.backbones import DEMO_MEAN, load_backbone
 from pruning.config import Config
-from pruning.deployment import export_config, export_onnx, export_program, to_onnx
+from pruning.deployment import export_config, export_onnx, export_openvino, export_program, openvino_export, to_onnx
 from pruning.deployment.onnx_export import convert, in_float32
 from pruning.errors import DeploymentError, ScheduleError, WeightsError
 from pruning.methods import METHODS
@@ -98,10 +99,20 @@ def check_session(session: onnxruntime.InferenceSession, pruned: PrunedViT) -> N
     check(lambda images: run(session, images), pruned)
 
 
+def compiled(model: Any) -> Callable[[Tensor], Tensor]:
+    """By OpenVINO, which would otherwise compute in bfloat16 where the processor can."""
+    run = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda given: torch.from_numpy(run(given.numpy())[0].copy())
+
+
 def check_program(pruned: PrunedViT, in_onnx: bool = True) -> None:
-    """Traced once: in torch, and converted to ONNX."""
+    """Traced once: in torch, and converted to OpenVINO and ONNX."""
     program = export_program(pruned)
     check(program.module(), pruned)
+    if not pruned.draws:
+        model = openvino_export.convert(program, [batch(2)])
+        assert str(model.input().partial_shape) == "[?,3,32,32]"
+        check(compiled(model), pruned)
     if in_onnx:
         check_session(open_session(convert(program, ["images"], "logits").model_proto.SerializeToString()), pruned)
 
@@ -147,6 +158,28 @@ def test_ties_go_to_the_lower_token_there_too() -> None:
     program = to_onnx(Choice(), (scores[:2],), ["scores"], "chosen")
     (chosen,) = open_session(program.model_proto.SerializeToString()).run(None, {"scores": scores.numpy()})
     assert torch.equal(torch.from_numpy(chosen), Choice()(scores))
+    run = compiled(openvino_export.to_openvino(Choice(), (scores[:2],)))
+    assert torch.equal(run(scores).long(), Choice()(scores))
+
+
+@pytest.mark.parametrize(("method", "options"), [("random", {}), ("zero-tprune", {"split": "random"})])
+def test_what_openvino_would_not_draw_as_torch_does_is_refused(
+    make_vit: Callable[..., nn.Module], tmp_path: Path, method: str, options: dict[str, Any]
+) -> None:
+    """Of a product of 64-bit integers it keeps 32 bits."""
+    pruned = prune(make_vit(), Schedule([Stage(0, 0.8)], method, options))
+    with pytest.raises(DeploymentError, match=r"OpenVINO computes 64-bit integers in 32 bits.* or export it as ONNX"):
+        export_openvino(pruned, tmp_path / "best")
+    assert not (tmp_path / "best").exists() or not list((tmp_path / "best").iterdir())
+
+
+def test_a_reduction_that_openvino_would_take_for_another_is_refused() -> None:
+    class Sums(nn.Module):
+        def forward(self, values: Tensor) -> Tensor:
+            return torch.zeros_like(values).scatter_reduce(1, torch.zeros_like(values).long(), values, "sum")
+
+    with pytest.raises(DeploymentError, match=r"OpenVINO cannot run this model: scatter_reduce by sum has no rule"):
+        openvino_export.to_openvino(Sums(), (torch.ones(2, 3),))
 
 
 def test_narrow_weights_are_widened(make_vit: Callable[..., nn.Module], tmp_path: Path) -> None:

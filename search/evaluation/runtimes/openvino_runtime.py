@@ -40,12 +40,10 @@ class OpenVino(Runtime):
     ) -> None:
         import openvino  # late: an extra
 
-        from pruning.deployment.onnx_export import to_onnx
         from pruning.deployment.openvino_export import to_openvino
         from pruning.deployment.quantization import quantize_openvino
 
-        names = [f"input_{number}" for number in range(len(examples))]
-        model = to_openvino(to_onnx(module, examples, names, "output").model_proto)
+        model = to_openvino(module, examples)
         if precision == INT8:
             model = quantize_openvino(model, calibration, is_draft)
         openvino.save_model(model, folder / MODEL, compress_to_fp16=False)
