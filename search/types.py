@@ -56,6 +56,7 @@ PlainSchedule = Annotated[
     PlainSerializer(Schedule.to_dict),
     WithJsonSchema({"type": "object"}),
 ]
+IfTold = Annotated[float | None, Field(exclude_if=lambda value: value is None)]  # None is left out of documents
 
 
 @dataclass(frozen=True)
@@ -148,8 +149,8 @@ class Latency:
     p99: float
     passes: int
     disturbed: str = ""
-    peak_mib: float | None = None
-    joules_per_image: float | None = None
+    peak_mib: IfTold = None
+    joules_per_image: IfTold = None
 
 
 @dataclass(frozen=True)

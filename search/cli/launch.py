@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,6 +31,17 @@ if TYPE_CHECKING:
     from search.reporting.queries import Reader
     from search.types import Front, Progress
 
+FLAGS = {  # by the field whose value each replaces
+    "data.path": "--data",
+    "backbone.weights": "--weights",
+    "budget.trials": "--trials",
+    "budget.time": "--time",
+    "budget.patience": "--patience",
+    "budget.max_gflops": "--max-gflops",
+    "runtime.workers": "--workers",
+    "runtime.engine": "--engine",
+    "notify.webhook": "--webhook",
+}
 COMMON_FOLDERS = {"val", "validation", "test", "train", "images", "data"}  # say nothing about which data it is
 
 
@@ -69,13 +80,28 @@ def launch(
         if server:
             raise InputError(FLAG, "is for a launch at a storage", "it beside --server", "drop one")
         check_mlflow(mlflow)
-    spec = _spec(study, backbone, data, {name: value for name, value in overrides.items() if value is not None})
-    if dry_run:
-        _forecast(spec)
-    elif server:
-        _launch_there(spec, server)
-    else:
-        _launch_here(spec, storage, mlflow)
+    given = {name: value for name, value in overrides.items() if value is not None}
+    with _naming_flags({*given, *(["data.path"] if data is not None else [])}):
+        spec = _spec(study, backbone, data, given)
+        if dry_run:
+            _forecast(spec)
+        elif server:
+            _launch_there(spec, server)
+        else:
+            _launch_here(spec, storage, mlflow)
+
+
+@contextmanager
+def _naming_flags(given: Collection[str]) -> Iterator[None]:
+    """What is wrong with a value of a flag is said of the flag, not of the study whose value it replaced."""
+    try:
+        yield
+    except InputError as error:
+        source, wrong = error.source, (error, *error.also)
+        if any(each.place in given for each in wrong):
+            for each in wrong:
+                each.place, each.source = (FLAGS[str(each.place)], "") if each.place in given else (each.place, source)
+        raise
 
 
 def _forecast(spec: StudySpec) -> None:

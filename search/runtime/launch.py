@@ -111,5 +111,7 @@ def _look(spec: StudySpec, url: str) -> tuple[StudyRecord | None, dict[str, Cali
         records = store.studies()
         known = next((record for record in records if record.name == spec.name), None)
         has_work = known is None or _has_work(store, known, spec)
+        if has_work:
+            store.check_writable()
         start = read_start(spec, store.front_of) if known is None else []
         return known, found_elsewhere(records, spec.name), start, has_work

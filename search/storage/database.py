@@ -146,11 +146,18 @@ def refuse_foreign(tables: set[str], url: URL) -> None:
 
 
 def check_writable(url: str) -> None:
-    """Whether a SQLite file can be made at the URL, before anything is computed for it. Raises InputError."""
+    """Whether tables can be made at the URL, before anything is computed for them. Raises InputError.
+
+    PostgreSQL forgets the table that is made for it; MySQL would not, and is not asked.
+    """
     parsed = parse_url(url)
-    folder = Path(parsed.database or "").resolve().parent
+    if parsed.get_backend_name() == "postgresql":
+        with opened(parsed) as engine, engine.connect() as connection:  # nothing is committed
+            connection.exec_driver_sql(f"CREATE TABLE {PREFIX}rights (id INTEGER)")
+        return
     if parsed.get_backend_name() != "sqlite":
         return
+    folder = Path(parsed.database or "").resolve().parent
     try:
         tempfile.TemporaryFile(dir=folder).close()  # rights alone do not tell: a disk may be full or read-only
     except OSError as error:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Mapping
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, false, update
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import IntegrityError
 
@@ -39,6 +39,7 @@ from search.storage.evaluations import find_all as find_evaluations
 from search.storage.migrations import HEAD
 from search.storage.schema import migrate, schema_version
 from search.storage.studies import find_all as find_studies
+from search.storage.tables import STUDY
 from search.storage.task_queue import TaskQueue
 from search.storage.trial_queue import Queue
 from search.storage.urls import shown
@@ -123,6 +124,11 @@ class Store(TaskQueue, Queue):
         """Raises SearchError if the database cannot be reached."""
         with reading(self._engine) as connection:
             connection.exec_driver_sql("SELECT 1")
+
+    def check_writable(self) -> None:
+        """Raises InputError for a user who may only read; nothing is changed."""
+        with explained(self._url), self._engine.connect().execution_options(writes=True) as connection:
+            connection.execute(update(STUDY).where(false()).values(note=""))
 
     def close(self) -> None:
         """Give all connections back."""

@@ -216,6 +216,20 @@ def test_the_demo_needs_no_images_of_the_users(ztp: Ztp, monkeypatch: pytest.Mon
     assert (spec.name, spec.backbone.name, spec.data.source, spec.budget.trials) == ("demo-bundled", "demo", "demo", 3)
 
 
+def test_a_launch_without_a_front_ends_with_the_limits_that_were_missed(
+    ztp: Ztp, small: StudySpec, fill: Callable[..., StudyRecord], make_evaluation: Callable[..., Evaluation]
+) -> None:
+    strict = make_spec({**small.to_dict(), "budget": {"trials": 2, "min_speedup": 2.0}}, "test")
+    Path("shirts.yaml").write_text(yaml.safe_dump(strict.to_dict()))
+    store = Store.open("sqlite:///ztp.db")
+    fill(store, strict, [make_evaluation(0, 0.9, 1.0, feasible=False), make_evaluation(1, 0.9, 1.5, feasible=False)])
+    store.close()
+    ran = ztp("launch", "shirts.yaml")
+    assert (ran.code, ran.out) == (1, "")
+    assert "shirts: done; study shirts has no front: none of 1 schedule keeps its limits" in ran.err
+    assert "missed: budget.min_speedup 2 by 1; the nearest is 90.00" in ran.err
+
+
 @pytest.mark.parametrize(
     ("place", "message"),
     [

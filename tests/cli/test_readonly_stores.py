@@ -100,3 +100,10 @@ def test_what_writes_is_refused(archive: Path) -> None:
     for order in (["stop", name], ["delete", name, "--yes"], ["rename", name, "other"]):
         assert "check that it exists and may be written" in ztp(url, *order, code=2).stderr
     assert contents(archive) == before
+
+
+def test_a_launch_is_refused_before_anything_is_loaded(store: Store) -> None:
+    path = Path(str(store._url.database))
+    path.chmod(0o444)  # in a folder that can be written: it opens, and SQLite refuses the first change alone
+    ran = ztp(store.url, "launch", "demo", code=2)  # 1, were it found while it searches
+    assert "attempt to write a readonly database; check that it exists and may be written" in ran.stderr

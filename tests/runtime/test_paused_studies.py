@@ -13,7 +13,7 @@ from sqlalchemy import update
 
 from search.attribute_keys import FACTS
 from search.config.spec import StudySpec
-from search.errors import InputError, StudyPausedError
+from search.errors import InputError, StudyDeletedError, StudyPausedError
 from search.evaluation import evaluation_context
 from search.evaluation.latency_profile import LatencyProfile
 from search.evaluation.throughput import time_pairs
@@ -223,6 +223,22 @@ def test_a_study_that_is_deleted_before_it_is_begun_does_not_end_the_worker(
     record = fresh_store.add_study(tiny_spec())
     fresh_store.delete_study(record.name)
     assert serve(fresh_store, record, 1) is False
+
+
+def test_a_study_that_is_deleted_while_it_is_prepared_is_told_as_that(
+    start: Callable[..., Any], tiny_spec: Callable[..., StudySpec]
+) -> None:
+    started = start(tiny_spec())
+    store, bench, find = started.store, started.bench, started.bench.find_facts
+    store.set_provenance(started.record.id, {FACTS: None})  # nobody has found anything out yet
+
+    def delete_meanwhile() -> Any:
+        store.delete_study("tiny")
+        return find()
+
+    bench.find_facts = delete_meanwhile
+    with pytest.raises(StudyDeletedError, match="study tiny was deleted; what it had found is gone with it"):
+        StudyRunner(store, started.record, bench).run()
 
 
 def test_a_study_that_is_renamed_while_it_is_loaded_is_not_made_anew(

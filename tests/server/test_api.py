@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ import yaml
 from pruning.config import read_config
 from search.config.spec import make_spec
 from search.storage.store import Store
+from search.types import Evaluation, Latency
 
 NewStudy = Callable[[str], str]
 YAML = {"Content-Type": "text/yaml"}
@@ -81,6 +83,28 @@ def test_every_version_of_the_front_can_be_had(service: Any) -> None:
         assert front["hypervolume"] == each["hypervolume"]
     first = service.api("GET", "/studies/shirts/front/records?version=1").json()
     assert [point["trial"] for point in first["points"]] == [0]
+
+
+def test_latencies_leave_out_what_the_machine_does_not_tell(
+    start: Callable[..., Any], store: Store, evaluations: list[Evaluation]
+) -> None:
+    latencies = Latency(1, 8.0, 9.0, 10.0, 100, peak_mib=87.25), Latency(32, 80.0, 90.0, 100.0, 100)
+    confirm = evaluations[3].confirm
+    assert confirm is not None
+    deployed = replace(confirm, throughput=replace(confirm.throughput, latencies=latencies))
+    store.save_confirm(store.study("shirts").id, confirm.key, deployed)
+    service = start(store.url, "--workers", 0)
+    listed, front, records = (
+        service.api("GET", f"/studies/shirts/{path}").json() for path in ("evaluations", "front", "front/records")
+    )
+    found = [next(each for each in some if each["trial"] == 3) for some in (listed["evaluations"], records["points"])]
+    found += [service.api("GET", "/studies/shirts/evaluations/3").json()]
+    told = [each["confirm"]["throughput"]["latencies"] for each in found]
+    told += [next(point["confirm"]["latency_ms"] for point in front["points"] if point["trial"] == 3)]
+    assert [[set(each) & {"peak_mib", "joules_per_image"} for each in some] for some in told] == [
+        [{"peak_mib"}, set()] for _ in told
+    ]
+    assert [each["disturbed"] for some in told for each in some] == [""] * 8  # an empty text is an answer
 
 
 def test_evaluations_come_in_parts(service: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import re
 import shutil
 import threading
 import uuid
@@ -123,6 +124,15 @@ def test_the_dashboard_is_not_there_and_the_page_says_why(proxy: Proxy, client: 
             answer = client.get(proxy.address + path)
             assert (answer.status_code, why in answer.json()["error"]["message"]) == (404, True)
     assert client.get(f"{proxy.service.address}/dashboard").status_code == 200  # at the root of another name
+
+
+def test_style_and_script_lie_below_the_prefix(proxy: Proxy, client: httpx.Client) -> None:
+    page = client.get(f"{proxy.address}/")
+    found = re.findall(r'(?:src|href)="(page/[^"]+)"', page.text)
+    assert sorted(found) == ["page/app.css", "page/app.js"]
+    for path in found:
+        answer = client.get(page.url.join(path))
+        assert (answer.url.path, answer.status_code) == (f"{PREFIX}/{path}", 200)
 
 
 def test_the_prefix_alone_leads_to_the_page(proxy: Proxy, client: httpx.Client) -> None:

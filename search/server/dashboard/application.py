@@ -38,6 +38,9 @@ PATHS = (
     "/api/artifacts/{path:path}",
 )
 STUDY_PATH = re.compile(r"^/api/studies/(\d+)/?$")
+READ_ONLY = (
+    "this dashboard is read-only; studies are changed by ztp launch, rename and delete, or on the page of ztp serve"
+)
 
 
 class Dashboard:
@@ -67,7 +70,7 @@ class Dashboard:
         if root_path and path.startswith(f"{root_path}/"):
             return errors.error_response(404, needs_root(root_path))
         if request.method not in READING:  # in the form that the dashboard's own script shows
-            return JSONResponse({"reason": "this dashboard is read-only"}, 405, {"Allow": ", ".join(READING)})
+            return JSONResponse({"reason": READ_ONLY}, 405, {"Allow": ", ".join(READING)})
         response = self._call(request, request.url.query)
         if response.status_code == 200 and (match := STUDY_PATH.match(path)):
             return self._with_front(request, json.loads(bytes(response.body)), self._reader.front_trials(int(match[1])))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import sqlalchemy as sa
 
 from search.config.spec import StudyRecord
 from search.errors import InputError
+from search.storage.database import check_writable
 from search.storage.migrations import HEAD, VERSION_TABLE
 from search.storage.store import Store
 from search.types import Front, Measurement
@@ -85,6 +87,35 @@ class TestOpening:
         engine = sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
         assert sa.inspect(engine).get_table_names() == []
         engine.dispose()
+
+    @pytest.mark.parametrize("has_tables", [True, False])
+    def test_who_may_not_write_is_told_before_anything_is_computed(self, server: Any, has_tables: bool) -> None:
+        url = server.new_database()
+        if has_tables:
+            Store.open(url).close()
+        engine = sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+        reader = f"only_reads_{engine.url.database}"
+        with engine.begin() as connection:
+            connection.exec_driver_sql("REVOKE CREATE ON SCHEMA public FROM PUBLIC")  # older servers let all create
+            connection.exec_driver_sql(f"CREATE ROLE {reader} LOGIN")
+            connection.exec_driver_sql(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {reader}")
+        theirs = engine.url.set(username=reader).render_as_string(False)
+        if has_tables:
+            with (
+                closing(Store.open(theirs, create=False)) as store,
+                pytest.raises(InputError, match="permission denied"),
+            ):
+                store.check_writable()
+        else:
+            with pytest.raises(InputError, match=r"permission denied.*; check that it exists and may be written"):
+                check_writable(theirs)
+            check_writable(url)
+            assert sa.inspect(engine).get_table_names() == []
+        engine.dispose()
+
+    def test_looking_whether_it_can_be_written_changes_nothing(self, opened: Store, record: StudyRecord) -> None:
+        opened.check_writable()
+        assert opened.study_of_id(record.id) == record
 
     def test_two_that_open_an_empty_database_at_once_both_succeed(self, empty: str) -> None:
         start = threading.Barrier(2)

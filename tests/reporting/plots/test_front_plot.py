@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -119,6 +120,22 @@ def test_confirmed_points_hang_on_their_search_points(shown: canvas.Picture, fro
     )
     lines = [shape for shape in canvas.plotly_figure(shown).layout.shapes if shape.line.dash == "dot"]
     assert len(lines) == 5
+
+
+def test_confirmed_points_have_bars_of_their_own(shown: canvas.Picture, front: Front) -> None:
+    drawn = series(shown, "front, confirm images")
+    confirmed = [point.confirm.accuracy for point in front.points[1:] if point.confirm]
+    assert [y - arm for y, arm in zip(drawn.y, drawn.arms[0], strict=True)] == pytest.approx(
+        [100 * accuracy.low for accuracy in confirmed]
+    )
+
+
+def test_the_dense_model_is_a_star_that_is_hollow_on_confirm_images(shown: canvas.Picture) -> None:
+    handles, names = canvas.matplotlib_figure(shown).axes[0].get_legend_handles_labels()
+    named: dict[str, Any] = dict(zip(names, handles, strict=True))  # what the legend is drawn of
+    search, confirm = (named[name].lines[0] for name in ("dense model", "dense model, confirm images"))
+    assert (search.get_marker(), confirm.get_marker()) == (front_plot.STAR[0], front_plot.STAR[0])
+    assert (search.get_markerfacecolor(), confirm.get_markerfacecolor()) == (canvas.DENSE, "white")
 
 
 def test_subtitles_are_folded_not_clipped(shown: canvas.Picture) -> None:
