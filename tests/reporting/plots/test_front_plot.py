@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -131,11 +130,13 @@ def test_confirmed_points_have_bars_of_their_own(shown: canvas.Picture, front: F
 
 
 def test_the_dense_model_is_a_star_that_is_hollow_on_confirm_images(shown: canvas.Picture) -> None:
-    handles, names = canvas.matplotlib_figure(shown).axes[0].get_legend_handles_labels()
-    named: dict[str, Any] = dict(zip(names, handles, strict=True))  # what the legend is drawn of
-    search, confirm = (named[name].lines[0] for name in ("dense model", "dense model, confirm images"))
-    assert (search.get_marker(), confirm.get_marker()) == (front_plot.STAR[0], front_plot.STAR[0])
-    assert (search.get_markerfacecolor(), confirm.get_markerfacecolor()) == (canvas.DENSE, "white")
+    """In the legend as in the plot."""
+    search, confirm = (series(shown, name) for name in ("dense model", "dense model, confirm images"))
+    assert search.marker == confirm.marker == canvas.STAR
+    assert (search.hollow, confirm.hollow) == (False, True)
+    assert {"dense model", "dense model, confirm images"} <= set(
+        canvas.matplotlib_figure(shown).axes[0].get_legend_handles_labels()[1]
+    )
 
 
 def test_subtitles_are_folded_not_clipped(shown: canvas.Picture) -> None:
