@@ -71,7 +71,8 @@ def image_seeds(images: Tensor) -> Tensor:
 
     Integer sums are exact in any order, so an image draws the same numbers in every batch it appears in.
     """
-    steps = (images.flatten(1).double() * 2**20).long()
+    exact = images if images.dtype == torch.float64 else images.float()  # a power of two more is no rounding
+    steps = (exact.flatten(1) * 2**20).long()
     places = torch.arange(1, steps.shape[1] + 1, device=steps.device)
     return (steps * places).sum(1)
 

@@ -45,7 +45,7 @@ class LatencyProfile:
     profiles of studies from before there was a method that needs them. last: of the last block with exact savings;
     empty where the backbone has none. class_token: whether it has one. gain: how many times as fast models are at the
     precision of this profile as in float32, in which the untouched model runs that speedups are relative to; 1 where it
-    is the same.
+    is the same. seeds: of what a pass takes once where a stage draws at random; 0 in profiles of earlier versions.
     """
 
     batch_size: int
@@ -59,16 +59,19 @@ class LatencyProfile:
     last: tuple[float, ...] = ()
     class_token: bool = True
     gain: float = 1.0
+    seeds: float = 0.0
 
     def latency_ms(self, schedule: Schedule) -> float:
         """Predicted milliseconds a batch. Raises ScheduleError, or KeyError for a method that was not profiled."""
         stages = {stage.block: schedule.method_of(stage) for stage in schedule.stages}
         total, entering, block = self.rest, self.tokens[-1], 0
         each = self.block
+        draws = False
         members: int | None = None  # patch tokens that what is left has been merged from, where that is remembered
         for plan in schedule.plan(self.tokens[-1], self.depth):
             name, options = stages[plan.block]
             method = _loaded(name, tuple(options.items()))
+            draws = draws or method.draws
             total += (plan.block + 1 - block) * self._at(entering, each)
             total += self._reading_ms(members, block, plan.block + 1)
             total += self._stage_ms(self._cost(name, method, plan), plan)
@@ -78,6 +81,7 @@ class LatencyProfile:
             entering, block = plan.kept, plan.block + 1
             if method.leaves_sizes(plan):
                 each = self.sized if method.proportional else self.block
+        total += self.seeds if draws else 0.0
         if schedule.exact_savings and self.last and block < self.depth:
             total += self._reading_ms(members, block, self.depth - 1) + self._at(members or entering, self.last)
             return total + (self.depth - 1 - block) * self._at(entering, each)
@@ -103,8 +107,8 @@ class LatencyProfile:
         return Throughput(images_per_s=1e3 * self.batch_size / pruned, speedup=dense / pruned, how="profiled")
 
     def covers(self, kinds: Iterable[str], fewest: int) -> bool:
-        """Whether it was taken for these kinds of stage, and for as few patch tokens."""
-        return set(kinds) <= set(self.stages) and fewest >= self.tokens[0]
+        """Whether it was taken for these kinds of stage, for as few patch tokens, and with what it takes to draw."""
+        return set(kinds) <= set(self.stages) and fewest >= self.tokens[0] and self.seeds > 0
 
     def _stage_ms(self, cost: StageCost, plan: StagePlan) -> float:
         similarity = self._at(plan.tokens, cost.similarity) if plan.similar else 0.0
@@ -123,7 +127,7 @@ class LatencyProfile:
             method: StageCost(**{name: tuple(values) for name, values in cost.items()})
             for method, cost in data["stages"].items()
         }
-        class_token, gain = data.get("class_token", True), data.get("gain", 1.0)
+        class_token, gain, seeds = data.get("class_token", True), data.get("gain", 1.0), data.get("seeds", 0.0)
         return cls(
             data["batch_size"],
             data["depth"],
@@ -131,6 +135,7 @@ class LatencyProfile:
             stages=stages,
             class_token=class_token,
             gain=gain,
+            seeds=seeds,
             **lists,
         )
 

@@ -151,6 +151,7 @@ def measure_profile(
         sized=tuple(sized),
         last=tuple(took["last", count] for count in grid) if ("last", grid[0]) in took else (),
         class_token=family.class_token,
+        seeds=took["seeds", 0],
     )
     return _scaled_to_whole_models(measured, kinds, took)
 
@@ -207,6 +208,13 @@ class _Rest(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model.head(Tokens(self.model.embed(images)))
+
+
+class _Seeds(nn.Module):
+    """What stages that draw at random need of the images."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return image_seeds(images)
 
 
 class _Block(nn.Module):
@@ -272,6 +280,7 @@ def _cases(
     prefix = model.family.prefix
     dense, saving = PrunedViT(model.backbone, UNTOUCHED).eval(), PrunedViT(model.backbone).eval()
     cases: dict[Case, tuple[nn.Module, Inputs]] = {("rest", 0): (_Rest(dense), (images,))}
+    cases["seeds", 0] = _Seeds(), (images,)
     cases["whole", DENSE] = dense, (images,)
     for kind in kinds:
         cases["whole", kind.name] = PrunedViT(model.backbone, _typical(kind, model.family.depth)).eval(), (images,)

@@ -34,16 +34,20 @@ PROFILE = LatencyProfile(
     mlp=(1.2, 12.0),
     sized=(2.5, 25.0),
     last=(0.5, 5.0),
+    seeds=4.0,
 )
 
 
 def naive_ms(schedule: Schedule) -> float:
     """Block by block: 0.08 ms a token for attention and 0.12 for its MLP, 0.05 more for tokens with sizes, and at a
     pruning block what its stage costs at the tokens entering it, with the MLP for those that are left. The last block
-    takes 0.05 a token with exact savings; as much, in blocks 9 to 11, that what merged behind block 6 is read apart."""
+    takes 0.05 a token with exact savings; as much, in blocks 9 to 11, that what merged behind block 6 is read apart.
+    Where anything is drawn at random, 4 ms once a pass."""
     plans = {plan.block: plan for plan in schedule.plan(100, 12)}
     stages = {stage.block: schedule.method_of(stage) for stage in schedule.stages}
     total, tokens, sized, members = 3.0, 100, False, 0
+    if any(method == "random" or options.get("split") == "random" for method, options in stages.values()):
+        total += 4.0
     for block in range(12):
         plan = plans.get(block)
         if block == 11 and schedule.exact_savings:
@@ -102,8 +106,8 @@ def test_is_a_sum_over_blocks(schedule: Schedule) -> None:
 
 
 def test_below_the_grid_it_stays_at_its_lowest() -> None:
-    # 5 tokens after block 0, fewer than the grid's 10: each of 10 blocks takes 2 ms, the last 0.5
-    assert PROFILE.latency_ms(Schedule([Stage(0, 0.05)], "random")) == pytest.approx(3 + 20 + 5 + 10 * 2 + 0.5)
+    # 5 tokens after block 0, fewer than the grid's 10: each of 10 blocks takes 2 ms, the last 0.5; the seeds 4
+    assert PROFILE.latency_ms(Schedule([Stage(0, 0.05)], "random")) == pytest.approx(4 + 3 + 20 + 5 + 10 * 2 + 0.5)
 
 
 def test_schedule_that_does_not_fit_is_refused() -> None:

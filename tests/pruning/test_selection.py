@@ -109,6 +109,17 @@ def test_a_seed_is_the_weighted_sum_of_its_pixels() -> None:
     assert image_seeds(image).item() == (1 * 0.5 - 2 * 0.25 + 3 * 3.0) * 2**20
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_seeds_are_exact_in_every_format(dtype: torch.dtype) -> None:
+    images = (3 * torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(1))).to(dtype)
+    places = range(1, 3 * 16 * 16 + 1)
+    exact = [
+        sum(int(pixel * 2**20) * place for pixel, place in zip(row, places, strict=True))
+        for row in images.flatten(1).tolist()
+    ]
+    assert image_seeds(images).tolist() == exact
+
+
 def test_moved_pixels_make_another_seed() -> None:
     image = torch.tensor([[0.1, 0.2], [0.3, 0.4]]).reshape(1, 1, 2, 2)
     assert image_seeds(image).item() != image_seeds(image.flip(-1)).item()
