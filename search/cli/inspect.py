@@ -51,6 +51,7 @@ def study_status(
 ) -> None:
     """Show how far a study is, and what is known of it."""
     from search.reporting import status, tables
+    from search.reporting.queries import no_front
     from search.server.serialization import study_document
 
     store = open_reader(storage, server)
@@ -59,7 +60,8 @@ def study_status(
     if as_json:
         print(json.dumps(study_document(study, progress), indent=2))
     else:
-        tables.show(status.study_status(study, progress))
+        lack = str(no_front(store, study)) if progress.done and not progress.front_size else ""
+        tables.show(status.study_status(study, progress, lack))
 
 
 def front(

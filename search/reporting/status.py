@@ -55,12 +55,12 @@ def _best_short(best: Evaluation | None) -> str:
     return f"{100 * known.accuracy.value:.2f} % at {known.throughput.speedup:.2f}x"
 
 
-def study_status(study: StudyRecord, progress: Progress) -> Table:
-    """All that is known of one study, a line per fact."""
-    return facts_table((Text(name, style="dim"), value) for name, value in _facts(study, progress))
+def study_status(study: StudyRecord, progress: Progress, lack: str = "") -> Table:
+    """All that is known of one study, a line per fact. lack: why trials have made no front."""
+    return facts_table((Text(name, style="dim"), value) for name, value in _facts(study, progress, lack))
 
 
-def _facts(study: StudyRecord, progress: Progress) -> list[tuple[str, RenderableType]]:
+def _facts(study: StudyRecord, progress: Progress, lack: str) -> list[tuple[str, RenderableType]]:
     state = _state(study, progress)
     if progress.note:
         state.append(f" ({progress.note})", style="default")
@@ -71,7 +71,7 @@ def _facts(study: StudyRecord, progress: Progress) -> list[tuple[str, Renderable
         ("created", f"{study.created_at[:19].replace('T', ' ')} UTC"),
         ("trials", f"{progress.done} of {progress.total} in {formatting.duration(progress.seconds)} of evaluation"),
         ("stopped early", _stopped(progress)),
-        ("front", ", ".join([points, f"{progress.confirmed} confirmed", *([clock] if clock else [])])),
+        ("front", lack or ", ".join([points, f"{progress.confirmed} confirmed", *([clock] if clock else [])])),
         ("hypervolume", f"{progress.hypervolume:.4g}"),
         ("fastest within 1 point", formatting.point(progress.best) if progress.best else "-"),
     ]

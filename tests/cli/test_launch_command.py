@@ -228,6 +228,8 @@ def test_a_launch_without_a_front_ends_with_the_limits_that_were_missed(
     assert (ran.code, ran.out) == (1, "")
     assert "shirts: done; study shirts has no front: none of 1 schedule keeps its limits" in ran.err
     assert "missed: budget.min_speedup 2 by 1; the nearest is 90.00" in ran.err
+    shown = " ".join(ztp("status", "shirts").out.split())
+    assert "front study shirts has no front: none of 1 schedule keeps its limits; missed: budget.min_speedup 2" in shown
 
 
 @pytest.mark.parametrize(
