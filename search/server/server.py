@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import re
 import signal
 import socket
@@ -96,12 +98,18 @@ def _run(app: Starlette, listening: socket.socket, token: Token | None, announce
         timeout_graceful_shutdown=GRACE_S,
         h11_max_incomplete_event_size=32 * 1024,
     )
+    logging.getLogger("uvicorn.error").addFilter(_is_worth_saying)
     before = signal.signal(signal.SIGTERM, lambda number, frame: None)
     try:
         with suppress(KeyboardInterrupt):  # uvicorn raises the signal again once it has ended; workers are still to end
             _Server(config, app, announce).run(sockets=[listening])
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _is_worth_saying(record: logging.LogRecord) -> bool:
+    """Not the traceback of an answer that is given up because the server ends: uvicorn says how many there were."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
 
 @contextmanager

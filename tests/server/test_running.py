@@ -6,6 +6,8 @@ import json
 import re
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -210,3 +212,40 @@ def test_a_card_says_what_went_wrong_and_how_long_it_takes(
     assert "2:05 min, about 6:15 min left" in card  # two of eight took 125 s
     store.set_state(study.id, "paused")
     assert "min left" not in " ".join(service.http.get("/cards/strict").text.split())
+
+
+SLOW = """
+import asyncio, socket, time
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from search import logs
+from search.server import server
+
+def slow(request):
+    print("asked", flush=True)
+    time.sleep(2)
+    return PlainTextResponse("late")
+
+logs.set_up(False, None)
+server.GRACE_S = 0.2
+app = Starlette(routes=[Route("/", slow)])
+app.state.closing = asyncio.Event()
+with socket.create_server(("127.0.0.1", 0)) as listening:
+    server._run(app, listening, None, lambda: print(listening.getsockname()[1], flush=True))
+"""
+
+
+def test_an_answer_that_is_given_up_leaves_no_traceback() -> None:
+    """The server is asked to end while it works on a request for longer than it grants."""
+    command = [sys.executable, "-c", SLOW]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        with socket.create_connection(("127.0.0.1", port)) as asking:
+            asking.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert process.stdout.readline() == "asked\n"
+            process.terminate()
+            _, said = process.communicate(timeout=60)
+    assert "Cancel 1 running task" in said
+    assert "Traceback" not in said
