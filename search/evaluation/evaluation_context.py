@@ -35,7 +35,8 @@ from search.evaluation.device import DTYPES, choose_device, describe_device, mac
 from search.evaluation.evaluator import NO_CLASS, Bits, Evaluator
 from search.evaluation.image_sampling import pack_strata, stratify, unpack_strata
 from search.evaluation.latency_profile import LatencyProfile
-from search.evaluation.latency_profiler import StageKind, images_of_a_pass, measure_profile, stage_kinds
+from search.evaluation.latency_profiler import images_of_a_pass, measure_profile
+from search.evaluation.profile_cases import StageKind, stage_kinds
 from search.evaluation.readouts import Features, ImageLikeness, Logits, NearestNeighbours, Readout, TextLikeness
 from search.evaluation.reference import DenseReference
 from search.evaluation.runtimes import FLOAT32, INT8

@@ -11,35 +11,26 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pruning.methods import METHODS, load_method
-from pruning.methods.base import TokenMethod
+from pruning.methods import METHODS
 from pruning.model import PrunedViT
-from pruning.schedule import UNTOUCHED, Schedule
-from pruning.selection import image_seeds
-from pruning.stage import Stage, StagePlan, plan_stage
-from pruning.tokens import Tokens
+from pruning.schedule import UNTOUCHED
 from search.evaluation.device import synchronize
 from search.evaluation.host_lock import exclusive
-from search.evaluation.latency_profile import LatencyProfile, StageCost, stage_kind
+from search.evaluation.latency_profile import LatencyProfile, StageCost
+from search.evaluation.profile_cases import DENSE, MANY_VOTES, Case, Inputs, StageKind, profile_cases, typical_schedule
 
-Case = tuple[Any, ...]
-Inputs = tuple[Tensor, ...]
 Prepare = Callable[[nn.Module, Inputs], Callable[[], object]]
 
 GRID = 6  # token counts measured; latency is close to linear between them
 STAGE_GRID = 3  # of these, with a stage of each kind: what a stage adds is a small part of its block
-MANY_VOTES = 41  # against 1 vote: the difference over 40 is the cost of one
-TYPICAL_KEEP, TYPICAL_VOTES = 0.7, 5  # of the schedule that the stages' cost is scaled to
 PASS_S, MIN_IMAGES = 0.3, 8  # of a pass of the dense model: seconds at most, but so many images at least
 PART_ROUNDS = 3  # of parts, for each of whole models: they are short, and what counts are their differences
 STAGE_SCALES = (0.5, 2.0)  # what whole models can say of the stages' cost, beside the blocks by themselves
-DENSE = "dense"
 
 
 @dataclass(frozen=True)
@@ -55,37 +46,6 @@ class Turns:
 
 
 TURNS = Turns()
-
-
-@dataclass(frozen=True)
-class StageKind:
-    """Stages that take equally long at equal counts (see `stage_kind`), and how to make one."""
-
-    name: str
-    method: str
-    options: Mapping[str, Any]
-    iterations: int  # page-rank iterations of a stage of this kind
-
-
-def stage_kinds(
-    methods: Sequence[str], options: Mapping[str, Mapping[str, Sequence[Any]]], model: PrunedViT
-) -> list[StageKind]:
-    """Those that a space of these methods and listed options may meet on this backbone."""
-    found: dict[str, StageKind] = {}
-    for method in methods:
-        listed = options.get(method, {})
-        default = METHODS[method].options.get("personalized")
-        starts = [] if default is None else list(listed.get("personalized", [default.default]))
-        for chosen in [{"personalized": start} for start in starts] or [{}]:
-            for iterations in (1, TYPICAL_VOTES) if starts else (TYPICAL_VOTES,):
-                plan = plan_stage(
-                    Stage(0, TYPICAL_KEEP, iterations),
-                    model.family.tokens,
-                    METHODS[method].steps({"similarity": "merge"}),
-                )
-                name = stage_kind(method, load_method(method, chosen), plan, model.family.class_token)
-                found.setdefault(name, StageKind(name, method, chosen, iterations))
-    return list(found.values())
 
 
 def in_torch(module: nn.Module, inputs: Inputs) -> Callable[[], object]:
@@ -127,11 +87,11 @@ def measure_profile(
     spreads over all, and the fastest turn counts: what else the machine does can only add time.
     """
     family = model.family
-    typical = [_typical(kind, family.depth).plan(family.tokens, family.depth)[-1].kept for kind in kinds]
+    typical = [typical_schedule(kind, family.depth).plan(family.tokens, family.depth)[-1].kept for kind in kinds]
     grid = sorted({int(count) for count in np.linspace(max(2, min(fewest, *typical)), family.tokens, points)})
     chosen = np.unique(np.linspace(0, len(grid) - 1, STAGE_GRID).round().astype(int))
     staged = [grid[i] for i in chosen]
-    cases = {case: prepare(*what) for case, what in _cases(model, images, kinds, grid, staged).items()}
+    cases = {case: prepare(*what) for case, what in profile_cases(model, images, kinds, grid, staged).items()}
     whole = {case: run for case, run in cases.items() if case[0] == "whole"}
     parts = {case: run for case, run in cases.items() if case[0] != "whole" or case[1] == DENSE}
     with exclusive():
@@ -183,133 +143,13 @@ def _scaled_to_whole_models(
     profile = replace(profile, block=block, mlp=mlp, sized=sized, last=last)
     scales = []
     for kind in kinds:
-        typical, cost = _typical(kind, profile.depth), profile.stages[kind.name]
+        typical, cost = typical_schedule(kind, profile.depth), profile.stages[kind.name]
         without = replace(profile, stages={kind.name: cost.times(0)}).latency_ms(typical)
         in_stages = profile.latency_ms(typical) - without
         if in_stages > 0:
             scales.append((took["whole", kind.name] - without) / in_stages)
     by_stage = float(np.clip(np.median(scales), *STAGE_SCALES)) if scales else 1.0
     return replace(profile, stages={name: cost.times(by_stage) for name, cost in profile.stages.items()})
-
-
-def _typical(kind: StageKind, depth: int) -> Schedule:
-    """Three stages, or as many as there is room for, evenly spread."""
-    blocks = sorted({max(0, (i + 1) * (depth - 1) // 4) for i in range(3)} - {depth - 1})
-    stages = [Stage(block, TYPICAL_KEEP, kind.iterations) for block in blocks]
-    return Schedule(stages, kind.method, kind.options, exact_savings=False)
-
-
-class _Rest(nn.Module):
-    """All but the blocks."""
-
-    def __init__(self, model: PrunedViT) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.model.head(Tokens(self.model.embed(images)))
-
-
-class _Seeds(nn.Module):
-    """What stages that draw at random need of the images."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        return image_seeds(images)
-
-
-class _Block(nn.Module):
-    """One block on the first tokens of the grid of patches, with a stage of known counts or without any.
-
-    sized: as behind a merging stage, each token standing for two.
-    """
-
-    def __init__(
-        self,
-        model: PrunedViT,
-        number: int,
-        stage: tuple[StagePlan, TokenMethod] | None = None,
-        sized: bool = False,
-    ) -> None:
-        super().__init__()
-        self.model, self.number, self.stage, self.sized = model, number, stage, sized
-
-    def forward(self, values: Tensor, seeds: Tensor | None = None) -> Tensor:
-        tokens = Tokens(values)
-        if self.model.architecture.positional:
-            tokens = replace(tokens, index=tokens.places(self.model.family.prefix))
-        if self.sized:
-            tokens = replace(tokens, sizes=torch.full_like(values[..., 0], 2.0, dtype=torch.float32))
-        if self.stage is None:
-            return self.model.architecture.run(self.number, tokens).values
-        return self.model.run_stage(self.number, tokens, *self.stage, seeds).values
-
-
-class _LastBlock(nn.Module):
-    """The last block for what the head reads alone."""
-
-    def __init__(self, model: PrunedViT) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, values: Tensor) -> Tensor:
-        number, architecture = self.model.family.depth - 1, self.model.architecture
-        tokens = Tokens(values)
-        if architecture.positional:
-            tokens = replace(tokens, index=tokens.places(self.model.family.prefix))
-        count = architecture.head_reads()
-        assert count is not None
-        return architecture.feed_forward(number, architecture.attend_first(number, tokens, count))
-
-
-class _Mlp(nn.Module):
-    """The other half of one block."""
-
-    def __init__(self, model: PrunedViT, number: int) -> None:
-        super().__init__()
-        self.model, self.number = model, number
-
-    def forward(self, values: Tensor) -> Tensor:
-        return self.model.architecture.feed_forward(self.number, values)
-
-
-def _cases(
-    model: PrunedViT, images: Tensor, kinds: Sequence[StageKind], grid: Sequence[int], staged: Sequence[int]
-) -> dict[Case, tuple[nn.Module, Inputs]]:
-    middle = model.family.depth // 2
-    everything = model.embed(images)
-    prefix = model.family.prefix
-    dense, saving = PrunedViT(model.backbone, UNTOUCHED).eval(), PrunedViT(model.backbone).eval()
-    cases: dict[Case, tuple[nn.Module, Inputs]] = {("rest", 0): (_Rest(dense), (images,))}
-    cases["seeds", 0] = _Seeds(), (images,)
-    cases["whole", DENSE] = dense, (images,)
-    for kind in kinds:
-        cases["whole", kind.name] = PrunedViT(model.backbone, _typical(kind, model.family.depth)).eval(), (images,)
-    for count in grid:
-        tokens = everything[:, : prefix + count].contiguous()
-        cases["block", count] = _Block(model, middle), (tokens,)
-        cases["sized", count] = _Block(model, middle, sized=True), (tokens,)
-        cases["mlp", count] = _Mlp(model, middle), (tokens,)
-        if saving.is_saving:
-            cases["last", count] = _LastBlock(model), (tokens,)
-        for kind in kinds if count in staged else ():
-            method = load_method(kind.method, {**kind.options, "drop": "block-end"})
-            inputs = (tokens, image_seeds(images)) if method.draws else (tokens,)
-            for name, plan in _plans(kind, middle, count).items():
-                cases[kind.name, name, count] = _Block(model, middle, (plan, method)), inputs
-    return cases
-
-
-def _plans(kind: StageKind, block: int, count: int) -> dict[str, StagePlan]:
-    """A typical stage; with many iterations; with the similarity step. Only those that the kind can take."""
-    row = METHODS[kind.method]
-    steps = row.steps(row.fill_options(kind.method, kind.options))
-    stage = Stage(block=block, keep=TYPICAL_KEEP, wpr_iterations=1)
-    plans = {"bare": plan_stage(stage, count, replace(steps, similarity=not steps.importance))}
-    if steps.iterations and kind.iterations != 1:
-        plans["many"] = plan_stage(replace(stage, wpr_iterations=MANY_VOTES), count, replace(steps, similarity=False))
-    if steps.similarity and steps.importance:
-        plans["similar"] = plan_stage(stage, count, steps)
-    return plans
 
 
 def _take_turns(cases: Mapping[Case, Callable[[], object]], device: torch.device, turns: Turns) -> dict[Case, float]:

@@ -35,7 +35,8 @@ from search.evaluation.data.splits import Images
 from search.evaluation.device import bfloat16_is_fast, choose_device, synchronize
 from search.evaluation.evaluation_context import for_backbone
 from search.evaluation.latency_profile import LatencyProfile
-from search.evaluation.latency_profiler import MIN_IMAGES, PASS_S, TURNS, Turns, measure_profile, stage_kinds
+from search.evaluation.latency_profiler import MIN_IMAGES, PASS_S, TURNS, Turns, measure_profile
+from search.evaluation.profile_cases import stage_kinds
 from search.evaluation.runtimes import RUNTIMES
 from search.evaluation.schedule_evaluator import ScheduleEvaluator, images_of_a_look
 from search.evaluation.throughput import REPEATS

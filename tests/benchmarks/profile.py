@@ -26,7 +26,8 @@ from search.config.space import smallest
 from search.config.spec import read_spec
 from search.evaluation.device import DTYPES, choose_device
 from search.evaluation.latency_profile import LatencyProfile
-from search.evaluation.latency_profiler import measure_profile, stage_kinds
+from search.evaluation.latency_profiler import measure_profile
+from search.evaluation.profile_cases import stage_kinds
 from search.evaluation.throughput import REPEATS, time_pairs
 from tests.benchmarks.prefix_cache import draw
 from tests.benchmarks.table import Table, make_parser

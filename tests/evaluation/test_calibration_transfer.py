@@ -16,7 +16,7 @@ from search.evaluation.calibration import Calibration
 from search.evaluation.device import choose_device, machine_key
 from search.evaluation.evaluation_context import EvaluationContext
 from search.evaluation.latency_profile import LatencyProfile, StageCost
-from search.evaluation.latency_profiler import StageKind
+from search.evaluation.profile_cases import StageKind
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
 
 Maker = Callable[..., Any]

@@ -18,7 +18,8 @@ from pruning.stage import Stage, StagePlan
 from search.evaluation import latency_profiler
 from search.evaluation.data.splits import Split
 from search.evaluation.latency_profile import LatencyProfile, StageCost
-from search.evaluation.latency_profiler import Turns, images_of_a_pass, measure_profile, stage_kinds
+from search.evaluation.latency_profiler import Turns, images_of_a_pass, measure_profile
+from search.evaluation.profile_cases import stage_kinds
 
 # linear in tokens, so that every value between the grid's is known
 ZERO = StageCost(opened=(1.0, 10.0), vote=(0.1, 1.0), similarity=(0.2, 2.0))

@@ -19,7 +19,8 @@ from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
 from search.evaluation.data.splits import Split
 from search.evaluation.evaluator import Evaluator
-from search.evaluation.latency_profiler import measure_profile, stage_kinds
+from search.evaluation.latency_profiler import measure_profile
+from search.evaluation.profile_cases import stage_kinds
 
 CPU = torch.device("cpu")
 SIZES: dict[str, Any] = {
