@@ -328,6 +328,12 @@ class Progress:
         return self.done >= self.total or is_late or self.is_stagnant
 
     @property
+    def share(self) -> float:
+        """Of the budget, how much is used: of trials or of time, whichever is further; at most 1."""
+        by_time = self.seconds / self.limit_s if self.limit_s else 0.0
+        return min(1.0, max(by_time, self.done / self.total if self.total else 0.0))
+
+    @property
     def is_stagnant(self) -> bool:
         return self.patience is not None and self.stagnant >= self.patience
 

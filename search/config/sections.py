@@ -20,6 +20,7 @@ WEIGHTS = ("pretrained", "random", BUNDLED)  # anything else is a path
 
 # beyond these a number is a typo: it would exhaust the memory, or the machine, instead of being refused
 MAX_TRIALS = 1_000_000
+TIMED_TRIALS = 10_000  # of a budget that names a time and no trials: the time ends the search
 MAX_IMAGES_AT_ONCE = 65_536
 MAX_WORKERS = 1024
 MAX_TEXT, SHOWN = 4_096, 100  # characters: the longest path of Linux, and how many of a wrong one are shown
@@ -230,6 +231,7 @@ class LatencyLimit(Section):
 class BudgetSpec(Section):
     """What may be spent (trials; time in seconds over all launches) and what a point may cost. null: no limit.
 
+    trials: 200, or TIMED_TRIALS where a time is given and no number of trials.
     patience: the search ends as well once the front's hypervolume has not grown beyond its noise for so many trials.
     max_gflops: fvcore convention. max_accuracy_drop: below the dense model, as a fraction. min_speedup: over the dense
     model; while searching for predicted speed (or one timing), which is right to a few percent and differs as much from
@@ -244,6 +246,12 @@ class BudgetSpec(Section):
     min_speedup: float | None = Field(default=None, gt=0)
     max_accuracy_drop: float | None = Field(default=None, ge=0, le=1)
     max_latency_ms: LatencyLimit | None = None
+
+    @model_validator(mode="after")
+    def _is_limited_by_time(self) -> BudgetSpec:
+        if self.time is not None and "trials" not in self.model_fields_set:
+            object.__setattr__(self, "trials", TIMED_TRIALS)  # a default, so not among the fields that were given
+        return self
 
 
 def shown_limit(budget: BudgetSpec, name: str) -> str:

@@ -142,7 +142,7 @@ class LiveProgress:
         bar = Table.grid(padding=(0, 1))
         bar.add_row(
             Text(self._name, style="bold"),
-            ProgressBar(total=progress.total, completed=progress.done, width=BAR_WIDTH),
+            ProgressBar(total=1.0, completed=progress.share, width=BAR_WIDTH),
             Text(" · ".join(self._counts(progress))),
         )
         lines = [Text(" · ".join([_front(progress), *_best(progress)]))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from importlib.resources import files
 from urllib.parse import quote
@@ -48,10 +49,13 @@ class Card:
 
     @property
     def seconds_left(self) -> float:
-        """Until the trials are done, at the pace so far; 0 if they are, or nobody knows."""
+        """Until trials or time are used up, at the pace so far; 0 if they are, or nobody knows."""
         progress = self.progress
-        left = progress.total - progress.done
-        return left * progress.seconds / progress.done if self.study.state == "running" and progress.done > 1 else 0.0
+        if self.study.state != "running" or progress.done < 2:
+            return 0.0
+        by_trials = (progress.total - progress.done) * progress.seconds / progress.done
+        by_time = math.inf if progress.limit_s is None else max(0.0, progress.limit_s - progress.seconds)
+        return min(by_trials, by_time)
 
     @property
     def state(self) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from search.config.field_types import format_duration, parse_duration
-from search.config.sections import DEMO_SPLIT, BackboneSpec
+from search.config.sections import DEMO_SPLIT, BackboneSpec, BudgetSpec
 from search.config.spec import make_spec
 from search.errors import InputError
 
@@ -299,3 +299,16 @@ def test_sizes_are_in_the_document_only_if_asked_for() -> None:
     sized = document(img_size=96)
     assert sized["backbone"] == {"name": "a", "weights": "pretrained", "img_size": 96}
     assert make_spec(sized, "p").to_dict() == sized
+
+
+@pytest.mark.parametrize(
+    ("given", "trials"),
+    [
+        ({}, 200),
+        ({"time": None}, 200),
+        ({"time": "20m"}, 10_000),
+        ({"time": "20m", "trials": 50}, 50),
+    ],
+)
+def test_a_budget_of_time_alone_is_not_ended_by_trials(given: dict[str, Any], trials: int) -> None:
+    assert BudgetSpec.model_validate(given).trials == trials

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -116,6 +117,21 @@ def test_a_second_timing_of_what_was_disturbed_is_not_told_as_nothing_left(
     (last,) = [line for line in news(file) if "4/4" in line]
     assert "4/4 measured, timing again what other work disturbed, front 4" in last
     assert "left" not in last
+
+
+@pytest.mark.parametrize(
+    ("known", "share"),
+    [
+        ({"done": 5, "total": 20}, 0.25),
+        ({"done": 5, "total": 20, "seconds": 30.0, "limit_s": 60.0}, 0.5),
+        ({"done": 5, "total": 20, "seconds": 6.0, "limit_s": 60.0}, 0.25),
+        ({"done": 2, "total": 10_000, "seconds": 90.0, "limit_s": 60.0}, 1.0),
+    ],
+)
+def test_the_bar_shows_trials_or_time_whichever_is_further(
+    progress: MakeProgress, known: dict[str, Any], share: float
+) -> None:
+    assert progress(**known).share == share
 
 
 def test_a_terminal_shows_that_the_confirmation_goes_on(
