@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.real --weights FILE --data DIR [--backbone deit_tiny_patch16_224] [--images N]
         [--exclude LIST.txt] [--front FILE ...] [--by confirm] [--methods NAME ...] [--levels 33 40 50 60] [--ablation]
-        [--batch 50] [--threads 1] [--dtype auto] [--no-speed] [--json OUT]
+        [--speedups 1.4 1.7 2.2] [--batch 50] [--threads 1] [--dtype auto] [--no-speed] [--json OUT]
     python -m tests.benchmarks.real --backbone demo
 
 Levels are percent of the untouched model's FLOPs that are saved, exact savings given to all and stage costs counted.
@@ -13,7 +13,8 @@ DiffRate's counts. A schedule is the dearest that keeps to the level.
 
 --front: what `ztp front NAME --json` printed, or exported configurations. Of each front the best point within the
 level is measured: the most accurate as confirmed (of equals the one that diverges least), or by estimate (--by).
-Several files are several seeds, with their median below. --exclude: one image a line, by its path, its path below
+Several files are several seeds, with their median below. --speedups: of each front, too, the best point predicted to be
+so many times as fast as dense. --exclude: one image a line, by its path, its path below
 DIR, its name or its stem: images that a search has seen. --ablation: the paper's ablation at -33% instead of levels,
 each row against the one before it, and page rank's order against others.
 
@@ -68,6 +69,7 @@ def parse(argv: Sequence[str] | None = None) -> tuple[argparse.ArgumentParser, a
     parser.add_argument("--by", choices=["confirm", "estimate"], default="confirm", help="which point of a front")
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS), metavar="NAME")
     parser.add_argument("--levels", type=float, nargs="+", default=list(LEVELS), metavar="PERCENT")
+    parser.add_argument("--speedups", type=float, nargs="+", default=[], metavar="X")
     parser.add_argument("--ablation", action="store_true")
     parser.add_argument("--batch", type=int, default=50)
     parser.add_argument("--threads", type=int, default=1)
@@ -126,6 +128,9 @@ def run(arguments: argparse.Namespace) -> None:
             for row in rows_at(
                 level, course, ground, arguments.methods, [f.entry(level, rig.flops, arguments.by) for f in fronts]
             ):
+                table.add(row)
+        for speedup in arguments.speedups:
+            for row in searched_rows(course, [front.entry_as_fast(speedup, arguments.by) for front in fronts]):
                 table.add(row)
     table.finish()
 
@@ -189,6 +194,11 @@ def rows_at(
 ) -> Iterator[dict[str, Any]]:
     for entry in line_up(ground, level, methods):
         yield course.row(entry)
+    yield from searched_rows(course, searched)
+
+
+def searched_rows(course: Course, searched: Sequence[Entry]) -> Iterator[dict[str, Any]]:
+    """One of each front, and their median."""
     rows = [course.row(entry) for entry in searched]
     yield from rows
     if sum("top1" in row for row in rows) > 1:

@@ -27,7 +27,7 @@ class Point:
     """accuracy: on images that its search never saw if it is confirmed, else on those it was chosen with.
 
     estimate: of the accuracy, from all that was measured, if there is one. divergence: from dense, on the images of the
-    accuracy; infinite if unknown.
+    accuracy; infinite if unknown. speedup: over dense, as predicted while searching; None if unknown.
     """
 
     schedule: Schedule
@@ -35,6 +35,7 @@ class Point:
     confirmed: bool
     estimate: float | None = None
     divergence: float = math.inf
+    speedup: float | None = None
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,22 @@ class Front:
         is partly luck; of equals the one that diverges least. "estimate", the one with the highest estimate.
         """
         cheap = [point for point in self.points if cost(point.schedule) <= level.flops]
-        chosen = [point for point in cheap if point.confirmed] or cheap
+        return self._best(cheap, level.name, by, "no point of its front is so cheap")
+
+    def entry_as_fast(self, speedup: float, by: str = "confirm") -> Entry:
+        """The best point, as by `entry`, that is predicted to be so many times as fast as dense."""
+        fast = [point for point in self.points if point.speedup is not None and point.speedup >= speedup]
+        return self._best(fast, f"{speedup:g}x", by, "no point of its front is so fast")
+
+    def _best(self, points: Sequence[Point], level: str, by: str, absent: str) -> Entry:
+        chosen = [point for point in points if point.confirmed] or points
         if not chosen:
-            return Entry(level.name, NAME, self.name, absent="no point of its front is so cheap")
+            return Entry(level, NAME, self.name, absent=absent)
         if by == "estimate":
             best = max(chosen, key=lambda point: point.accuracy if point.estimate is None else point.estimate)
         else:
             best = max(chosen, key=lambda point: (point.accuracy, -point.divergence))
-        return Entry(level.name, NAME, self.name, best.schedule)
+        return Entry(level, NAME, self.name, best.schedule)
 
 
 def read_fronts(paths: Sequence[Path]) -> list[Front]:
@@ -111,4 +120,5 @@ def _point(data: Any, place: str) -> Point:
         confirm is not None,
         (confirm or {}).get("estimate") or data.get("estimate"),
         fidelity.get("divergence", math.inf),
+        data.get("speedup"),
     )

@@ -236,3 +236,12 @@ def test_a_method_that_the_backbone_cannot_run_is_absent(ground: Ground) -> None
 
     (entry,) = line_up(replace(ground, cost=refuse), Level("-40%", 1), ["ats"])
     assert (entry.schedule, entry.absent) == (None, "method must not need a class token")
+
+
+def test_a_front_can_be_read_at_a_speed() -> None:
+    front = Front(
+        "a", (Point(DEAR, 0.9, True, speedup=1.2), Point(MIDDLE, 0.85, True, speedup=1.6), Point(CHEAP, 0.8, True))
+    )
+    assert [front.entry_as_fast(speedup).schedule for speedup in (1.0, 1.2, 1.3, 1.6)] == [DEAR, DEAR, MIDDLE, MIDDLE]
+    assert front.entry_as_fast(1.7).absent == "no point of its front is so fast"
+    assert front.entry_as_fast(1.3).level == "1.3x"
