@@ -10,7 +10,7 @@ PACKAGES = {
     "serve": ("fastapi", "jinja2", "prometheus_client"),
     "parquet": ("pyarrow",),
     "onnx": ("onnxruntime", "onnx", "onnxscript"),
-    "openvino": ("openvino", "nncf"),
+    "openvino": ("openvino", "nncf", "onnx", "onnxscript"),
     "ray": ("ray",),
     "openclip": ("open_clip",),
     "mlflow": ("mlflow",),

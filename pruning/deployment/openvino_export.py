@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pruning.deployment.onnx_export import described, in_float32
+from pruning.deployment import onnx_export
+from pruning.deployment.onnx_export import check_exporter, described, in_float32
 from pruning.deployment.program import example_images, quiet, trace
 from pruning.deployment.quantization import check_calibration, missing, quantize_openvino
 from pruning.errors import DeploymentError
@@ -67,16 +68,22 @@ def export_openvino(
 def to_openvino(module: nn.Module, inputs: Sequence[Tensor]) -> Any:
     """Any module as an OpenVINO model whose inputs' first axis may have any length.
 
-    Raises DeploymentError if OpenVINO is missing or lacks an operator, and for a graph that cannot be traced.
+    Through ONNX, which takes longer, where OpenVINO's own conversion lacks an operator. Raises DeploymentError if
+    OpenVINO is missing or cannot run it either, and for a graph that cannot be traced.
     """
     check_openvino()
-    return convert(trace(module, tuple(inputs)), inputs)
+    program = trace(module, tuple(inputs))
+    try:
+        return convert(program, inputs)
+    except DeploymentError:
+        return _convert_through_onnx(program, len(inputs))
 
 
 def convert(program: ExportedProgram, inputs: Sequence[Tensor]) -> Any:
     """A program that was traced with these inputs as an OpenVINO model. Raises DeploymentError for an
     operator that it lacks."""
     import openvino  # late: an extra
+    from openvino.frontend import OpConversionFailure
     from openvino.frontend.pytorch import ConversionExtension
 
     for node in program.graph.nodes:
@@ -88,6 +95,20 @@ def convert(program: ExportedProgram, inputs: Sequence[Tensor]) -> Any:
             model = openvino.convert_model(program, extension=rules)
         model.reshape({port: [-1, *given.shape[1:]] for port, given in zip(model.inputs, inputs, strict=True)})
         return model
+    except (RuntimeError, OpConversionFailure) as error:
+        raise DeploymentError(f"OpenVINO cannot run this model: {str(error).strip().splitlines()[-1]}") from None
+
+
+def _convert_through_onnx(program: ExportedProgram, inputs: int) -> Any:
+    import openvino  # late: an extra
+
+    check_exporter()
+    model = onnx_export.convert(program, [f"input_{number}" for number in range(inputs)], "output").model_proto
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.onnx"
+            path.write_bytes(model.SerializeToString())
+            return openvino.Core().read_model(path)
     except RuntimeError as error:
         raise DeploymentError(f"OpenVINO cannot run this model: {str(error).strip().splitlines()[-1]}") from None
 

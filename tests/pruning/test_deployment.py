@@ -21,6 +21,7 @@ from pruning.backbones import DEMO_MEAN, load_backbone
 from pruning.config import Config
 from pruning.deployment import export_config, export_onnx, export_openvino, export_program, openvino_export, to_onnx
 from pruning.deployment.onnx_export import convert, in_float32
+from pruning.deployment.program import trace
 from pruning.errors import DeploymentError, ScheduleError, WeightsError
 from pruning.methods import METHODS
 from pruning.model import PrunedViT, prune
@@ -179,7 +180,9 @@ def test_a_reduction_that_openvino_would_take_for_another_is_refused() -> None:
             return torch.zeros_like(values).scatter_reduce(1, torch.zeros_like(values).long(), values, "sum")
 
     with pytest.raises(DeploymentError, match=r"OpenVINO cannot run this model: scatter_reduce by sum has no rule"):
-        openvino_export.to_openvino(Sums(), (torch.ones(2, 3),))
+        openvino_export.convert(trace(Sums(), (torch.ones(2, 3),)), [torch.ones(2, 3)])
+    run = compiled(openvino_export.to_openvino(Sums(), (torch.ones(2, 3),)))  # through ONNX
+    assert run(torch.ones(4, 3)).tolist() == [[3.0, 0.0, 0.0]] * 4
 
 
 def test_narrow_weights_are_widened(make_vit: Callable[..., nn.Module], tmp_path: Path) -> None:

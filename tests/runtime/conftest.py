@@ -42,6 +42,7 @@ PROFILE = LatencyProfile(
     mlp=(0.3, 4.0),
     sized=(0.6, 8.0),
     last=(0.1, 1.0),
+    seeds=0.1,
 )
 
 
