@@ -10,7 +10,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from pruning.selection import gather, is_among, keep_tokens, places_of
+from pruning.architectures.base import is_watched
+from pruning.selection import gather, is_among, keep_tokens, places_of, put
+from pruning.similarity import lengths_of
 from pruning.tokens import GONE, Members, Merge, Tokens
 
 
@@ -18,18 +20,26 @@ from pruning.tokens import GONE, Members, Merge, Tokens
 class Match:
     """What merges with what. All are indices into the n patch tokens.
 
-    kept: [B, K], ascending. leaving: [B, r]. partner: [B, r], the kept token that each leaving one joins.
+    kept: [B, K], ascending. leaving: [B, r]. partner: [B, r], the kept token that each leaving one joins. joins: [B, r]
+    bool, False for those that are dropped instead, whatever their partner; None: all join theirs.
     """
 
     kept: Tensor
     leaving: Tensor
     partner: Tensor
+    joins: Tensor | None = None
+
+    def joining(self, masses: Tensor) -> Tensor:
+        """What the leaving tokens bring along of masses [B, n]: [B, r]."""
+        brought = masses.gather(1, self.leaving)
+        return brought if self.joins is None else brought * self.joins
 
 
 def cosines(left: Tensor, right: Tensor) -> Tensor:
     """Cosine similarity of all pairs: [B, a, D], [B, b, D] -> [B, a, b] float32; a b D multiply-adds an image."""
-    normalize = torch.nn.functional.normalize
-    return normalize(left.float(), dim=-1) @ normalize(right.float(), dim=-1).transpose(-1, -2)
+    left, right = left.float(), right.float()
+    products = left @ right.transpose(-1, -2)
+    return products / lengths_of(left)[..., None] / lengths_of(right)[:, None]
 
 
 def complement(leaving: Tensor, tokens: int) -> Tensor:
@@ -59,22 +69,62 @@ def merge_tokens(
     sizes = tokens.sizes
     if sizes is None:
         sizes = torch.ones(tokens.values.shape[:2], device=tokens.values.device)
+    if is_watched(tokens.values):
+        merge = _merge_everywhere
+    else:
+        merge = _merge_where_tokens_join
+    left = merge(replace(tokens, sizes=sizes, members=None), match, prefix, weights, norm)
+    return replace(left, members=_remember(tokens, left, match, prefix)) if remembers else left
+
+
+def _merge_everywhere(tokens: Tokens, match: Match, prefix: int, weights: Tensor | None, norm: str) -> Tokens:
+    """`merge_tokens` as it is written: every token is a mean, most of them of themselves alone."""
+    sizes = tokens.sizes
+    assert sizes is not None
     leaving, partner = match.leaving + prefix, match.partner + prefix
-    wide = partner[..., None].expand(-1, -1, tokens.values.shape[-1])
     mass = sizes
     if weights is not None:
         mass = sizes * torch.cat((torch.ones_like(sizes[:, :prefix]), weights), dim=1)
-    weighted = tokens.values.float() * mass[..., None]  # [B, N, D]
-    summed = weighted.scatter_add(1, wide, gather(weighted, leaving))
-    total = mass.scatter_add(1, partner, mass.gather(1, leaving))
+    values, joining = tokens.values.float(), match.joining(mass[:, prefix:])
+    wide = partner[..., None].expand(-1, -1, values.shape[-1])
+    summed = (values * mass[..., None]).scatter_add(1, wide, gather(values, leaving) * joining[..., None])  # [B, N, D]
+    total = mass.scatter_add(1, partner, joining)
     mean = summed / total[..., None]
     if norm != "own":
-        mean = mean * _stretch(tokens.values.float(), mean, mass, total, leaving, partner, norm)[..., None]
-    mean = mean.to(tokens.values.dtype)
+        norms = values.norm(dim=-1)
+        wanted = _wanted_norm(norm, norms, mass, norms.gather(1, leaving), joining, partner, total)
+        mean = mean * _stretch(mean, wanted)
     if weights is not None:
-        total = sizes.scatter_add(1, partner, sizes.gather(1, leaving))
-    left = keep_tokens(replace(tokens, values=mean, sizes=total, members=None), match.kept, prefix)
-    return replace(left, members=_remember(tokens, left, match, prefix)) if remembers else left
+        total = sizes.scatter_add(1, partner, match.joining(sizes[:, prefix:]))
+    return keep_tokens(replace(tokens, values=mean.to(tokens.values.dtype), sizes=total), match.kept, prefix)
+
+
+def _merge_where_tokens_join(tokens: Tokens, match: Match, prefix: int, weights: Tensor | None, norm: str) -> Tokens:
+    """`merge_tokens` for those tokens alone that others join; the rest stays as it is."""
+    sizes = tokens.sizes
+    assert sizes is not None
+    leaving, partner = match.leaving, match.partner  # [B, r]
+    masses = sizes[:, prefix:] if weights is None else sizes[:, prefix:] * weights
+    mass, joining = masses.gather(1, partner), match.joining(masses)
+    # of all that join the same token one, whichever, sums up for them
+    numbers = torch.arange(leaving.shape[1], device=leaving.device).expand_as(leaving)
+    one = torch.zeros_like(masses, dtype=torch.int64).scatter_(1, partner, numbers).gather(1, partner)
+    total = mass.scatter_add(1, one, joining)
+    values, arriving = gather(tokens.values, partner, prefix).float(), gather(tokens.values, leaving, prefix).float()
+    norms = arriving_norms = total
+    if norm != "own":
+        norms, arriving_norms = values.norm(dim=-1), arriving.norm(dim=-1)
+    summed = values.mul_(mass[..., None]).scatter_add_(
+        1, one[..., None].expand_as(values), arriving.mul_(joining[..., None])
+    )
+    mean = summed.div_(total[..., None])  # [B, r, D]
+    if norm != "own":
+        mean = mean.mul_(_stretch(mean, _wanted_norm(norm, norms, mass, arriving_norms, joining, one, total)))
+    grown = sizes.scatter_add(1, partner + prefix, match.joining(sizes[:, prefix:]))
+    left = keep_tokens(replace(tokens, sizes=grown), match.kept, prefix)
+    places = places_of(match.kept, masses.shape[1]).gather(1, partner)
+    put(left.values, places, gather(mean.to(left.values.dtype), one), prefix)
+    return left
 
 
 def _remember(tokens: Tokens, left: Tokens, match: Match, prefix: int) -> Members:
@@ -82,10 +132,12 @@ def _remember(tokens: Tokens, left: Tokens, match: Match, prefix: int) -> Member
     before = tokens.values.shape[1] - prefix
     places = places_of(match.kept, before)
     token = places.scatter(1, match.leaving, places.gather(1, match.partner))
-    drift = tokens.values[:, prefix:] - gather(left.values[:, prefix:], token)
+    drift = tokens.values[:, prefix:] - gather(left.values, token, prefix)
     alive = None if tokens.sizes is None else tokens.sizes[:, prefix:] > 0
-    if match.kept.shape[1] + match.leaving.shape[1] < before:
+    if match.joins is not None or match.kept.shape[1] + match.leaving.shape[1] < before:
         lives_on = is_among(torch.cat((match.kept, match.leaving), dim=1), before)
+        if match.joins is not None:
+            lives_on = lives_on.scatter(1, match.leaving, match.joins)
         alive = lives_on if alive is None else lives_on & alive
     members = tokens.members
     if members is None:
@@ -125,19 +177,23 @@ def unmerged(tokens: Tokens, prefix: int) -> Tokens:
     return Tokens(torch.cat((tokens.values[:, :prefix], values), dim=1), members.index, sizes)
 
 
-def _stretch(
-    values: Tensor, mean: Tensor, mass: Tensor, total: Tensor, leaving: Tensor, partner: Tensor, norm: str
+def _wanted_norm(
+    norm: str, norms: Tensor, mass: Tensor, joining_norms: Tensor, joining: Tensor, joined: Tensor, total: Tensor
 ) -> Tensor:
-    """[B, N] by what each mean is multiplied, so that it has the mean or the greatest norm of its members."""
-    norms = values.norm(dim=-1)
+    """The mean or the greatest norm of the members of each merged token, [B, a].
+
+    norms, mass, total: [B, a], of what is joined: its own norm and mass, and the mass with what joins. joining_norms,
+    joining: [B, r], of what joins. joined: [B, r], which of the a.
+    """
     if norm == "mean":
-        norms = norms * mass
-        wanted = norms.scatter_add(1, partner, norms.gather(1, leaving)) / total
-    else:
-        norms = norms * (mass > 0)
-        wanted = norms.scatter_reduce(1, partner, norms.gather(1, leaving), "amax")
+        return (norms * mass).scatter_add(1, joined, joining_norms * joining) / total
+    return (norms * (mass > 0)).scatter_reduce(1, joined, joining_norms * (joining > 0), "amax")
+
+
+def _stretch(mean: Tensor, wanted: Tensor) -> Tensor:
+    """By what each of [B, a, D] is multiplied to have the wanted norm, [B, a, 1]."""
     stretch: Tensor = wanted / mean.norm(dim=-1).clamp_min(torch.finfo(torch.float32).tiny)
-    return stretch
+    return stretch[..., None]
 
 
 def fuse_rest(tokens: Tokens, ranked: Tensor, kept: int, weights: Tensor | None, prefix: int) -> Tokens:
@@ -151,7 +207,7 @@ def fuse_rest(tokens: Tokens, ranked: Tensor, kept: int, weights: Tensor | None,
     share = torch.ones(others.shape, device=others.device) if weights is None else weights.gather(1, others).float()
     share = share.clamp_min(torch.finfo(torch.float32).tiny)  # if all have underflowed, all are alike
     share = share / share.sum(-1, keepdim=True)
-    mean = (gather(tokens.values, others + prefix).float() * share[..., None]).sum(1)  # [B, D]
+    mean = (gather(tokens.values, others, prefix).float() * share[..., None]).sum(1)  # [B, D]
     left = keep_tokens(replace(tokens, members=None), stay, prefix)
     fused = prefix + (stay < others[:, :1]).sum(-1)  # [B], where the mean goes
     is_fused = torch.arange(prefix + kept, device=fused.device) == fused[:, None]  # [B, P + K]

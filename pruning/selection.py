@@ -28,13 +28,23 @@ def keep_highest(scores: Tensor, kept: int) -> Tensor:
     return scores.argsort(dim=-1, descending=True, stable=True)[:, :kept].sort(dim=-1).values
 
 
-def gather(values: Tensor, indices: Tensor) -> Tensor:
-    """Rows of values [B, n, D] at indices [B, K]: [B, K, D]. Whole rows are copied, which is 3 times as fast as
-    torch.gather."""
+def gather(values: Tensor, indices: Tensor, skipped: int = 0) -> Tensor:
+    """Rows of values [B, n, D] at indices [B, K], counted behind the `skipped` first ones: [B, K, D].
+
+    Whole rows are copied, which is 3 times as fast as torch.gather; a slice of `values` would be copied whole before.
+    """
     batch, count, width = values.shape
-    first = torch.arange(batch, device=values.device)[:, None] * count
+    first = torch.arange(skipped, skipped + batch * count, count, device=values.device)[:, None]
     rows = values.reshape(batch * count, width).index_select(0, (indices + first).flatten())
     return rows.view(batch, indices.shape[1], width)
+
+
+def put(values: Tensor, indices: Tensor, rows: Tensor, skipped: int = 0) -> None:
+    """Write rows [B, K, D] into values [B, n, D], contiguous, at the places that `gather` reads. Rows for the same
+    place must be equal."""
+    batch, count, width = values.shape
+    first = torch.arange(skipped, skipped + batch * count, count, device=values.device)[:, None]
+    values.view(-1, width).index_copy_(0, (indices + first).flatten(), rows.flatten(0, 1))
 
 
 def keep_tokens(tokens: Tokens, kept: Tensor, prefix: int) -> Tokens:

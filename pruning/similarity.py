@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 METRICS = ("cosine", "dot", "euclidean")
+LEAST_LENGTH = 1e-12  # as torch.nn.functional.normalize has it
 
 
 def split(order: Tensor, candidates: int, how: str = "sequential", protected: int = 0) -> tuple[Tensor, Tensor]:
@@ -41,16 +42,21 @@ def nearest(candidates: Tensor, references: Tensor, metric: str = "cosine") -> t
     One product of |A| |B| D multiply-adds an image, whichever the metric.
     """
     left, right = candidates.float(), references.float()
-    if metric == "cosine":  # a candidate's own length changes nothing in which reference is closest
-        closest, which = (left @ torch.nn.functional.normalize(right, dim=-1).transpose(-1, -2)).max(-1)
-        lengths: Tensor = torch.linalg.vector_norm(left, dim=-1)
-        return closest / lengths.clamp_min(torch.finfo(left.dtype).tiny), which
     if metric not in METRICS:
         raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
     products = left @ right.transpose(-1, -2)  # [B, |A|, |B|]
+    if metric == "cosine":  # a candidate's own length changes nothing in which reference is closest
+        closest, which = (products / lengths_of(right)[:, None]).max(-1)
+        return closest / lengths_of(left), which
     if metric == "euclidean":
         distance = left.square().sum(-1)[..., None] - 2 * products + right.square().sum(-1)[:, None]
         closest, which = distance.min(-1)
         return -closest, which
     closest, which = products.max(-1)
     return closest, which
+
+
+def lengths_of(vectors: Tensor) -> Tensor:
+    """|x| of [B, n, D] float32, to divide by: [B, n], above zero."""
+    lengths: Tensor = torch.linalg.vector_norm(vectors, dim=-1)
+    return lengths.clamp_min(LEAST_LENGTH)

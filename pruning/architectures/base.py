@@ -181,9 +181,24 @@ def mix(
     mixed = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
     row = None
     if reads == "class_row":
-        logits = (query[:, :, :1] * scale) @ key.transpose(-2, -1)
+        logits = _class_logits(query, key, scale)
         row = (logits if bias is None else logits + bias[:, :, :1]).float().softmax(dim=-1).squeeze(2)
     return mixed, None, row
+
+
+def _class_logits(query: Tensor, key: Tensor, scale: float) -> Tensor:
+    """The first row of scale q k^T, [B, H, 1, N].
+
+    Where nobody watches the operators, all heads' keys side by side, as their projection leaves them, times a matrix
+    with one head's query in each column: the same sums, and the keys are not copied.
+    """
+    asking = query[:, :, :1] * scale  # [B, H, 1, d]
+    batch, heads, count, width = key.shape
+    if is_watched(query) or asking.shape[1] != heads:
+        return asking @ key.transpose(-2, -1)
+    own = torch.eye(heads, dtype=asking.dtype, device=asking.device)
+    columns = (asking.transpose(-2, -1) * own[:, None]).flatten(1, 2)  # [B, H d, H]
+    return (key.transpose(1, 2).reshape(batch, count, heads * width) @ columns).transpose(1, 2)[:, :, None]
 
 
 def _logits(query: Tensor, key: Tensor, scale: float) -> Tensor:

@@ -197,12 +197,20 @@ def mix_folded(module: Any, entering: Tensor, count: int, bias: Tensor | None) -
         query_bias, _, value_bias = module.qkv.bias.chunk(3)
     query = torch.nn.functional.linear(entering[:, :count], query_weight.flatten(0, 1), query_bias)  # [B, R, H d]
     query = query.reshape(entering.shape[0], count, module.num_heads, -1).transpose(1, 2)  # [B, H, R, d]
-    asked = (query * module.scale) @ key_weight  # [B, H, R, D]
+    asked = by_head(query * module.scale, key_weight)  # [B, H, R, D]
     logits = (asked.flatten(1, 2) @ entering.transpose(-2, -1)).unflatten(1, (module.num_heads, count))
     attention = (logits if bias is None else logits + bias).float().softmax(-1).to(entering.dtype)  # [B, H, R, N]
     mean = (attention.flatten(1, 2) @ entering).unflatten(1, (module.num_heads, count))  # [B, H, R, D]
-    mixed: Tensor = mean @ value_weight.transpose(-2, -1)
+    mixed = by_head(mean, value_weight.transpose(-2, -1))
     return mixed if value_bias is None else mixed + value_bias.unflatten(0, (module.num_heads, 1, -1))
+
+
+def by_head(rows: Tensor, weights: Tensor) -> Tensor:
+    """rows [B, H, R, a] times each head's own weights [H, a, b]: [B, H, R, b], in one product a head; to broadcast the
+    weights would copy them for each image."""
+    batch, heads, count, width = rows.shape
+    product = rows.transpose(0, 1).reshape(heads, -1, width) @ weights  # [H, B R, b]
+    return product.unflatten(1, (batch, count)).transpose(0, 1)
 
 
 def normed_by_head(module: Any, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:

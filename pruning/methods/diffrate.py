@@ -46,7 +46,7 @@ class DiffRate(TokenMethod):
         if not plan.similar:
             return keep_tokens(tokens, kept, prefix)
         leaving = ranked[:, plan.kept : plan.kept + plan.similar]
-        alike = cosines(gather(tokens.values, leaving + prefix), gather(tokens.values, kept + prefix))  # [B, r, K]
+        alike = cosines(gather(tokens.values, leaving, prefix), gather(tokens.values, kept, prefix))  # [B, r, K]
         return self.merge(tokens, Match(kept, leaving, kept.gather(1, alike.argmax(-1))), signals, plan)
 
     def _ranked(self, signals: Signals) -> Tensor:

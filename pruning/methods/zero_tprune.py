@@ -20,7 +20,7 @@ from torch import Tensor
 from pruning.architectures.base import Reads
 from pruning.merging import Match
 from pruning.methods.base import GraphShape, Signals, TokenMethod
-from pruning.selection import ascending, draw, gather, keep_highest, keep_tokens
+from pruning.selection import ascending, draw, gather, is_among, keep_highest, keep_tokens
 from pruning.similarity import nearest, split
 from pruning.stage import StagePlan
 from pruning.tokens import Tokens
@@ -105,13 +105,16 @@ class ZeroTPrune(TokenMethod):
         else:
             kept, gone = self._part(signals, plan, alive)
             if self.merges_unimportant:
-                features = self._features(signals)
-                _, near = nearest(gather(features, gone), gather(features, kept), self.metric)
+                _, near = nearest(self._features(signals, gone), self._features(signals, kept), self.metric)
                 # what had joined a token that goes now goes along with it
                 joins = places.scatter(1, gone, kept.gather(1, near)).gather(1, joins)
                 leaving = [*leaving, gone]
         left = torch.cat(leaving, dim=1) if leaving else kept[:, :0]
-        return Match(kept, left, joins.gather(1, left))
+        partner, living = joins.gather(1, left), None
+        if leaving and plan.unimportant and not self.merges_unimportant:  # a copy goes where its reference is dropped
+            living = is_among(kept, plan.tokens).gather(1, partner)
+            partner = partner.where(living, kept[:, :1])
+        return Match(kept, left, partner, living)
 
     def _part(self, signals: Signals, plan: StagePlan, alive: Tensor | None) -> tuple[Tensor, Tensor]:
         """The I step: the tokens that stay [B, K], ascending, and those of the alive that go [B, survivors - K]."""
@@ -160,9 +163,9 @@ class ZeroTPrune(TokenMethod):
         how = "sequential" if self.split == "random" else "alternate" if self.split == "places" else self.split
         protected = int(plan.tokens * self.protect) if self.split == "alternate" else 0
         candidates, references = split(self._order(signals, plan, ranks), plan.candidates, how, protected)
-        features = self._features(signals)  # [B, n, D]
-        closeness, near = nearest(gather(features, candidates), gather(features, references), self.metric)
-        chosen = keep_highest(closeness, plan.similar)
+        compared = self._features(signals, candidates), self._features(signals, references)
+        closeness, near = nearest(*compared, self.metric)
+        chosen = closeness.argsort(dim=-1, descending=True, stable=True)[:, : plan.similar]
         return candidates.gather(1, chosen), references.gather(1, near.gather(1, chosen))
 
     def _order(self, signals: Signals, plan: StagePlan, ranks: Tensor | None) -> Tensor:
@@ -175,12 +178,15 @@ class ZeroTPrune(TokenMethod):
         assert ranks is not None
         return ascending(ranks)
 
-    def _features(self, signals: Signals) -> Tensor:
-        """[B, n, D]: the heads' keys (queries, values) side by side, or the tokens as they enter or leave."""
+    def _features(self, signals: Signals, places: Tensor) -> Tensor:
+        """Of the patch tokens at `places` [B, k]: the heads' keys (queries, values) side by side, or the tokens as they
+        enter or leave; [B, k, D]."""
         if self.feature in ("input", "output"):
-            return (signals.entering if self.feature == "input" else signals.leaving)[:, signals.prefix :]
-        per_head: Tensor = getattr(signals, self.feature)[:, :, signals.prefix :]  # [B, H, n, d]
-        return per_head.transpose(1, 2).flatten(2)
+            features = signals.entering if self.feature == "input" else signals.leaving
+        else:
+            per_head: Tensor = getattr(signals, self.feature)  # [B, H, N, d]
+            features = per_head.transpose(1, 2).flatten(2)
+        return gather(features, places, signals.prefix)
 
     def flops(self, plan: StagePlan, shape: GraphShape) -> int:
         """H N^2 an iteration, and once for the rows' surviving mass, or H N d for the class token's row alone;

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pruning.architectures.base import size_bias
-from pruning.merging import Match, merge_tokens
+from pruning.merging import Match, merge_tokens, unmerged
 from pruning.methods import load_method
 from pruning.methods.base import Signals
 from pruning.schedule import Schedule
@@ -194,3 +194,49 @@ def test_attention_weighs_by_a_power_of_the_sizes(exponent: float, wanted: float
     assert bias is not None
     torch.testing.assert_close(bias.exp(), torch.tensor([[[[1.0, wanted]]]]))
     assert size_bias(Tokens(tokens.values, sizes=tokens.sizes, size_exponent=0.0)) is None
+
+
+@pytest.mark.parametrize("norm", ["own", "mean", "max"])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("remembers", [False, True])
+@pytest.mark.parametrize("sized", [False, True])
+def test_merging_where_tokens_join_equals_merging_everywhere(
+    norm: str, weighted: bool, remembers: bool, sized: bool
+) -> None:
+    """Recorded operators go the obvious way, others the fast one: several join the same token, one has no size."""
+    generator = torch.Generator().manual_seed(5)
+    batch, kept = 3, 4
+    order = torch.rand(batch, n, generator=generator).argsort(-1)
+    stay, leaving = order[:, :kept].sort(-1).values, order[:, kept : n - 1]  # one neither stays nor joins another
+    partner = stay.gather(1, torch.randint(0, kept, leaving.shape, generator=generator))
+    match = Match(stay, leaving, partner)
+    values = torch.randn(batch, P + n, d, generator=generator)
+    sizes = torch.randint(1, 4, (batch, P + n), generator=generator).float()
+    sizes[0, P + int(leaving[0, 0])] = 0
+    weights = torch.rand(batch, n, generator=generator) + 0.1 if weighted else None
+    tokens = Tokens(values, sizes=sizes if sized else None)
+    fast = merge_tokens(tokens, match, P, weights, norm, remembers)
+    watched = dataclasses.replace(tokens, values=values.clone().requires_grad_())
+    slow = merge_tokens(watched, match, P, weights, norm, remembers)
+    assert slow.values.requires_grad
+    for name in ("values", "sizes", "index"):
+        torch.testing.assert_close(getattr(fast, name), getattr(slow, name).detach(), rtol=1e-5, atol=1e-6)
+    assert (fast.members is not None) == remembers
+    torch.testing.assert_close(unmerged(fast, P).values, unmerged(slow, P).values.detach(), rtol=1e-5, atol=1e-6)
+    assert tokens.values.equal(values)  # what is given is not written to
+
+
+def test_a_copy_whose_reference_is_dropped_is_dropped_with_it() -> None:
+    """It neither adds to another token nor is it read again in the last blocks."""
+    values = torch.eye(4)[None]
+    joins = torch.tensor([[False, True]])
+    match = Match(torch.tensor([[0]]), torch.tensor([[1, 2]]), torch.tensor([[0, 0]]), joins)
+    for given in (values, values.clone().requires_grad_()):
+        merged = merge_tokens(Tokens(given), match, 0, remembers=True)
+        assert merged.values.tolist() == [[[0.5, 0.0, 0.5, 0.0]]]
+        assert merged.sizes is not None
+        assert merged.sizes.tolist() == [[2.0]]
+        assert merged.members is not None
+        alive = merged.members.merges[0].alive
+        assert alive is not None
+        assert alive.tolist() == [[True, False, True, False]]
