@@ -189,6 +189,7 @@ def measurements(front: Front) -> list[Measurement]:
 DISTURBED = "?"  # marks a speed that could not be measured
 
 BEHIND = "*"  # marks what `behind` names
+FOR_FLOPS = "#"  # marks what `for_flops` names
 
 
 def behind(front: Front) -> set[int]:
@@ -200,9 +201,20 @@ def behind(front: Front) -> set[int]:
     return {
         p.trial
         for p in front.points
-        if p.trial in known
+        if p.trial in known.keys() - for_flops(front)
         and any(a >= known[p.trial][0] and s >= known[p.trial][1] for a, s in set(known.values()) - {known[p.trial]})
     }
+
+
+def for_flops(front: Front) -> set[int]:
+    """Trials of points that another beats by the numbers that the front was chosen by, in accuracy and speed, and that
+    stand there for needing fewer FLOPs than any that does."""
+    numbers = {p.trial: (p.chosen_by, p.search.throughput.images_per_s, p.search.flops) for p in front.points}
+    beaten = {
+        trial: [f for a, s, f in numbers.values() if a >= accuracy and s >= speed and (a, s) != (accuracy, speed)]
+        for trial, (accuracy, speed, _) in numbers.items()
+    }
+    return {trial for trial, flops in beaten.items() if flops and numbers[trial][2] < min(flops)}
 
 
 def accuracies(front: Front) -> list[Accuracy]:
@@ -220,7 +232,7 @@ def front_cells(front: Front, evaluation: Evaluation, named: bool | None = None)
     search, confirm = evaluation.search, evaluation.confirm
     known, ends = evaluation.best_known, lopsided(accuracies(front))
     return [
-        (BEHIND if evaluation.trial in behind(front) else "") + str(evaluation.trial),
+        _mark(front, evaluation.trial) + str(evaluation.trial),
         percent(search.accuracy, ends),
         percent(confirm.accuracy, ends) if confirm else "-",
         rate(known.throughput.images_per_s),
@@ -228,6 +240,10 @@ def front_cells(front: Front, evaluation: Evaluation, named: bool | None = None)
         gflops(search),
         stages(search.schedule, named=len(methods(front)) > 1 if named is None else named),
     ]
+
+
+def _mark(front: Front, trial: int) -> str:
+    return FOR_FLOPS if trial in for_flops(front) else BEHIND if trial in behind(front) else ""
 
 
 def front_line(front: Front) -> str:

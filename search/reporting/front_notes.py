@@ -77,6 +77,11 @@ def footnotes(front: Front) -> list[str]:
             f"marked {formatting.BEHIND}: by the confirmed numbers another row is at least as accurate and as fast; "
             "the search put it on the front by its own images and by predicted speed"
         )
+    if formatting.for_flops(front):
+        lines.append(
+            f"marked {formatting.FOR_FLOPS}: best for their FLOPs, which other hardware may follow more closely than "
+            "the speed here; export with --max-gflops chooses among them, too"
+        )
     lines.append(f"FLOPs: {FLOP_CONVENTION}")
     if len(formatting.methods(front)) == 1:
         lines.append(f"schedule: block:keep of {formatting.methods(front)[0]}")

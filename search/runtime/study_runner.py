@@ -163,9 +163,10 @@ class StudyRunner:
         if self._store.slots(self._record.id, "reserved") or not self._worker.budget_is_spent():
             return False  # others are about: what they leave is taken over here
         estimates = in_steps(estimate_accuracies(self._store.evaluations(self._record.id)))
-        sizes = self._evaluator.spec.deployment.batch_sizes if self._evaluator.spec.deployment else ()
-        limit_s = partial(clock_limit_s, clocks=1 + len(sizes))
-        return self._store.begin_confirming(self._record.id, estimates, limit_s)
+        deployment = self._evaluator.spec.deployment
+        limit_s = partial(clock_limit_s, clocks=1 + len(deployment.batch_sizes if deployment else ()))
+        # where models run is known then: what FLOPs promise elsewhere is of no interest
+        return self._store.begin_confirming(self._record.id, estimates, limit_s, by_flops=deployment is None)
 
     def _run_engine(self, run: Callable[[Callable[[], None]], None]) -> bool:
         self._engine = None

@@ -1,7 +1,8 @@
 """Versions of the front, and how far a study is: what follows from its evaluations.
 
 Invariants: a front version is never changed once written; the latest version is the front of all feasible evaluations
-that are complete, by the accuracies they are chosen by (`Evaluation.chosen_by`). One that was stopped before the last
+that are complete, by the accuracies they are chosen by (`Evaluation.chosen_by`) and their throughput; once a search has
+ended, what is best by its FLOPs stands there, too. One that was stopped before the last
 image stands on no front: its accuracy is of the images seen, and those on a front are never replaced (see
 `search.storage.evaluations`).
 """
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import BindParameter, Connection, Double, Row, and_, bindparam, func, insert, literal, or_, select
 
 from pruning.schedule import UNTOUCHED
@@ -27,6 +29,7 @@ from search.types import NOT_TIMED, Evaluation, Front, Measurement, Progress, Th
 DENSE_KEY = UNTOUCHED.key  # the same for every backbone
 ACCURACY_BELOW_DENSE = 0.10  # the reference point: a point this far below the dense model is of no use
 REFERENCE_SPEEDUP = 1.0
+WORTHWHILE_SAVING = 0.02  # of FLOPs: what saves less beside the fastest of its accuracy is not confirmed for it
 
 
 # What every trial's end asks is built once: building a statement costs as much as sending it.
@@ -40,7 +43,10 @@ _STANDING = select(
     _LATEST,
 )
 _CHOSEN_BY = func.coalesce(EVALUATION.c.estimate, EVALUATION.c.accuracy)
-_NUMBERS = (EVALUATION.c.id, _CHOSEN_BY.label("accuracy"), EVALUATION.c.throughput, EVALUATION.c.speedup)
+_NUMBERS = (
+    *(EVALUATION.c.id, _CHOSEN_BY.label("accuracy")),
+    *(EVALUATION.c.throughput, EVALUATION.c.speedup, EVALUATION.c.gflops),
+)
 _JUDGED = (  # correctness is not among them: a bit for each image
     *(EVALUATION.c.id, EVALUATION.c.accuracy, EVALUATION.c.speedup),
     *(EVALUATION.c.gflops, EVALUATION.c.confirm, EVALUATION.c.estimate, EVALUATION.c.confirm_estimate),
@@ -78,11 +84,14 @@ def may_change(connection: Connection, study_id: int, measurement: Measurement, 
     return connection.scalar(_BEATEN, {"study": study_id, **named}) is None
 
 
-def update_front(connection: Connection, study_id: int, key: str | None = None) -> int | None:
+def update_front(
+    connection: Connection, study_id: int, key: str | None = None, *, by_flops: bool = False
+) -> int | None:
     """Write a new version if the front has other members than the last one; return its number.
 
     key: of the one schedule that was evaluated since the last version. It alone is compared with that version then:
     what is beaten stays beaten, and a trial's end costs the same early and late. None compares all.
+    by_flops: what is best by FLOPs stands on it as well.
 
     None as long as the dense model is not evaluated completely: the reference point rests on it. The caller holds
     the study's lock.
@@ -93,10 +102,12 @@ def update_front(connection: Connection, study_id: int, key: str | None = None) 
     named = {"study": study_id, "version": last, "key": key}
     query = _CANDIDATES if last and key is not None else _ALL
     rows = [tuple(row) for row in connection.execute(query, named)]
-    known = {row[0] for row in rows if row[4]}
+    known = {row[0] for row in rows if row[5]}
     # a schedule that stands on the front is there twice if it was evaluated again
-    table = np.asarray(sorted({row[:4] for row in rows}), dtype=float).reshape(-1, 4)
+    table = np.asarray(sorted({row[:5] for row in rows}), dtype=float).reshape(-1, 5)
     members = table[pareto.front(table[:, 1], table[:, 2])]
+    if by_flops:
+        members = np.concatenate((members, _cheaper(table[pareto.front(table[:, 1], -table[:, 4])], members)))
     ids = [int(member) for member in members[:, 0]]
     if set(ids) == known:
         return None
@@ -113,6 +124,14 @@ def update_front(connection: Connection, study_id: int, key: str | None = None) 
     connection.execute(insert(FRONT).values(values))
     _copy_points(connection, study_id, version, ids)
     return version
+
+
+def _cheaper(candidates: NDArray[np.float64], members: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of rows as of `_NUMBERS` those that are clearly cheaper than every member as accurate as they are."""
+    as_accurate = members[None, :, 1] >= candidates[:, None, 1]
+    enough = members[None, :, 4] <= candidates[:, None, 4] * (1 + WORTHWHILE_SAVING)
+    found: NDArray[np.float64] = candidates[~(as_accurate & enough).any(axis=1)]
+    return found
 
 
 def _standing(connection: Connection, study_id: int) -> tuple[tuple[float, float] | None, int]:

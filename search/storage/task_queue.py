@@ -121,11 +121,14 @@ class TaskQueue:
         study_id: int,
         estimates: Mapping[str, float],
         clock_limit_s: Callable[[Sequence[Evaluation]], float | None] = lambda finalists: None,
+        *,
+        by_flops: bool = False,
     ) -> bool:
         """End the search, once its budget is spent: choose the front, and let its finalists wait to be confirmed.
 
         estimates: by schedule key, the accuracies that the front is chosen by. clock_limit_s: for how long the clocks
-        of such finalists may run. Returns whether it ended by this call.
+        of such finalists may run. by_flops: whether what is best by its FLOPs is a finalist, too. Returns whether it
+        ended by this call.
         """
         with writing(self._engine) as connection:
             state = leases.lock_study(connection, study_id).state
@@ -134,7 +137,7 @@ class TaskQueue:
                 return False
             if estimates:
                 evaluations.set_estimates(connection, study_id, estimates)
-                version = fronts.update_front(connection, study_id)
+                version = fronts.update_front(connection, study_id, by_flops=by_flops)
                 if version is not None:
                     chosen = [*list_chosen(connection, study_id), version]
                     studies.merge_provenance(connection, study_id, {CHOSEN: chosen})

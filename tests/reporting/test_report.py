@@ -96,6 +96,21 @@ def test_table_marks_what_confirmed_numbers_put_behind(printed: Printed, study: 
     assert "*" not in printed(report.front_table(study, front))
 
 
+def test_table_marks_what_stands_for_its_flops(printed: Printed, study: StudyRecord, front: Front) -> None:
+    """Slower than trial 3 and less accurate, and measured so: a third of its FLOPs is what it stands there for."""
+    other, slower = front.points[2], front.points[1]
+    search = replace(
+        slower.search,
+        accuracy=replace(slower.search.accuracy, value=other.search.accuracy.value - 0.001),
+        flops=other.search.flops // 3,
+    )
+    points = (front.points[0], replace(slower, search=search), *front.points[2:])
+    text = printed(report.front_table(study, replace(front, points=points)), 140)
+    assert [line.split()[0] for line in text.splitlines() if line.lstrip().startswith("#")] == ["#2"]
+    assert "marked #: best for their FLOPs" in text
+    assert "#" not in printed(report.front_table(study, front))
+
+
 def test_table_says_how_a_limit_on_speed_was_kept(printed: Printed, study: StudyRecord, front: Front) -> None:
     asked = replace(study, document={**study.document, "budget": {**study.document["budget"], "min_speedup": 1.6}})
     text = " ".join(printed(report.front_table(asked, front)).split())

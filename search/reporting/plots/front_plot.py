@@ -43,8 +43,11 @@ def picture(study: StudyRecord, front: Front, evaluations: Iterable[Evaluation] 
     dense = [front.dense] if front.dense else []
     others = _series("evaluated", [e for e in within if e.search.complete], **FAINT)
     stars: dict[str, Any] = {"marker": STAR, "size": STAR_SIZE, "level": True}
+    cheap = formatting.for_flops(front)
+    fast = [point for point in front.points if point.trial not in cheap]
+    by_flops = _series("best for their FLOPs", [p for p in front.points if p.trial in cheap], color=FRONT, size=6.0)
     search = [
-        _series("front, search images", front.points, color=FRONT, line="steps"),
+        _series("front, search images", fast, color=FRONT, line="steps"),
         _series("dense model", dense, color=DENSE, **stars),
     ]
     pruned = [point for point in front.points if point.search.schedule.stages]
@@ -72,10 +75,10 @@ def picture(study: StudyRecord, front: Front, evaluations: Iterable[Evaluation] 
                 "stopped early", [e for e in within if not e.search.complete], marker=("1", "y-down-open"), **FAINT
             ),
             _series("over the budget", [e for e in rest if not e.feasible], marker=("x", "x-thin-open"), **FAINT),
-            *(search[0], confirm[0], search[1], confirm[1]),
+            *(search[0], confirm[0], search[1], confirm[1], by_flops),
         ),
         unit="x",
-        frame=_frame([series for series in (*search, *confirm) if series.y] or [others], floor),
+        frame=_frame([series for series in (*search, by_flops, *confirm) if series.y] or [others], floor),
         links=[(_place(point.search), _place(point.confirm)) for point in front.points if point.confirm],
         link_color=CONFIRM,
         rate=front.dense.search.throughput.images_per_s if front.dense else None,

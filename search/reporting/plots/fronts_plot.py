@@ -73,7 +73,9 @@ def _same_images(found: Sequence[Found]) -> bool:
 def _series(place: int, found: Found, x: Place, absolute: bool) -> Iterator[Series]:
     """A study's front, by ascending x, and its dense model if that is measured; without what has no x."""
     study, front = found
-    points = [(at, point) for point in front.points if (at := x(point.best_known)) is not None]
+    cheap = formatting.for_flops(front)  # no part of the line: others are as accurate and faster
+    fast = [point for point in front.points if point.trial not in cheap]
+    points = [(at, point) for point in fast if (at := x(point.best_known)) is not None]
     points.sort(key=lambda pair: pair[0])
     known = [point.best_known for _, point in points]
     base = 0.0 if absolute else _dense_accuracy(study, front)

@@ -13,7 +13,7 @@ from search.config.spec import StudyRecord, make_spec
 from search.errors import InputError
 from search.reporting.export import Limits, budget_limits, choose
 from search.storage.store import Store
-from search.types import Front, Measurement
+from search.types import CONFIRM, Front, Measurement
 from tests.conftest import set_budget
 
 Measure = Callable[..., Measurement]
@@ -250,6 +250,25 @@ class TestEstimates:
         # (0.88 - 0.8) * (1.3 - 1) + (0.86 - 0.8) * (1.5 - 1.3)
         assert found.hypervolume == pytest.approx(0.024 + 0.012)
         assert [p.chosen_by for p in found.points] == [0.9, 0.88, 0.86]
+
+    @pytest.mark.parametrize(("by_flops", "wanted"), [(True, [0, 3, 1, 4]), (False, [0, 1, 4])])
+    def test_what_is_best_by_flops_stands_beside_the_fastest(
+        self, opened: Store, record: StudyRecord, run: Run, measured: Measure, by_flops: bool, wanted: list[int]
+    ) -> None:
+        """Trial 3 is as accurate as the faster trial 1 and needs a third less; trial 2 a hundredth less alone."""
+        fast = measured(90, 0.88, 1.5, flops=150_000_000)
+        run(0, measured(0, 0.9, 1.0))
+        run(1, fast)
+        run(2, measured(60, 0.88, 1.4, flops=148_500_000))
+        run(3, measured(30, 0.88, 1.2, flops=100_000_000))
+        run(4, measured(95, 0.85, 1.6, flops=160_000_000))
+        set_budget(opened, record.id, trials=5)
+        assert opened.begin_confirming(record.id, {fast.key: 0.88}, by_flops=by_flops)
+        found = opened.front(record.id)
+        assert found is not None
+        assert [p.trial for p in found.points] == wanted
+        assert found.hypervolume == pytest.approx(0.08 * 0.5 + 0.05 * 0.1)  # of accuracy and speed alone
+        assert len(opened.slots(record.id, "waiting", CONFIRM)) == len(wanted)  # each is a finalist
 
     def test_a_later_trial_is_compared_with_them(
         self, opened: Store, record: StudyRecord, run: Run, measured: Measure
