@@ -198,9 +198,9 @@ def mix_folded(module: Any, entering: Tensor, count: int, bias: Tensor | None) -
     query = torch.nn.functional.linear(entering[:, :count], query_weight.flatten(0, 1), query_bias)  # [B, R, H d]
     query = query.reshape(entering.shape[0], count, module.num_heads, -1).transpose(1, 2)  # [B, H, R, d]
     asked = by_head(query * module.scale, key_weight)  # [B, H, R, D]
-    logits = (asked.flatten(1, 2) @ entering.transpose(-2, -1)).unflatten(1, (module.num_heads, count))
+    logits = (asked.flatten(1, 2) @ entering.transpose(-2, -1)).view(*asked.shape[:3], -1)
     attention = (logits if bias is None else logits + bias).float().softmax(-1).to(entering.dtype)  # [B, H, R, N]
-    mean = (attention.flatten(1, 2) @ entering).unflatten(1, (module.num_heads, count))  # [B, H, R, D]
+    mean = (attention.flatten(1, 2) @ entering).view(*attention.shape[:3], -1)  # [B, H, R, D]
     mixed = by_head(mean, value_weight.transpose(-2, -1))
     return mixed if value_bias is None else mixed + value_bias.unflatten(0, (module.num_heads, 1, -1))
 
@@ -210,7 +210,7 @@ def by_head(rows: Tensor, weights: Tensor) -> Tensor:
     weights would copy them for each image."""
     batch, heads, count, width = rows.shape
     product = rows.transpose(0, 1).reshape(heads, -1, width) @ weights  # [H, B R, b]
-    return product.unflatten(1, (batch, count)).transpose(0, 1)
+    return product.view(heads, batch, count, -1).transpose(0, 1)
 
 
 def normed_by_head(module: Any, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
