@@ -36,6 +36,16 @@ def test_picture_sorts_points_into_kinds(shown: canvas.Picture) -> None:
     assert series(shown, "dense model, confirm images").y == [pytest.approx(89.9)]
 
 
+def test_what_stands_for_its_flops_is_no_part_of_the_line(study: StudyRecord, front: Front) -> None:
+    """The second point, as accurate as the faster third one, with a third of its FLOPs."""
+    second, third = front.points[1:3]
+    search = replace(second.search, accuracy=third.search.accuracy, flops=third.search.flops // 3)
+    points = (front.points[0], replace(second, search=search), *front.points[2:])
+    shown = front_plot.picture(study, replace(front, points=points))
+    assert series(shown, "front, search images").x == [1.0, 1.31, 1.62, 2.05]
+    assert series(shown, "best for their FLOPs").x == [1.14]
+
+
 def test_arms_span_the_interval(shown: canvas.Picture, front: Front) -> None:
     accuracy = front.points[1].search.accuracy
     assert series(shown, "front, search images").y[1] - series(shown, "front, search images").arms[0][
