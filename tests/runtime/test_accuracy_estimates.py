@@ -44,13 +44,27 @@ def study(count: int, seed: int = 0) -> list[Measurement]:
 
 
 def test_luck_is_taken_out_of_what_was_counted() -> None:
-    rows = study(25)
-    found = estimate_accuracies(evaluated(rows))
-    true = {row.key: DENSE - 0.4 * row.fidelity.divergence**1.4 for row in rows[1:] if row.fidelity}
-    off = [abs(found[key].accuracy - value) for key, value in true.items()]
-    counted = [abs(row.accuracy.value - true[row.key]) for row in rows[1:]]
-    assert found.keys() == true.keys()  # the dense model's accuracy is what was counted
+    """Half of it, on average over ten studies."""
+    off, counted = [], []
+    for seed in range(10):
+        rows = study(25, seed)
+        found = estimate_accuracies(evaluated(rows))
+        true = {row.key: DENSE - 0.4 * row.fidelity.divergence**1.4 for row in rows[1:] if row.fidelity}
+        off += [abs(found[key].accuracy - value) for key, value in true.items()]
+        counted += [abs(row.accuracy.value - true[row.key]) for row in rows[1:]]
+        assert found.keys() == true.keys()  # the dense model's accuracy is what was counted
     assert np.mean(off) < 0.5 * np.mean(counted)
+
+
+def test_a_front_holds_no_schedule_that_gets_little_right() -> None:
+    """Whatever diverges little has as many right as the dense model, or more by luck: no loss is seen in divergence."""
+    mild = [measured(Schedule([Stage(2, 0.9 - i / 100)]), DENSE + 0.001 * (i % 3), 0.001 * (i + 1)) for i in range(12)]
+    ruined = [measured(Schedule([Stage(0, 0.1 + i / 100)]), 0.2 + i / 20, 2.0 - i / 4) for i in range(4)]
+    found = estimate_accuracies(evaluated([measured(UNTOUCHED, DENSE, 0.0), *mild, *ruined]))
+    for row in ruined:
+        assert found[row.key].accuracy == pytest.approx(row.accuracy.value, abs=0.001)
+    for row in mild:
+        assert found[row.key].accuracy == pytest.approx(DENSE, abs=0.003)
 
 
 @pytest.mark.parametrize("rows", [[], study(25)[1:], study(4)], ids=["none", "no dense model", "too few"])
