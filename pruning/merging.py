@@ -69,10 +69,7 @@ def merge_tokens(
     sizes = tokens.sizes
     if sizes is None:
         sizes = torch.ones(tokens.values.shape[:2], device=tokens.values.device)
-    if is_watched(tokens.values):
-        merge = _merge_everywhere
-    else:
-        merge = _merge_where_tokens_join
+    merge = _merge_everywhere if is_watched(tokens.values) else _merge_where_tokens_join
     left = merge(replace(tokens, sizes=sizes, members=None), match, prefix, weights, norm)
     return replace(left, members=_remember(tokens, left, match, prefix)) if remembers else left
 

@@ -198,11 +198,11 @@ def behind(front: Front) -> set[int]:
     and by predicted speed. Points not confirmed yet are not compared with those that are, nor are disturbed ones."""
     confirmed = {p.trial: p.confirm for p in front.finalists if p.confirm and not p.confirm.throughput.disturbed}
     known = {trial: (each.accuracy.value, each.throughput.speedup) for trial, each in confirmed.items()}
+    judged = {p.trial for p in front.points if p.trial in known} - for_flops(front)
     return {
-        p.trial
-        for p in front.points
-        if p.trial in known.keys() - for_flops(front)
-        and any(a >= known[p.trial][0] and s >= known[p.trial][1] for a, s in set(known.values()) - {known[p.trial]})
+        trial
+        for trial in judged
+        if any(a >= known[trial][0] and s >= known[trial][1] for a, s in set(known.values()) - {known[trial]})
     }
 
 

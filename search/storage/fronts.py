@@ -2,9 +2,8 @@
 
 Invariants: a front version is never changed once written; the latest version is the front of all feasible evaluations
 that are complete, by the accuracies they are chosen by (`Evaluation.chosen_by`) and their throughput; once a search has
-ended, what is best by its FLOPs stands there, too. One that was stopped before the last
-image stands on no front: its accuracy is of the images seen, and those on a front are never replaced (see
-`search.storage.evaluations`).
+ended, what is best by its FLOPs stands there, too. One that was stopped before the last image stands on no front: its
+accuracy is of the images seen, and those on a front are never replaced (see `search.storage.evaluations`).
 """
 
 from __future__ import annotations
@@ -43,10 +42,8 @@ _STANDING = select(
     _LATEST,
 )
 _CHOSEN_BY = func.coalesce(EVALUATION.c.estimate, EVALUATION.c.accuracy)
-_NUMBERS = (
-    *(EVALUATION.c.id, _CHOSEN_BY.label("accuracy")),
-    *(EVALUATION.c.throughput, EVALUATION.c.speedup, EVALUATION.c.gflops),
-)
+_MEASURED = (EVALUATION.c.throughput, EVALUATION.c.speedup, EVALUATION.c.gflops)
+_NUMBERS = (EVALUATION.c.id, _CHOSEN_BY.label("accuracy"), *_MEASURED)
 _JUDGED = (  # correctness is not among them: a bit for each image
     *(EVALUATION.c.id, EVALUATION.c.accuracy, EVALUATION.c.speedup),
     *(EVALUATION.c.gflops, EVALUATION.c.confirm, EVALUATION.c.estimate, EVALUATION.c.confirm_estimate),
