@@ -1,8 +1,9 @@
 """Racing: when a schedule can no longer reach the front, from the images seen so far.
 
 FLOPs and speed are known before the first image; accuracy alone is uncertain. So a schedule is compared, image by
-image, with the rival it would have to beat: the most accurate point of the front that is at least as fast. It is
-stopped as soon as the images seen make a worthwhile gain over the rival implausible.
+image, with the rival it would have to beat: the most accurate point of the front that is at least as fast, or the one
+that takes as few FLOPs if that is less accurate, for the front has room for both. It is stopped as soon as the images
+seen make a worthwhile gain over the rival implausible.
 
 Images are seen in one order, drawn with unequal chances (`search.evaluation.image_sampling`). Step t draws image I
 among those left with probability q(I) = w(I) / (sum of w left). With x(I) the difference of correctness, schedule minus

@@ -103,6 +103,7 @@ class OptunaBridge:
             result=result_of,
             below_dense=ACCURACY_BELOW_DENSE if drop is None else min(drop, ACCURACY_BELOW_DENSE),
             probes=self._spec.sampler.probes if self._evaluate_partially and evaluator.probe_images else 0,
+            saving=None if self._spec.deployment else lambda s: dense_flops / evaluator.flops(s),
         )
 
     # Before the first trial

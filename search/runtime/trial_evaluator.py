@@ -91,7 +91,7 @@ class TrialEvaluator:
             return self._measure_dense()
         if known.elsewhere is not None:
             return self._taken_over(known.elsewhere, schedule, throughput)
-        race = self._race(throughput, known.front)
+        race = self._race(proposal)
         return self._evaluator.measure(schedule, throughput, race, self._check_time, proposal.chosen_on)
 
     def _taken_over(self, found: Measurement, schedule: Schedule, throughput: Throughput) -> Measurement:
@@ -99,22 +99,34 @@ class TrialEvaluator:
         key, setting = self._evaluator.key(schedule), self._evaluator.setting
         return replace(found, schedule=schedule, key=key, throughput=throughput, setting=setting)
 
-    def _race(self, throughput: Throughput, version: int) -> Race | None:
-        """What a schedule of this speed has to be better than: the front where it is as fast, and the budget."""
+    def _race(self, proposal: Proposal) -> Race | None:
+        """What a schedule has to be better than: the front where it is as fast, and the budget."""
         racing, budget = self._evaluator.spec.racing, self._evaluator.spec.budget
         dense = self._kept_dense()
         if not racing.alpha or dense is None:
             return None
         reference = self._evaluator.bits(dense)
         requirements = []
-        as_fast = [e for e in self._points(version) if e.search.throughput.images_per_s >= throughput.images_per_s]
-        if as_fast:
-            best = max(as_fast, key=lambda evaluation: evaluation.search.accuracy.value)
-            luck = LUCK * best.search.fidelity.loss_error if best.search.fidelity else 0.0
-            requirements.append(Requirement(self._evaluator.bits(best.search), racing.tolerance - luck))
+        rival = self._rival(proposal)
+        if rival is not None:
+            luck = LUCK * rival.fidelity.loss_error if rival.fidelity else 0.0
+            requirements.append(Requirement(self._evaluator.bits(rival), racing.tolerance - luck))
         if budget.max_accuracy_drop is not None:
             requirements.append(Requirement(reference, -budget.max_accuracy_drop))
         return Race(tuple(requirements), racing.alpha, reference)
+
+    def _rival(self, proposal: Proposal) -> Measurement | None:
+        """The most accurate point of the front that is as fast, and the most accurate that takes as few FLOPs: the less
+        accurate of these two, for a schedule may be of use for either. None if there is nothing as fast, or as cheap.
+        """
+        points = [evaluation.search for evaluation in self._points(proposal.known.front)]
+        better = [[p for p in points if p.throughput.images_per_s >= proposal.throughput.images_per_s]]
+        if self._evaluator.spec.deployment is None:  # else speed alone counts
+            better.append([p for p in points if p.gflops <= proposal.flops / 1e9])
+        if not all(better):
+            return None
+        best = (max(those, key=lambda point: point.accuracy.value) for those in better)
+        return min(best, key=lambda point: point.accuracy.value)
 
     def _points(self, version: int) -> tuple[Evaluation, ...]:
         """Of a version of the front, which never changes; of the one that was read last if it is that."""

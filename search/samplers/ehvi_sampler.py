@@ -11,6 +11,9 @@ is still the best is looked at again, on as many images as before, until it dese
 it by is not final: it stays a candidate with what is known of it. Probes are kept with the trial that they were taken
 for, so that other workers and a resumed study know them, too.
 
+Where the front is to hold what is best for its FLOPs as well, one proposal in three is chosen by the growth of that
+front instead: a stage costs time that FLOPs do not show, so the two may be of quite different schedules.
+
 Sources: Swersky, Snoek and Adams, "Freeze-thaw Bayesian optimization", arXiv 1406.3896, for going on with whatever is
 the most promising now.
 """
@@ -42,6 +45,7 @@ from search.types import PartialEvaluation, to_document
 SPREAD, NEAR = 50, 50  # candidates a trial: new ones, and changes of members of the front; of these ...
 ROUNDS, PARENTS, CHILDREN = 2, 8, 8  # ... the best are changed a little, so many times, and that again
 CHILDREN_OF_A_LOOK = 4  # as many after each look: to draw and describe schedules takes as long as a batch of images
+FOR_FLOPS = 1 / 3  # of proposals: chosen by FLOPs instead of speed, where both count
 SECOND_PARENT = 0.35  # of changes: how often another good schedule has a part in it
 ENOUGH, MAX_DRAWN = 40, 2000  # where limits are tight, more are drawn until so many are within them
 MAX_KNOWN = 300  # trials and probes that the surrogate is fitted to, ...
@@ -66,6 +70,7 @@ class EHVISampler(BaseSampler):
         self._like: surrogate.Surrogate | None = None
         self._losses: LossModel | None = None
         self._chosen: tuple[Schedule | None] | None = None
+        self._for_flops = False  # whether the next proposal is chosen by FLOPs
         self._nothing_fits = False  # all candidates within the limits have been tried, or there are none
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -107,7 +112,8 @@ class EHVISampler(BaseSampler):
         dense = next((one for one in measured if not one.schedule.stages), None)
         self._losses = _loss_model(dense, measured)
         measured = [self._estimated(one, dense) for one in measured]
-        front, taken = _front(measured), {one.key for one in earlier}
+        self._for_flops = self._context.saving is not None and self._random.random() < FOR_FLOPS
+        front, taken = self._front(measured), {one.key for one in earlier}
         first = [*([dense] if dense else []), *front]
         pool = [one for one in self._history.latest(first, MAX_KNOWN) if one.looks and one.key not in taken]
         pool += self._pool(front, taken | {one.key for one in pool})  # what was forgotten may be drawn again
@@ -163,20 +169,20 @@ class EHVISampler(BaseSampler):
         if self._like is None:
             self._like = surrogate.fit(features[:MAX_WEIGHED], logarithms[:MAX_WEIGHED], errors[:MAX_WEIGHED])
         fitted = surrogate.fit(features, logarithms, errors, self._like)
-        points = [(one.speedup, one.accuracy) for one in front]
+        points = [(self._gain(one), one.accuracy) for one in front]
         running = [one for one in earlier if one.result is None and not one.refused]
         if running:  # another worker's trial counts as what it is expected to measure: nothing is to be learnt there
             others = np.stack([one.features for one in running])
             expected, _ = fitted.predict(others)
-            points += zip((one.speedup for one in running), map(float, ceiling - np.exp(expected)), strict=True)
+            points += zip(map(self._gain, running), map(float, ceiling - np.exp(expected)), strict=True)
             told = np.concatenate([logarithms, expected]), np.concatenate([errors, np.zeros(len(running))])
             fitted = surrogate.fit(np.concatenate([features, others]), *told, like=fitted)
         least = dense.accuracy - self._context.below_dense
 
         def judge(pool: Sequence[Known]) -> Floats:
             mean, deviation = fitted.predict(np.stack([one.features for one in pool]))
-            speedup = np.array([one.speedup for one in pool])
-            return expected_growth(points, least, speedup, ceiling, mean, deviation)
+            gains = np.array([self._gain(one) for one in pool])
+            return expected_growth(points, least, gains, ceiling, mean, deviation)
 
         return judge
 
@@ -191,6 +197,19 @@ class EHVISampler(BaseSampler):
             dense.accuracy, result.accuracy, result.loss_error, result.divergence, result.divergence_error
         )
         return replace(one, result=replace(result, accuracy=accuracy, error=error), is_estimated=True)
+
+    def _gain(self, one: Known) -> float:
+        """What is to be had for accuracy now: speed-up, or the FLOPs of the dense model over its own."""
+        return one.saving if self._for_flops else one.speedup
+
+    def _front(self, measured: Sequence[Known]) -> list[Known]:
+        """Those on all images and within all limits that no other beats, the largest gain first."""
+        whole = [one for one in measured if one.result is not None and one.result.complete and one.result.feasible]
+        members: list[Known] = []
+        for one in sorted(whole, key=lambda one: (-self._gain(one), -one.accuracy)):
+            if not members or one.accuracy > members[-1].accuracy:
+                members.append(one)
+        return members
 
     def _pool(self, front: Sequence[Known], known: set[str]) -> list[Known]:
         """New candidates and changes of the front's members, more of the new where limits are tight."""
@@ -242,16 +261,6 @@ def _loss_model(dense: Known | None, measured: Sequence[Known]) -> LossModel | N
         [result.loss_error for result in known],
         [result.divergence or 0.0 for result in known],
     )
-
-
-def _front(measured: Sequence[Known]) -> list[Known]:
-    """Those on all images and within all limits that no other beats, fastest first."""
-    whole = [one for one in measured if one.result is not None and one.result.complete and one.result.feasible]
-    members: list[Known] = []
-    for one in sorted(whole, key=lambda one: (-one.speedup, -one.accuracy)):
-        if not members or one.accuracy > members[-1].accuracy:
-            members.append(one)
-    return members
 
 
 def _table(dense: Known, rows: Sequence[Known]) -> tuple[Floats, Floats, Floats]:

@@ -26,14 +26,16 @@ Floats = NDArray[np.float64]
 class Known:
     """A schedule and what is known of it. result: None for a candidate, while a trial runs, and if it was refused.
 
-    looks: at it, if the result is a probe's, else 0. is_estimated: whether the result's accuracy is no longer what was
-    counted, but what a loss model makes of it.
+    saving: FLOPs of the dense model over its own; 1.0 where a study does not look for them. looks: at it, if the result
+    is a probe's, else 0. is_estimated: whether the result's accuracy is no longer what was counted, but what a loss
+    model makes of it.
     """
 
     schedule: Schedule
     key: str
     features: Floats
     speedup: float
+    saving: float = 1.0
     result: TrialResult | None = None
     refused: bool = False
     looks: int = 0
@@ -81,7 +83,8 @@ class RunHistory:
         context = self._context
         try:
             features, key = describe(schedule, context), schedule.key_for(context.tokens)
-            return Known(schedule, key, features, context.speedup(schedule), result)
+            saving = context.saving(schedule) if context.saving else 1.0
+            return Known(schedule, key, features, context.speedup(schedule), saving, result)
         except ScheduleError:
             return None
 

@@ -37,6 +37,8 @@ class SamplerContext:
     result: what an ended trial measured; None if it was refused or failed.
     below_dense: accuracy below the dense model's from which a point is of no use.
     probes: how many looks there may be before a trial; 0 where there are too few images for any.
+    saving: FLOPs of the dense model over those of any schedule, without running it; raises as `speedup`. None where
+        the front is not to hold what is best for its FLOPs as well.
     """
 
     space: SpaceSpec
@@ -47,3 +49,4 @@ class SamplerContext:
     result: Callable[[FrozenTrial], TrialResult | None]
     below_dense: float = 0.10
     probes: int = PROBES
+    saving: Callable[[Schedule], float] | None = None

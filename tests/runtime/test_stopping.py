@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from optuna.trial import TrialState
 
 from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
+from search.evaluation.latency_profile import LatencyProfile
 
 Start = Callable[..., Any]
 Spec = Callable[..., Any]
@@ -110,6 +112,22 @@ class TestNotStopped:
         front = started.store.front(started.record.id)
         assert [point.search.schedule for point in front.points] == [DENSE, WORTHY, RIVAL]
         assert not started.trials(TrialState.PRUNED)
+
+    def test_what_takes_the_fewest_flops(
+        self, start: Start, tiny_spec: Spec, oracle: InstallOracle, profile: LatencyProfile
+    ) -> None:
+        """Where stages are dear it is slow, and less accurate than what is fast; but it may stand for its FLOPs."""
+        document = {"data": DATA, "racing": {"alpha": 0.05}, "budget": {"trials": 4}, "space": {"max_stages": 12}}
+        dear = replace(profile.stages["zero-tprune"], opened=(4.0, 2.0))
+        dear_profile = replace(profile, stages={"zero-tprune": dear, "zero-tprune (class_row)": dear})
+        started = start(tiny_spec(**document), profile=dear_profile.to_dict())
+        bench, cheap = started.bench, Schedule([Stage(block, 0.8) for block in range(6)])
+        assert bench.throughput(cheap).speedup < bench.throughput(RIVAL).speedup
+        assert bench.flops(cheap) < bench.flops(RIVAL) < bench.flops(HOPELESS)
+        oracle(bench, ACCURACY | {cheap: 0.3})
+        started.run(DENSE, RIVAL, HOPELESS, cheap)
+        assert row(started, cheap).search.complete
+        assert not row(started, HOPELESS).search.complete
 
     def test_anything_at_alpha_0(self, racing: Callable[..., Any], oracle: InstallOracle) -> None:
         started = racing(alpha=0.0, budget={"trials": 3, "max_accuracy_drop": 0.05})

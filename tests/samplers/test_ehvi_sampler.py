@@ -201,8 +201,9 @@ class TestLearns:
             trials = [*(self.ended(toy, s) for s in self.schedules()), self.ended(toy, superb, 0.95)]
             study = optuna.create_study(directions=["maximize"] * 2)
             study.add_trials(trials)
-            earlier = EHVISampler(note(which), 0)._history.trials(study)
-            members[which] = [one.schedule for one in ehvi_sampler._front(earlier)]
+            sampler = EHVISampler(note(which), 0)
+            earlier = sampler._history.trials(study)
+            members[which] = [one.schedule for one in sampler._front(earlier)]
             assert len(earlier) == 10
         assert members["whole"] == [superb]
         assert members["stopped"] == members["over"]
@@ -225,8 +226,28 @@ class TestLearns:
             earlier = sampler._history.trials(study)
             measured = [one for one in earlier if one.result is not None]
             candidate = sampler._history.know(chosen)
-            growths.append(sampler._judge(measured[0], ehvi_sampler._front(measured), earlier)([candidate])[0])
+            growths.append(sampler._judge(measured[0], sampler._front(measured), earlier)([candidate])[0])
         assert growths[1] < 0.5 * growths[0]
+
+
+def test_where_stages_cost_too_much_time_it_looks_for_flops(make_toy: Maker) -> None:
+    """Area by FLOPs, summed over seeds: hardly any schedule is faster than the dense model, and speed says nothing."""
+    small = make_toy(max_stages=6, keep=[0.3, 1.0])
+
+    class Abrupt(type(small)):  # type: ignore[misc]
+        """Whoever drops many tokens at once loses more: it takes several stages to save much."""
+
+        def accuracy(self, schedule: Schedule) -> float:
+            return float(super().accuracy(schedule) - 0.3 * sum((1 - stage.keep) ** 2 for stage in schedule.stages))
+
+    toy = Abrupt(small.space)
+    slow = replace(toy.context, speedup=lambda schedule: 1 / (1 / toy.speedup(schedule) + 0.35 * len(schedule.stages)))
+
+    def covered(context: SamplerContext) -> float:
+        found = [toy.run(toy.study(EHVISampler(context, seed)), 24) for seed in range(2)]
+        return sum(hypervolume([(a, v) for _, a, v in one], (LEAST, 1.0)) for one in found)
+
+    assert covered(replace(slow, saving=toy.speedup)) > 2 * covered(slow)
 
 
 def test_many_trials_cost_no_more_rows_than_the_limit(make_toy: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
