@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
@@ -31,6 +31,7 @@ CSV_COLUMNS = (
     *("confirm_accuracy", "confirm_low", "confirm_high", "confirm_images"),
     *("throughput", "speedup", "spread", "throughput_how", "confirm_throughput", "confirm_speedup", "confirm_spread"),
     *("gflops", "schedule", "device", "dtype", "batch_size", "flop_convention", "confirm_disturbed"),
+    *("for_flops", "dominated"),
 )
 
 
@@ -57,17 +58,25 @@ def front_json(study: StudyRecord, front: Front) -> dict[str, Any]:
     """The contract's JSON document of a front, points sorted by throughput.
 
     Beyond the contract, so that no number stands without its meaning: "confirm" of each point (null before it is
-    measured), "flop_convention" and "hardware" (the setting of each measurement, most often one).
+    measured), whether it is "for_flops" or "dominated" (what the table marks), "flop_convention" and "hardware" (the
+    setting of each measurement, most often one).
     """
     return {
         "study": study.name,
         "dense": _dense_json(front.dense),
         "hypervolume": front.hypervolume,
-        "points": [point_document(point) for point in front.points],
+        "points": [{**point_document(point), **marks} for point, marks in _marked(front)],
         "flop_convention": FLOP_CONVENTION,
         **({keys.PRECISION_GAIN: gain} if (gain := study.provenance.get(keys.PRECISION_GAIN)) else {}),
         "hardware": list(dict.fromkeys(formatting.setting(m) for m in formatting.measurements(front))),
     }
+
+
+def _marked(front: Front) -> Iterator[tuple[Evaluation, dict[str, bool]]]:
+    """Each point, and what a table would mark it for."""
+    for_flops, dominated = formatting.for_flops(front), formatting.behind(front)
+    for point in front.points:
+        yield point, {"for_flops": point.trial in for_flops, "dominated": point.trial in dominated}
 
 
 def _dense_json(dense: Evaluation | None) -> dict[str, float] | None:
@@ -83,13 +92,14 @@ def _dense_json(dense: Evaluation | None) -> dict[str, float] | None:
 
 def front_csv(found: Iterable[tuple[StudyRecord, Front]]) -> str:
     """One row per point of every study, one value per cell; empty where there is none yet."""
-    return tables.as_csv(CSV_COLUMNS, (_csv_row(study, point) for study, front in found for point in front.points))
+    rows = (_csv_row(study, *marked) for study, front in found for marked in _marked(front))
+    return tables.as_csv(CSV_COLUMNS, rows)
 
 
-def _csv_row(study: StudyRecord, point: Evaluation) -> dict[str, object]:
+def _csv_row(study: StudyRecord, point: Evaluation, marks: dict[str, bool]) -> dict[str, object]:
     confirm = measured_cells(point.confirm) if point.confirm else {}
     confirmed = {f"confirm_{name.removeprefix('accuracy_')}": value for name, value in confirm.items()}
-    return {"study": study.name, "trial": point.trial, **measured_cells(point.search), **confirmed}
+    return {"study": study.name, "trial": point.trial, **measured_cells(point.search), **confirmed, **marks}
 
 
 def replay_table(name: str, replay: Replay) -> RenderableType:

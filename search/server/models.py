@@ -82,7 +82,8 @@ class ConfirmModel(BaseModel):
 
 
 class PointModel(BaseModel):
-    """accuracy: a fraction; throughput: images/s; speedup: over the dense model; gflops: fvcore convention."""
+    """accuracy: a fraction; throughput: images/s; speedup: over the dense model; gflops: fvcore convention; for_flops:
+    another is as accurate and faster, but takes more FLOPs; dominated: by another, in the numbers confirmed."""
 
     trial: int
     accuracy: float
@@ -93,6 +94,8 @@ class PointModel(BaseModel):
     gflops: float
     schedule: dict[str, Any]
     confirm: ConfirmModel | None
+    for_flops: bool
+    dominated: bool
 
 
 class FrontModel(BaseModel):

@@ -85,6 +85,14 @@ def test_table_shows_the_dense_model_once_on_the_front_or_not(
     assert sum(line.rstrip().endswith("dense") for line in lines) == 1
 
 
+def marked(study: StudyRecord, front: Front) -> list[tuple[int, str]]:
+    """Trials and marks in the JSON document, which are those in the CSV."""
+    points, names = report.front_json(study, front)["points"], ("for_flops", "dominated")
+    rows = list(csv.DictReader(io.StringIO(report.front_csv([(study, front)]))))
+    assert [[row[name] for name in names] for row in rows] == [[str(point[name]) for name in names] for point in points]
+    return [(point["trial"], name) for point in points for name in names if point[name]]
+
+
 def test_table_marks_what_confirmed_numbers_put_behind(printed: Printed, study: StudyRecord, front: Front) -> None:
     slower = front.points[1]
     assert slower.confirm is not None
@@ -92,6 +100,7 @@ def test_table_marks_what_confirmed_numbers_put_behind(printed: Printed, study: 
     points = (front.points[0], replace(slower, confirm=slow), *front.points[2:])
     text = printed(report.front_table(study, replace(front, points=points)), 140)
     assert [line.split()[0] for line in text.splitlines() if line.lstrip().startswith("*")] == ["*2"]
+    assert marked(study, replace(front, points=points)) == [(2, "dominated")]
     assert "marked *: by the confirmed numbers another row is at least as accurate and as fast" in text
     assert "*" not in printed(report.front_table(study, front))
 
@@ -107,6 +116,7 @@ def test_table_marks_what_stands_for_its_flops(printed: Printed, study: StudyRec
     points = (front.points[0], replace(slower, search=search), *front.points[2:])
     text = printed(report.front_table(study, replace(front, points=points)), 140)
     assert [line.split()[0] for line in text.splitlines() if line.lstrip().startswith("#")] == ["#2"]
+    assert marked(study, replace(front, points=points)) == [(2, "for_flops")]
     assert "marked #: best for their FLOPs" in text
     assert "#" not in printed(report.front_table(study, front))
 
@@ -137,7 +147,7 @@ def test_json_is_the_contract(study: StudyRecord, front: Front) -> None:
     assert [p["throughput"] for p in document["points"]] == sorted(p["throughput"] for p in document["points"])
     contract = {"trial", "accuracy", "accuracy_ci95", "images", "throughput", "speedup", "gflops", "schedule"}
     for shown, point in zip(document["points"], front.points, strict=True):
-        assert set(shown) == contract | {"confirm", "estimate", "fidelity"}
+        assert set(shown) == contract | {"confirm", "estimate", "fidelity", "for_flops", "dominated"}
         assert shown["accuracy_ci95"][0] < shown["accuracy"] < shown["accuracy_ci95"][1]
         assert Schedule.from_dict(shown["schedule"]) == point.search.schedule
         assert shown["throughput"] == pytest.approx(shown["speedup"] * document["dense"]["throughput"])
