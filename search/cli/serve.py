@@ -15,7 +15,7 @@ from search.extras import check_extra
 
 MAX_WORKERS = 256
 ONE_PORT = "Optuna Dashboard is at /dashboard of --port, behind the same token"
-OLD_VARIABLE = "ZTP_DASHBOARD_URL"
+OLD_VARIABLES = ("ZTP_DASHBOARD_URL", "ZTP_DASHBOARD_PORT")
 
 
 def serve(
@@ -50,8 +50,9 @@ def serve(
     check_extra("ztp serve", "serve")
     if dashboard_port is not None:
         raise InputError("--dashboard-port", "must be left out", dashboard_port, ONE_PORT)
-    if os.environ.get(OLD_VARIABLE, "").strip():
-        raise InputError(OLD_VARIABLE, "must be unset: the page links to its own port", remedy=ONE_PORT)
+    for variable in OLD_VARIABLES:
+        if os.environ.get(variable, "").strip():
+            raise InputError(variable, "must be unset: the page links to its own port", remedy=ONE_PORT)
     if not 0 <= workers <= MAX_WORKERS:
         raise InputError("--workers", f"must be in 0..{MAX_WORKERS}", workers)
     samplers = check_paths(allow_sampler or (), "--allow-sampler") + (allowed_classes() or ())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -14,20 +15,23 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from timm.data.imagenet_info import ImageNetInfo
+from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 
 from pruning.backbones import Backbone
 from pruning.config import Config, load_backbone_of
 from pruning.deployment import OPENVINO, PREPROCESSING, export_config
 from search.errors import InputError
-from search.evaluation.data.splits import open_images
+from search.evaluation.data.label_mapping import SORTED, Classes
+from search.evaluation.data.splits import Images, open_images
 from search.evaluation.deployed import CALIBRATION_IMAGES
 from search.evaluation.reproduce import spec_of
 from search.evaluation.runtimes import INT8, find_runtime
 
 PREDICT = "predict.py"
+CLASSIFYING = ("top1", "agreement")  # accuracies of models that answer with logits of classes
 CROPS = ("center", "squash")  # that predict.py knows
 FORMS = {"openvino": OPENVINO}  # of runtimes whose own it is
+LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,18 +59,22 @@ def export_model(config: Config, name: str, path: Path, target: Target) -> None:
 
 def _calibration(config: Config, name: str) -> NDArray[np.float32]:
     """The first images [N, C, H, W] of the search split."""
-    place = Path(f"study {name}")
-    spec = spec_of(config, place)
-    images = open_images(spec.data, spec.objectives, load_backbone_of(config, str(place)))
+    images = _images(config, name, load_backbone_of(config, f"study {name}"))
     found: NDArray[np.float32] = images.search().batch(0, CALIBRATION_IMAGES).numpy()
     return found
+
+
+def _images(config: Config, name: str, backbone: Backbone) -> Images:
+    spec = spec_of(config, Path(f"study {name}"))
+    return open_images(spec.data, spec.objectives, backbone)
 
 
 def export_bundle(config: Config, name: str, folder: Path, target: Target) -> None:
     """Write a folder with all that it takes to deploy the point, and nothing that needs this package.
 
-    config.yaml, the model, preprocessing.json, labels.json (names by class index), measured.json, predict.py, and
-    SHA256SUMS over them. Writes a new folder, whole or not at all. Raises as `export_model`.
+    config.yaml, the model, preprocessing.json, labels.json (names by class index; none of a model that gives
+    embeddings), measured.json, predict.py, and SHA256SUMS over them. Writes a new folder, whole or not at all. Raises
+    as `export_model`.
     """
     target.check()
     if folder.exists():
@@ -84,7 +92,7 @@ def export_bundle(config: Config, name: str, folder: Path, target: Target) -> No
         export_model(config, name, model, target)
         config.write(made / "config.yaml")
         _write_json(made / "preprocessing.json", preprocessing)
-        _write_json(made / "labels.json", _labels(backbone))
+        _write_json(made / "labels.json", class_labels(config, name, backbone))
         _write_json(made / "measured.json", dict(config.metrics))
         source = resources.files("search.evaluation").joinpath(f"predict_{target.form}.py.txt")
         (made / PREDICT).write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
@@ -93,13 +101,24 @@ def export_bundle(config: Config, name: str, folder: Path, target: Target) -> No
         shutil.move(str(made), str(folder))
 
 
-def _labels(backbone: Backbone) -> list[str]:
-    """Names by class index: ImageNet's where the classes are its own, else the indices."""
-    classes = backbone.num_classes
-    if classes == 1000 and backbone.name != "demo":
-        known = ImageNetInfo()
-        return [known.index_to_description(index) for index in range(classes)]
-    return [str(index) for index in range(classes)]
+def class_labels(config: Config, name: str, backbone: Backbone) -> list[str]:
+    """Names by class index: the model's own, or those of the images' labels, or ImageNet's if there are as many
+    classes; the index of a class that nothing names. Empty for a model whose answers are embeddings.
+    """
+    if config.data.get("accuracy", "top1") not in CLASSIFYING:
+        return []
+    if backbone.class_names:
+        return list(backbone.class_names)
+    try:
+        found = _images(config, name, backbone).source.classes
+    except InputError as error:  # exported where the images are not: the model needs none
+        LOGGER.warning("study %s: labels.json names no classes of the images' own: %s", name, error)
+        found = Classes(None, "none")
+    names, subset = dict(found.names), infer_imagenet_subset({"num_classes": backbone.num_classes})
+    if subset is not None and found.mapping != SORTED:
+        known = ImageNetInfo(subset)
+        names = {index: known.index_to_description(index) for index in range(backbone.num_classes)}
+    return [names.get(index, str(index)) for index in range(backbone.num_classes)]
 
 
 def _write_json(path: Path, data: Mapping[str, Any] | list[str]) -> None:

@@ -141,7 +141,8 @@ def test_a_bundle_runs_in_a_bare_environment(
         [python, bundle / "predict.py", picture], env=environment, capture_output=True, text=True, check=False
     )
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.startswith(f"{picture}: ")
+    labels = json.loads((bundle / "labels.json").read_text())
+    assert ran.stdout.removeprefix(f"{picture}: ").rpartition(" (")[0] in labels
     check = "import sys, predict; print(predict.predict(predict.read(sys.argv[1])[None]).tolist())"
     ran = subprocess.run(
         [python, "-c", check, picture], env=environment, cwd=bundle, capture_output=True, text=True, check=True
@@ -151,6 +152,10 @@ def test_a_bundle_runs_in_a_bare_environment(
     expected = pruning.load(config)(split.batch(0, 1)).detach().numpy()
     difference = np.abs(np.array(json.loads(ran.stdout.splitlines()[-1])) - expected)
     assert difference.max() < (1e-3 if flag else 0.5)  # in int8 without the flag
+
+    (bundle / "labels.json").write_text("[]")  # as of a model without classes
+    ran = subprocess.run([python, bundle / "predict.py", picture], env=environment, capture_output=True, text=True)
+    assert json.loads(ran.stdout.removeprefix(f"{picture}: ")) == pytest.approx(expected[0].tolist(), abs=0.5)
 
 
 @pytest.mark.slow

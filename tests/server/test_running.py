@@ -184,13 +184,14 @@ def test_an_impossible_address_is_refused(
     assert ran.err.startswith(f"ztp: --host {host} --port 0 must be an address of this machine and a free port: ")
 
 
+@pytest.mark.parametrize("variable", ["ZTP_DASHBOARD_URL", "ZTP_DASHBOARD_PORT"])
 def test_the_dashboards_old_address_is_refused_with_what_replaces_it(
-    ztp: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    variable: str, ztp: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("ZTP_DASHBOARD_URL", "https://me:s3cr3t@host/dashboard")
+    monkeypatch.setenv(variable, "https://me:s3cr3t@host/dashboard")
     ran = ztp("serve", "--port", "0")
     assert (ran.code, ran.out) == (2, "")
-    assert ran.err.startswith("ztp: ZTP_DASHBOARD_URL must be unset")
+    assert ran.err.startswith(f"ztp: {variable} must be unset")
     assert "Optuna Dashboard is at /dashboard of --port" in ran.err
     assert "s3cr3t" not in ran.err
 

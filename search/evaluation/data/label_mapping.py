@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,11 +25,13 @@ BACKBONES = "the backbone's"
 @dataclass(frozen=True)
 class Classes:
     """indices: of each image; None if the labels do not fit the backbone, and then `problem` says why, as what one
-    got instead. mapping: how they were found, for the record."""
+    got instead. mapping: how they were found, for the record. names: what the images' labels call the classes, by
+    index, where labels are names."""
 
     indices: NDArray[np.int64] | None
     mapping: str
     problem: str = ""
+    names: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,8 @@ def assign(listing: Listing, target: Target, class_map: ClassMap | None = None) 
         mapping += f"; without images: {_some(listing.empty)}"
     if index is None:
         return Classes(None, "none", mapping)
-    return Classes(np.array([index[str(label)] for label in labels], dtype=np.int64), mapping)
+    indices = np.array([index[str(label)] for label in labels], dtype=np.int64)
+    return Classes(indices, mapping, names=_by_index(index))
 
 
 def _own(listing: Listing, labels: Sequence[Any], class_map: ClassMap | None) -> Classes:
@@ -97,7 +100,9 @@ def _by_map(labels: Sequence[Any], names: Sequence[str], target: Target, class_m
     outside = [place for place in found.values() if not 0 <= place < target.num_classes]
     if outside:
         return Classes(None, "none", f"in data.class_map class index {outside[0]}, where {_range(target)}")
-    return Classes(np.array([found[label] for label in labels], dtype=np.int64), "data.class_map")
+    indices = np.array([found[label] for label in labels], dtype=np.int64)
+    called = _by_index({_called(label, names, class_map): index for label, index in found.items()})
+    return Classes(indices, "data.class_map", names=called)
 
 
 def _looked_up(labels: Sequence[Any], names: Sequence[str], class_map: ClassMap) -> tuple[dict[Any, Any], str]:
@@ -127,11 +132,17 @@ def _of_indices(indices: NDArray[np.int64], names: Sequence[str], target: Target
         index, mapping = _of_names(names, target)
         if index is None:
             return Classes(None, "none", mapping)
-        return Classes(np.array([index[names[each]] for each in indices], dtype=np.int64), mapping)
+        found = np.array([index[names[each]] for each in indices], dtype=np.int64)
+        return Classes(found, mapping, names=_by_index(index))
     for worst in (int(indices.min()), int(indices.max())):
         if not 0 <= worst < target.num_classes:
             return Classes(None, "none", f"class index {worst}, where {_range(target)}")
-    return Classes(indices.astype(np.int64), "class indices as given")
+    return Classes(indices.astype(np.int64), "class indices as given", names=dict(enumerate(names)))
+
+
+def _by_index(index: Index) -> dict[int, str]:
+    """The first name of each class."""
+    return {place: name for name, place in reversed(index.items())}
 
 
 def _of_names(names: Sequence[str], target: Target, empty: Sequence[str] = ()) -> tuple[Index | None, str]:

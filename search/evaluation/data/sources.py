@@ -55,6 +55,10 @@ class DemoImages:
     """The 10,000 test images of Fashion-MNIST, as they ship with the package (MIT licence)."""
 
     shape = (1, 28, 28)
+    names = (
+        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    )
 
     def __init__(self) -> None:
         folder = files("studies") / "demo"
@@ -63,7 +67,7 @@ class DemoImages:
             self.fingerprint = self.cache_key = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
         with as_file(folder / "t10k-labels-idx1-ubyte.gz") as path:
             self.labels = read_idx(path, 1).astype(np.int64)
-        self.classes = Classes(self.labels, "class indices as given")
+        self.classes = Classes(self.labels, "class indices as given", names=dict(enumerate(self.names)))
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -55,6 +55,21 @@ def test_found(labels: Sequence[str], names: tuple[str, ...], classes: int, indi
     assert (found.indices.tolist(), found.mapping) == (indices, mapping)
 
 
+@pytest.mark.parametrize(
+    ("labels", "names", "class_map", "called"),
+    [
+        (["dog", "ant", "dog"], (), None, {0: "ant", 1: "dog"}),
+        ([1, 0], ("dog", "ant"), None, {0: "dog", 1: "ant"}),
+        ([1, 0], (), None, {}),
+        (["dog", "hound", "ant"], (), {"dog": 1, "hound": 1, "ant": 0}, {0: "ant", 1: "dog"}),
+    ],
+)
+def test_classes_are_called_as_the_labels_call_them(
+    labels: Sequence[str] | Sequence[int], names: tuple[str, ...], class_map: ClassMap | None, called: dict[int, str]
+) -> None:
+    assert assign(listing(labels, names), Target(2), class_map).names == called
+
+
 @pytest.mark.parametrize("classes", [11_821, 21_841, 21_843])
 def test_the_larger_imagenets_have_indices_of_their_own(classes: int) -> None:
     found = assign(listing([PAPER, TENCH]), Target(classes))
