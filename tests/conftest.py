@@ -220,16 +220,16 @@ def fill(store: Store, spec: StudySpec, evaluations: Iterable[Evaluation], state
 
     record = store.add_study(spec)
     for evaluation in evaluations:
-        search, slot = evaluation.search, store.reserve(record.id, "test", spec.budget.trials)
+        search, slot = evaluation.search, store.trials.reserve(record.id, "test", spec.budget.trials)
         assert slot is not None
-        trial = store.start(slot, Trial(NEW, "RUNNING", to_params(search.schedule, spec.space, DEPTH)))
+        trial = store.trials.start(slot, Trial(NEW, "RUNNING", to_params(search.schedule, spec.space, DEPTH)))
         assert trial.number == evaluation.trial
         values = search.accuracy.value, search.throughput.images_per_s
         over = {"budget": -1.0 if evaluation.feasible else 1.0}
         ending = Ending("COMPLETE", values, {"measurement": search.to_dict()}, over)
-        store.complete(slot, search, evaluation.feasible, trial.number, ending)
+        store.trials.complete(slot, search, evaluation.feasible, trial.number, ending)
         if evaluation.confirm:
-            store.save_confirm(record.id, search.key, evaluation.confirm)
+            store.tasks.save_confirm(record.id, search.key, evaluation.confirm)
     mirror_all(store, record, distributions(spec.space, DEPTH))
     store.set_provenance(record.id, PROVENANCE)
     spend(store, record.id, 125.0)

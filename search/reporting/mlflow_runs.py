@@ -57,7 +57,7 @@ class StudyRuns:
     def log(self, store: Store, is_last: bool) -> None:
         """Bring the server up to date, unless another process does. Raises StudyDeletedError."""
         study = store.study_of_id(self._study_id)
-        if not store.claim_log(study.id, self._holder, LEASE_S):
+        if not store.tasks.claim_log(study.id, self._holder, LEASE_S):
             self._run = ""  # what the other logs is to be read anew
             if is_last:
                 raise SearchError("another launch logs it")
@@ -73,7 +73,7 @@ class StudyRuns:
         finally:
             if is_last or not is_complete:
                 self._run = ""
-                store.claim_log(study.id, self._holder, 0.0)
+                store.tasks.claim_log(study.id, self._holder, 0.0)
 
     # What the server has
 
@@ -121,12 +121,12 @@ class StudyRuns:
 
     def _log_trials(self, store: Store, study: StudyRecord) -> None:
         has_gap = False
-        for trial in store.trials(study.id, self._last):
+        for trial in store.trials.find_all(study.id, self._last):
             is_logged = trial.number in self._known and self._known[trial.number][1]
             if trial.is_ended and not is_logged and (MEASUREMENT in trial.user_attributes or _has_failed(trial)):
                 self._log_trial(trial)
                 self._note_answer()
-                store.claim_log(study.id, self._holder, LEASE_S)
+                store.tasks.claim_log(study.id, self._holder, LEASE_S)
             has_gap = has_gap or not trial.is_ended
             if not has_gap:
                 self._last = trial.number

@@ -71,7 +71,7 @@ def launch(spec: StudySpec, url: str, observe: Observer, workers: int = 1, engin
         # who pauses it meanwhile is obeyed; one that is done has finalists whose clock was disturbed
         held = HELD_STATES if known is None or known.state not in OPEN_STATES else ()
         store.advance(record.id, ("created", *held, "done"), "running")
-        number = os.getpid() if store.workers(record.id) else 0  # two processes must not suggest the same
+        number = os.getpid() if store.tasks.workers(record.id) else 0  # two processes must not suggest the same
         run_engine = partial(ENGINES[engine].run, spec.name, store.url, workers)
         in_process = workers == 1 and engine == "local"
         StudyRunner(store, record, evaluator, observe, number, None if in_process else run_engine).run()

@@ -80,7 +80,7 @@ class OptunaBridge:
             evaluate_partially,
         )
         self._depth = evaluator.backbone.family.depth
-        sampler = make_sampler(spec.sampler, self._context(), store.count_trials(record.id), worker)
+        sampler = make_sampler(spec.sampler, self._context(), store.trials.count(record.id), worker)
         log_as_we_do()
         self.study = optuna.create_study(directions=["maximize", "maximize"], sampler=sampler)
         self._box = distributions(spec.space, self._depth)
@@ -116,7 +116,7 @@ class OptunaBridge:
         for label, schedule in (dense, *told, *others):
             if schedule.stages and self._over_known_limits(schedule):
                 continue
-            self._store.queue_trial(
+            self._store.trials.queue(
                 self._record.id, to_params(schedule, self._spec.space, self._depth), {BASELINE: label}
             )
 
@@ -139,7 +139,7 @@ class OptunaBridge:
         """
         for _ in range(MAX_REFUSALS):
             with blamed_on(self._spec.sampler):
-                trial, tried = self._store.take(slot) or (self._propose(), 0)
+                trial, tried = self._store.trials.take(slot) or (self._propose(), 0)
             schedule = to_schedule(dict(trial.params), self._spec.space, self._depth)
             try:
                 flops = self._evaluator.flops(schedule)
@@ -152,7 +152,7 @@ class OptunaBridge:
                     refusal = self._too_slow(schedule, flops, throughput)
                 if refusal is None:
                     if trial.number == NEW:
-                        trial = self._store.start(slot, trial)
+                        trial = self._store.trials.start(slot, trial)
                         self._own, self._drawn = (trial.number, self._drawn) if self._drawn else None, None
                     chosen_on = trial.system_attributes.get(PROBED, {}).get("chosen_on", 0)
                     return Proposal(trial, schedule, flops, throughput, known, tried, chosen_on)
@@ -161,7 +161,7 @@ class OptunaBridge:
             over, reason = refusal
             with blamed_on(self._spec.sampler):
                 self._forget_drawn()
-            self._store.refuse(slot, trial, end_trial(trial, "PRUNED", {REFUSED: reason}, over))
+            self._store.trials.refuse(slot, trial, end_trial(trial, "PRUNED", {REFUSED: reason}, over))
         raise SearchError(
             f"study {self._spec.name}: {MAX_REFUSALS} suggestions in a row were over the limits of the budget; "
             "loosen budget.max_gflops, budget.min_speedup or budget.max_latency_ms, or narrow space.keep and "
@@ -194,7 +194,7 @@ class OptunaBridge:
     def _read_news(self) -> None:
         """Bring the study in memory up to date, by what is new in the store."""
         self._forget_drawn()  # left by an attempt that was interrupted
-        for trial in self._store.trials(self._record.id, self._last, self._open.keys()):
+        for trial in self._store.trials.find_all(self._record.id, self._last, self._open.keys()):
             self._last = max(self._last, trial.number)
             own = self._own[1] if self._own is not None and self._own[0] == trial.number else None
             if trial.is_ended:
@@ -223,7 +223,8 @@ class OptunaBridge:
 
     def _known(self, schedule: Schedule) -> Known:
         """Among it the throughput: timing takes seconds where it is not profiled."""
-        return self._store.known(self._record.id, self._evaluator.key(schedule), self._evaluator.identity(schedule))
+        key, identity = self._evaluator.key(schedule), self._evaluator.identity(schedule)
+        return self._store.trials.known(self._record.id, key, identity)
 
     def _refusal(self, schedule: Schedule, flops: int) -> tuple[dict[str, float], str] | None:
         """Limits that need nothing but arithmetic: FLOPs, and throughput where it is profiled."""

@@ -17,6 +17,8 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 
 from search.errors import StorageLostError, StorageUnavailableError
 from search.storage.store import Store
+from search.storage.task_queue import TaskQueue
+from search.storage.trial_queue import TrialQueue
 
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 10.0
@@ -60,17 +62,20 @@ class RetryPolicy:
 
 def plain(store: Store) -> Store:
     """The store without anybody's patience: its methods fail at once."""
-    return store.plain if isinstance(store, _PatientStore) else store
+    return cast(Store, store.plain) if isinstance(store, _PatientStore) else store
 
 
 class _PatientStore:
-    """A store's methods, each repeated as a whole: they are single transactions, and may be made twice."""
+    """A store's methods, and its queues', each repeated as a whole: they are single transactions, and may be made
+    twice."""
 
-    def __init__(self, store: Store, patience: RetryPolicy) -> None:
+    def __init__(self, store: Any, patience: RetryPolicy) -> None:
         self.plain, self._patience = store, patience
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self.plain, name)
+        if isinstance(found, TaskQueue | TrialQueue):
+            return _PatientStore(found, self._patience)
         if not callable(found):
             return found
 

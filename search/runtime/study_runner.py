@@ -70,9 +70,9 @@ class StudyRunner:
             raise
         except BaseException as error:
             if self._left_as and isinstance(error, KeyboardInterrupt):
-                self._store.leave(self._record.id, *self._left_as)
+                self._store.tasks.leave(self._record.id, *self._left_as)
             elif self._left_as:
-                self._store.stop_for(self._record.id, error)
+                self._store.tasks.stop_for(self._record.id, error)
             raise
 
     def _run(self) -> None:
@@ -122,7 +122,7 @@ class StudyRunner:
                 self._tell()
                 self._worker.prepare()
                 self._measure_dense(task)
-        if PREPARE in self._store.open_tasks(self._record.id):
+        if PREPARE in self._store.tasks.open_tasks(self._record.id):
             return False
         self._record = self._store.study_of_id(self._record.id)
         self._evaluator.use(Calibration.from_dict(self._record.provenance[keys.FACTS]))
@@ -135,12 +135,12 @@ class StudyRunner:
         if self._store.evaluation(study_id, UNTOUCHED.key) is None:
             self._worker.run(self._observe, at_most=1)
         if self._store.evaluation(study_id, UNTOUCHED.key) is not None:
-            self._store.finish(task)
+            self._store.tasks.finish(task)
         elif self._worker.budget_is_spent():
             rule = "the dense model, with which all is compared, was not measured within the budget"
             raise SearchError(f"study {self._record.name}: {rule}; raise it to go on")
         else:  # somebody has paused the study, or the trial failed
-            self._store.free(task)
+            self._store.tasks.free(task)
 
     def _calibrate(self, task: Slot) -> None:
         """What an earlier process found out and kept with the study is taken over."""
@@ -160,13 +160,13 @@ class StudyRunner:
         """Spend the budget; then choose the front by estimates from all that was measured, which are closer to the
         truth than what was counted of each."""
         self._worker.run(self._observe)
-        if self._store.slots(self._record.id, "reserved") or not self._worker.budget_is_spent():
+        if self._store.tasks.slots(self._record.id, "reserved") or not self._worker.budget_is_spent():
             return False  # others are about: what they leave is taken over here
         estimates = in_steps(estimate_accuracies(self._store.evaluations(self._record.id)))
         deployment = self._evaluator.spec.deployment
         limit_s = partial(clock_limit_s, clocks=1 + len(deployment.batch_sizes if deployment else ()))
         # where models run is known then: what FLOPs promise elsewhere is of no interest
-        return self._store.begin_confirming(self._record.id, estimates, limit_s, by_flops=deployment is None)
+        return self._store.tasks.begin_confirming(self._record.id, estimates, limit_s, by_flops=deployment is None)
 
     def _run_engine(self, run: Callable[[Callable[[], None]], None]) -> bool:
         self._engine = None
@@ -196,7 +196,7 @@ class StudyRunner:
             assert found is not None
             progress = self._store.progress(self._record.id)
             measured, clock_s = confirm(self._evaluator, found, task, progress, self._times)
-            self._store.save_confirm(self._record.id, found.search.key, measured, task, clock_s)
+            self._store.tasks.save_confirm(self._record.id, found.search.key, measured, task, clock_s)
         self._tell()
         return True
 
@@ -207,19 +207,19 @@ class StudyRunner:
 
     def _is_left_alone(self) -> bool:
         """Whether a launch is left with finalists that only another machine may time, and nobody else is there."""
-        return self._is_launch and self._can_only_time() and not self._store.workers(self._record.id)
+        return self._is_launch and self._can_only_time() and not self._store.tasks.workers(self._record.id)
 
     def _has_nothing_left(self) -> bool:
         return self._is_prepared and not self._is_launch and not self._times and self._can_only_time()
 
     def _can_only_time(self) -> bool:
-        left = self._store.open_tasks(self._record.id)
+        left = self._store.tasks.open_tasks(self._record.id)
         return bool(left) and left.issubset(TIMINGS)
 
     def _conclude(self) -> bool:
         """End the study, once all finalists are confirmed."""
         study_id = self._record.id
-        if self._store.open_tasks(study_id):
+        if self._store.tasks.open_tasks(study_id):
             return False
         front = self._store.front(study_id)
         finalists = () if front is None else front.finalists
@@ -228,7 +228,7 @@ class StudyRunner:
         known = {key: estimate.accuracy for key, estimate in estimates.items()}
         self._worker.mirror_all()
         error = prediction_error(finalists)
-        is_concluded = self._store.conclude(study_id, known, {keys.PREDICTION_ERROR: error}, self._ending())
+        is_concluded = self._store.tasks.conclude(study_id, known, {keys.PREDICTION_ERROR: error}, self._ending())
         self._tell()
         return is_concluded
 

@@ -31,7 +31,7 @@ def notifying(store: Store) -> Store:
 
     Raises InputError for an environment that is wrong.
     """
-    store.on_end = partial(_tell, store, read_webhook())
+    store.tasks.on_end = partial(_tell, store, read_webhook())
     return store
 
 

@@ -98,7 +98,7 @@ class Worker:
     def holding(self, *kinds: str) -> Iterator[Slot | None]:
         """A task of the first of these kinds that has any, or None. What fails within is a failed attempt at it."""
         with self.at_work():
-            task = self._store.claim(self._record.id, kinds, self.name, uuid.uuid4().hex, self._settings.lease_s)
+            task = self._store.tasks.claim(self._record.id, kinds, self.name, uuid.uuid4().hex, self._settings.lease_s)
             if task is None:
                 yield None
                 return
@@ -148,13 +148,13 @@ class Worker:
         self._retry(self._look_after)
 
     def _mend(self) -> None:
-        for slot in self._plain.stale_slots(self._record.id):
+        for slot in self._plain.tasks.stale_slots(self._record.id):
             # only one of several menders succeeds, and from then on a worker that was just slow gets TrialStoppedError
             # instead of a result
             self._lose(slot, "dead", f"worker {slot.worker} died")
 
     def _look_after(self) -> None:
-        if self._plain.claim_mending(self._record.id, self._settings.look_s):
+        if self._plain.tasks.claim_mending(self._record.id, self._settings.look_s):
             self._mend()
             mirror(self._plain, self._record, self._box)
 
@@ -174,7 +174,7 @@ class Worker:
 
     def _reserve(self) -> Slot | None:
         lease = uuid.uuid4().hex  # drawn here: if the answer is lost, the next call finds the same slot
-        return self._store.reserve(self._record.id, self.name, None, lease, self._settings.lease_s)
+        return self._store.trials.reserve(self._record.id, self.name, None, lease, self._settings.lease_s)
 
     def _fill(self, slot: Slot) -> None:
         """Measure one trial in a reserved slot; give the slot back if anything goes wrong."""
@@ -204,7 +204,8 @@ class Worker:
         drop, trial = dense - measurement.accuracy.value, proposal.trial
         least = self._evaluator.least_speedup
         over = violations(self._evaluator.spec.budget, measurement.gflops, measurement.throughput.speedup, drop, least)
-        self._store.complete(slot, measurement, is_feasible(over), trial.number, ending(trial, measurement, over))
+        ended = ending(trial, measurement, over)
+        self._store.trials.complete(slot, measurement, is_feasible(over), trial.number, ended)
         self.trials.log_end(trial.number, measurement)
 
     def _give_up(self, slot: Slot, proposal: Proposal, failure: TrialFailedError) -> None:
@@ -219,7 +220,7 @@ class Worker:
 
     def _lose(self, slot: Slot, kind: str, reason: str) -> str:
         """As `Store.lose`, and says so."""
-        verdict = self._plain.lose(slot, kind, reason)
+        verdict = self._plain.tasks.lose(slot, kind, reason)
         if slot.trial is not None:
             LOGGER.info("trial %d %s: %s", slot.trial, verdict, reason, extra={"fields": {"trial": slot.trial}})
         elif slot.kind != TRIAL:
@@ -231,10 +232,10 @@ class Worker:
         brief = RetryPolicy(HAND_BACK_S)
         with suppress(SearchError):  # a database that is away: the lease will be over, and somebody will look
             for slot in brief.call(self._list_held):
-                brief.call(lambda slot=slot: self._plain.free(slot))  # type: ignore[misc]
+                brief.call(lambda slot=slot: self._plain.tasks.free(slot))  # type: ignore[misc]
 
     def _list_held(self) -> list[Slot]:
-        held = self._plain.slots(self._record.id, "reserved", kind=None)
+        held = self._plain.tasks.slots(self._record.id, "reserved", kind=None)
         return [slot for slot in held if slot.worker == self.name]
 
     # A hung task
@@ -246,7 +247,7 @@ class Worker:
     def _heartbeat(self) -> Heartbeat:
         return Heartbeat(
             self._settings,
-            beat=lambda: self._plain.beat(self.name),
+            beat=lambda: self._plain.tasks.beat(self.name),
             mend=self._look_after,
             overdue=lambda: self._measuring.overdue(self._settings.heartbeat_s),
             give_up=self._lose_by_force,

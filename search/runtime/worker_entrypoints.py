@@ -100,13 +100,13 @@ def serve(store: Store, record: StudyRecord, number: int) -> bool | None:
     worked on is left to them. number: sets its suggestions apart. Raises StorageLostError if the database stays away.
     """
     try:
-        if not store.wants_worker(record.id):
+        if not store.tasks.wants_worker(record.id):
             return None
         runner = _open(store, record, number, HANDED_BACK)
     except (SearchError, PruningError) as error:
         log.warning("study %s is left to others: %s", record.name, error)
         if record.state == "created":
-            store.stop_for(record.id, error)
+            store.tasks.stop_for(record.id, error)
         return False
     try:
         runner.run()

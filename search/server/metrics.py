@@ -40,7 +40,7 @@ class StudyMetrics(Collector):
         seconds = GaugeMetricFamily("ztp_evaluation_seconds", "Evaluation time used so far.", labels=["study"])
         states: Tally[str] = Tally()
         for study, progress in with_progress(self._store):
-            running = len(self._store.slots(study.id, "reserved"))
+            running = len(self._store.tasks.slots(study.id, "reserved"))
             states[study.state] += 1
             left = max(0, progress.total - progress.done - running)
             for state, count in (

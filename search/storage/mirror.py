@@ -43,12 +43,12 @@ def mirror(store: Store, record: StudyRecord, distributions: Distributions, whol
 
     whole: trials that wait behind the last that ended are no reason to stop: they are shown as waiting.
     """
-    if not store.claim_mirror(record.id, MIRROR_LEASE_S):
+    if not store.tasks.claim_mirror(record.id, MIRROR_LEASE_S):
         return False
     try:
         return _mirror(store, record, distributions, whole)
     finally:
-        store.release_mirror(record.id)
+        store.tasks.release_mirror(record.id)
 
 
 def mirror_all(store: Store, record: StudyRecord, distributions: Distributions) -> None:
@@ -61,13 +61,13 @@ def mirror_all(store: Store, record: StudyRecord, distributions: Distributions) 
 def _mirror(store: Store, record: StudyRecord, distributions: Distributions, whole: bool) -> bool:
     storage, began = store.optuna_storage(), time.monotonic()
     record = store.study_of_id(record.id)  # it may have another name by now
-    length = _length(storage, record, store.count_trials(record.id))
+    length = _length(storage, record, store.trials.count(record.id))
     if length and whole and _has_outdated(store, record):
         length = None
     if length is None:
         delete_optuna_study(storage, record.name)
         create_optuna_study(storage, record.name)
-    trials = store.trials(record.id, after=(length or 0) - 1)
+    trials = store.trials.find_all(record.id, after=(length or 0) - 1)
     last = max((trial.number for trial in trials if trial.is_ended), default=-1)
     study = optuna.load_study(study_name=record.name, storage=storage, sampler=optuna.samplers.RandomSampler())
     for trial in trials:
@@ -104,7 +104,7 @@ def _has_outdated(store: Store, record: StudyRecord) -> bool:
     study_id = storage.get_study_id_from_name(record.name)
     waiting = {trial.number for trial in storage.get_all_trials(study_id, deepcopy=False, states=UNFINISHED)}
     return bool(waiting) and any(
-        trial.is_ended for trial in store.trials(record.id, max(waiting), waiting) if trial.number in waiting
+        trial.is_ended for trial in store.trials.find_all(record.id, max(waiting), waiting) if trial.number in waiting
     )
 
 

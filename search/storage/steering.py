@@ -34,7 +34,7 @@ class Steering:
         study = self._store.study(name)
         if study.state in OPEN_STATES:
             return study
-        if self._store.workers(study.id):  # they have not noticed yet
+        if self._store.tasks.workers(study.id):  # they have not noticed yet
             return self._move(name, HELD_STATES, "running", "")
         return self._move(name, HELD_STATES, "created", "resumed, waiting for a worker")
 
@@ -58,7 +58,7 @@ class Steering:
         if force:
             self._store.advance(study.id, OPEN_STATES, "stopped", BY_REQUEST)
             deadline = time.monotonic() + FORCE_WAIT_S
-            while self._store.workers(study.id) and time.monotonic() < deadline:
+            while self._store.tasks.workers(study.id) and time.monotonic() < deadline:
                 time.sleep(FORCE_LOOK_S)
         self._check_idle(study.id, "delete it")
         self._store.delete_study(name, study.id)
@@ -71,7 +71,7 @@ class Steering:
         return self._store.study_of_id(study.id)
 
     def _check_idle(self, study_id: int, order: str) -> None:
-        study, workers = self._store.study_of_id(study_id), sorted(self._store.workers(study_id))
+        study, workers = self._store.study_of_id(study_id), sorted(self._store.tasks.workers(study_id))
         if study.state in AT_WORK_STATES or workers:
             found = ", ".join([study.state, *workers[:3]])
             remedy = f"stop it, then {order} once its workers have ended their trials"

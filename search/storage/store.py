@@ -1,6 +1,6 @@
 """The store: studies, their trial budget, what was evaluated and the versions of the front.
 
-What is done once a study is in `task_queue`, what workers do all the time in `trial_queue`.
+What becomes of tasks is in `task_queue`, what workers do for trials in `trial_queue`.
 
 Invariants, on every database:
 - a method that writes is one transaction: all of it happened or nothing did, also after a kill;
@@ -14,7 +14,7 @@ threads; another process opens its own.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +41,7 @@ from search.storage.schema import migrate, schema_version
 from search.storage.studies import find_all as find_studies
 from search.storage.tables import STUDY
 from search.storage.task_queue import TaskQueue
-from search.storage.trial_queue import Queue
+from search.storage.trial_queue import TrialQueue
 from search.storage.urls import shown
 from search.types import STUDY_STATES, Slot
 
@@ -49,17 +49,20 @@ if TYPE_CHECKING:
     from optuna.storages import RDBStorage
 
 
-class Store(TaskQueue, Queue):
-    """All studies in one database. Make one by `Store.open`."""
+class Store:
+    """All studies in one database. Make one by `Store.open`.
+
+    tasks, trials: the queues that workers live on.
+    """
 
     def __init__(self, url: URL, engine: Engine) -> None:
         self._url = url
         self.place = f"at {shown(url)}"  # where studies are, as errors tell it
         self._engine = engine
+        self.tasks, self.trials = TaskQueue(engine), TrialQueue(engine)
         self._optuna: RDBStorage | None = None
         self.is_copy = False  # of a file that cannot be written: what is written goes with this process
         self._lock = Lock()
-        self.on_end: Callable[[int], None] | None = None
 
     @classmethod
     def open(cls, url: str, create: bool = True) -> Store:
@@ -192,7 +195,7 @@ class Store(TaskQueue, Queue):
             raise StudyDeletedError(study_id or 0, name)
         from search.storage import optuna_storage  # loads Optuna
 
-        while not self.claim_mirror(record.id, studies.MIRROR_LEASE_S):
+        while not self.tasks.claim_mirror(record.id, studies.MIRROR_LEASE_S):
             time.sleep(studies.MIRROR_PAUSE_S)
             self.study_of_id(record.id)
         optuna_storage.delete_optuna_study(self.optuna_storage(), name)
@@ -233,7 +236,7 @@ class Store(TaskQueue, Queue):
         with writing(self._engine) as connection:
             if not studies.set_state(connection, study_id, state, note, sources):
                 return False
-        return self._told(study_id, state)
+        return self.tasks.told(study_id, state)
 
     def set_provenance(self, study_id: int, provenance: Mapping[str, Any], task: Slot | None = None) -> None:
         """Merge plain data into what is known of the study's origin. task: in which it was found out; TrialStoppedError

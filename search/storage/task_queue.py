@@ -1,7 +1,8 @@
-"""The part of a store for what is done once a study: its preparation, the choice of its front, each finalist, its end.
+"""The tasks of studies: who holds one, until when, and what follows from its end or from its holder's death.
 
-Each is a task in the queue that trials are in, or a step from one state of the study to the next that one transaction
-takes: of many workers that try, one succeeds.
+A trial is a task, too, but for what `trial_queue` does with it. The others are done once a study: its preparation, the
+choice of its front, each finalist, its end. Each is a row in the queue that trials are in, or a step from one state of
+the study to the next that one transaction takes: of many workers that try, one succeeds.
 """
 
 from __future__ import annotations
@@ -47,17 +48,27 @@ OF_FINALISTS = (CONFIRM, *TIMINGS)
 
 
 class TaskQueue:
-    """What a `Store` does about tasks other than trials. Methods that take the caller's task raise TrialStoppedError
-    if it is another's, and write nothing."""
+    """Of all studies of a store. Methods that take the caller's task or slot raise TrialStoppedError if it is
+    another's, and write nothing.
 
-    _engine: Engine
-    on_end: Callable[[int], None] | None  # called after a study is done or stopped by a call of this very store
+    on_end: called after a study is done or stopped by a call of this very store.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.on_end: Callable[[int], None] | None = None
+
+    beat = in_transaction(writing, leases.beat)  # to be called every few seconds
+    slots = in_transaction(reading, leases.list_slots)
+    stale_slots = in_transaction(reading, leases.list_stale)
+    attempts = in_transaction(reading, failed_attempts.find_all)
+    open_tasks = in_transaction(reading, leases.list_open)
 
     def claim(
         self, study_id: int, kinds: Sequence[str], worker: str, lease: str, lease_s: float = LEASE_S
     ) -> Slot | None:
         """Take a task that waits, of the first of these kinds that has any; None if none waits or the study is not
-        open. A second call with the same lease finds the same task; `beat`, `free` and `lose` are as for trials."""
+        open. A second call with the same lease finds the same task."""
         with reading(self._engine) as connection:
             if not leases.may_claim(connection, study_id, kinds, lease):
                 return None
@@ -67,6 +78,15 @@ class TaskQueue:
     def finish(self, task: Slot) -> None:
         with writing(self._engine) as connection:
             leases.finish(connection, task, key=task.key)
+
+    def free(self, slot: Slot) -> bool:
+        """Give a task back, for another worker to take, and queue the trial it is. False if it is done or gone."""
+        with writing(self._engine) as connection:
+            held = leases.hold(connection, slot)
+            if held is None:
+                return False
+            trials.requeue(connection, held)
+            return leases.free(connection, held)
 
     def lose(self, slot: Slot, kind: str, reason: str) -> str:
         """End a failed attempt at a task, a trial among them, and keep why. kind: one of ATTEMPT_KINDS.
@@ -92,11 +112,8 @@ class TaskQueue:
                 note = f"{what} failed again and again (see ztp_attempt); the last reason: {reason}"[:MAX_NOTE]
                 has_stopped = studies.set_state(connection, held.study_id, "stopped", note, OPEN_STATES)
         if has_stopped:
-            self._told(slot.study_id, "stopped")
+            self.told(slot.study_id, "stopped")
         return verdict
-
-    attempts = in_transaction(reading, failed_attempts.find_all)
-    open_tasks = in_transaction(reading, leases.list_open)
 
     def workers(self, study_id: int) -> set[str]:
         """Names of the workers that hold a task of the study, and live."""
@@ -115,6 +132,22 @@ class TaskQueue:
             is_searched = progress.state in SEARCH_STATES and PREPARE not in leases.list_open(connection, study_id)
             taken = len(leases.list_slots(connection, study_id, leases.RESERVED))
             return is_searched and not progress.is_spent and progress.done + taken < progress.total
+
+    # What one process at a time does for a study
+
+    claim_mirror = in_transaction(writing, studies.claim_mirror)
+    claim_log = in_transaction(writing, studies.claim_log)
+    release_mirror = in_transaction(writing, studies.release_mirror)
+
+    def claim_mending(self, study_id: int, every_s: float) -> bool:
+        """True for one caller in `every_s` seconds: it should look after the study's dead workers."""
+        with reading(self._engine) as connection:
+            if not studies.mending_is_due(connection, study_id, every_s):
+                return False
+        with writing(self._engine) as connection:
+            return studies.claim_mending(connection, study_id, every_s)
+
+    # From one state of a study to the next
 
     def begin_confirming(
         self,
@@ -180,7 +213,7 @@ class TaskQueue:
             evaluations.set_estimates(connection, study_id, estimates, of_confirmed=True)
             studies.set_state(connection, study_id, "done", note, (state,))
             studies.merge_provenance(connection, study_id, provenance)
-        return self._told(study_id, "done")
+        return self.told(study_id, "done")
 
     def leave(self, study_id: int, state: str, note: str, error: InputError | None = None) -> bool:
         """Change an open study's state as its last worker leaves it; False if others work on it, it is not open, or was
@@ -190,14 +223,14 @@ class TaskQueue:
             leases.lock_study(connection, study_id)
             if not leases.list_held(connection, study_id, is_stale=False):
                 has_left = studies.set_state(connection, study_id, state, note, OPEN_STATES, error)
-        return has_left and self._told(study_id, state)
+        return has_left and self.told(study_id, state)
 
     def stop_for(self, study_id: int, error: BaseException) -> bool:
         """`leave` it stopped, with the error as its note; a user's error is kept with its fields, too."""
         known = InputError.of([error]) if isinstance(error, InputError | PruningError) else None
         return self.leave(study_id, "stopped", f"{type(error).__name__}: {error}"[:MAX_NOTE], known)
 
-    def _told(self, study_id: int, state: str) -> bool:
+    def told(self, study_id: int, state: str) -> bool:
         """True, once whoever wants to know of an end knows that the study is in this state now."""
         if state in ENDED_STATES and self.on_end is not None:
             self.on_end(study_id)

@@ -1,7 +1,7 @@
-"""The part of a store that workers live on: slots of the trial budget, and the trials they are used for.
+"""The trials of studies, as workers live on them: slots of the trial budget, and what they are used for.
 
 A trial takes three transactions: `reserve`, `start` (`take` for one that waited), `complete`. After a kill between any
-two of them the slot says what is to be undone, and `lose` or `free` undoes it, again at once.
+two of them the slot says what is to be undone, and `lose` or `free` of the `TaskQueue` undo it, again at once.
 """
 
 from __future__ import annotations
@@ -13,24 +13,22 @@ from uuid import uuid4
 from sqlalchemy import Engine
 from sqlalchemy.exc import IntegrityError
 
-from search.storage import evaluations, failed_attempts, fronts, leases, studies, trials
+from search.storage import evaluations, failed_attempts, fronts, leases, trials
 from search.storage.database import in_transaction, reading, writing
 from search.storage.leases import LEASE_S
-from search.storage.trials import list_news
 from search.types import Ending, Front, Known, Measurement, Slot, Trial
 
 
-class Queue:
-    """What a `Store` does for workers. Methods that need the caller's slot raise TrialStoppedError if it is
-    another's."""
+class TrialQueue:
+    """Of all studies of a store. Methods that take the caller's slot raise TrialStoppedError if it is another's."""
 
-    _engine: Engine
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
 
-    # Slots: the trial budget
-
-    beat = in_transaction(writing, leases.beat)  # to be called every few seconds
-    slots = in_transaction(reading, leases.list_slots)
-    stale_slots = in_transaction(reading, leases.list_stale)
+    count = in_transaction(reading, trials.count)
+    start = in_transaction(writing, trials.start)
+    refuse = in_transaction(writing, trials.refuse)
+    find_all = in_transaction(reading, trials.list_news)
 
     def reserve(
         self,
@@ -50,34 +48,7 @@ class Queue:
         with writing(self._engine) as connection:
             return leases.reserve(connection, study_id, worker, total, lease or uuid4().hex, lease_s)
 
-    def free(self, slot: Slot) -> bool:
-        """Give a reserved slot back, for another worker to take, and queue its trial. False if it is done or gone."""
-        with writing(self._engine) as connection:
-            held = leases.hold(connection, slot)
-            if held is None:
-                return False
-            trials.requeue(connection, held)
-            return leases.free(connection, held)
-
-    def claim_mending(self, study_id: int, every_s: float) -> bool:
-        """True for one caller in `every_s` seconds: it should look after the study's dead workers."""
-        with reading(self._engine) as connection:
-            if not studies.mending_is_due(connection, study_id, every_s):
-                return False
-        with writing(self._engine) as connection:
-            return studies.claim_mending(connection, study_id, every_s)
-
-    # Trials
-
-    count_trials = in_transaction(reading, trials.count)
-    start = in_transaction(writing, trials.start)
-    refuse = in_transaction(writing, trials.refuse)
-    trials = in_transaction(reading, list_news)
-    claim_mirror = in_transaction(writing, studies.claim_mirror)
-    claim_log = in_transaction(writing, studies.claim_log)
-    release_mirror = in_transaction(writing, studies.release_mirror)
-
-    def queue_trial(
+    def queue(
         self, study_id: int, params: Mapping[str, Any], attributes: Mapping[str, Any], again: bool = False
     ) -> bool:
         """Let a proposal wait for a slot. again: also if the study has one with these parameters, which has not failed;
@@ -103,7 +74,7 @@ class Queue:
             return None if trial is None else (trial, failed_attempts.count(connection, slot.study_id, trial.number))
 
     def known(self, study_id: int, key: str, identity: str) -> Known:
-        """What the store holds of a schedule, by its key and by its identity (see `reusable`)."""
+        """What the store holds of a schedule, by its key and by its identity (see `Store.reusable`)."""
         with reading(self._engine) as connection:
             own, elsewhere, front = evaluations.find_known(connection, study_id, key, identity)
             return Known(

@@ -27,6 +27,7 @@ from search.runtime.optuna_bridge import OptunaBridge
 from search.runtime.worker import Worker
 from search.samplers.ehvi_sampler import EHVISampler
 from search.storage.store import Store
+from search.storage.trial_queue import TrialQueue
 from tests.benchmarks.table import Table, make_parser
 
 PARTS: dict[str, list[tuple[Any, str]]] = {
@@ -37,7 +38,8 @@ PARTS: dict[str, list[tuple[Any, str]]] = {
     "sampler": [(EHVISampler, "sample_relative")],
     "asking Optuna": [(OptunaBridge, "ask")],
     "saving": [(Worker, "_save")],
-    "store": [(Store, name) for name in ("reserve", "take", "start", "known", "front", "progress")],
+    "store": [(TrialQueue, name) for name in ("reserve", "take", "start", "known")]
+    + [(Store, name) for name in ("front", "progress")],
 }
 
 

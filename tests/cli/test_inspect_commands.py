@@ -27,7 +27,7 @@ def storage(store: Store, ztp: Ztp, monkeypatch: pytest.MonkeyPatch) -> Iterator
     """All commands find the store of the study "shirts" where a user would tell them."""
     monkeypatch.setenv("ZTP_STORAGE", store.url)
     yield
-    assert store.slots(1, "reserved") == []  # reading commands leave no trace
+    assert store.tasks.slots(1, "reserved") == []  # reading commands leave no trace
 
 
 def test_list(ztp: Ztp) -> None:

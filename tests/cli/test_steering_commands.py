@@ -56,11 +56,11 @@ def test_a_study_is_steered(ztp: Ztp, store: Store, where: list[str]) -> None:
 def test_deletion_asks_and_refuses_what_is_at_work(
     ztp: Ztp, store: Store, where: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slot = store.reserve(store.study("socks").id, "a worker")
+    slot = store.trials.reserve(store.study("socks").id, "a worker")
     assert slot is not None
     busy = ztp("delete", "socks", "--yes", *where)
     assert (busy.code, "socks: must not be at work, got created, a worker; stop it" in busy.err) == (2, True)
-    store.free(slot)
+    store.tasks.free(slot)
     monkeypatch.setattr("sys.stdin", io.StringIO())
     asked = ztp("delete", "socks", *where)
     assert (asked.code, "for good? [y/N]" in asked.err) == (1, True)

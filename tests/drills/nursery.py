@@ -186,7 +186,7 @@ def _live(url: str, name: str, bench: ScheduleEvaluator, number: int, seconds: f
         worker = _worker(store, record, bench, number, seconds)
         worker.look_after()
         worker.run()
-        while store.slots(record.id, "reserved") or not worker.budget_is_spent():
+        while store.tasks.slots(record.id, "reserved") or not worker.budget_is_spent():
             worker.wait()
             worker.run()
         code = 0

@@ -37,14 +37,14 @@ def drill(postgres: PostgreSQL, restarts: int, trials: int, seconds: float, repo
         assert len(nursery.living()) == WORKERS
         while nursery.living():
             time.sleep(0.5)
-    complete = len(store.slots(record.id, "done"))
+    complete = len(store.tasks.slots(record.id, "done"))
     report(
         drill="PostgreSQL restarted",
         faults=restarts,
         expected=trials,
         complete=complete,
         lost=trials - complete,
-        doubled=complete - len({slot.trial for slot in store.slots(record.id, "done")}),
+        doubled=complete - len({slot.trial for slot in store.tasks.slots(record.id, "done")}),
         recovery_s=max(back),
         note=f"until two more trials were done; {WORKERS} workers lived on",
     )
@@ -124,6 +124,6 @@ def test_worker_that_is_asked_to_end_does_not_wait_for_a_frozen_database(postgre
 
 def wait_for_holder(store: Store, study_id: int) -> None:
     until = time.monotonic() + 60
-    while not any(slot.trial is not None for slot in store.slots(study_id, "reserved")):
+    while not any(slot.trial is not None for slot in store.tasks.slots(study_id, "reserved")):
         assert time.monotonic() < until
         time.sleep(0.05)

@@ -71,14 +71,14 @@ def test_full_disk_of_two_workers(small_disk: Path, report: Callable[..., None])
             back.append(time.monotonic() - began)
         assert nursery.living() == pids
         wait_until(lambda: not nursery.living())
-    complete = len(store.slots(record.id, "done"))
+    complete = len(store.tasks.slots(record.id, "done"))
     report(
         drill="disk full, sqlite",
         faults=3,
         expected=trials,
         complete=complete,
         lost=trials - complete,
-        doubled=complete - len({slot.trial for slot in store.slots(record.id, "done")}),
+        doubled=complete - len({slot.trial for slot in store.tasks.slots(record.id, "done")}),
         recovery_s=max(back),
         refused=refusals,
         note="until two more trials were done once there was room",

@@ -101,12 +101,12 @@ def drill(
     fill(store, record.id, trials, make_evaluation)
 
     def add_one() -> None:
-        taken = store.reserve(record.id, "last", trials + 1)
+        taken = store.trials.reserve(record.id, "last", trials + 1)
         assert taken is not None
         best = replace(make_evaluation(7, 0.99, 2.0).search, key="f" * 64)
-        proposed = store.start(taken, Trial(NEW, "RUNNING", {"keep_0": 0.5}))
+        proposed = store.trials.start(taken, Trial(NEW, "RUNNING", {"keep_0": 0.5}))
         assert proposed.number == trials
-        assert store.complete(taken, best, True, proposed.number, Ending("COMPLETE", (0.99, 360.0))) is not None
+        assert store.trials.complete(taken, best, True, proposed.number, Ending("COMPLETE", (0.99, 360.0))) is not None
 
     service = start_service(folder, store.url, "--workers", 0)
     calls: dict[str, Callable[[], object]] = {
@@ -123,7 +123,7 @@ def drill(
     finally:
         service.end()
     note = ", ".join(f"{name} {1e3 * each:.0f} ms" for name, each in taken.items())
-    assert store.count_trials(record.id) == trials + 1
+    assert store.trials.count(record.id) == trials + 1
     kind = store.url.partition(":")[0]
     report(drill=f"{trials} trials, {kind}", expected=trials + 1, complete=store.progress(record.id).done, note=note)
     assert {name: each for name, each in taken.items() if each >= LIMIT_S} == {}

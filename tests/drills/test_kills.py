@@ -38,25 +38,25 @@ class Killer:
 
     def kill_one(self) -> bool:
         """False if nobody could be killed: none lives, or its trial would be given up on."""
-        living, slots = self.nursery.living(), self.store.slots(self.record.id, "reserved")
+        living, slots = self.nursery.living(), self.store.tasks.slots(self.record.id, "reserved")
         holders = [pid for pid in living if any(f"-{pid}-" in slot.worker for slot in slots)]
         victims = living if self.rng.random() < STARTING else holders
         if not victims:
             return False
         victim = self.rng.choice(victims)
         held = [slot for slot in slots if f"-{victim}-" in slot.worker]
-        deaths = Counter(attempt.trial for attempt in self.store.attempts(self.record.id))
+        deaths = Counter(attempt.trial for attempt in self.store.tasks.attempts(self.record.id))
         if any(slot.trial is not None and deaths[slot.trial] >= MAX_DEATHS - 1 for slot in held):
             return False
         os.kill(victim, signal.SIGKILL)
         now = time.monotonic()
-        left = [s for s in self.store.slots(self.record.id, "reserved") if f"-{victim}-" in s.worker]
+        left = [s for s in self.store.tasks.slots(self.record.id, "reserved") if f"-{victim}-" in s.worker]
         self.killed |= {slot.lease: (now, slot.trial) for slot in left}
         self.nursery.spawn()
         return True
 
     def watch(self) -> None:
-        held = {slot.lease for slot in self.store.slots(self.record.id, "reserved")}
+        held = {slot.lease for slot in self.store.tasks.slots(self.record.id, "reserved")}
         for lease in [each for each in self.killed if each not in held]:
             self.recoveries.append(time.monotonic() - self.killed.pop(lease)[0])
 
@@ -83,8 +83,8 @@ def drill(url: str, kills: int, trials: int, seconds: float, pause_s: float, rep
             done += killer.kill_one()
         while nursery.living():
             killer.pause(0.5)
-    complete = len(store.slots(record.id, "done"))
-    trials_of = [slot.trial for slot in store.slots(record.id, "done")]
+    complete = len(store.tasks.slots(record.id, "done"))
+    trials_of = [slot.trial for slot in store.tasks.slots(record.id, "done")]
     report(
         drill=f"kill -9, {store.url.partition(':')[0]}",
         faults=kills,
@@ -93,7 +93,7 @@ def drill(url: str, kills: int, trials: int, seconds: float, pause_s: float, rep
         lost=trials - complete,
         doubled=len(trials_of) - len(set(trials_of)),
         recovery_s=max(killer.recoveries, default=None),
-        note=f"{len(killer.recoveries)} kills in a trial, {len(store.attempts(record.id))} taken over",
+        note=f"{len(killer.recoveries)} kills in a trial, {len(store.tasks.attempts(record.id))} taken over",
     )
     check_sound(store, "kills", trials)
     assert killer.recoveries

@@ -42,7 +42,7 @@ def drill(url: str, workers: int, trials: int, seconds: float, report: Callable[
     measured = trials - workers // 2
     rate = measured / (ended_at - began_at)
     efficiency = rate * seconds / workers
-    complete = len(store.slots(record.id, "done"))
+    complete = len(store.tasks.slots(record.id, "done"))
     found = {
         "efficiency": efficiency,
         "coordination_ms": 1e3 * (workers / rate - seconds),
@@ -55,7 +55,7 @@ def drill(url: str, workers: int, trials: int, seconds: float, report: Callable[
         expected=trials + warm,
         complete=complete,
         lost=trials + warm - complete,
-        doubled=complete - len({slot.trial for slot in store.slots(record.id, "done")}),
+        doubled=complete - len({slot.trial for slot in store.tasks.slots(record.id, "done")}),
         note=f"efficiency {efficiency:.2f}, coordination {found['coordination_ms']:.0f} ms a trial, of which the "
         f"workers' processor time is {found['cpu_ms']:.0f} ms; {os.cpu_count()} cores, {found['idle']:.0%} idle"
         + checked,

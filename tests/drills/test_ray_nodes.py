@@ -62,14 +62,14 @@ def drill(url: str, cluster: Any, lose: bool, report: Callable[..., None]) -> No
     ENGINES["ray"].run("ray", url, 2, lambda: watched.append(store.progress(record.id).done))
     assert watched
     assert watched == sorted(watched)
-    complete = len(store.slots(record.id, "done"))
+    complete = len(store.tasks.slots(record.id, "done"))
     report(
         drill="Ray node lost" if lose else "Ray",
         faults=len(lost_at),
         expected=TRIALS,
         complete=complete,
         lost=TRIALS - complete,
-        doubled=complete - len({slot.trial for slot in store.slots(record.id, "done")}),
+        doubled=complete - len({slot.trial for slot in store.tasks.slots(record.id, "done")}),
         note=f"{time.monotonic() - began:.0f} s in all, 2 nodes of one core",
     )
     check_sound(store, "ray", TRIALS)
@@ -108,7 +108,7 @@ def test_only_worker_is_killed_on_nodes_that_live(
 
 def workers_of(store: Store, study_id: int) -> set[int]:
     """Process ids, by their names."""
-    return {int(slot.worker.split("-")[-2]) for slot in store.slots(study_id)}
+    return {int(slot.worker.split("-")[-2]) for slot in store.tasks.slots(study_id)}
 
 
 @pytest.mark.drill

@@ -89,14 +89,14 @@ def test_kill_9_amid_a_step_and_the_other_machine_takes_it_over(
         recovery_s = time.monotonic() - began
         wait_until(lambda: store.state(1) == "done", machines)
         check_once(machines, store, killed="first")
-    complete = len(store.slots(1, "done"))
+    complete = len(store.tasks.slots(1, "done"))
     report(
         drill=f"killed amid a step, {step}",
         faults=1,
         expected=TRIALS,
         complete=complete,
         lost=TRIALS - complete,
-        doubled=complete - len({slot.trial for slot in store.slots(1, "done")}),
+        doubled=complete - len({slot.trial for slot in store.tasks.slots(1, "done")}),
         recovery_s=recovery_s,
     )
     assert recovery_s < 2 * HEARTBEAT_S + LOAD_S

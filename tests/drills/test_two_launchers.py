@@ -53,13 +53,13 @@ def test_two_launches_of_one_study(
         nursery.spawn()
         said = [launch.communicate(timeout=300)[0] for launch in launches]
     assert said == ["done\n", "done\n"]
-    complete = len(store.slots(record.id, "done"))
+    complete = len(store.tasks.slots(record.id, "done"))
     report(
         drill=f"two launches{'' if old == trials else ', one with twice the budget'}, {kind}",
         expected=trials,
         complete=complete,
         lost=trials - complete,
-        doubled=complete - len({slot.trial for slot in store.slots(record.id, "done")}),
+        doubled=complete - len({slot.trial for slot in store.tasks.slots(record.id, "done")}),
     )
     check_sound(store, "two", trials)
     check_mirrored(store, "two")

@@ -120,7 +120,7 @@ class TestLaunch:
         after = rows(old, "stopped")
         assert {key: after[key].search for key in before} == {key: each.search for key, each in before.items()}
         assert not set(asked) & set(before)  # the one that was queued, too, is taken over
-        assert len(old.slots(old.study("stopped").id)) == TRIALS
+        assert len(old.tasks.slots(old.study("stopped").id)) == TRIALS
         new = [after[key].search.schedule for key in after.keys() - before.keys()]
         assert len(new) == TRIALS - DONE - 1
         assert known in before
@@ -138,7 +138,7 @@ class TestLaunch:
         """The next trial has the parameters of one that was measured; its key."""
         space = store.study("stopped").spec.space
         found = next(e.search for e in rows(store, "stopped").values() if e.search.schedule.method == "tome")
-        store.queue_trial(store.study("stopped").id, to_params(found.schedule, space, DEPTH), {}, again=True)
+        store.trials.queue(store.study("stopped").id, to_params(found.schedule, space, DEPTH), {}, again=True)
         return found.key
 
     @pytest.mark.parametrize(

@@ -61,14 +61,14 @@ def test_every_trial_is_moved_under_its_number(store: Store) -> None:
     assert [trial.state.name for trial in ours] == STATES
     for one, other in zip(ours, theirs, strict=True):
         assert [getattr(one, name) for name in TOLD] == [getattr(other, name) for name in TOLD]
-    assert [trial.system_attributes for trial in store.trials(1)[7:]] == [{"NSGAIISampler:generation": 0}] * 6
+    assert [trial.system_attributes for trial in store.trials.find_all(1)[7:]] == [{"NSGAIISampler:generation": 0}] * 6
 
 
 @pytest.mark.parametrize("schema", ["0006", "0007"], indirect=True)
 def test_by_the_command_as_well(url: str, schema: str) -> None:
     assert upgrade(url).ours == (schema, HEAD)
     store = Store.open(url)
-    assert [trial.state for trial in store.trials(1)] == STATES
+    assert [trial.state for trial in store.trials.find_all(1)] == STATES
     store.close()
 
 

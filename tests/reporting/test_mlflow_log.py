@@ -183,23 +183,23 @@ def test_errors_pass_and_what_was_half_logged_is_completed(
 
 
 def test_one_of_two_launches_logs(server: str, experiment: str, store: Store, url: str) -> None:
-    assert store.claim_log(1, "another", 60.0)
-    assert not store.claim_log(1, "this one", 60.0)
+    assert store.tasks.claim_log(1, "another", 60.0)
+    assert not store.tasks.claim_log(1, "this one", 60.0)
     began = time.monotonic()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mlflow_log, "END_S", 0.5)
         log(server, url)
     assert time.monotonic() - began < 60
     assert runs_of(server, experiment)[0] is None
-    assert store.claim_log(1, "another", 0.0)
+    assert store.tasks.claim_log(1, "another", 0.0)
     log(server, url)
     assert len(runs_of(server, experiment)[1]) == 8
 
 
 def test_the_lease_leaves_the_error_that_stopped_a_study(store: Store) -> None:
     store.set_state(1, "running")
-    assert store.stop_for(1, SearchError("out of memory"))
-    assert store.claim_log(1, "a", 1.0)
+    assert store.tasks.stop_for(1, SearchError("out of memory"))
+    assert store.tasks.claim_log(1, "a", 1.0)
     assert store.study("shirts").state == "stopped"
 
 
@@ -250,7 +250,9 @@ def test_a_launch_logs_by_the_flag_alone(
     assert run is not None
     assert (run.info.status, run.data.tags["ztp.state"]) == ("FINISHED", "done")
     store = Store.open(url)
-    assert sorted(trials) == sorted(trial.number for trial in store.trials(1) if "measurement" in trial.user_attributes)
+    assert sorted(trials) == sorted(
+        trial.number for trial in store.trials.find_all(1) if "measurement" in trial.user_attributes
+    )
     store.close()
     assert "next: ztp export tiny" in told.stdout
     assert SECRET not in told.stdout + told.stderr

@@ -113,11 +113,11 @@ class Started:
         """These are asked for next, in this order."""
         for schedule in schedules:
             params = to_params(schedule, self.bench.spec.space, self.bench.backbone.family.depth)
-            self.store.queue_trial(self.record.id, params, {}, again=True)
+            self.store.trials.queue(self.record.id, params, {}, again=True)
 
     def ask(self, trials: OptunaBridge | None = None) -> tuple[Slot, Proposal]:
         """A slot, and a trial that runs in it, as a worker has them that is never heard of again."""
-        slot = self.store.reserve(self.record.id, "asking", 1000)
+        slot = self.store.trials.reserve(self.record.id, "asking", 1000)
         assert slot is not None
         return slot, (trials or self.worker().trials).ask(slot)
 

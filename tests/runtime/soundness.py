@@ -20,7 +20,7 @@ def optuna_trials(store: Store, name: str, state: TrialState | None = None) -> l
     """The store's trials as Optuna has them once they are mirrored."""
     record = store.study(name)
     box, found = distributions(record.spec.space, 12), []
-    for trial in store.trials(record.id):
+    for trial in store.trials.find_all(record.id):
         if state is None or trial.state == state.name:
             found.append(to_optuna(trial, box))
             found[-1].number = trial.number
@@ -44,7 +44,7 @@ def check_mirrored(store: Store, name: str) -> None:
 def check_sound(store: Store, name: str, total: int) -> None:
     """What must hold of a finished study, however it came to its end."""
     record = store.study(name)
-    slots = store.slots(record.id)
+    slots = store.tasks.slots(record.id)
     trials = {trial.number: trial for trial in optuna_trials(store, name)}
     measured = {number: trial for number, trial in trials.items() if "refused" not in trial.user_attrs}
     measured = {number: trial for number, trial in measured.items() if trial.state.is_finished()}

@@ -53,7 +53,7 @@ def test_attributes_that_it_keeps_are_stored_with_its_proposals(start: Start, ti
     oracle(started.bench)
     for _ in range(2):
         started.worker().run(at_most=7)
-    trials = started.store.trials(started.record.id)
+    trials = started.store.trials.find_all(started.record.id)
     generations = [next(iter(trial.system_attributes.values())) for trial in trials]
     assert generations == sorted(generations)
     assert generations[0] == 0
@@ -86,7 +86,7 @@ def test_processes_of_a_launch_make_it_too(
     store = started.store
     assert launch(started.bench.spec, store.url, lambda progress: None, workers=2).state == "done"
     check_sound(store, "tiny", 24)
-    workers = {slot.worker for slot in store.slots(started.record.id)}
+    workers = {slot.worker for slot in store.tasks.slots(started.record.id)}
     assert len(workers) >= 2
 
 
@@ -102,7 +102,7 @@ def test_what_it_does_wrong_ends_the_study_by_its_name(
     with pytest.raises(SearchError, match=rf"^sampler\.class {own.class_path(kind)} failed: {reason}"):
         started.worker().run()
     assert started.trials() == []
-    assert started.store.slots(started.record.id) == []  # handed back
+    assert started.store.tasks.slots(started.record.id) == []  # handed back
 
 
 def test_a_class_that_is_not_here_is_refused_before_anything_is_written(tiny_spec: Spec, tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_a_limit_that_nothing_keeps_ends_in_a_clear_error(
     assert asked == [UNTOUCHED]
     assert len(refused(started)) == 8
     assert len(started.trials()) == 9
-    assert [slot.state for slot in started.store.slots(started.record.id)] == ["done"]
+    assert [slot.state for slot in started.store.tasks.slots(started.record.id)] == ["done"]
 
 
 def test_auto_looks_for_candidates_in_vain_only_once(

@@ -59,13 +59,13 @@ def test_what_kills_its_process_is_given_up_until_the_study_is_resumed(
     started = start(tiny_spec(budget={"trials": 1}))
     oracle(started.bench)
     store, record, told = started.store, started.record, list[int]()
-    store.on_end = told.append
+    store.tasks.on_end = told.append
     deaths = [run_apart(started, step, lambda: os.kill(os.getpid(), signal.SIGKILL)) for _ in range(MAX_DEATHS)]
     assert deaths == [-signal.SIGKILL] * MAX_DEATHS
     what = f"{STEPS[step][2]} failed again and again .*; the last reason: worker .* died"
     with pytest.raises(StudyPausedError, match=rf"study tiny was stopped \({what}\); .*resume it"):
         StudyRunner(store, record, started.bench).run()
-    assert [(each.task, each.trial, each.kind) for each in store.attempts(record.id)] == [
+    assert [(each.task, each.trial, each.kind) for each in store.tasks.attempts(record.id)] == [
         (step, 0, "dead")
     ] * MAX_DEATHS
     progress = store.progress(record.id)
@@ -87,7 +87,7 @@ def test_what_hangs_is_ended_by_force_and_given_up(
     oracle(started.bench)
     codes = [run_apart(started, CONFIRM, lambda: time.sleep(120)) for _ in range(MAX_ERRORS)]
     assert codes == [HUNG] * MAX_ERRORS
-    attempts = [(each.task, each.kind, each.reason) for each in started.store.attempts(started.record.id)]
+    attempts = [(each.task, each.kind, each.reason) for each in started.store.tasks.attempts(started.record.id)]
     assert attempts == [(CONFIRM, "timeout", "hung for more than 1.5 s")] * MAX_ERRORS
     progress = started.store.progress(started.record.id)
     assert progress.state == "stopped"
@@ -110,6 +110,6 @@ def test_what_raises_is_tried_once_more(
     monkeypatch.setattr(started.bench, "confirm", fail_first)
     StudyRunner(started.store, started.record, started.bench).run()
     assert started.store.state(started.record.id) == "done"
-    attempts = [(each.task, each.kind, each.reason) for each in started.store.attempts(started.record.id)]
+    attempts = [(each.task, each.kind, each.reason) for each in started.store.tasks.attempts(started.record.id)]
     assert attempts == [(CONFIRM, "crashed", "RuntimeError: the cable came off")]
     assert len(calls) == 2

@@ -52,7 +52,7 @@ def test_from_spec_to_confirmed_front(url: str, tiny_spec: Spec, check_sound: Ca
     front = store.front(record.id)
     assert front is not None
     assert front.dense is not None
-    assert store.slots(record.id)[0].key == front.dense.search.key  # dense goes first
+    assert store.tasks.slots(record.id)[0].key == front.dense.search.key  # dense goes first
     for evaluation in {*front.points, front.dense}:
         assert evaluation.confirm is not None
         assert evaluation.confirm.throughput.how == "measured"
@@ -79,7 +79,7 @@ class TestEnded:
             launch(started.bench.spec, started.store.url, interrupt)
         progress = started.store.progress(started.record.id)
         assert (progress.state, progress.note, progress.done) == ("stopped", "interrupted", 1)
-        assert not started.store.slots(started.record.id, "reserved")
+        assert not started.store.tasks.slots(started.record.id, "reserved")
         assert launch(started.bench.spec, started.store.url, ignore).state == "done"
         check_sound(started.store, "tiny", 3)
 
@@ -111,13 +111,13 @@ class TestEnded:
         self, start: Start, tiny_spec: Spec, check_sound: Callable[..., None]
     ) -> None:
         started = start(tiny_spec(budget={"trials": 2}))
-        slot = started.store.reserve(started.record.id, "elsewhere", 2)
+        slot = started.store.trials.reserve(started.record.id, "elsewhere", 2)
         waited: list[int] = []
 
         def observe(progress: Progress) -> None:
             waited.append(progress.done)
             if waited.count(1) == 2:  # the second time it says so, it has nothing left to do but wait
-                started.store.free(slot)
+                started.store.tasks.free(slot)
 
         launch(started.bench.spec, started.store.url, observe)
         check_sound(started.store, "tiny", 2)
@@ -214,7 +214,7 @@ class TestRefused:
         started = start(tiny_spec())
         with pytest.raises(InputError, match=r"exists with another spec \(budget\.max_gflops: null -> 0\.3\), and its"):
             launch(tiny_spec(budget={"trials": 5, "max_gflops": 0.3}), started.store.url, ignore)
-        assert not started.store.slots(started.record.id)
+        assert not started.store.tasks.slots(started.record.id)
 
     @pytest.mark.parametrize(
         ("sections", "rule"),
@@ -300,7 +300,7 @@ def test_kill_9_at_any_moment_loses_and_doubles_nothing(
         assert done >= int(lines[1])
     assert launch(started.bench.spec, started.store.url, ignore).state == "done"
     check_sound(started.store, "tiny", total)
-    assert started.store.slots(started.record.id)[0].trial == 0
+    assert started.store.tasks.slots(started.record.id)[0].trial == 0
     assert started.store.progress(started.record.id).stopped > 0  # racing was on, and had something to stop
 
 
@@ -312,7 +312,7 @@ def test_two_workers_spend_exactly_the_budget(start: Start, tiny_spec: Spec, che
     assert record.state == "done"
     check_sound(started.store, "tiny", 5)
     assert seen == sorted(seen)
-    assert started.store.slots(record.id)[0].trial == 0
+    assert started.store.tasks.slots(record.id)[0].trial == 0
     assert started.store.progress(record.id).seconds > 0
 
 
@@ -339,7 +339,7 @@ def test_workers_that_are_killed_are_started_again(start: Start, tiny_spec: Spec
     assert launch(started.bench.spec, started.store.url, kill_both, workers=2).state == "done"
     assert len(killed) == 2
     check_sound(started.store, "tiny", 6)
-    assert {slot.worker.split("-")[-2] for slot in started.store.slots(started.record.id)} - set(map(str, killed))
+    assert {slot.worker.split("-")[-2] for slot in started.store.tasks.slots(started.record.id)} - set(map(str, killed))
 
 
 class TestLocalEngine:

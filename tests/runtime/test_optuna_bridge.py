@@ -106,7 +106,7 @@ class TestRefusals:
         with pytest.raises(SearchError, match=r"5 suggestions in a row .*; loosen budget\.max_gflops"):
             started.worker().run(lambda progress: None)
         assert len(started.trials(TrialState.PRUNED)) == 5
-        assert not started.store.slots(started.record.id)
+        assert not started.store.tasks.slots(started.record.id)
 
     def test_of_a_schedule_without_tokens(self, start: Start, tiny_spec: Spec, oracle: Oracle) -> None:
         # 196 * 0.06 = 11 * 0.06 = 0 tokens left at the second stage
@@ -132,7 +132,7 @@ class TestTiming:
         started.bench.throughput = throughput
         oracle(started.bench)
         started.worker().run(lambda progress: None)
-        keys = [slot.key for slot in started.store.slots(started.record.id)]
+        keys = [slot.key for slot in started.store.tasks.slots(started.record.id)]
         assert len(keys) == 6
         assert len(set(keys)) < 6  # 196 * 0.99 = 194: three schedules in all, by tokens kept
         sampled = [key for key in timed if key != started.bench.key(UNTOUCHED)]
@@ -145,7 +145,7 @@ class TestAbandoned:
         trials = started.worker().trials
         trials.enqueue_baselines()
         slot, first = started.ask(trials)
-        started.store.free(slot)
+        started.store.tasks.free(slot)
         _, again = started.ask(trials)
         assert (again.trial.number, again.trial.params, again.schedule) == (0, first.trial.params, UNTOUCHED)
         assert again.trial.user_attributes == {"baseline": "dense"}
@@ -155,8 +155,8 @@ class TestAbandoned:
         oracle(started.bench)
         worker = started.worker()
         worker.run(lambda progress: None, at_most=1)
-        (slot,) = started.store.slots(started.record.id)
-        assert not started.store.free(slot)
+        (slot,) = started.store.tasks.slots(started.record.id)
+        assert not started.store.tasks.free(slot)
         assert [trial.state for trial in started.trials()] == [TrialState.COMPLETE]
 
 
@@ -164,12 +164,12 @@ class TestMend:
     def test_leaves_the_trials_of_living_workers_alone(self, start: Start, tiny_spec: Spec) -> None:
         started = start(tiny_spec())
         worker = started.worker()
-        started.store.reserve(started.record.id, "living", 4)
+        started.store.trials.reserve(started.record.id, "living", 4)
         worker.mend()  # between taking the slot and asking
         started.ask(worker.trials)
         worker.mend()  # while it is measured
         assert [trial.state for trial in started.trials()] == [TrialState.RUNNING]
-        assert [slot.trial for slot in started.store.slots(started.record.id)] == [None, 0]
+        assert [slot.trial for slot in started.store.tasks.slots(started.record.id)] == [None, 0]
 
 
 class TestInMemory:
@@ -192,7 +192,7 @@ class TestInMemory:
         assert self.states(mine) == ["RUNNING", "RUNNING"]
         measured = started.bench.measure(proposal.schedule, proposal.throughput)
         ending = trial_endings.ending(proposal.trial, measured, {})
-        started.store.complete(slot, measured, True, proposal.trial.number, ending)
+        started.store.trials.complete(slot, measured, True, proposal.trial.number, ending)
         started.ask(mine)
         assert self.states(mine) == ["COMPLETE", "RUNNING", "RUNNING"]
         (ended,) = (trial for trial in mine.study.trials if trial.state == TrialState.COMPLETE)
@@ -228,8 +228,8 @@ class TestAsked:
         started = start(tiny_spec())
         if queued:
             started.queue(Schedule([Stage(5, 0.5)]))
-        slot = started.store.reserve(started.record.id, "slow", 4)
-        started.store.free(slot)
+        slot = started.store.trials.reserve(started.record.id, "slow", 4)
+        started.store.tasks.free(slot)
         with pytest.raises(TrialStoppedError):
             started.worker().trials.ask(slot)
         assert [trial.state for trial in started.trials()] == [TrialState.WAITING] * queued

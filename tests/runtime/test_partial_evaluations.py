@@ -58,7 +58,7 @@ def test_a_trial_that_is_taken_over_is_still_tested_on_later_images_alone(
     slot, proposal = probing.ask(worker.trials)
     chosen_on = proposal.chosen_on
     assert chosen_on >= 8
-    probing.store.free(slot)
+    probing.store.tasks.free(slot)
     given: list[int] = []
     measure = probing.bench.measure
     monkeypatch.setattr(probing.bench, "measure", lambda *all: given.append(all[-1]) or measure(*all))
@@ -79,7 +79,7 @@ def test_one_that_fails_is_no_trial_that_fails(
     worker.run()
     progress = probing.store.progress(probing.record.id)
     assert (progress.done, progress.failed) == (TRIALS, 0)
-    assert not probing.store.attempts(probing.record.id)
+    assert not probing.store.tasks.attempts(probing.record.id)
     assert "a partial evaluation of " in caplog.text
     assert not attributes(probing)
 

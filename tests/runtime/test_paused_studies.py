@@ -51,7 +51,7 @@ def test_a_worker_takes_no_trial_of_a_held_study(
 
     worker.run(hold)
     assert seen == [1]  # the trial under way was finished, no other begun
-    assert started.store.slots(started.record.id, "reserved") == []
+    assert started.store.tasks.slots(started.record.id, "reserved") == []
     started.store.set_state(started.record.id, "running")
     worker.run(lambda progress: None)
     assert started.store.progress(started.record.id).done == 4
@@ -160,7 +160,7 @@ def test_a_pause_during_the_preparation_leaves_it_to_be_done(
     monkeypatch.setattr(Worker, "prepare", pause)
     with pytest.raises(StudyPausedError):
         StudyRunner(store, started.record, started.bench).run()
-    assert store.open_tasks(study_id) == {PREPARE}
+    assert store.tasks.open_tasks(study_id) == {PREPARE}
     assert store.progress(study_id).done == 0
     monkeypatch.setattr(Worker, "prepare", prepare)
     store.set_state(study_id, "running")
@@ -267,7 +267,7 @@ def test_a_worker_that_is_ended_hands_the_study_back(
     with pytest.raises(KeyboardInterrupt):
         serve(fresh_store, record, 1)
     assert fresh_store.state(record.id) == "created"  # any worker may take it
-    assert fresh_store.workers(record.id) == set()
+    assert fresh_store.tasks.workers(record.id) == set()
 
 
 def test_a_study_that_is_done_stays_done(fresh_store: Store, tiny_spec: Callable[..., StudySpec]) -> None:
@@ -281,7 +281,7 @@ def test_a_study_that_is_done_stays_done(fresh_store: Store, tiny_spec: Callable
 
 def test_a_study_that_another_prepares_is_left_alone(fresh_store: Store, tiny_spec: Callable[..., StudySpec]) -> None:
     record = fresh_store.add_study(tiny_spec(budget={"max_gflops": 0.001}))  # whoever worked on it would stop it
-    assert fresh_store.claim(record.id, [PREPARE], "another", "lease")
+    assert fresh_store.tasks.claim(record.id, [PREPARE], "another", "lease")
     assert serve(fresh_store, record, 1) is None
     assert fresh_store.state(record.id) == "created"
 
@@ -304,16 +304,16 @@ def test_who_lost_the_preparation_writes_nothing_and_takes_over_anothers_facts(
 
     def lose() -> Any:
         found = find_facts()
-        (task,) = store.slots(record.id, "reserved", PREPARE)
-        assert store.free(task)
-        another.append(store.claim(record.id, [PREPARE], "another", "another"))
+        (task,) = store.tasks.slots(record.id, "reserved", PREPARE)
+        assert store.tasks.free(task)
+        another.append(store.tasks.claim(record.id, [PREPARE], "another", "another"))
         return found
 
     def end_the_others(progress: Progress) -> None:
-        if another and PREPARE in store.open_tasks(record.id):
+        if another and PREPARE in store.tasks.open_tasks(record.id):
             assert FACTS not in store.study("tiny").provenance
             store.set_provenance(record.id, {FACTS: replace(facts, dtype_reason="another's").to_dict()}, another[0])
-            store.finish(another[0])
+            store.tasks.finish(another[0])
 
     monkeypatch.setattr(bench, "find_facts", lose)
     oracle(bench)
@@ -336,16 +336,16 @@ def test_who_lost_a_finalist_writes_nothing_and_it_is_confirmed_once(
     def lose(*given: Any) -> Any:
         calls.append(given)
         if len(calls) == 1:
-            (task,) = store.slots(study_id, "reserved", CONFIRM)
-            assert store.free(task)
-            calls.append(store.claim(study_id, [CONFIRM], "another", "another"))
+            (task,) = store.tasks.slots(study_id, "reserved", CONFIRM)
+            assert store.tasks.free(task)
+            calls.append(store.tasks.claim(study_id, [CONFIRM], "another", "another"))
         return confirm(*given)
 
     def hand_back_the_others(progress: Progress) -> None:
         if len(calls) == 2:
             front = store.front(study_id)
             assert front.points[0].confirm is None
-            store.free(calls[1])
+            store.tasks.free(calls[1])
 
     monkeypatch.setattr(started.bench, "confirm", lose)
     StudyRunner(store, started.record, started.bench, hand_back_the_others).run()
@@ -363,7 +363,7 @@ def test_a_machine_whose_speeds_do_not_compare_times_nothing(
     store, study_id = started.store, started.record.id
     started.bench.time = lambda schedule: pytest.fail("timed")
     StudyRunner(store, started.record, started.bench, left_as=None, is_launch=False).run()
-    assert (store.state(study_id), store.open_tasks(study_id)) == ("confirming", {TIMING})
+    assert (store.state(study_id), store.tasks.open_tasks(study_id)) == ("confirming", {TIMING})
     assert store.front(study_id).points[0].confirm.throughput.disturbed == NOT_TIMED
     assert store.progress(study_id).confirmed == 0
     StudyRunner(store, started.record, started.bench).run()
@@ -382,7 +382,7 @@ def test_an_interrupted_launch_stops_a_study_that_nobody_else_works_on(
     def interrupt(progress: Progress) -> None:
         if progress.done == 2:
             if not alone:
-                store.reserve(study_id, "another", 4)
+                store.trials.reserve(study_id, "another", 4)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -94,8 +94,8 @@ def test_a_store_with_patience_is_the_store(store: Store, monkeypatch: pytest.Mo
     assert patient.studies() == store.studies()
     assert plain(patient) is plain(RetryPolicy(1).wrap(patient)) is plain(store) is store
     call = failing(2, StorageUnavailableError("gone"))
-    monkeypatch.setattr(store, "beat", lambda name: call() + name)
-    assert patient.beat("!") == "done!"
+    monkeypatch.setattr(store.tasks, "beat", lambda name: call() + name)
+    assert patient.tasks.beat("!") == "done!"
     with pytest.raises(InputError):
         patient.study("unknown")
 

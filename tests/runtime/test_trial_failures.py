@@ -67,7 +67,7 @@ def test_fails_once_and_is_tried_again_with_half_the_batch(
     check_sound(started.store, "tiny", 3)
     rows = started.store.evaluations(started.record.id)
     assert [row.search.setting.batch_size for row in rows] == [8, 4, 8]  # the others have the whole batch
-    (attempt,) = started.store.attempts(started.record.id)
+    (attempt,) = started.store.tasks.attempts(started.record.id)
     assert (attempt.trial, attempt.kind, attempt.worker) == (1, kind, worker.name)
     assert attempt.reason.startswith(reason)
 
@@ -78,14 +78,14 @@ def test_fails_twice_and_is_recorded_and_the_study_goes_on(start: Start, tiny_sp
     started.queue(UNTOUCHED, BAD, GOOD)
     started.worker().run()
     assert batches == [8, 4]
-    assert [slot.state for slot in started.store.slots(started.record.id)].count("failed") == 1
+    assert [slot.state for slot in started.store.tasks.slots(started.record.id)].count("failed") == 1
     progress = started.store.progress(started.record.id)
     assert (progress.done, progress.failed) == (3, 1)  # a failed trial is spent: the budget is of trials, not results
     (failed,) = started.trials(TrialState.FAIL)
     assert (failed.number, failed.user_attrs["failed"]) == (1, "RuntimeError: the cable came off")
     schedules = [row.search.schedule for row in started.store.evaluations(started.record.id)]
     assert schedules == [UNTOUCHED, GOOD]
-    assert started.store.reserve(started.record.id, "another", 3) is None
+    assert started.store.trials.reserve(started.record.id, "another", 3) is None
 
 
 def test_takes_longer_than_its_limit(start: Start, tiny_spec: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +101,7 @@ def test_takes_longer_than_its_limit(start: Start, tiny_spec: Spec, monkeypatch:
     monkeypatch.setattr(Split, "take", slow)
     started.run(GOOD, GOOD)
     assert started.store.progress(started.record.id).failed == 1
-    assert [(a.kind, a.reason) for a in started.store.attempts(started.record.id)] == [
+    assert [(a.kind, a.reason) for a in started.store.tasks.attempts(started.record.id)] == [
         ("timeout", "took longer than the limit of 2 s")
     ] * 2
 
@@ -120,12 +120,12 @@ def test_waiting_for_a_timing_is_not_evaluation(start: Start, tiny_spec: Spec, m
             overdue.append(worker._measuring.overdue(0.0))
 
     other = threading.Thread(target=profile)
-    other.start()
+    other.trials.start()
     assert is_held.wait(10)
     worker.run(at_most=1)
     other.join()
     assert overdue == [None]
-    assert started.store.attempts(started.record.id) == []
+    assert started.store.tasks.attempts(started.record.id) == []
     assert started.store.progress(started.record.id).done == 1
 
 
@@ -143,7 +143,7 @@ def test_dense_model_that_fails_ends_the_study_with_the_reason(start: Start, tin
     started.queue(UNTOUCHED)
     with pytest.raises(SearchError, match=r"the dense model, .*, cannot be measured: RuntimeError: no such"):
         started.worker().run()
-    assert started.store.slots(started.record.id, "reserved") == []
+    assert started.store.tasks.slots(started.record.id, "reserved") == []
     assert started.trials(TrialState.RUNNING) == []
 
 
@@ -181,15 +181,17 @@ def test_hung_trial_is_given_up_from_outside(start: Start, tiny_spec: Spec) -> N
         reason = worker._measuring.overdue(10.0)
     assert reason == "hung for more than 1.5 s"
     worker._lose_by_force(reason)
-    assert started.store.slots(started.record.id) == []
-    assert [(a.trial, a.kind, a.reason) for a in started.store.attempts(started.record.id)] == [(0, "timeout", reason)]
+    assert started.store.tasks.slots(started.record.id) == []
+    assert [(a.trial, a.kind, a.reason) for a in started.store.tasks.attempts(started.record.id)] == [
+        (0, "timeout", reason)
+    ]
     assert [trial.number for trial in started.trials(TrialState.WAITING)] == [0]
 
 
 class TestDeadWorkers:
     def die(self, started: Any, trial: int) -> str:
         """A worker takes the next trial and is never heard of again."""
-        slot = started.store.reserve(started.record.id, "dying", 2, lease_s=-1.0)  # over at once
+        slot = started.store.trials.reserve(started.record.id, "dying", 2, lease_s=-1.0)  # over at once
         proposal = started.worker().trials.ask(slot)
         assert proposal.trial.number == trial
         started.worker().mend()
@@ -200,7 +202,7 @@ class TestDeadWorkers:
         started.run(UNTOUCHED)
         started.queue(BAD)
         assert [self.die(started, 1) for _ in range(4)] == ["WAITING", "WAITING", "WAITING", "FAIL"]
-        attempts = started.store.attempts(started.record.id)
+        attempts = started.store.tasks.attempts(started.record.id)
         assert [(a.trial, a.kind, a.reason) for a in attempts] == [(1, "dead", "worker dying died")] * 4
         assert started.trials()[1].user_attrs["failed"] == "worker dying died"
         assert started.store.progress(started.record.id).failed == 1

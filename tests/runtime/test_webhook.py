@@ -122,11 +122,11 @@ class TestAChangeOfState:
         assert told.advance(study.id, ("created",), "running")
         assert told.advance(study.id, OPEN_STATES, "paused")
         assert told.advance(study.id, ("paused",), "created")
-        assert told.leave(study.id, "created", "handed back")
+        assert told.tasks.leave(study.id, "created", "handed back")
         webhook.wait()
         assert receiver.got == []
-        assert told.stop_for(study.id, SearchError("it is over"))
-        assert not told.stop_for(study.id, SearchError("it is over, too"))
+        assert told.tasks.stop_for(study.id, SearchError("it is over"))
+        assert not told.tasks.stop_for(study.id, SearchError("it is over, too"))
         webhook.wait()
         assert [(each["state"], each["note"]) for each in receiver.documents] == [
             ("stopped", "SearchError: it is over")
@@ -192,7 +192,7 @@ class TestAChangeOfState:
         study = socks(told, receiver.url)
         with writing(told._engine) as connection:
             connection.execute(update(STUDY).where(STUDY.c.id == study.id).values(spec={"of": "a later release"}))
-        assert told.leave(study.id, "stopped", "interrupted")
+        assert told.tasks.leave(study.id, "stopped", "interrupted")
         webhook.wait()
         assert told.state(study.id) == "stopped"
         assert caplog.messages == [f"study {study.id}: its webhook was not told of its end: InputError"]

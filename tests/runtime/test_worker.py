@@ -95,12 +95,17 @@ class TestInterrupted:
         else:
             started.queue(*([hopeless] if stopped else [UNTOUCHED, hopeless]))
         with monkeypatch.context() as patch:
-            rooms = {"trials": worker.trials, "store": started.store, "bench": started.bench, "worker": fleet_worker}
+            rooms = {
+                "trials": worker.trials,
+                "store": started.store.trials,
+                "bench": started.bench,
+                "worker": fleet_worker,
+            }
             target = rooms[room]
             raise_once(target, step, KeyboardInterrupt(), patch, after)
             with pytest.raises(KeyboardInterrupt):
                 worker.run(ignore)
-        assert not started.store.slots(started.record.id, "reserved")
+        assert not started.store.tasks.slots(started.record.id, "reserved")
         again = started.worker()
         if step == "start":
             propose_next(started, again, hopeless, monkeypatch)
@@ -132,21 +137,21 @@ class TestTakenForDead:
 
         def interfere(schedule: Schedule, *given: Any) -> Any:
             if not begun:
-                (slot,) = started.store.slots(started.record.id, "reserved")
+                (slot,) = started.store.tasks.slots(started.record.id, "reserved")
                 begun.append(slot)
-                assert started.store.free(slot)
+                assert started.store.tasks.free(slot)
                 if finished:
                     other.run(ignore, at_most=1)
                 else:
-                    begun.append(started.store.reserve(started.record.id, other.name, 2))
+                    begun.append(started.store.trials.reserve(started.record.id, other.name, 2))
                     assert begun[1].id == slot.id
             return measure(schedule, *given)
 
         monkeypatch.setattr(started.bench, "measure", interfere)
         slow.run(ignore, at_most=1)
         if not finished:
-            assert [s.worker for s in started.store.slots(started.record.id, "reserved")] == [other.name]
-            assert started.store.free(begun[1])
+            assert [s.worker for s in started.store.tasks.slots(started.record.id, "reserved")] == [other.name]
+            assert started.store.tasks.free(begun[1])
         started.worker().run(ignore)
         check_sound(started.store, "tiny", 2)
 
@@ -155,17 +160,17 @@ class TestTakenForDead:
     ) -> None:
         started = start(tiny_spec())
         worker = started.worker()
-        known = started.store.known
+        known = started.store.trials.known
 
         def slow(*given: Any) -> Any:
-            (slot,) = started.store.slots(started.record.id, "reserved")
-            started.store.free(slot)
+            (slot,) = started.store.tasks.slots(started.record.id, "reserved")
+            started.store.tasks.free(slot)
             return known(*given)
 
-        monkeypatch.setattr(started.store, "known", slow)
+        monkeypatch.setattr(started.store.trials, "known", slow)
         worker.run(ignore, at_most=1)
         assert started.trials() == []
-        assert started.store.slots(started.record.id) == []
+        assert started.store.tasks.slots(started.record.id) == []
 
     def test_a_trial_that_another_has_by_then_stays_with_it(
         self, start: Start, tiny_spec: Spec, monkeypatch: pytest.MonkeyPatch
@@ -176,7 +181,7 @@ class TestTakenForDead:
 
         def slow_ask(slot: Any) -> Any:
             proposal = ask(slot)
-            started.store.free(slot)
+            started.store.tasks.free(slot)
             _, taken = started.ask()
             assert taken.trial.number == proposal.trial.number
             return proposal
@@ -185,7 +190,7 @@ class TestTakenForDead:
         slow.run(ignore, at_most=1)
         slow.mend()
         assert [trial.state for trial in started.trials()] == [TrialState.RUNNING]
-        assert [slot.worker for slot in started.store.slots(started.record.id)] == ["asking"]
+        assert [slot.worker for slot in started.store.tasks.slots(started.record.id)] == ["asking"]
 
 
 class TestBudget:
@@ -205,7 +210,7 @@ class TestBudget:
         started = start(tiny_spec(budget={"trials": 6}, space=space))  # two schedules in all
         asked = oracle(started.bench).asked
         started.worker().run(ignore)
-        assert len(started.store.slots(started.record.id, "done")) == 6
+        assert len(started.store.tasks.slots(started.record.id, "done")) == 6
         assert len(asked) == len(set(asked)) == 2
         assert len(started.store.evaluations(started.record.id)) == 2
 
@@ -238,7 +243,7 @@ class TestHeartbeat:
                 raise SearchError("storage: database is locked")  # must not end the thread
             return 1
 
-        monkeypatch.setattr(started.store, "beat", beat)
+        monkeypatch.setattr(started.store.tasks, "beat", beat)
         worker = started.worker()
         worker.run(ignore, at_most=1)
         assert len(beats) > 1
@@ -292,5 +297,5 @@ def test_study_that_is_deleted_and_made_again_has_nothing_of_the_old_worker(
         ).run()
     assert started.store.study("tiny").id == again[0] != started.record.id
     assert not started.store.evaluations(again[0])
-    assert not started.store.slots(again[0])
-    assert not started.store.slots(started.record.id)
+    assert not started.store.tasks.slots(again[0])
+    assert not started.store.tasks.slots(started.record.id)

@@ -49,7 +49,7 @@ def test_takes_all_that_are_open_from_where_they_are_to_their_ends(several: dict
         check_sound(store, name, 2)
         assert store.study(name).state == "done"
     for name in ("paused", "stopped", "done"):
-        assert store.slots(several[name].record.id) == []
+        assert store.tasks.slots(several[name].record.id) == []
 
 
 def test_leaves_what_it_cannot_do_to_others_and_says_so(
@@ -62,7 +62,7 @@ def test_leaves_what_it_cannot_do_to_others_and_says_so(
         assert join_any(first.store.url) == 2
     (said,) = [message for message in caplog.messages if "left to others" in message]
     assert said.startswith("study first is left to others: study first: images must be those it was launched with")
-    assert first.store.slots(first.record.id) == []
+    assert first.store.tasks.slots(first.record.id) == []
     check_sound(second.store, "second", 2)
 
 
@@ -80,8 +80,8 @@ def test_a_worker_without_the_runtime_says_what_to_install_and_takes_nothing(
     with caplog.at_level(logging.WARNING):
         assert join_any(fresh_store.url) == 0
     assert f"study tiny is left to others: {said}" in caplog.text
-    assert {slot.state for slot in fresh_store.slots(record.id, kind=None)} == {"waiting"}
-    assert fresh_store.attempts(record.id) == []
+    assert {slot.state for slot in fresh_store.tasks.slots(record.id, kind=None)} == {"waiting"}
+    assert fresh_store.tasks.attempts(record.id) == []
 
 
 def test_what_is_beyond_this_machine_is_tried_again_with_a_larger_budget(
@@ -112,9 +112,9 @@ def test_pause_takes_effect_between_two_trials(start: Start, tiny_spec: Spec) ->
 
     started.worker().run(pause)
     assert started.store.progress(started.record.id).done == 1
-    assert not started.store.slots(started.record.id, "reserved")
+    assert not started.store.tasks.slots(started.record.id, "reserved")
     assert len(started.trials(TrialState.COMPLETE)) == 1
-    assert started.store.reserve(started.record.id, "another", 3) is None
+    assert started.store.trials.reserve(started.record.id, "another", 3) is None
 
 
 def test_worker_of_one_study_waits_while_it_is_paused(start: Start, tiny_spec: Spec) -> None:
@@ -153,9 +153,9 @@ def test_worker_that_is_asked_to_end_hands_its_trial_to_the_next(
             started.worker().run()
     assert left.value.code == 128 + number
     assert time.monotonic() - began < 10
-    assert not started.store.slots(started.record.id, "reserved")
+    assert not started.store.tasks.slots(started.record.id, "reserved")
     assert [trial.number for trial in started.trials(TrialState.WAITING)] == [1]
-    assert started.store.attempts(started.record.id) == []  # nobody failed
+    assert started.store.tasks.attempts(started.record.id) == []  # nobody failed
     assert started.bench.measure == measure
     started.worker().run()
     check_sound(started.store, "tiny", 2)
@@ -168,7 +168,7 @@ def test_slot_whose_answer_was_lost_is_not_taken_twice(
     from search.errors import StorageUnavailableError
 
     started = start(tiny_spec(budget={"trials": 2}))
-    reserve, calls = started.store.reserve, []
+    reserve, calls = started.store.trials.reserve, []
 
     def lose_the_answer(*given: Any) -> Any:
         calls.append(given)
@@ -177,7 +177,7 @@ def test_slot_whose_answer_was_lost_is_not_taken_twice(
             raise StorageUnavailableError("storage: the connection broke")
         return slot
 
-    monkeypatch.setattr(started.store, "reserve", lose_the_answer)
+    monkeypatch.setattr(started.store.trials, "reserve", lose_the_answer)
     started.queue(UNTOUCHED)
     started.worker().run()
     assert len(calls) == 4  # lost, first, second, none left
@@ -190,7 +190,7 @@ def test_result_is_written_when_the_database_is_back(
     from search.errors import StorageUnavailableError
 
     started = start(tiny_spec(budget={"trials": 1}))
-    complete, failures, measured = started.store.complete, iter(range(4)), list[Any]()
+    complete, failures, measured = started.store.trials.complete, iter(range(4)), list[Any]()
     measure = started.bench.measure
 
     def gone(*given: Any) -> Any:
@@ -202,7 +202,7 @@ def test_result_is_written_when_the_database_is_back(
         measured.append(given)
         return measure(*given)
 
-    monkeypatch.setattr(started.store, "complete", gone)
+    monkeypatch.setattr(started.store.trials, "complete", gone)
     monkeypatch.setattr(started.bench, "measure", counted)
     started.queue(UNTOUCHED)
     started.worker().run()

@@ -92,7 +92,7 @@ def test_latencies_leave_out_what_the_machine_does_not_tell(
     confirm = evaluations[3].confirm
     assert confirm is not None
     deployed = replace(confirm, throughput=replace(confirm.throughput, latencies=latencies))
-    store.save_confirm(store.study("shirts").id, confirm.key, deployed)
+    store.tasks.save_confirm(store.study("shirts").id, confirm.key, deployed)
     service = start(store.url, "--workers", 0)
     listed, front, records = (
         service.api("GET", f"/studies/shirts/{path}").json() for path in ("evaluations", "front", "front/records")
@@ -209,11 +209,11 @@ def test_a_study_at_work_is_not_deleted(service: Any, new_study: NewStudy) -> No
     store = Store.open(service.storage)
     try:
         record = store.study("busy")
-        slot = store.reserve(record.id, "a worker", 8)
+        slot = store.trials.reserve(record.id, "a worker", 8)
         answer = service.api("DELETE", "/studies/busy?confirm=busy")
         assert (answer.status_code, "stop it, then delete it" in answer.text) == (409, True)
         assert slot is not None
-        store.free(slot)
+        store.tasks.free(slot)
         store.set_state(record.id, "running")
         assert service.api("DELETE", "/studies/busy?confirm=busy").status_code == 409
         store.set_state(record.id, "stopped")

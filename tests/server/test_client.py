@@ -41,9 +41,9 @@ def add_failing_study(url: str) -> None:
     store = Store.open(url)
     study = store.add_study(make_spec({"name": "socks", "backbone": {"name": "demo"}}, "test"))
     for verdict in ["again"] * (MAX_ERRORS - 1) + ["failed"]:
-        slot = store.reserve(study.id, "test", 1)
+        slot = store.trials.reserve(study.id, "test", 1)
         assert slot is not None
-        assert store.lose(replace(slot, trial=0), "crashed", "no such kernel") == verdict
+        assert store.tasks.lose(replace(slot, trial=0), "crashed", "no such kernel") == verdict
     store.set_state(study.id, "paused")
     store.close()
 
@@ -148,7 +148,7 @@ def test_a_launch_ends_with_the_error_that_stopped_its_study(
     def refuse() -> None:
         while "refused" not in [study.name for study in there.studies()]:
             time.sleep(0.1)
-        there.stop_for(there.study("refused").id, error)
+        there.tasks.stop_for(there.study("refused").id, error)
 
     monkeypatch.setenv("ZTP_TOKEN", TOKEN)
     Path("refused.yaml").write_text("name: refused\nbackbone: {name: demo}\n")
@@ -183,7 +183,7 @@ def test_what_is_held_is_resumed_by_a_launch(client: Client, there: Store) -> No
     there.set_state(study.id, "paused")
     assert client.launch(spec).state == "created"
     assert client.front(study.id) is None
-    assert there.reserve(study.id, "worker", 40) is not None
+    assert there.trials.reserve(study.id, "worker", 40) is not None
     there.set_state(study.id, "paused")  # which the worker has not noticed: the study does not wait
     assert client.launch(spec).state == "running"
 
@@ -198,7 +198,7 @@ def test_following_tells_every_change_and_ends(client: Client, there: Store) -> 
         if len(seen) == 1:
             there.set_state(study.id, "running")
         else:
-            there.stop_for(study.id, error)
+            there.tasks.stop_for(study.id, error)
 
     client.follow(study.id, observe)
     assert seen == ["created", "running", "stopped"]

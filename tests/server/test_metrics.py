@@ -53,7 +53,7 @@ def test_trials_add_up_to_the_budget_at_every_moment(store: Store) -> None:
         found.append(
             [of(samples, "ztp_trials", study="new", state=s) for s in ("done", "failed", "running", "waiting")]
         )
-        slot = store.reserve(record.id, "worker", 3)
+        slot = store.trials.reserve(record.id, "worker", 3)
     assert found == [[0, 0, 0, 3], [0, 0, 1, 2], [0, 0, 2, 1], [0, 0, 3, 0]]
     assert slot is None
 
@@ -62,9 +62,9 @@ def test_trials_that_were_given_up_on_are_told_apart(store: Store) -> None:
     spec = make_spec({"name": "ill", "backbone": {"name": "demo"}, "budget": {"trials": 3}}, "test")
     record = store.add_study(spec)
     while not store.progress(record.id).failed:
-        slot = store.reserve(record.id, "worker", 3)
+        slot = store.trials.reserve(record.id, "worker", 3)
         assert slot is not None
-        store.lose(replace(slot, trial=0), "crashed", "it raises")
+        store.tasks.lose(replace(slot, trial=0), "crashed", "it raises")
     samples = scrape(RequestMetrics(store))
     assert [of(samples, "ztp_trials", study="ill", state=s) for s in TRIAL_STATES] == [0, 1, 0, 2]
 

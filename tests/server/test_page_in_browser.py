@@ -51,14 +51,14 @@ def test_the_page_shows_studies_and_follows_them(
     wait_for(lambda: browser.ask(state) == "paused")
     assert store.study("later").state == "paused"
     store.set_state(1, "running")
-    slot = store.reserve(1, "a worker", 9)
+    slot = store.trials.reserve(1, "a worker", 9)
     assert slot is not None
     store.set_state(1, "stopped")  # its worker is at a trial all the same
     wait_for(lambda: browser.ask("document.querySelector('#study-shirts .state')?.textContent") == "stopped")
     order(browser, "shirts", "delete", "yes")
     wait_for(lambda: "must not be at work" in str(browser.ask("document.querySelector('dialog[open]')?.textContent")))
     browser.ask("document.querySelector('dialog[open] [value=yes]').click()")
-    store.free(slot)
+    store.tasks.free(slot)
     assert "removed for good" in order(browser, "later", "delete", "yes")
     wait_for(lambda: browser.ask("document.getElementById('study-later') === null"))
     assert browser.ask("document.querySelectorAll('article').length") == 1
@@ -110,9 +110,9 @@ def test_a_new_version_of_the_front_is_drawn_on_an_open_page(
     wait_for(lambda: browser.ask(DRAWN) == 1600)
     assert browser.ask(TRIALS) == "4 / 8"
 
-    slot = store.reserve(1, "at work", 8)
+    slot = store.trials.reserve(1, "at work", 8)
     assert slot is not None
-    store.start(slot, Trial(NEW, "RUNNING", {}))
+    store.trials.start(slot, Trial(NEW, "RUNNING", {}))
     wait_for(lambda: browser.ask(TRIALS) == "4 / 8, running trial 4")
     assert browser.ask("window.loaded") == "once"
     store.close()

@@ -77,7 +77,7 @@ def test_workers_leave_a_paused_study_and_come_back(start: Any, url: str, tiny: 
     store = Store.open(url)
     try:
         record = store.study("tiny")
-        wait_for(lambda: not store.slots(record.id, "reserved"))  # the trial under way was finished
+        wait_for(lambda: not store.tasks.slots(record.id, "reserved"))  # the trial under way was finished
         paused_at = done()
         time.sleep(2)
         assert (done(), state_of(service, "tiny")) == (paused_at, "paused")
@@ -88,7 +88,7 @@ def test_workers_leave_a_paused_study_and_come_back(start: Any, url: str, tiny: 
         service.api("POST", "/studies/tiny/resume")
         wait_for(lambda: done() > paused_at)
         service.api("POST", "/studies/tiny/stop")
-        wait_for(lambda: not store.slots(record.id, "reserved"))
+        wait_for(lambda: not store.tasks.slots(record.id, "reserved"))
         assert state_of(service, "tiny") == "stopped"
         assert service.api("DELETE", "/studies/tiny?confirm=tiny").status_code == 204
     finally:
@@ -115,7 +115,7 @@ def test_a_service_that_ends_hands_its_study_back(start: Any, url: str, tiny: st
     try:
         record = store.study("tiny")
         assert record.state in ("created", "running")
-        assert store.slots(record.id, "reserved") == []
+        assert store.tasks.slots(record.id, "reserved") == []
     finally:
         store.close()
     second = start(url, "--workers", 1)

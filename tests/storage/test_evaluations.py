@@ -45,9 +45,9 @@ def test_progress_reads_no_row_and_what_is_reusable_is_one(
     opened: Store, make_evaluation: Callable[..., Evaluation]
 ) -> None:
     study_id = opened.add_study(make_spec({"name": "shirts", "backbone": {"name": "demo"}}, "test")).id
-    slot = opened.reserve(study_id, "first", 1)
+    slot = opened.trials.reserve(study_id, "first", 1)
     assert slot is not None
-    opened.complete(slot, make_evaluation(0, 0.9, 1.0).search, True, 0)
+    opened.trials.complete(slot, make_evaluation(0, 0.9, 1.0).search, True, 0)
     progress = plans(opened, lambda: opened.progress(study_id))
     assert [step for step in progress if "USING COVERING INDEX ztp_evaluation_by_complete" in step]
     (reusable,) = plans(opened, lambda: opened.reusable("ab" * 32))

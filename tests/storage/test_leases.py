@@ -17,7 +17,7 @@ RESERVE = """
 import sys
 from search.storage.store import Store
 store = Store.open(sys.argv[1])
-slot = store.reserve(int(sys.argv[2]), "other", 9)
+slot = store.trials.reserve(int(sys.argv[2]), "other", 9)
 print(slot.worker, flush=True)
 sys.stdin.read()
 """
@@ -74,10 +74,10 @@ class TestAnotherProcess:
     def test_is_stale_at_once_when_killed_and_not_before(
         self, opened: Store, study_id: int, worker: subprocess.Popen[str]
     ) -> None:
-        assert opened.stale_slots(study_id) == []
+        assert opened.tasks.stale_slots(study_id) == []
         worker.kill()
         worker.communicate()
-        assert [slot.worker for slot in opened.stale_slots(study_id)] == ["other"]
+        assert [slot.worker for slot in opened.tasks.stale_slots(study_id)] == ["other"]
 
     def test_of_another_machine_is_only_judged_by_its_beat(
         self,
@@ -89,4 +89,4 @@ class TestAnotherProcess:
         worker.kill()
         worker.communicate()
         monkeypatch.setattr(leases, "host_identity", lambda: "elsewhere")
-        assert opened.stale_slots(study_id) == []
+        assert opened.tasks.stale_slots(study_id) == []

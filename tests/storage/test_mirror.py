@@ -52,15 +52,15 @@ def record(store: Store) -> StudyRecord:
 
 def add(store: Store, record: StudyRecord, state: str) -> None:
     if state == "WAITING":
-        store.queue_trial(record.id, PARAMS, {}, again=True)
+        store.trials.queue(record.id, PARAMS, {}, again=True)
         return
-    slot = store.reserve(record.id, "worker", 100)
+    slot = store.trials.reserve(record.id, "worker", 100)
     assert slot is not None
     trial = Trial(NEW, "RUNNING", PARAMS)
     if state == "PRUNED":
-        store.refuse(slot, trial, Ending("PRUNED", attributes={"refused": "too slow"}))
+        store.trials.refuse(slot, trial, Ending("PRUNED", attributes={"refused": "too slow"}))
         return
-    number = store.start(slot, trial).number
+    number = store.trials.start(slot, trial).number
     if state != "RUNNING":
         end(store, record, number)
 
@@ -144,7 +144,7 @@ def test_kill_9_loses_nothing_and_doubles_nothing(
     store.close()
     for _ in range(2):
         mirror_and_die(store.url, when)
-        assert len(store.trials(record.id)) == 4
+        assert len(store.trials.find_all(record.id)) == 4
     mirror_all(store, record, BOX)
     assert states(store) == ["COMPLETE"] * 4
 
@@ -158,7 +158,7 @@ def test_a_study_that_is_deleted_meanwhile_ends_it(store: Store, record: StudyRe
 def test_trials_of_an_earlier_study_of_the_name_give_way(store: Store, record: StudyRecord) -> None:
     """A process of the deleted study may write once more."""
     add(store, record, "COMPLETE")
-    late = to_optuna(store.trials(record.id)[0], BOX, {TRIAL_NUMBER: 0}, {STUDY_ID: record.id})
+    late = to_optuna(store.trials.find_all(record.id)[0], BOX, {TRIAL_NUMBER: 0}, {STUDY_ID: record.id})
     store.delete_study("shirts")
     again = store.add_study(SPEC)
     load(store).add_trial(late)
@@ -172,9 +172,9 @@ def test_one_that_waited_when_it_was_mirrored_and_has_ended_since(store: Store, 
     for state in ("COMPLETE", "WAITING", "COMPLETE"):
         add(store, record, state)
     mirror_all(store, record, BOX)
-    slot = store.reserve(record.id, "worker", 100)
+    slot = store.trials.reserve(record.id, "worker", 100)
     assert slot is not None
-    taken = store.take(slot)
+    taken = store.trials.take(slot)
     assert taken is not None
     end(store, record, taken[0].number)
     mirror_all(store, record, BOX)
@@ -221,9 +221,9 @@ def test_does_not_read_what_is_mirrored_already(
 
 def test_one_process_at_a_time(store: Store, record: StudyRecord) -> None:
     add(store, record, "COMPLETE")
-    assert store.claim_mirror(record.id, 60.0)
+    assert store.tasks.claim_mirror(record.id, 60.0)
     assert not mirror(store, record, BOX)
     assert states(store) == []
-    store.release_mirror(record.id)
+    store.tasks.release_mirror(record.id)
     assert mirror(store, record, BOX)
     assert states(store) == ["COMPLETE"]

@@ -51,9 +51,9 @@ def run(store: Store) -> Callable[[StudyRecord, int, float, float], None]:
     """A trial of this number, accuracy and speed-up, on 2,000 images."""
 
     def complete(record: StudyRecord, number: int, accuracy: float, speedup: float) -> None:
-        slot = store.reserve(record.id, "worker")
+        slot = store.trials.reserve(record.id, "worker")
         assert slot is not None
-        store.complete(slot, make_evaluation(number, accuracy, speedup).search, True, number)
+        store.trials.complete(slot, make_evaluation(number, accuracy, speedup).search, True, number)
 
     return complete
 
@@ -75,11 +75,11 @@ def test_the_search_ends_once_the_front_has_not_grown(store: Store, run: Any) ->
         run(record, number, 0.7, 1.1 + number / 100)
     progress = store.progress(record.id)
     assert (progress.stagnant, progress.is_stagnant, progress.is_spent) == (4, True, True)
-    assert store.reserve(record.id, "worker") is None
+    assert store.trials.reserve(record.id, "worker") is None
 
     store.set_state(record.id, "done")
     assert study(store, trials=50, patience=6).state == "created"  # more of it continues the study
-    assert store.reserve(record.id, "worker") is not None
+    assert store.trials.reserve(record.id, "worker") is not None
 
 
 def test_small_steps_that_add_up_are_growth(store: Store, run: Any) -> None:
@@ -109,9 +109,9 @@ def test_choosing_the_front_is_no_growth(store: Store, run: Any) -> None:
     assert (before.stagnant, before.is_spent) == (3, True)
     estimates = {each.search.key: each.search.accuracy.value for each in store.evaluations(record.id)}
     lucky = next(key for key, accuracy in estimates.items() if accuracy == 0.85)
-    assert store.begin_confirming(record.id, {**estimates, lucky: 0.91})
+    assert store.tasks.begin_confirming(record.id, {**estimates, lucky: 0.91})
     after = store.progress(record.id)
     assert after.hypervolume > before.hypervolume + 0.02
     assert (after.stagnant, after.is_spent) == (3, True)
     store.set_state(record.id, "running")
-    assert store.reserve(record.id, "worker") is None
+    assert store.trials.reserve(record.id, "worker") is None

@@ -38,7 +38,7 @@ url, study_id, total = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 def work(worker, completed=lambda: None, ready=lambda: None):
     store, rng = Store.open(url), random.Random(worker)
     ready()
-    while slot := store.reserve(study_id, str(worker), total):
+    while slot := store.trials.reserve(study_id, str(worker), total):
         time.sleep(0.005)  # the evaluation: nobody would write without a pause
         number = rng.randrange(120)
         schedule = Schedule([Stage(3, 1 - number / 196)] if number else [])
@@ -48,7 +48,7 @@ def work(worker, completed=lambda: None, ready=lambda: None):
             schedule, schedule.key, Accuracy(accuracy, accuracy, accuracy, 100 if complete else 7),
             Throughput(100 * speedup, speedup, "measured"), 1, Setting("cpu", "float32", 1), bytes(250), complete,
         )
-        store.complete(slot, measurement, rng.random() < 0.9, slot.id)
+        store.trials.complete(slot, measurement, rng.random() < 0.9, slot.id)
         completed()
     os._exit(0)
 
@@ -92,9 +92,9 @@ def opened(tmp_path: Path) -> Iterator[Store]:
 def study_id(opened: Store, make_evaluation: Callable[..., Evaluation]) -> int:
     """A study whose dense model is evaluated."""
     study_id = opened.add_study(make_spec({"name": "shirts", "backbone": {"name": "demo"}}, "test")).id
-    slot = opened.reserve(study_id, "first", 1)
+    slot = opened.trials.reserve(study_id, "first", 1)
     assert slot is not None
-    opened.complete(slot, make_evaluation(0, 0.9, 1.0).search, True, 0)
+    opened.trials.complete(slot, make_evaluation(0, 0.9, 1.0).search, True, 0)
     return study_id
 
 
@@ -106,7 +106,7 @@ def run(script: str, store: Store, *arguments: object) -> None:
 
 def check_laws(store: Store, study_id: int, total: int) -> list[Slot]:
     """All that must hold at any moment; returns the done slots."""
-    slots, evaluations = store.slots(study_id), store.evaluations(study_id)
+    slots, evaluations = store.tasks.slots(study_id), store.evaluations(study_id)
     done = [slot for slot in slots if slot.state == "done"]
     keys = [evaluation.search.key for evaluation in evaluations]
     assert len(slots) <= total
@@ -147,11 +147,11 @@ def test_kills_at_any_moment_leave_whole_trials_only(opened: Store, study_id: in
     run(KILLS, opened, study_id, total, 20)
     done = check_laws(opened, study_id, total)
     assert len(done) >= 20
-    reserved = opened.slots(study_id, "reserved")
+    reserved = opened.tasks.slots(study_id, "reserved")
     assert len(reserved) > 3  # the kills hit workers in the middle of a trial
-    assert opened.stale_slots(study_id) == reserved
-    assert all(opened.free(slot) for slot in reserved)
-    assert opened.progress(study_id).done == len(opened.slots(study_id)) == len(done)
+    assert opened.tasks.stale_slots(study_id) == reserved
+    assert all(opened.tasks.free(slot) for slot in reserved)
+    assert opened.progress(study_id).done == len(opened.tasks.slots(study_id)) == len(done)
 
 
 class TestTenThousandEvaluations:
@@ -180,7 +180,7 @@ class TestTenThousandEvaluations:
         assert len(front.points) > 400  # far longer than a real one
         progress = big.progress(study_id)
         assert (progress.stopped, progress.images) == (1428, 1428 * 100 + 8572 * 2000)
-        slot = big.reserve(study_id, "last", 10_001)
+        slot = big.trials.reserve(study_id, "last", 10_001)
         assert slot is not None
         last = make_evaluation(7, 0.99, 2.0, stages=[Stage(5, 0.123)]).search
         limits_s = {
@@ -189,7 +189,7 @@ class TestTenThousandEvaluations:
             "progress": (lambda: big.progress(study_id), 0.1),
             "reusable": (lambda: big.reusable(f"{9_998:064x}"), 0.1),
             "evaluation": (lambda: big.evaluation(study_id, UNTOUCHED.key), 0.1),
-            "complete": (lambda: big.complete(slot, last, True, 10_000), 0.5),
+            "complete": (lambda: big.trials.complete(slot, last, True, 10_000), 0.5),
         }
         taken_s = {name: best_of(1 if name == "complete" else 3, call) for name, (call, _) in limits_s.items()}
         assert {name: taken for name, taken in taken_s.items() if taken > limits_s[name][1]} == {}

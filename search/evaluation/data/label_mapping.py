@@ -142,7 +142,7 @@ def _of_indices(indices: NDArray[np.int64], names: Sequence[str], target: Target
 
 def _by_index(index: Index) -> dict[int, str]:
     """The first name of each class."""
-    return {place: name for name, place in reversed(index.items())}
+    return {place: name for name, place in reversed([*index.items()])}
 
 
 def _of_names(names: Sequence[str], target: Target, empty: Sequence[str] = ()) -> tuple[Index | None, str]:

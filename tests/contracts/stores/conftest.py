@@ -155,9 +155,9 @@ def record(opened: Store, asked: StudySpec) -> StudyRecord:
 
 def run_in(store: Store, study_id: int, trial: int, measurement: Measurement, feasible: bool = True) -> Front | None:
     """One trial from its slot to its result."""
-    slot = store.reserve(study_id, "worker", 12)
+    slot = store.trials.reserve(study_id, "worker", 12)
     assert slot is not None
-    return store.complete(slot, measurement, feasible, trial)
+    return store.trials.complete(slot, measurement, feasible, trial)
 
 
 @pytest.fixture

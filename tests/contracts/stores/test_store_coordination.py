@@ -71,7 +71,7 @@ def test_a_beat_and_a_look_take_a_statement_each(counting: Counting, opened: Sto
     worker, counts = counting.worker, counting.counted.counts
     worker.look_after()
     counts.clear()
-    opened.beat(worker.name)
+    opened.tasks.beat(worker.name)
     assert (counts["statements"], counts["writes"]) == (1, 1)
     counts.clear()
     worker.look_after()  # somebody has just looked
@@ -104,12 +104,12 @@ def unlocked_at_last(connection: Connection) -> Iterator[None]:
 def test_a_result_that_changes_no_front_waits_for_nobody(locked: tuple[Store, StudyRecord, Connection]) -> None:
     store, record, connection = locked
     kept = {"beaten": measured(60, 0.85, 0.9), "stopped": measured(61, 0.95, 1.2, complete=False)}
-    slots_of = {name: store.reserve(record.id, name, 12) for name in (*kept, "better")}
+    slots_of = {name: store.trials.reserve(record.id, name, 12) for name in (*kept, "better")}
     leases.lock_study(connection, record.id)
     with ThreadPoolExecutor() as pool, unlocked_at_last(connection):
         for number, (name, measurement) in enumerate(kept.items(), start=1):
-            pool.submit(store.complete, slots_of[name], measurement, True, number).result(timeout=10)
-        better = pool.submit(store.complete, slots_of["better"], measured(62, 0.89, 1.2), True, 3)
+            pool.submit(store.trials.complete, slots_of[name], measurement, True, number).result(timeout=10)
+        better = pool.submit(store.trials.complete, slots_of["better"], measured(62, 0.89, 1.2), True, 3)
         with pytest.raises(TimeoutError):
             better.result(timeout=WAIT_S)
         connection.commit()
@@ -123,9 +123,9 @@ def test_who_looks_for_the_dead_waits_for_nobody(locked: tuple[Store, StudyRecor
     store, record, connection = locked
     leases.lock_study(connection, record.id)
     with ThreadPoolExecutor() as pool, unlocked_at_last(connection):
-        assert not pool.submit(store.claim_mending, record.id, 1.0).result(timeout=10)
+        assert not pool.submit(store.tasks.claim_mending, record.id, 1.0).result(timeout=10)
         connection.commit()
-        assert pool.submit(store.claim_mending, record.id, 1.0).result(timeout=10)
+        assert pool.submit(store.tasks.claim_mending, record.id, 1.0).result(timeout=10)
 
 
 def test_a_study_is_deleted_after_those_who_add_results(locked: tuple[Store, StudyRecord, Connection]) -> None:
@@ -147,10 +147,10 @@ def test_one_schedule_by_many_workers_is_kept_once(opened: Store, record: StudyR
     start = Barrier(4)
 
     def work(number: int) -> None:
-        slot = opened.reserve(record.id, f"worker {number}", 12)
+        slot = opened.trials.reserve(record.id, f"worker {number}", 12)
         assert slot is not None
         start.wait()
-        opened.complete(slot, measured(60, 0.85, 0.9), True, number)
+        opened.trials.complete(slot, measured(60, 0.85, 0.9), True, number)
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, range(1, 5)))
@@ -158,7 +158,7 @@ def test_one_schedule_by_many_workers_is_kept_once(opened: Store, record: StudyR
         measured(0, 0.9, 1.0).key,
         measured(60, 0.85, 0.9).key,
     ]
-    assert len(opened.slots(record.id, "done")) == 5
+    assert len(opened.tasks.slots(record.id, "done")) == 5
 
 
 def test_trials_that_begin_at_once_have_numbers_without_gaps(opened: Store, record: StudyRecord) -> None:
@@ -168,19 +168,19 @@ def test_trials_that_begin_at_once_have_numbers_without_gaps(opened: Store, reco
     def begin(number: int) -> None:
         if number % 3 == 0:
             start.wait()
-            opened.queue_trial(record.id, {"keep": number / 8}, {})
+            opened.trials.queue(record.id, {"keep": number / 8}, {})
             return
-        slot = opened.reserve(record.id, f"worker {number}", 12)
+        slot = opened.trials.reserve(record.id, f"worker {number}", 12)
         assert slot is not None
         trial = Trial(NEW, "RUNNING", {"keep": number / 8})
         start.wait()
         if number % 3 == 1:
-            opened.start(slot, trial)
+            opened.trials.start(slot, trial)
         else:
-            opened.refuse(slot, trial, Ending("PRUNED", attributes={"refused": "too slow"}))
+            opened.trials.refuse(slot, trial, Ending("PRUNED", attributes={"refused": "too slow"}))
 
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(begin, range(6)))
-    assert [trial.number for trial in opened.trials(record.id)] == list(range(6))
-    states = [trial.state for trial in opened.trials(record.id)]
+    assert [trial.number for trial in opened.trials.find_all(record.id)] == list(range(6))
+    states = [trial.state for trial in opened.trials.find_all(record.id)]
     assert sorted(states) == ["PRUNED"] * 2 + ["RUNNING"] * 2 + ["WAITING"] * 2

@@ -35,7 +35,7 @@ class TestEvaluations:
     ) -> None:
         run(0, measured(0, 0.9, 1.0))
         confirm = measured(0, 0.893, 1.0, correct=b"\x01")
-        opened.save_confirm(record.id, DENSE.key, confirm)
+        opened.tasks.save_confirm(record.id, DENSE.key, confirm)
         (found,) = opened.evaluations(record.id)
         assert (found.search, found.confirm) == (measured(0, 0.9, 1.0), confirm)
         assert opened.progress(record.id).confirmed == 1
@@ -44,7 +44,7 @@ class TestEvaluations:
         self, opened: Store, record: StudyRecord, measured: Measure
     ) -> None:
         with pytest.raises(SearchError, match=DENSE.key):
-            opened.save_confirm(record.id, DENSE.key, measured(0, 0.9, 1.0))
+            opened.tasks.save_confirm(record.id, DENSE.key, measured(0, 0.9, 1.0))
 
     def test_first_evaluation_of_a_schedule_stays(
         self, opened: Store, record: StudyRecord, run: Run, measured: Measure
@@ -68,12 +68,12 @@ class TestEvaluations:
     def test_second_call_for_the_same_result_does_nothing(
         self, opened: Store, record: StudyRecord, measured: Measure
     ) -> None:
-        slot = opened.reserve(record.id, "a", 12)
+        slot = opened.trials.reserve(record.id, "a", 12)
         assert slot is not None
-        assert opened.complete(slot, measured(0, 0.9, 1.0), True, 0) is not None
-        assert opened.complete(slot, measured(0, 0.9, 1.0), True, 0) is None
+        assert opened.trials.complete(slot, measured(0, 0.9, 1.0), True, 0) is not None
+        assert opened.trials.complete(slot, measured(0, 0.9, 1.0), True, 0) is None
         with pytest.raises(TrialStoppedError):
-            opened.complete(slot, measured(9, 0.8, 1.1), True, 1)
+            opened.trials.complete(slot, measured(9, 0.8, 1.1), True, 1)
         assert len(opened.evaluations(record.id)) == opened.progress(record.id).done == 1
 
 
@@ -189,7 +189,7 @@ class TestReuse:
         self, opened: Store, record: StudyRecord, run: Run, measured: Measure
     ) -> None:
         run(0, measured(0, 0.9, 1.0, identity=IDENTITY))
-        opened.save_confirm(record.id, DENSE.key, measured(0, 0.85, 1.0, 8000, identity="cd" * 32))
+        opened.tasks.save_confirm(record.id, DENSE.key, measured(0, 0.85, 1.0, 8000, identity="cd" * 32))
         assert opened.reusable("cd" * 32) is None
         assert opened.reusable(IDENTITY) == measured(0, 0.9, 1.0, identity=IDENTITY)
         (found,) = opened.evaluations(record.id)

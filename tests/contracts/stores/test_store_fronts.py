@@ -120,7 +120,7 @@ class TestFronts:
         # trial 4 is one point below trial 1, the most accurate; trial 2 is further off, trial 3 breaks a limit
         assert (progress.done, progress.front_size, progress.best.trial) == (5, 3, 4)
         # confirmed, trial 4 is further off, and trial 1 the faster of two: by what is best known, as an export has it
-        opened.save_confirm(record.id, progress.best.search.key, measured(70, 0.86, 1.4))
+        opened.tasks.save_confirm(record.id, progress.best.search.key, measured(70, 0.86, 1.4))
         progress = opened.progress(record.id)
         assert progress.best is not None
         assert (progress.best.trial, progress.confirmed) == (1, 1)
@@ -151,7 +151,7 @@ class TestFronts:
         run_in(opened, record.id, 0, measured(0, 0.9, 1.0), feasible)
         for number, found, (accuracy, speedup) in ((1, (0.897, 1.5), first), (2, (0.896, 2.0), second)):
             run_in(opened, record.id, number, measured(number, *found))
-            opened.save_confirm(record.id, measured(number, *found).key, measured(number, accuracy, speedup))
+            opened.tasks.save_confirm(record.id, measured(number, *found).key, measured(number, accuracy, speedup))
         front, best = opened.front(record.id), opened.progress(record.id).best
         assert front is not None
         assert best is not None
@@ -165,7 +165,7 @@ class TestFronts:
         run_in(opened, record.id, 0, measured(0, 0.9, 1.0), False)
         run_in(opened, record.id, 1, measured(60, 0.88, 1.3))
         assert opened.progress(record.id).best is not None
-        opened.save_confirm(record.id, measured(60, 0.88, 1.3).key, measured(60, 0.88, 1.29))
+        opened.tasks.save_confirm(record.id, measured(60, 0.88, 1.3).key, measured(60, 0.88, 1.29))
         progress = opened.progress(record.id)
         assert (progress.front_size, progress.confirmed, progress.best) == (1, 1, None)
 
@@ -213,9 +213,9 @@ class TestFronts:
         results = [measured(n, *rng.uniform((0.7, 1.0), (0.9, 2.0)).round(2)) for n in range(1, 31)]
 
         def work(item: tuple[int, Measurement]) -> None:
-            slot = opened.reserve(record.id, f"w{item[0]}", 31)
+            slot = opened.trials.reserve(record.id, f"w{item[0]}", 31)
             assert slot is not None
-            opened.complete(slot, item[1], True, item[0])
+            opened.trials.complete(slot, item[1], True, item[0])
 
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(work, enumerate(results, start=1)))
@@ -239,7 +239,7 @@ class TestEstimates:
         front = run(2, slower)
         assert front is None  # beaten by what was counted
         set_budget(opened, record.id, trials=3)
-        assert opened.begin_confirming(record.id, {lucky.key: 0.86, slower.key: 0.88})
+        assert opened.tasks.begin_confirming(record.id, {lucky.key: 0.86, slower.key: 0.88})
         found = opened.front(record.id)
         assert found is not None
         assert [(p.trial, p.search.accuracy.value, p.estimate) for p in found.points] == [
@@ -263,12 +263,12 @@ class TestEstimates:
         run(3, measured(30, 0.88, 1.2, flops=100_000_000))
         run(4, measured(95, 0.85, 1.6, flops=160_000_000))
         set_budget(opened, record.id, trials=5)
-        assert opened.begin_confirming(record.id, {fast.key: 0.88}, by_flops=by_flops)
+        assert opened.tasks.begin_confirming(record.id, {fast.key: 0.88}, by_flops=by_flops)
         found = opened.front(record.id)
         assert found is not None
         assert [p.trial for p in found.points] == wanted
         assert found.hypervolume == pytest.approx(0.08 * 0.5 + 0.05 * 0.1)  # of accuracy and speed alone
-        assert len(opened.slots(record.id, "waiting", CONFIRM)) == len(wanted)  # each is a finalist
+        assert len(opened.tasks.slots(record.id, "waiting", CONFIRM)) == len(wanted)  # each is a finalist
 
     def test_a_later_trial_is_compared_with_them(
         self, opened: Store, record: StudyRecord, run: Run, measured: Measure
@@ -277,7 +277,7 @@ class TestEstimates:
         run(0, measured(0, 0.9, 1.0))
         run(1, first)
         set_budget(opened, record.id, trials=2)
-        assert opened.begin_confirming(record.id, {first.key: 0.85})
+        assert opened.tasks.begin_confirming(record.id, {first.key: 0.85})
         opened.set_state(record.id, "running")
         front = run(2, measured(61, 0.87, 1.3))  # worse than what was counted, better than the estimate
         assert front is not None
@@ -291,5 +291,5 @@ class TestEstimates:
         set_budget(opened, record.id, trials=2)
         for _ in range(2):
             opened.set_state(record.id, "running")
-            assert opened.begin_confirming(record.id, {measured(60, 0.88, 1.3).key: 0.87})
+            assert opened.tasks.begin_confirming(record.id, {measured(60, 0.88, 1.3).key: 0.87})
         assert len(opened.front_history(record.id)) == 2

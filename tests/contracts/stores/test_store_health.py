@@ -56,7 +56,7 @@ def test_a_study_without_a_worker_is_named(empty: str, asked: StudySpec) -> None
     store = Store.open(empty)
     record = store.add_study(asked)
     store.set_state(record.id, "running")
-    store.reserve(record.id, "a worker", 12, lease_s=-1.0)
+    store.trials.reserve(record.id, "a worker", 12, lease_s=-1.0)
     execute(empty, "UPDATE ztp_slot SET heartbeat_at = heartbeat_at - 750")
     store.close()
     check = found(empty)["workers"]

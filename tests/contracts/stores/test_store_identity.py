@@ -46,8 +46,10 @@ def make_again(opened: Store) -> Callable[[], StudyRecord]:
 def check_untouched(store: Store, successor: StudyRecord) -> None:
     """It has what a new study has; then it is searched as any other."""
     assert store.study(NAME) == successor
-    assert store.trials(successor.id) == store.evaluations(successor.id) == store.slots(successor.id) == []
-    assert store.open_tasks(successor.id) == {PREPARE}
+    assert (
+        store.trials.find_all(successor.id) == store.evaluations(successor.id) == store.tasks.slots(successor.id) == []
+    )
+    assert store.tasks.open_tasks(successor.id) == {PREPARE}
     assert [study.id for study in store.studies()] == [successor.id]
     spec = drill_spec(NAME, OF_THE_NEXT)
     worker = _worker(store, prepare(store, spec), SimulatedBench.open(spec), 0, 0.0)
@@ -139,12 +141,12 @@ def test_who_mirrors_a_study_is_waited_for_by_who_deletes_it(
 ) -> None:
     """It would make Optuna's study anew, and nobody could use the name any more."""
     record = prepare(opened, spec)
-    assert opened.claim_mirror(record.id, 60.0)
+    assert opened.tasks.claim_mirror(record.id, 60.0)
     with ThreadPoolExecutor(1) as pool:
         deleted = pool.submit(opened.delete_study, NAME)
         with pytest.raises(TimeoutError):
             deleted.result(timeout=0.5)
-        opened.release_mirror(record.id)
+        opened.tasks.release_mirror(record.id)
         deleted.result(timeout=30)
     assert NAME not in [study.study_name for study in opened.optuna_storage().get_all_studies()]
     opened.add_study(spec)

@@ -31,104 +31,104 @@ class TestSlots:
 
         def take_all(worker: int) -> list[Slot]:
             start.wait()
-            return list(iter(lambda: opened.reserve(record.id, f"w{worker}", 20), None))  # type: ignore[arg-type]
+            return list(iter(lambda: opened.trials.reserve(record.id, f"w{worker}", 20), None))  # type: ignore[arg-type]
 
         with ThreadPoolExecutor(6) as pool:
             taken = [slot for slots in pool.map(take_all, range(6)) for slot in slots]
         assert len(taken) == len({slot.id for slot in taken}) == 20
-        assert [slot.id for slot in opened.slots(record.id)] == sorted(slot.id for slot in taken)
+        assert [slot.id for slot in opened.tasks.slots(record.id)] == sorted(slot.id for slot in taken)
 
     def test_freed_slot_is_taken_again(self, opened: Store, record: StudyRecord) -> None:
-        slot = opened.reserve(record.id, "a", 1)
+        slot = opened.trials.reserve(record.id, "a", 1)
         assert slot is not None
-        assert opened.reserve(record.id, "b", 1) is None
-        assert opened.free(slot)
-        assert not opened.free(slot)
-        assert opened.reserve(record.id, "b", 1) is not None
+        assert opened.trials.reserve(record.id, "b", 1) is None
+        assert opened.tasks.free(slot)
+        assert not opened.tasks.free(slot)
+        assert opened.trials.reserve(record.id, "b", 1) is not None
 
     def test_done_slot_is_never_freed(self, opened: Store, record: StudyRecord, run: Run, measured: Measure) -> None:
         run(0, measured(0, 0.9, 1.0))
-        (slot,) = opened.slots(record.id, "done")
-        assert not opened.free(slot)
-        assert opened.slots(record.id) == [slot]
+        (slot,) = opened.tasks.slots(record.id, "done")
+        assert not opened.tasks.free(slot)
+        assert opened.tasks.slots(record.id) == [slot]
 
     def test_knows_its_trial_and_then_its_key(
         self, opened: Store, record: StudyRecord, measured: Measure, schedule: Callable[[int], Schedule]
     ) -> None:
-        slot = opened.reserve(record.id, "a", 12)
+        slot = opened.trials.reserve(record.id, "a", 12)
         assert slot is not None
-        opened.start(slot, DRAFT)
-        assert opened.slots(record.id, "reserved") == [replace(slot, trial=0)]
+        opened.trials.start(slot, DRAFT)
+        assert opened.tasks.slots(record.id, "reserved") == [replace(slot, trial=0)]
         assert opened.progress(record.id).running == (0,)
-        opened.complete(slot, measured(5, 0.8, 1.2), True, 0)
-        assert opened.slots(record.id) == [replace(slot, trial=0, state="done", key=schedule(5).key)]
+        opened.trials.complete(slot, measured(5, 0.8, 1.2), True, 0)
+        assert opened.tasks.slots(record.id) == [replace(slot, trial=0, state="done", key=schedule(5).key)]
         assert opened.progress(record.id).running == ()
-        assert opened.slots(record.id, "reserved") == []
+        assert opened.tasks.slots(record.id, "reserved") == []
 
     def test_studies_do_not_share_a_budget(self, opened: Store, record: StudyRecord, asked: StudySpec) -> None:
         other = opened.add_study(asked.model_copy(update={"name": "shoes"}))
-        assert opened.reserve(record.id, "a", 1) is not None
-        assert opened.reserve(other.id, "a", 1) is not None
-        assert opened.reserve(other.id, "a", 1) is None
+        assert opened.trials.reserve(record.id, "a", 1) is not None
+        assert opened.trials.reserve(other.id, "a", 1) is not None
+        assert opened.trials.reserve(other.id, "a", 1) is None
 
     def test_lost_slot_stops_its_worker_and_writes_nothing(
         self, opened: Store, record: StudyRecord, measured: Measure
     ) -> None:
-        slot = opened.reserve(record.id, "a", 12)
+        slot = opened.trials.reserve(record.id, "a", 12)
         assert slot is not None
-        opened.free(slot)
+        opened.tasks.free(slot)
         with pytest.raises(TrialStoppedError, match=f"slot {slot.id} of worker a"):
-            opened.start(slot, DRAFT)
+            opened.trials.start(slot, DRAFT)
         with pytest.raises(TrialStoppedError):
-            opened.complete(slot, measured(0, 0.9, 1.0), True, 0)
+            opened.trials.complete(slot, measured(0, 0.9, 1.0), True, 0)
         assert opened.evaluations(record.id) == []
         assert opened.progress(record.id).done == 0
 
     def test_slot_taken_over_is_safe_from_its_former_worker(
         self, opened: Store, record: StudyRecord, measured: Measure
     ) -> None:
-        former = opened.reserve(record.id, "a", 1)
+        former = opened.trials.reserve(record.id, "a", 1)
         assert former is not None
-        opened.free(former)
-        taken = opened.reserve(record.id, "b", 1)  # SQLite gives the freed id again
+        opened.tasks.free(former)
+        taken = opened.trials.reserve(record.id, "b", 1)  # SQLite gives the freed id again
         assert taken is not None
-        assert not opened.free(former)
+        assert not opened.tasks.free(former)
         with pytest.raises(TrialStoppedError):
-            opened.start(former, DRAFT)
+            opened.trials.start(former, DRAFT)
         with pytest.raises(TrialStoppedError):
-            opened.complete(former, measured(0, 0.9, 1.0), True, 0)
-        assert opened.slots(record.id) == [taken]
+            opened.trials.complete(former, measured(0, 0.9, 1.0), True, 0)
+        assert opened.tasks.slots(record.id) == [taken]
 
     def test_silent_worker_is_stale_until_it_beats(self, opened: Store, record: StudyRecord) -> None:
-        slot = opened.reserve(record.id, "a", 12)
-        other = opened.reserve(record.id, "b", 12)
-        assert opened.stale_slots(record.id) == []
+        slot = opened.trials.reserve(record.id, "a", 12)
+        other = opened.trials.reserve(record.id, "b", 12)
+        assert opened.tasks.stale_slots(record.id) == []
         table = METADATA.tables["ztp_slot"]
         with opened._engine.begin() as connection:
             connection.execute(table.update().values(heartbeat_at=table.c.heartbeat_at - 61))
-        assert opened.stale_slots(record.id) == [slot, other]
-        assert opened.beat("a") == 1
-        assert opened.stale_slots(record.id) == [other]
+        assert opened.tasks.stale_slots(record.id) == [slot, other]
+        assert opened.tasks.beat("a") == 1
+        assert opened.tasks.stale_slots(record.id) == [other]
 
     def test_done_slot_is_never_stale(self, opened: Store, record: StudyRecord, run: Run, measured: Measure) -> None:
         run(0, measured(0, 0.9, 1.0))
         keep_silent = METADATA.tables["ztp_slot"].update().values(heartbeat_at=0.0)
         with opened._engine.begin() as connection:
             connection.execute(keep_silent)
-        assert opened.stale_slots(record.id) == []
-        assert opened.beat("worker") == 0
+        assert opened.tasks.stale_slots(record.id) == []
+        assert opened.tasks.beat("worker") == 0
 
     def test_the_same_lease_finds_the_same_slot(self, opened: Store, record: StudyRecord) -> None:
         """A caller that lost the answer asks again."""
-        slot = opened.reserve(record.id, "a", 2, "lease-1")
-        assert opened.reserve(record.id, "a", 2, "lease-1") == slot
-        other = opened.reserve(record.id, "a", 2, "lease-2")
+        slot = opened.trials.reserve(record.id, "a", 2, "lease-1")
+        assert opened.trials.reserve(record.id, "a", 2, "lease-1") == slot
+        other = opened.trials.reserve(record.id, "a", 2, "lease-2")
         assert other not in (None, slot)
-        assert len(opened.slots(record.id)) == 2
+        assert len(opened.tasks.slots(record.id)) == 2
 
     def test_lease_says_itself_how_long_silence_may_last(self, opened: Store, record: StudyRecord) -> None:
-        brief = opened.reserve(record.id, "brief", 12, lease_s=5.0)
-        long = opened.reserve(record.id, "long", 12, lease_s=50.0)
+        brief = opened.trials.reserve(record.id, "brief", 12, lease_s=5.0)
+        long = opened.trials.reserve(record.id, "long", 12, lease_s=50.0)
         table = METADATA.tables["ztp_slot"]
         for silent_s, stale in ((4, []), (6, [brief]), (60, [brief, long])):
             with opened._engine.begin() as connection:
@@ -136,17 +136,17 @@ class TestSlots:
                 now = connection.scalar(sa.select(at))
                 assert now is not None
                 connection.execute(table.update().values(heartbeat_at=now - silent_s))
-            assert opened.stale_slots(record.id) == stale
-            opened.beat("brief")
-            opened.beat("long")
-            assert opened.stale_slots(record.id) == []
+            assert opened.tasks.stale_slots(record.id) == stale
+            opened.tasks.beat("brief")
+            opened.tasks.beat("long")
+            assert opened.tasks.stale_slots(record.id) == []
 
     @pytest.mark.parametrize("state", ["paused", "stopped"])
     def test_halted_study_gives_no_slot(self, opened: Store, record: StudyRecord, state: str) -> None:
         opened.set_state(record.id, state)
-        assert opened.reserve(record.id, "a", 12) is None
+        assert opened.trials.reserve(record.id, "a", 12) is None
         opened.set_state(record.id, "running")
-        assert opened.reserve(record.id, "a", 12) is not None
+        assert opened.trials.reserve(record.id, "a", 12) is not None
 
     @pytest.mark.parametrize(
         ("state", "since_s", "counted_s"),
@@ -161,19 +161,19 @@ class TestSlots:
         with writing(opened._engine) as connection:
             connection.execute(table.update().values(mended_at=CLOCK - since_s))
         with ThreadPoolExecutor(4) as pool:
-            assert list(pool.map(lambda _: opened.claim_mending(record.id, 2.0), range(4))).count(True) == 1
+            assert list(pool.map(lambda _: opened.tasks.claim_mending(record.id, 2.0), range(4))).count(True) == 1
         assert opened.progress(record.id).seconds == pytest.approx(counted_s, abs=1.0)
 
     def test_mending_is_claimed_by_one_at_a_time(self, opened: Store, record: StudyRecord) -> None:
         with ThreadPoolExecutor(6) as pool:
-            claims = list(pool.map(lambda _: opened.claim_mending(record.id, 60.0), range(12)))
+            claims = list(pool.map(lambda _: opened.tasks.claim_mending(record.id, 60.0), range(12)))
         assert claims.count(True) == 1
-        assert opened.claim_mending(record.id, 0.0)
+        assert opened.tasks.claim_mending(record.id, 0.0)
 
 
 class TestLosing:
     def take(self, opened: Store, record: StudyRecord, trial: int) -> Slot:
-        slot = opened.reserve(record.id, "worker", 12)
+        slot = opened.trials.reserve(record.id, "worker", 12)
         assert slot is not None
         with writing(opened._engine) as connection:
             leases.note(connection, slot, trial)
@@ -191,53 +191,53 @@ class TestLosing:
     def test_goes_on_until_it_makes_no_sense(
         self, opened: Store, record: StudyRecord, kinds: list[str], verdicts: list[str]
     ) -> None:
-        opened.queue_trial(record.id, {}, {})
+        opened.trials.queue(record.id, {}, {})
         found, counts = [], []
         for kind in kinds:
-            slot = opened.reserve(record.id, "worker", 12)
+            slot = opened.trials.reserve(record.id, "worker", 12)
             assert slot is not None
-            taken = opened.take(slot)
+            taken = opened.trials.take(slot)
             assert taken is not None
             counts.append(taken[1])
-            found.append(opened.lose(slot, kind, f"because {kind}"))
+            found.append(opened.tasks.lose(slot, kind, f"because {kind}"))
         assert found == verdicts
         assert counts == list(range(len(kinds)))
-        assert [(a.trial, a.kind, a.reason, a.worker) for a in opened.attempts(record.id)] == [
+        assert [(a.trial, a.kind, a.reason, a.worker) for a in opened.tasks.attempts(record.id)] == [
             (0, kind, f"because {kind}", "worker") for kind in kinds
         ]
-        (slot,) = opened.slots(record.id)
+        (slot,) = opened.tasks.slots(record.id)
         assert (slot.state, slot.trial) == ("failed", 0)
         assert (opened.progress(record.id).done, opened.progress(record.id).failed) == (1, 1)
 
     def test_counts_by_trial(self, opened: Store, record: StudyRecord) -> None:
         for trial in (1, 2):
-            assert opened.lose(self.take(opened, record, trial), "crashed", "why") == "again"
-        assert opened.slots(record.id) == []
+            assert opened.tasks.lose(self.take(opened, record, trial), "crashed", "why") == "again"
+        assert opened.tasks.slots(record.id) == []
 
     def test_what_is_lost_already_writes_nothing(self, opened: Store, record: StudyRecord, measured: Measure) -> None:
         former = self.take(opened, record, 1)
-        assert opened.lose(former, "dead", "silent") == "again"
-        assert opened.lose(former, "dead", "silent") == "lost"
+        assert opened.tasks.lose(former, "dead", "silent") == "again"
+        assert opened.tasks.lose(former, "dead", "silent") == "lost"
         with pytest.raises(TrialStoppedError):
-            opened.complete(former, measured(0, 0.9, 1.0), True, 1)
-        assert len(opened.attempts(record.id)) == 1
+            opened.trials.complete(former, measured(0, 0.9, 1.0), True, 1)
+        assert len(opened.tasks.attempts(record.id)) == 1
 
     def test_of_many_who_find_a_worker_dead_one_succeeds(self, opened: Store, record: StudyRecord) -> None:
         slot = self.take(opened, record, 1)
         with ThreadPoolExecutor(6) as pool:
-            verdicts = list(pool.map(lambda _: opened.lose(slot, "dead", "silent"), range(6)))
+            verdicts = list(pool.map(lambda _: opened.tasks.lose(slot, "dead", "silent"), range(6)))
         assert sorted(verdicts) == ["again"] + ["lost"] * 5
 
     def test_slot_without_a_trial_is_just_freed(self, opened: Store, record: StudyRecord) -> None:
-        slot = opened.reserve(record.id, "worker", 12)
+        slot = opened.trials.reserve(record.id, "worker", 12)
         assert slot is not None
-        assert opened.lose(slot, "dead", "silent") == "again"
-        assert opened.attempts(record.id) == []
+        assert opened.tasks.lose(slot, "dead", "silent") == "again"
+        assert opened.tasks.attempts(record.id) == []
 
     def test_unknown_kind_is_a_mistake_in_the_program(self, opened: Store, record: StudyRecord) -> None:
         with pytest.raises(ValueError, match="kind must be one of dead, crashed, memory, timeout, got 'bored'"):
-            opened.lose(self.take(opened, record, 1), "bored", "")
-        assert len(opened.slots(record.id, "reserved")) == 1
+            opened.tasks.lose(self.take(opened, record, 1), "bored", "")
+        assert len(opened.tasks.slots(record.id, "reserved")) == 1
 
 
 class TestAbandoned:
@@ -247,11 +247,11 @@ class TestAbandoned:
     def silent(self, opened: Store, record: StudyRecord, request: pytest.FixtureRequest) -> str:
         opened.set_state(record.id, "running")
         if request.param == "preparation":
-            opened.claim(record.id, ["prepare"], "a worker", "lease", lease_s=-1.0)
+            opened.tasks.claim(record.id, ["prepare"], "a worker", "lease", lease_s=-1.0)
         elif request.param == "trial":
-            opened.reserve(record.id, "a worker", 12, lease_s=-1.0)
+            opened.trials.reserve(record.id, "a worker", 12, lease_s=-1.0)
         else:
-            assert opened.claim_mending(record.id, 1.0)
+            assert opened.tasks.claim_mending(record.id, 1.0)
         with writing(opened._engine) as connection:
             for table, column in (("slot", "heartbeat_at"), ("study", "mended_at")):
                 changed = f"UPDATE ztp_{table} SET {column} = {column} - 750 WHERE {column} > 0"
@@ -266,11 +266,11 @@ class TestAbandoned:
         opened.set_state(record.id, "confirming")
         assert opened.progress(record.id).abandoned_s == 720
         opened.set_state(record.id, "running")
-        opened.reserve(record.id, "another", 12)
+        opened.trials.reserve(record.id, "another", 12)
         assert opened.progress(record.id).abandoned_s is None
 
     def test_is_not_said_of_one_whose_worker_has_just_gone(self, opened: Store, record: StudyRecord) -> None:
         opened.set_state(record.id, "running")
         assert opened.progress(record.id).abandoned_s is None  # nothing is known of any
-        opened.reserve(record.id, "a worker", 12, lease_s=-1.0)
+        opened.trials.reserve(record.id, "a worker", 12, lease_s=-1.0)
         assert opened.progress(record.id).abandoned_s is None

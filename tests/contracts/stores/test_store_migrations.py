@@ -118,7 +118,7 @@ class Old:
     def trials(self) -> list[Trial]:
         """As they are once the store is upgraded."""
         store = Store.open(self.url)
-        found = store.trials(1)
+        found = store.trials.find_all(1)
         store.close()
         return found
 
@@ -257,7 +257,7 @@ class TestFromTheFirstRelease:
         store = Store.open(old)
         study_id = store.add_study(asked).id
         assert study_id == 1
-        assert store.reserve(1, "worker", 12) is None  # it was stopped
+        assert store.trials.reserve(1, "worker", 12) is None  # it was stopped
         store.set_state(1, "running")
         assert run_in(store, 1, 3, measured(60, 0.99, 9.0, identity="ab" * 32)) is None  # the old one stays
         assert run_in(store, 1, 4, measured(70, 0.99, 9.0, 50, complete=False)) is None
@@ -368,11 +368,11 @@ class TestFromSchema7:
 
     def test_its_study_is_prepared_and_its_front_chosen_again(self, old: str) -> None:
         store = Store.open(old)
-        assert (store.state(1), store.open_tasks(1)) == ("running", {PREPARE})
-        assert [slot.kind for slot in store.slots(1)] == [TRIAL]
+        assert (store.state(1), store.tasks.open_tasks(1)) == ("running", {PREPARE})
+        assert [slot.kind for slot in store.tasks.slots(1)] == [TRIAL]
         assert store.progress(1).done == 1
         set_budget(store, 1, trials=1)
-        assert store.begin_confirming(1, {})
+        assert store.tasks.begin_confirming(1, {})
         with reading(store._engine) as connection:
             assert "ztp_leader" not in sa.inspect(connection).get_table_names()
         store.close()

@@ -33,7 +33,7 @@ class TestStates:
     def test_a_study_whose_worker_is_there_goes_on_at_once(
         self, opened: Store, orders: Steering, record: StudyRecord
     ) -> None:
-        opened.reserve(record.id, "a worker", 12, lease_s=60.0)
+        opened.trials.reserve(record.id, "a worker", 12, lease_s=60.0)
         orders.pause("shirts")
         assert orders.resume("shirts").state == "running"
 
@@ -55,9 +55,9 @@ class TestDelete:
         self, opened: Store, orders: Steering, record: StudyRecord, at_work: str
     ) -> None:
         if at_work == "trial":
-            opened.reserve(record.id, "a worker", 12)
+            opened.trials.reserve(record.id, "a worker", 12)
         elif at_work == "preparation":
-            opened.claim(record.id, ["prepare"], "a worker", "lease", 60.0)
+            opened.tasks.claim(record.id, ["prepare"], "a worker", "lease", 60.0)
         else:
             opened.set_state(record.id, "running")
         found = "running" if at_work == "state" else "created, a worker"
@@ -66,12 +66,12 @@ class TestDelete:
         assert opened.study("shirts").id == record.id
 
     def test_a_dead_worker_is_no_hindrance(self, opened: Store, orders: Steering, record: StudyRecord) -> None:
-        opened.reserve(record.id, "dead", 12, lease_s=-1.0)
+        opened.trials.reserve(record.id, "dead", 12, lease_s=-1.0)
         orders.delete("shirts")
         assert opened.studies() == []
 
     def test_by_force_it_is_stopped_first(self, opened: Store, orders: Steering, record: StudyRecord) -> None:
-        slot = opened.reserve(record.id, "a worker", 12)
+        slot = opened.trials.reserve(record.id, "a worker", 12)
         assert slot is not None
         opened.set_state(record.id, "running")
         seen: list[str] = []
@@ -80,7 +80,7 @@ class TestDelete:
             while not seen or seen[-1] != "stopped":
                 seen.append(opened.state(record.id))
                 time.sleep(0.01)
-            opened.free(slot)
+            opened.tasks.free(slot)
 
         worker = threading.Thread(target=work)
         worker.start()
@@ -92,7 +92,7 @@ class TestDelete:
         self, opened: Store, orders: Steering, record: StudyRecord, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(steering, "FORCE_WAIT_S", 0.1)
-        opened.reserve(record.id, "a worker", 12)
+        opened.trials.reserve(record.id, "a worker", 12)
         with pytest.raises(StudyStateError, match=r"got stopped, a worker; .* once its workers have ended"):
             orders.delete("shirts", force=True)
         assert opened.state(record.id) == "stopped"
@@ -169,6 +169,6 @@ class TestRename:
             orders.rename("shirts", name)
 
     def test_a_study_at_work_is_refused(self, opened: Store, orders: Steering, record: StudyRecord) -> None:
-        opened.reserve(record.id, "a worker", 12)
+        opened.trials.reserve(record.id, "a worker", 12)
         with pytest.raises(StudyStateError, match="stop it, then rename it"):
             orders.rename("shirts", "socks")

@@ -91,18 +91,18 @@ class TestStudies:
 
     def test_an_error_that_stopped_it_is_kept_until_it_goes_on(self, opened: Store, record: StudyRecord) -> None:
         error = InputError("budget.max_gflops", "must be at least 2", 1.5, "raise it", source="shirts")
-        opened.stop_for(record.id, error)
+        opened.tasks.stop_for(record.id, error)
         progress = opened.progress(record.id)
         assert (progress.state, progress.note) == ("stopped", f"InputError: {error}")
         assert opened.study("shirts").provenance == {ERROR: error.to_dict()}
-        opened.stop_for(record.id, SearchError("too late: it is no longer open"))
+        opened.tasks.stop_for(record.id, SearchError("too late: it is no longer open"))
         assert opened.study("shirts").provenance == {ERROR: error.to_dict()}
         opened.set_state(record.id, "created")
         assert opened.study("shirts").provenance == {}
-        opened.stop_for(record.id, ScheduleError("stages[0].keep must be in (0, 1], got 2"))
+        opened.tasks.stop_for(record.id, ScheduleError("stages[0].keep must be in (0, 1], got 2"))
         assert opened.study("shirts").provenance == {ERROR: {"rule": "stages[0].keep must be in (0, 1], got 2"}}
         opened.set_state(record.id, "created")
-        opened.stop_for(record.id, OSError("no space left"))
+        opened.tasks.stop_for(record.id, OSError("no space left"))
         assert (opened.progress(record.id).note, opened.study("shirts").provenance) == ("OSError: no space left", {})
 
     def test_unknown_state_is_a_mistake_in_the_program(self, opened: Store, record: StudyRecord) -> None:
@@ -139,13 +139,13 @@ class TestGrowing:
             run(trial, measured(trial, 0.9, 1.0 + trial / 100))
         opened.set_state(record.id, "done")
         front = opened.front(record.id)
-        assert opened.reserve(record.id, "worker") is None
+        assert opened.trials.reserve(record.id, "worker") is None
         continued = opened.add_study(of_trials(14))
         assert (continued.id, continued.state) == (record.id, "created")
         progress = opened.progress(record.id)
         assert (progress.done, progress.total, progress.note) == (12, 14, "its budget was raised")
         assert opened.front(record.id) == front
-        slots = [opened.reserve(record.id, f"worker {number}") for number in range(3)]
+        slots = [opened.trials.reserve(record.id, f"worker {number}") for number in range(3)]
         assert [slot is not None for slot in slots] == [True, True, False]
 
     def test_what_is_confirmed_is_searched_again(self, opened: Store, record: StudyRecord) -> None:
@@ -168,11 +168,11 @@ class TestGrowing:
         record = opened.add_study(of_trials(12, time="1h"))
         spend(opened, record.id, 3600)
         opened.set_state(record.id, "done")
-        assert opened.reserve(record.id, "worker") is None
+        assert opened.trials.reserve(record.id, "worker") is None
         assert opened.add_study(of_trials(20)).state == "done"  # time is what it lacks
         assert opened.add_study(of_trials(12, time="90m")).state == "created"
         assert (opened.progress(record.id).total, opened.progress(record.id).limit_s) == (20, 5400)
-        assert opened.reserve(record.id, "worker") is not None
+        assert opened.trials.reserve(record.id, "worker") is not None
 
     def test_of_many_at_once_the_largest_stays(self, opened: Store, record: StudyRecord) -> None:
         with ThreadPoolExecutor(8) as pool:
@@ -216,7 +216,7 @@ class TestHoldingAndRemoving:
             for name in ("ztp_evaluation", "ztp_front", "ztp_front_point", "ztp_slot"):
                 rows = connection.execute(METADATA.tables[name].select()).all()
                 assert record.id not in {row.study_id for row in rows}
-        for ask in (opened.state, opened.progress, lambda study_id: opened.reserve(study_id, "worker", 12)):
+        for ask in (opened.state, opened.progress, lambda study_id: opened.trials.reserve(study_id, "worker", 12)):
             with pytest.raises(StudyDeletedError, match=f"study number {record.id} was deleted"):
                 ask(record.id)  # a worker that still asks ends
         with pytest.raises(UnknownStudyError):

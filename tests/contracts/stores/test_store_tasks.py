@@ -37,7 +37,9 @@ OF_FINALISTS = (TIMING, CONFIRM, RETIMING)
 @pytest.fixture
 def claim(opened: Store, record: StudyRecord) -> Callable[..., Slot | None]:
     """(worker, kinds): of a process that others know to live by its beats alone."""
-    return lambda worker, *kinds: opened.claim(record.id, kinds or [PREPARE], worker, f"lease of {worker}", LEASE_S)
+    return lambda worker, *kinds: opened.tasks.claim(
+        record.id, kinds or [PREPARE], worker, f"lease of {worker}", LEASE_S
+    )
 
 
 def keep_silent(store: Store, seconds: float) -> None:
@@ -50,11 +52,11 @@ class TestClaim:
         with ThreadPoolExecutor(6) as pool:
             (task,) = filter(None, pool.map(claim, "abcdef"))
         assert (task.kind, task.state) == (PREPARE, "reserved")
-        assert opened.workers(record.id) == {task.worker}
-        assert opened.open_tasks(record.id) == {PREPARE}
-        assert opened.slots(record.id) == []  # it is no trial
-        opened.finish(task)
-        assert opened.open_tasks(record.id) == opened.workers(record.id) == set()
+        assert opened.tasks.workers(record.id) == {task.worker}
+        assert opened.tasks.open_tasks(record.id) == {PREPARE}
+        assert opened.tasks.slots(record.id) == []  # it is no trial
+        opened.tasks.finish(task)
+        assert opened.tasks.open_tasks(record.id) == opened.tasks.workers(record.id) == set()
         assert claim("g") is None
 
     def test_a_second_claim_by_the_same_lease_finds_the_task(self, claim: Any) -> None:
@@ -64,28 +66,28 @@ class TestClaim:
 
     def test_what_is_handed_back_waits_for_the_next(self, opened: Store, claim: Any) -> None:
         former = claim("a")
-        assert opened.free(former)
-        assert not opened.free(former)
+        assert opened.tasks.free(former)
+        assert not opened.tasks.free(former)
         taken = claim("b")
         assert taken.id == former.id
         with pytest.raises(TrialStoppedError, match="was given to another"):
-            opened.finish(former)
-        opened.finish(taken)
-        opened.finish(taken)  # whose answer was lost
+            opened.tasks.finish(former)
+        opened.tasks.finish(taken)
+        opened.tasks.finish(taken)  # whose answer was lost
 
     def test_a_silent_workers_task_waits_again_and_is_lost_to_it(
         self, opened: Store, record: StudyRecord, claim: Any
     ) -> None:
         former = claim("a")
         keep_silent(opened, LEASE_S - 10)
-        assert opened.stale_slots(record.id) == []
-        assert opened.beat("a") == 1  # which makes up for the silence
+        assert opened.tasks.stale_slots(record.id) == []
+        assert opened.tasks.beat("a") == 1  # which makes up for the silence
         keep_silent(opened, LEASE_S + 10)
-        assert opened.workers(record.id) == set()
-        assert [opened.lose(slot, "dead", "silent") for slot in opened.stale_slots(record.id)] == ["again"]
-        assert [(each.task, each.kind) for each in opened.attempts(record.id)] == [(PREPARE, "dead")]
+        assert opened.tasks.workers(record.id) == set()
+        assert [opened.tasks.lose(slot, "dead", "silent") for slot in opened.tasks.stale_slots(record.id)] == ["again"]
+        assert [(each.task, each.kind) for each in opened.tasks.attempts(record.id)] == [(PREPARE, "dead")]
         assert claim("b").id == former.id
-        for write in (opened.finish, lambda task: opened.set_provenance(record.id, {"facts": {}}, task)):
+        for write in (opened.tasks.finish, lambda task: opened.set_provenance(record.id, {"facts": {}}, task)):
             with pytest.raises(TrialStoppedError):
                 write(former)
         assert opened.study(record.name).provenance == {}
@@ -95,13 +97,13 @@ class TestClaim:
         self, opened: Store, record: StudyRecord, claim: Any, failure: str, most: int
     ) -> None:
         for _ in range(2):  # once it is resumed, as often again
-            verdicts = [opened.lose(claim(f"worker {number}"), failure, "silent") for number in range(most)]
+            verdicts = [opened.tasks.lose(claim(f"worker {number}"), failure, "silent") for number in range(most)]
             assert verdicts == ["again"] * (most - 1) + ["failed"]
             note = "the preparation failed again and again (see ztp_attempt); the last reason: silent"
             assert (opened.state(record.id), opened.progress(record.id).note) == ("stopped", note)
             assert claim("another") is None
             opened.set_state(record.id, "running")
-        assert opened.open_tasks(record.id) == {PREPARE}
+        assert opened.tasks.open_tasks(record.id) == {PREPARE}
 
     @pytest.mark.parametrize("state", ["paused", "stopped", "done"])
     def test_a_study_that_is_not_open_gives_none(
@@ -109,7 +111,7 @@ class TestClaim:
     ) -> None:
         opened.set_state(record.id, state)
         assert claim("a") is None
-        assert not opened.wants_worker(record.id)
+        assert not opened.tasks.wants_worker(record.id)
 
     def test_a_deleted_study_has_none_and_takes_them_along(
         self, opened: Store, record: StudyRecord, claim: Any
@@ -117,28 +119,28 @@ class TestClaim:
         task = claim("a")
         opened.delete_study(record.name)
         assert claim("b") is None
-        for write in (opened.finish, lambda task: opened.set_provenance(record.id, {}, task)):
+        for write in (opened.tasks.finish, lambda task: opened.set_provenance(record.id, {}, task)):
             with pytest.raises((TrialStoppedError, StudyDeletedError)):
                 write(task)
         with pytest.raises(StudyDeletedError):
-            opened.begin_confirming(record.id, {})
+            opened.tasks.begin_confirming(record.id, {})
         with pytest.raises(StudyDeletedError):
-            opened.queue_trial(record.id, {}, {})
-        assert opened.workers(record.id) == set()
+            opened.trials.queue(record.id, {}, {})
+        assert opened.tasks.workers(record.id) == set()
 
     def test_who_is_wanted(self, opened: Store, record: StudyRecord, claim: Any) -> None:
         def wants(**budget: Any) -> bool:
             set_budget(opened, record.id, **{"trials": 2, "time": None, **budget})
-            return opened.wants_worker(record.id)
+            return opened.tasks.wants_worker(record.id)
 
         assert wants()  # to prepare it
         task = claim("a")
         assert not wants()
         keep_silent(opened, 2 * LEASE_S)
         assert wants()  # nobody is left
-        opened.beat("a")
-        opened.reserve(record.id, "a", 2, lease_s=LEASE_S)
-        opened.finish(task)
+        opened.tasks.beat("a")
+        opened.trials.reserve(record.id, "a", 2, lease_s=LEASE_S)
+        opened.tasks.finish(task)
         assert wants()
         assert not wants(trials=1)
         spend(opened, record.id, 5.0)
@@ -158,30 +160,30 @@ class TestConfirming:
         return [measurement.key for measurement in found[:2]]
 
     def begin(self, opened: Store, record: StudyRecord) -> bool:
-        return opened.begin_confirming(record.id, {}, lambda finalists: 40.0 * len(finalists))
+        return opened.tasks.begin_confirming(record.id, {}, lambda finalists: 40.0 * len(finalists))
 
     def confirm(self, store: Store, record: StudyRecord, task: Slot, disturbed: str = "") -> None:
         evaluation = store.evaluation(record.id, task.key or "")
         assert evaluation is not None
         throughput = replace(evaluation.search.throughput, disturbed=NOT_TIMED if task.kind == CONFIRM else disturbed)
         measured = replace(evaluation.search, throughput=throughput)
-        store.save_confirm(record.id, evaluation.search.key, measured, task, 0.0 if task.kind == CONFIRM else 7.5)
+        store.tasks.save_confirm(record.id, evaluation.search.key, measured, task, 0.0 if task.kind == CONFIRM else 7.5)
 
     def test_begins_once_and_not_before_the_budget_is_spent(
         self, opened: Store, record: StudyRecord, searched: list[str]
     ) -> None:
         set_budget(opened, record.id, trials=4, time="1s")
         assert not self.begin(opened, record)
-        slot = opened.reserve(record.id, "elsewhere", 4)
+        slot = opened.trials.reserve(record.id, "elsewhere", 4)
         set_budget(opened, record.id, trials=3)
         assert not self.begin(opened, record)  # its trial may change the front
-        opened.free(slot)
+        opened.tasks.free(slot)
         with ThreadPoolExecutor(6) as pool:
             assert list(pool.map(lambda _: self.begin(opened, record), range(6))).count(True) == 1
         assert opened.state(record.id) == "confirming"
-        tasks = opened.slots(record.id, "waiting", CONFIRM)
+        tasks = opened.tasks.slots(record.id, "waiting", CONFIRM)
         assert sorted(str(task.key) for task in tasks) == sorted(searched)
-        assert opened.reserve(record.id, "late", 12) is None
+        assert opened.trials.reserve(record.id, "late", 12) is None
 
     def test_time_that_is_used_up_ends_the_search_too(
         self, opened: Store, record: StudyRecord, searched: list[str]
@@ -206,12 +208,12 @@ class TestConfirming:
         self.confirm(opened, record, disturbed, "other work")
         last = claim("b", *OF_FINALISTS)
         assert (last.kind, last.key) == (TIMING, second.key)  # the disturbed one waits until the others are through
-        assert not opened.conclude(record.id, {}, {})
+        assert not opened.tasks.conclude(record.id, {}, {})
         self.confirm(opened, record, last)
         again = claim("a", *OF_FINALISTS)
         assert (again.kind, again.key) == (RETIMING, disturbed.key)
         self.confirm(opened, record, again, "other work")
-        assert opened.open_tasks(record.id) == set() or opened.open_tasks(record.id) == {PREPARE}
+        assert opened.tasks.open_tasks(record.id) == set() or opened.tasks.open_tasks(record.id) == {PREPARE}
         progress = opened.progress(record.id)
         assert (progress.confirmed, progress.clock_s, progress.clock_limit_s) == (2, 3 * 7.5, 2 * 40.0)
         self.confirm(opened, record, again, "other work")  # the answer was lost: it is said again, and counts once
@@ -222,7 +224,7 @@ class TestConfirming:
     ) -> None:
         self.begin(opened, record)
         former = claim("a", CONFIRM)
-        opened.free(former)
+        opened.tasks.free(former)
         taken = claim("b", CONFIRM)
         with pytest.raises(TrialStoppedError):
             self.confirm(opened, record, former)
@@ -239,46 +241,50 @@ class TestConfirming:
         opened.set_state(record.id, "running")  # resumed
         assert self.begin(opened, record)
         self.confirm(opened, record, held)  # by one that has not noticed
-        assert opened.slots(record.id, "waiting", CONFIRM) == []
-        assert {slot.key for slot in opened.slots(record.id, "waiting", TIMING)} == set(searched)
+        assert opened.tasks.slots(record.id, "waiting", CONFIRM) == []
+        assert {slot.key for slot in opened.tasks.slots(record.id, "waiting", TIMING)} == set(searched)
 
     def test_a_done_study_whose_clock_was_disturbed_is_timed_again(
         self, opened: Store, record: StudyRecord, searched: list[str], claim: Any
     ) -> None:
-        opened.finish(claim("a"))
+        opened.tasks.finish(claim("a"))
         self.begin(opened, record)
         while task := claim("a", *OF_FINALISTS):
             self.confirm(opened, record, task, "other work" if task.key == searched[1] else "")
-            opened.beat("a")
+            opened.tasks.beat("a")
         with ThreadPoolExecutor(6) as pool:
-            concluded = list(pool.map(lambda n: opened.conclude(record.id, {searched[1]: 0.8}, {"by": n}), range(6)))
+            concluded = list(
+                pool.map(lambda n: opened.tasks.conclude(record.id, {searched[1]: 0.8}, {"by": n}), range(6))
+            )
         assert concluded.count(True) == 1
         assert opened.study(record.name).provenance["by"] == concluded.index(True)
         assert opened.evaluation(record.id, searched[1]).confirm_estimate == 0.8
         opened.set_state(record.id, "running")
         assert self.begin(opened, record)
-        assert [(task.kind, task.key) for task in opened.slots(record.id, "waiting", None)] == [(TIMING, searched[1])]
+        assert [(task.kind, task.key) for task in opened.tasks.slots(record.id, "waiting", None)] == [
+            (TIMING, searched[1])
+        ]
         progress = opened.progress(record.id)
         assert (progress.clock_s, progress.clock_limit_s) == (0.0, 40.0)  # its own clocks alone count
-        assert opened.open_tasks(record.id) <= set(TIMINGS)
+        assert opened.tasks.open_tasks(record.id) <= set(TIMINGS)
 
 
 class TestLeaving:
     def test_the_last_worker_leaves_the_study_as_it_says(self, opened: Store, record: StudyRecord) -> None:
-        slot = opened.reserve(record.id, "another", 12, lease_s=LEASE_S)
-        assert not opened.leave(record.id, "stopped", "interrupted")
-        assert not opened.stop_for(record.id, ValueError("odd"))
+        slot = opened.trials.reserve(record.id, "another", 12, lease_s=LEASE_S)
+        assert not opened.tasks.leave(record.id, "stopped", "interrupted")
+        assert not opened.tasks.stop_for(record.id, ValueError("odd"))
         assert opened.state(record.id) == "created"
-        opened.free(slot)
-        assert opened.leave(record.id, "stopped", "interrupted")
+        opened.tasks.free(slot)
+        assert opened.tasks.leave(record.id, "stopped", "interrupted")
         assert (opened.state(record.id), opened.progress(record.id).note) == ("stopped", "interrupted")
-        assert not opened.leave(record.id, "created", "too late")
+        assert not opened.tasks.leave(record.id, "created", "too late")
 
     def test_a_study_that_was_deleted_is_left_as_well(self, opened: Store, record: StudyRecord) -> None:
         """What ends the worker, a signal say, is not hidden by another error."""
         opened.delete_study(record.name)
-        assert not opened.leave(record.id, "stopped", "interrupted")
-        assert not opened.stop_for(record.id, ValueError("odd"))
+        assert not opened.tasks.leave(record.id, "stopped", "interrupted")
+        assert not opened.tasks.stop_for(record.id, ValueError("odd"))
 
     def test_a_process_that_ended_does_not_work_on_it(
         self, opened: Store, record: StudyRecord, claim: Any, monkeypatch: pytest.MonkeyPatch
@@ -287,6 +293,6 @@ class TestLeaving:
             patch.setattr(leases, "host_identity", lambda: "here")
             patch.setattr(leases, "process_identity", lambda pid: "4194305:1")  # above any process id of Linux
             claim("a")
-        assert opened.workers(record.id) == {"a"}
+        assert opened.tasks.workers(record.id) == {"a"}
         monkeypatch.setattr(leases, "host_identity", lambda: "here")
-        assert opened.workers(record.id) == set()
+        assert opened.tasks.workers(record.id) == set()

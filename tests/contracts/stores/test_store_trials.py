@@ -18,7 +18,7 @@ DRAFT = Trial(NEW, "RUNNING", PARAMS, system_attributes={"a:generation": 3})
 
 
 def reserve(opened: Store, record: StudyRecord) -> Slot:
-    slot = opened.reserve(record.id, "worker", 12)
+    slot = opened.trials.reserve(record.id, "worker", 12)
     assert slot is not None
     return slot
 
@@ -29,24 +29,24 @@ def end(opened: Store, record: StudyRecord, number: int, ending: Ending) -> bool
 
 
 def test_a_started_trial_is_as_it_was_proposed(opened: Store, record: StudyRecord) -> None:
-    opened.queue_trial(record.id, {"stages": 1}, {"baseline": "dense"})
+    opened.trials.queue(record.id, {"stages": 1}, {"baseline": "dense"})
     slot = reserve(opened, record)
-    started = opened.start(slot, DRAFT)
+    started = opened.trials.start(slot, DRAFT)
     assert (started.number, started.state, started.params) == (1, "RUNNING", PARAMS)
-    assert opened.trials(record.id, after=0) == [started]
+    assert opened.trials.find_all(record.id, after=0) == [started]
     assert started.system_attributes == {"a:generation": 3}
     assert started.started_at is not None
-    assert opened.start(slot, DRAFT) == started  # a second call finds it
-    assert [(held.id, held.trial) for held in opened.slots(record.id)] == [(slot.id, 1)]
-    assert opened.count_trials(record.id) == 2
+    assert opened.trials.start(slot, DRAFT) == started  # a second call finds it
+    assert [(held.id, held.trial) for held in opened.tasks.slots(record.id)] == [(slot.id, 1)]
+    assert opened.trials.count(record.id) == 2
 
 
 def test_an_ended_trial_never_changes(opened: Store, record: StudyRecord) -> None:
-    opened.start(reserve(opened, record), DRAFT)
+    opened.trials.start(reserve(opened, record), DRAFT)
     ending = Ending("COMPLETE", (0.75, 180.5), {"measurement": {"key": "x"}}, {"max_gflops": -0.25})
     assert end(opened, record, 0, ending)
     assert not end(opened, record, 0, Ending("FAIL"))
-    (ended,) = opened.trials(record.id)
+    (ended,) = opened.trials.find_all(record.id)
     assert (ended.state, ended.values, ended.user_attributes) == ("COMPLETE", (0.75, 180.5), ending.attributes)
     assert ended.constraints == {"max_gflops": -0.25}
     assert ended.started_at is not None
@@ -56,53 +56,53 @@ def test_an_ended_trial_never_changes(opened: Store, record: StudyRecord) -> Non
 
 def test_only_news_are_read(opened: Store, record: StudyRecord) -> None:
     for _ in range(5):
-        opened.start(reserve(opened, record), DRAFT)
+        opened.trials.start(reserve(opened, record), DRAFT)
     end(opened, record, 1, Ending("PRUNED"))
-    news = opened.trials(record.id, after=3, still_open={0, 1})
+    news = opened.trials.find_all(record.id, after=3, still_open={0, 1})
     assert [(trial.number, trial.state) for trial in news] == [(0, "RUNNING"), (1, "PRUNED"), (4, "RUNNING")]
 
 
 def test_each_waiting_trial_is_taken_by_one(opened: Store, record: StudyRecord) -> None:
     for stages in (1, 2, 3, 4):
-        assert opened.queue_trial(record.id, {**PARAMS, "stages": stages}, {})
-        assert not opened.queue_trial(record.id, {**PARAMS, "stages": stages}, {})
+        assert opened.trials.queue(record.id, {**PARAMS, "stages": stages}, {})
+        assert not opened.trials.queue(record.id, {**PARAMS, "stages": stages}, {})
 
     def take(_: int) -> int | None:
-        found = opened.take(reserve(opened, record))
+        found = opened.trials.take(reserve(opened, record))
         return None if found is None else found[0].number
 
     with ThreadPoolExecutor(4) as pool:
         taken = list(pool.map(take, range(6)))
     assert sorted(number for number in taken if number is not None) == [0, 1, 2, 3]
-    assert opened.take(reserve(opened, record)) is None
-    assert {trial.state for trial in opened.trials(record.id)} == {"RUNNING"}
-    held = [slot.trial for slot in opened.slots(record.id)]
+    assert opened.trials.take(reserve(opened, record)) is None
+    assert {trial.state for trial in opened.trials.find_all(record.id)} == {"RUNNING"}
+    held = [slot.trial for slot in opened.tasks.slots(record.id)]
     assert sorted(number for number in held if number is not None) == [0, 1, 2, 3]
 
 
 def test_a_taken_trial_that_fails_waits_again_until_it_is_given_up_on(opened: Store, record: StudyRecord) -> None:
-    opened.queue_trial(record.id, PARAMS, {"baseline": "half"})
+    opened.trials.queue(record.id, PARAMS, {"baseline": "half"})
     slot = reserve(opened, record)
     for tried in (0, 1):
-        found = opened.take(slot)
+        found = opened.trials.take(slot)
         assert found is not None
         assert (found[0].params, found[0].user_attributes, found[1]) == (PARAMS, {"baseline": "half"}, tried)
-        assert opened.lose(slot, "crashed", "why") == ("failed" if tried else "again")
+        assert opened.tasks.lose(slot, "crashed", "why") == ("failed" if tried else "again")
         slot = reserve(opened, record)
-    (ended,) = opened.trials(record.id)
+    (ended,) = opened.trials.find_all(record.id)
     assert (ended.state, ended.user_attributes) == ("FAIL", {"baseline": "half", "failed": "why"})
 
 
 @pytest.mark.parametrize("step", ["take", "start", "refuse"])
 def test_who_lost_the_slot_begins_nothing(opened: Store, record: StudyRecord, step: str) -> None:
-    opened.queue_trial(record.id, PARAMS, {})
+    opened.trials.queue(record.id, PARAMS, {})
     slot = reserve(opened, record)
-    opened.free(slot)
+    opened.tasks.free(slot)
     calls = {
-        "take": lambda: opened.take(slot),
-        "start": lambda: opened.start(slot, DRAFT),
-        "refuse": lambda: opened.refuse(slot, DRAFT, Ending("PRUNED")),
+        "take": lambda: opened.trials.take(slot),
+        "start": lambda: opened.trials.start(slot, DRAFT),
+        "refuse": lambda: opened.trials.refuse(slot, DRAFT, Ending("PRUNED")),
     }
     with pytest.raises(TrialStoppedError):
         calls[step]()
-    assert [each.state for each in opened.trials(record.id)] == ["WAITING"]
+    assert [each.state for each in opened.trials.find_all(record.id)] == ["WAITING"]

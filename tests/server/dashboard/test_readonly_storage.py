@@ -105,9 +105,9 @@ def test_running_trials_stand_in_the_note(
     store = Store.open(url)
     fill(store, spec, evaluations[:3], state="running")
     assert "Running" not in FrontReader(store).get_study_system_attrs(1)["dashboard:note_str:0"]
-    slot = store.reserve(1, "at work", 8)
+    slot = store.trials.reserve(1, "at work", 8)
     assert slot is not None
-    store.start(slot, Trial(NEW, "RUNNING", {}))
+    store.trials.start(slot, Trial(NEW, "RUNNING", {}))
     assert "Running: trial 3." in FrontReader(store).get_study_system_attrs(1)["dashboard:note_str:0"]
     store.close()
 

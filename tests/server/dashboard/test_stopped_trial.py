@@ -55,14 +55,14 @@ def serving(store: Store, folder: Path) -> Iterator[Service]:
 
 def stop(store: Store, evaluation: Evaluation) -> None:
     """What a worker leaves of a trial that it stops: no values in Optuna, an estimate in the store."""
-    slot = store.reserve(1, "test", STOPPED + 1)
+    slot = store.trials.reserve(1, "test", STOPPED + 1)
     assert slot is not None
     trials = optuna.load_study(
         storage=store.optuna_storage(), study_name="shirts", sampler=optuna.samplers.RandomSampler()
     )
     measured = {"measurement": evaluation.search.to_dict()}
     trials.add_trial(create_trial(state=TrialState.PRUNED, user_attrs=measured, constraints={"budget": -1.0}))
-    store.complete(slot, evaluation.search, True, evaluation.trial)
+    store.trials.complete(slot, evaluation.search, True, evaluation.trial)
 
 
 def dashboard_of(service: Service) -> Any:
