@@ -15,9 +15,10 @@ from search.config.sections import WEIGHTS
 from search.config.spec import StudySpec, make_spec
 from search.errors import InputError
 from search.evaluation.calibration import Calibration
+from search.evaluation.calibrator import UNPRUNED
 from search.evaluation.data.splits import Images, open_all, open_images
 from search.evaluation.device import choose_device
-from search.evaluation.evaluation_context import UNPRUNED
+from search.evaluation.evaluation_context import EvaluationContext
 from search.evaluation.runtimes import FLOAT32, INT8, find_runtime
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
 from search.types import Latency, Measurement
@@ -82,26 +83,30 @@ def replay(path: Path, data_path: str | None = None, deployment: Mapping[str, An
     other_dtype = "" if same_format else f"{recorded_dtype} in torch"
     backbone = load_backbone_of(config, str(path))  # refuses what does not fit before anything is timed
     images, same = _images(spec, config, backbone)
-    bench = ScheduleEvaluator(spec, backbone, images, choose_device("cpu" if deployed else spec.runtime.device))
-    bench.use(
+    evaluator = ScheduleEvaluator(
+        EvaluationContext(spec, backbone, images, choose_device("cpu" if deployed else spec.runtime.device))
+    )
+    evaluator.use(
         Calibration(
             dtype=spec.runtime.dtype,
             dtype_reason="recorded",
-            hardware=bench.hardware,
+            hardware=evaluator.context.hardware,
             weights=backbone.fingerprint,
             images=images.fingerprint,
             dense_images_per_s=0.0,  # not known yet
             profile=None,
         )
     )
-    bench.use(replace(bench.facts, dense_images_per_s=bench.time_pairs(UNTOUCHED).dense_images_per_s))
+    evaluator.use(
+        replace(evaluator.calibration, dense_images_per_s=evaluator.context.time_pairs(UNTOUCHED).dense_images_per_s)
+    )
     gain = None
     if deployed:
-        measured = bench.measure_deployed(config.schedule)
-        gain = None if deployed.precision == FLOAT32 else bench.time(UNPRUNED).speedup
+        measured = evaluator.measure_deployed(config.schedule)
+        gain = None if deployed.precision == FLOAT32 else evaluator.time(UNPRUNED).speedup
     else:
-        measured = bench.measure(config.schedule, bench.time(config.schedule))
-    bench.warn_at_chance(measured.accuracy)
+        measured = evaluator.measure(config.schedule, evaluator.time(config.schedule))
+    evaluator.warn_at_chance(measured.accuracy)
     equal = (measured.accuracy.value, measured.flops) == recorded
     reproduced = equal if same and not other_dtype else None
     return Replay(
@@ -113,7 +118,7 @@ def replay(path: Path, data_path: str | None = None, deployment: Mapping[str, An
         labels=images.classes,
         preprocessing=backbone.preprocessing,
         precision_gain=gain,
-        dense_latencies=bench.latencies(UNTOUCHED),
+        dense_latencies=evaluator.latencies(UNTOUCHED),
     )
 
 

@@ -5,17 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 import torch
 
+from pruning.backbones import Backbone
 from pruning.schedule import Schedule
 from search.config.objectives import LABELLED
+from search.config.spec import StudySpec
 from search.errors import SearchError
 from search.evaluation.calibration import Calibration
+from search.evaluation.calibrator import Calibrator
 from search.evaluation.data.splits import Split
 from search.evaluation.deployed import DeployedEvaluator
 from search.evaluation.evaluation_context import EvaluationContext
@@ -47,13 +51,89 @@ def _go_on() -> None:
     pass
 
 
-class ScheduleEvaluator(EvaluationContext):
-    """Measures schedules for one study on one device."""
+class ScheduleEvaluator:
+    """Measures schedules for one study on one device, once it is calibrated.
+
+    context: what they run on.
+    """
+
+    def __init__(self, context: EvaluationContext) -> None:
+        self.context = context
+        self._calibrator = Calibrator(context)
+        self._calibration: Calibration | None = None
+        self._dense_correct: Bits | None = None
+
+    @classmethod
+    def open(cls, spec: StudySpec, known: Calibration | None = None) -> Self:
+        """As `EvaluationContext.open`."""
+        return cls(EvaluationContext.open(spec, known))
+
+    @property
+    def spec(self) -> StudySpec:
+        return self.context.spec
+
+    @property
+    def backbone(self) -> Backbone:
+        return self.context.backbone
+
+    def key(self, schedule: Schedule) -> str:
+        return self.context.key(schedule)
+
+    def flops(self, schedule: Schedule) -> int:
+        """Of one image, fvcore convention; microseconds."""
+        return self.context.flops(schedule)
+
+    # What is found out once
+
+    def learn(self, others: Mapping[str, Calibration]) -> None:
+        """Hear what other studies found out (see `Calibrator`)."""
+        self._calibrator = Calibrator(self.context, others)
+
+    def calibrate(self) -> Calibration:
+        """What is found out before the dense model has run; once, however often it is asked."""
+        if self._calibration is None:
+            self.use(self._calibrator.calibrate())
+        return self.calibration
+
+    def stratify(self) -> Calibration:
+        """The calibration, with what only the dense model's answers on the whole search split can tell."""
+        if not self.calibration.strata:
+            self._calibration, self._dense_correct = self._calibrator.stratify(self.calibration)
+        return self.calibration
+
+    def use(self, calibration: Calibration) -> None:
+        """Take over what was found out before; what rested on another calibration in this process is given up.
+
+        Raises SearchError if weights or images have changed since.
+        """
+        images = self.context.images
+        for what, then, now in (
+            ("weights", calibration.weights, self.backbone.fingerprint),
+            ("images" + (" and texts" if images.texts else ""), calibration.images, images.fingerprint),
+        ):
+            if then != now:
+                raise SearchError(
+                    f"study {self.spec.name}: {what} must be those it was launched with (fingerprint {then}), "
+                    f"got {now}; restore them, or launch under another name"
+                )
+        before = self._calibration
+        if before is not None and json.dumps(before.to_dict()) != json.dumps(calibration.to_dict()):
+            for name in ("_profile", "order", "_searcher", "_confirmer", "_probed"):
+                self.__dict__.pop(name, None)
+        self._calibration = calibration
+        self.context.set_model(calibration.dtype)
+
+    @property
+    def calibration(self) -> Calibration:
+        assert self._calibration is not None, "calibrate or use must come first"
+        return self._calibration
+
+    # How schedules are measured
 
     @cached_property
     def order(self) -> ImageOrder:
         """In which order schedules see the search split."""
-        packed, images = self.facts.strata, len(self.search_split)
+        packed, images = self.calibration.strata, len(self.context.search_split)
         stratum = unpack_strata(packed) if packed else np.zeros(images, dtype=np.uint8)
         if len(stratum) != images:
             raise SearchError(
@@ -65,38 +145,31 @@ class ScheduleEvaluator(EvaluationContext):
     @cached_property
     def _searcher(self) -> Evaluator:
         cache_bytes = int(self.spec.runtime.prefix_cache_gib * 2**30)
-        return self._evaluator(
-            self.model,
-            self.search_split,
+        return self.context.evaluator(
+            self.context.model,
+            self.context.search_split,
             cache_bytes=cache_bytes,
             order=self.order.positions,
-            reference=self._search_reference,
+            reference=self.context.search_reference,
         )
 
     @cached_property
     def _confirmer(self) -> Evaluator:
         """Of finalists: what is deployed answers, where that is not the model that was searched with."""
-        reference = self._reference(self.confirm_split)
+        reference = self.context.reference(self.context.confirm_split)
         if self.spec.deployment is not None:
-            return self._deployed_evaluator(self.confirm_split, reference)
-        return self._evaluator(self.model, self.confirm_split, reference=reference)
+            return self._deployed_evaluator(self.context.confirm_split, reference)
+        return self.context.evaluator(self.context.model, self.context.confirm_split, reference=reference)
 
     @cached_property
     def _profile(self) -> LatencyProfile | None:
-        return LatencyProfile.from_dict(self.facts.profile) if self.facts.profile else None
-
-    def use(self, facts: Calibration) -> None:
-        """As of `EvaluationContext`; what rested on other facts of this process is given up."""
-        if self._facts is not None and json.dumps(facts.to_dict()) != json.dumps(self._facts.to_dict()):
-            for name in ("_profile", "order", "_searcher", "_confirmer", "_probed"):
-                self.__dict__.pop(name, None)
-        super().use(facts)
+        return LatencyProfile.from_dict(self.calibration.profile) if self.calibration.profile else None
 
     @property
     def least_speedup(self) -> float | None:
         """What a schedule's speedup must reach: by the budget, by its limit of latency, and, where the study is
         deployed, by the unpruned model at the deployment's precision, for a slower one is worth nothing there."""
-        budget, dense = self.spec.budget, self.facts.dense_latency
+        budget, dense = self.spec.budget, self.calibration.dense_latency
         limits = [] if budget.min_speedup is None else [budget.min_speedup]
         if dense is not None and budget.max_latency_ms is not None:
             limits.append(dense[budget.max_latency_ms.percentile] / budget.max_latency_ms.ms)
@@ -113,17 +186,17 @@ class ScheduleEvaluator(EvaluationContext):
 
         Where other work disturbed it the prediction stands instead, with the reason, if there is one.
         """
-        timing = self.time_pairs(schedule)
-        throughput = measured(timing, self.facts.dense_images_per_s)
+        timing = self.context.time_pairs(schedule)
+        throughput = measured(timing, self.calibration.dense_images_per_s)
         reason = throughput.disturbed or self._drift(timing)
-        if reason and self._profile and not self.is_untouched(schedule):
+        if reason and self._profile and not self.context.is_untouched(schedule):
             found = f"{reason}; measured as {throughput.speedup:.2f}x"
             return replace(self._profile.predict(schedule), disturbed=found)
         throughput = replace(throughput, disturbed=reason)
-        if not self.is_untouched(schedule):
+        if not self.context.is_untouched(schedule):
             return throughput
         # the dense model against itself: its speedup is 1, and the spread tells how well this clock can tell
-        return replace(throughput, images_per_s=self.facts.dense_images_per_s, speedup=1.0)
+        return replace(throughput, images_per_s=self.calibration.dense_images_per_s, speedup=1.0)
 
     def time_finalist(self, schedule: Schedule) -> Throughput:
         """As `time`; where the study is deployed, with the latencies of single passes, by batch size."""
@@ -131,59 +204,65 @@ class ScheduleEvaluator(EvaluationContext):
 
     def open_deployed(self, schedule: Schedule) -> None:
         """Where the study is deployed, open the schedule there, so that timing it is no more than that."""
-        if self._deployed is not None:
-            self._deployed.open(schedule)
+        if self.context.deployed is not None:
+            self.context.deployed.open(schedule)
 
     def latencies(self, schedule: Schedule) -> tuple[Latency, ...]:
         """With peak memory, by the batch sizes of the study's deployment; empty where it has none."""
-        deployed = self._deployed
+        deployed = self.context.deployed
         if deployed is None or self.spec.deployment is None:
             return ()
         sizes = self.spec.deployment.batch_sizes
         peaks = deployed.peak_memory(schedule, sizes)
-        timed = [deployed.latency(schedule, self.timing_images(size)) for size in sizes]
+        timed = [deployed.latency(schedule, self.context.timing_images(size)) for size in sizes]
         return tuple(replace(latency, peak_mib=peaks.get(latency.batch)) for latency in timed)
 
     def _drift(self, timing: PairedTiming) -> str:
         """How far the dense model is from the study's reference, if that says that this is another machine by now."""
-        share = timing.dense_images_per_s / self.facts.dense_images_per_s
+        share = timing.dense_images_per_s / self.calibration.dense_images_per_s
         if 1 / MAX_DRIFT <= share <= MAX_DRIFT:
             return ""
         return f"the dense model ran {share:.2f} times as fast as when the study began"
 
     def measure_deployed(self, schedule: Schedule) -> Measurement:
         """Accuracy on the whole search split and throughput, both where the study is deployed."""
-        seen = self._deployed_evaluator(self.search_split, self._search_reference).see(schedule)
+        seen = self._deployed_evaluator(self.context.search_split, self.context.search_reference).see(schedule)
         throughput = self.time_finalist(schedule)
         return self._measurement(schedule, throughput, seen.correct, fidelity=fidelity_of(None, seen))
 
     def _deployed_evaluator(self, split: Split, reference: DenseReference | None) -> DeployedEvaluator:
-        assert self._deployed is not None
+        assert self.context.deployed is not None
         kind = self.spec.objectives.accuracy
-        where = self._batch_size, self.device
+        where = self.context.batch_size, self.context.device
         return DeployedEvaluator(
-            self._deployed, self.model, split, kind, *where, reference=reference, readout=self.readout
+            self.context.deployed,
+            self.context.model,
+            split,
+            kind,
+            *where,
+            reference=reference,
+            readout=self.context.readout,
         )
 
     def identity(self, schedule: Schedule) -> str:
         """Of what accuracy was measured on, whatever the study: weights, images, number format, schedule."""
-        facts = self.facts
+        known = self.calibration
         kind = self.spec.objectives.accuracy
-        parts = (self.backbone.identity, facts.weights, facts.images, facts.dtype, kind, self.key(schedule))
+        parts = (self.backbone.identity, known.weights, known.images, known.dtype, kind, self.key(schedule))
         return hashlib.sha256("|".join(parts).encode()).hexdigest()
 
     def use_batch(self, share: float) -> None:
         """Evaluate with this share of the study's batch from now on; with another than before, caches are given up."""
         size = max(1, int(self.spec.runtime.batch_size * share))
-        if size != self._batch_size:
-            self._batch_size = size
+        if size != self.context.batch_size:
+            self.context.batch_size = size
             self.release()
 
     def release(self) -> None:
         """Give up what was cached on the device; it is found again when it is needed."""
         for name in ("_searcher", "_confirmer", "_probed"):
             self.__dict__.pop(name, None)
-        if self.device.type == "cuda":
+        if self.context.device.type == "cuda":
             torch.cuda.empty_cache()
 
     @cached_property
@@ -194,7 +273,7 @@ class ScheduleEvaluator(EvaluationContext):
     @property
     def probe_images(self) -> int:
         """How many images one look at a schedule sees; 0 where the split is too small for probes."""
-        return images_of_a_look(len(self.search_split), self._batch_size)
+        return images_of_a_look(len(self.context.search_split), self.context.batch_size)
 
     def probe(
         self, schedule: Schedule, looks: int, dense: Bits, others: Sequence[Bits] = (), check: Check = _go_on
@@ -237,7 +316,7 @@ class ScheduleEvaluator(EvaluationContext):
         check: called after every batch but the last; what it raises ends the evaluation. chosen_on: how many of the
         first images the schedule was chosen for; they are no evidence in the race.
         """
-        if self._dense_correct is not None and self.is_untouched(schedule):
+        if self._dense_correct is not None and self.context.is_untouched(schedule):
             found = self._measurement(schedule, throughput, self._dense_correct)
             self.warn_at_chance(found.accuracy)
             return found
@@ -263,16 +342,16 @@ class ScheduleEvaluator(EvaluationContext):
     def bits(self, measurement: Measurement) -> Bits:
         """[images] correctness in split order, of a measurement on the whole search split."""
         packed = np.frombuffer(measurement.correct, dtype=np.uint8)
-        return np.unpackbits(packed, count=len(self.search_split)).astype(bool)
+        return np.unpackbits(packed, count=len(self.context.search_split)).astype(bool)
 
     def confirm(self, schedule: Schedule, throughput: Throughput) -> Measurement:
         """Accuracy on the whole confirm split, beside a throughput that is known."""
         seen = self._confirmer.see(schedule)  # in the order of the split
         fidelity = fidelity_of(None, seen)
         found = self._measurement(schedule, throughput, seen.correct, fidelity=fidelity)
-        if self.spec.deployment is None or self.is_untouched(schedule):
+        if self.spec.deployment is None or self.context.is_untouched(schedule):
             return found
-        model = self._evaluator(self.model, self.confirm_split).see(schedule)
+        model = self.context.evaluator(self.context.model, self.context.confirm_split).see(schedule)
         return replace(found, model_accuracy=float(model.correct.mean()))
 
     def _measurement(
@@ -284,7 +363,7 @@ class ScheduleEvaluator(EvaluationContext):
         fidelity: Fidelity | None = None,
     ) -> Measurement:
         """partial: the accuracy if not all images were seen; those not seen are False in `correct`."""
-        if self.is_untouched(schedule):
+        if self.context.is_untouched(schedule):
             fidelity = ITSELF
         return Measurement(
             schedule=schedule,
@@ -301,7 +380,7 @@ class ScheduleEvaluator(EvaluationContext):
 
     def warn_at_chance(self, accuracy: Accuracy) -> None:
         """Say so where no more answers are right than guessing gives, and what is the likely reason."""
-        classes = self.readout.classes
+        classes = self.context.readout.classes
         if accuracy.kind in LABELLED and classes and accuracy.low <= 1 / classes:
             log.warning(
                 "%s of %d images are right, no more than guessing among %d classes gives: the weights may be untrained "
@@ -310,9 +389,9 @@ class ScheduleEvaluator(EvaluationContext):
                 f"{accuracy.value:.2%}",
                 accuracy.images,
                 classes,
-                self.images.classes,
+                self.context.images.classes,
             )
 
     @property
     def setting(self) -> Setting:
-        return Setting(self.hardware, self.facts.dtype, self._batch_size)
+        return Setting(self.context.hardware, self.calibration.dtype, self.context.batch_size)

@@ -50,7 +50,7 @@ def confirm(
         return evaluator.confirm(schedule, replace(found.search.throughput, disturbed=NOT_TIMED)), 0.0
     limit_s, reason = progress.clock_limit_s, ""
     if not times_here:
-        reason = f"not timed on {evaluator.hardware}: speeds are of {evaluator.facts.hardware}"
+        reason = f"not timed on {evaluator.context.hardware}: speeds are of {evaluator.calibration.hardware}"
     elif limit_s is not None and progress.clock_s >= limit_s:
         if known.throughput.disturbed != NOT_TIMED:  # measured before: that reason says more
             return known, 0.0

@@ -33,12 +33,12 @@ from search.evaluation.data.pixels import Pixels
 from search.evaluation.data.sources import DemoImages
 from search.evaluation.data.splits import Images
 from search.evaluation.device import bfloat16_is_fast, choose_device, synchronize
-from search.evaluation.evaluation_context import for_backbone
+from search.evaluation.evaluation_context import EvaluationContext, for_backbone
 from search.evaluation.latency_profile import LatencyProfile
 from search.evaluation.latency_profiler import MIN_IMAGES, PASS_S, TURNS, Turns, measure_profile
 from search.evaluation.profile_cases import stage_kinds
 from search.evaluation.runtimes import RUNTIMES
-from search.evaluation.schedule_evaluator import ScheduleEvaluator, images_of_a_look
+from search.evaluation.schedule_evaluator import images_of_a_look
 from search.evaluation.throughput import REPEATS
 from search.runtime.feasibility import check_budget, check_methods, speedup_limit_error
 
@@ -113,7 +113,7 @@ class Forecast:
 
 
 class NoImages:
-    """The source of a dry run's evaluator, which never looks at an image."""
+    """The source of a dry run's context, which never looks at an image."""
 
     fingerprint = cache_key = "none"
     classes = Classes(None, "none", "no images")
@@ -134,13 +134,13 @@ class NoImages:
 
 def forecast(spec: StudySpec) -> Forecast:
     """Raises InputError or PruningError for a study that could not be launched anywhere; writes nothing."""
-    evaluator, notes = _open(spec)
-    spec = evaluator.spec
-    check_methods(spec, evaluator)
-    check_budget(spec, evaluator)
-    depth = evaluator.backbone.family.depth
-    drawn = _draw(evaluator)
-    clock = _Clock(evaluator)
+    context, notes = _open(spec)
+    spec = context.spec
+    check_methods(spec, context)
+    check_budget(spec, context)
+    depth = context.backbone.family.depth
+    drawn = _draw(context)
+    clock = _Clock(context)
     profile = clock.profile()
     floor = spec.budget.min_speedup
     if floor is not None:
@@ -148,14 +148,14 @@ def forecast(spec: StudySpec) -> Forecast:
         most = profile.predict(fastest).speedup
         if most < floor:
             raise speedup_limit_error(spec, most)
-    fitting = [schedule for schedule in drawn if _fits(schedule, evaluator, profile)]
+    fitting = [schedule for schedule in drawn if _fits(schedule, context, profile)]
     untouched = profile.predict(UNTOUCHED)
     predictions = [profile.predict(schedule) for schedule in fitting] or [untouched]
     dense = untouched.images_per_s
     seconds = [spec.data.search_images / prediction.images_per_s for prediction in predictions]
     speedups = [prediction.speedup for prediction in predictions]
     trial_s = min(seconds), statistics.median(seconds), max(seconds)
-    gflops = {name: evaluator.flops(schedule) / 1e9 for name, schedule in _named(evaluator)}
+    gflops = {name: context.flops(schedule) / 1e9 for name, schedule in _named(context)}
     return Forecast(
         spec=spec,
         gflops=gflops,
@@ -166,15 +166,15 @@ def forecast(spec: StudySpec) -> Forecast:
         trial_s=trial_s,
         confirm_s=_confirm_s(spec, dense, trial_s[1]),
         drift=clock.drift(),
-        dtype=str(next(evaluator.model.parameters()).dtype).removeprefix("torch."),
-        hardware=evaluator.hardware,
+        dtype=str(next(context.model.parameters()).dtype).removeprefix("torch."),
+        hardware=context.hardware,
         batch_size=profile.batch_size,
         notes=tuple(notes),
     )
 
 
-def _open(spec: StudySpec) -> tuple[ScheduleEvaluator, list[str]]:
-    """An evaluator with what is on this machine, and what is not."""
+def _open(spec: StudySpec) -> tuple[EvaluationContext, list[str]]:
+    """An context with what is on this machine, and what is not."""
     notes = []
     weights = spec.backbone.weights
     if weights == "pretrained" and folder_of(spec.backbone.name) is None:
@@ -197,7 +197,7 @@ def _open(spec: StudySpec) -> tuple[ScheduleEvaluator, list[str]]:
         notes.append(f"speed: taken in torch here; the study takes its own in {where}")
     none = np.arange(0)
     images = Images(NoImages(backbone.family.image_shape), none, none, False, torch.zeros(1), torch.ones(1))
-    return ScheduleEvaluator(for_backbone(spec, backbone.family), backbone, images, device), notes
+    return EvaluationContext(for_backbone(spec, backbone.family), backbone, images, device), notes
 
 
 def _confirm_s(spec: StudySpec, dense: float, trial_s: float) -> float:
@@ -211,25 +211,25 @@ def _confirm_s(spec: StudySpec, dense: float, trial_s: float) -> float:
 class _Clock:
     """What is timed for a forecast, on noise."""
 
-    def __init__(self, evaluator: ScheduleEvaluator) -> None:
-        self._evaluator = evaluator
-        spec, family = evaluator.spec, evaluator.backbone.family
+    def __init__(self, context: EvaluationContext) -> None:
+        self._context = context
+        spec, family = context.spec, context.backbone.family
         dtype = spec.runtime.dtype
-        self._chooses = dtype == "auto" and bfloat16_is_fast(evaluator.device) and spec.deployed is None
-        evaluator.set_model("bfloat16" if self._chooses else "float32" if dtype == "auto" else dtype)
+        self._chooses = dtype == "auto" and bfloat16_is_fast(context.device) and spec.deployed is None
+        context.set_model("bfloat16" if self._chooses else "float32" if dtype == "auto" else dtype)
         noise = torch.randn(1, *family.image_shape, generator=torch.Generator().manual_seed(0))
-        self._image = noise.to(evaluator.device)
-        self._dense_s = _seconds(evaluator, self._image)
+        self._image = noise.to(context.device)
+        self._dense_s = _seconds(context, self._image)
         self._size = min(spec.runtime.batch_size, max(1, int(BATCH_S / self._dense_s)))
-        self._kinds = stage_kinds(spec.space.methods, spec.space.options, evaluator.model)
+        self._kinds = stage_kinds(spec.space.methods, spec.space.options, context.model)
 
     def profile(self) -> LatencyProfile:
         """A short one, of batches that take about BATCH_S each; one kind of stage stands for all."""
-        evaluator, family = self._evaluator, self._evaluator.backbone.family
-        least = smallest(evaluator.spec.space, family.depth, evaluator.flops).plan(family.tokens)
+        context, family = self._context, self._context.backbone.family
+        least = smallest(context.spec.space, family.depth, context.flops).plan(family.tokens)
         fewest = least[-1].kept if least else family.tokens
         images = self._image.repeat(self._size, 1, 1, 1)
-        profile = measure_profile(evaluator.model, images, self._kinds[:1], fewest, points=PROFILE_POINTS, turns=SHORT)
+        profile = measure_profile(context.model, images, self._kinds[:1], fewest, points=PROFILE_POINTS, turns=SHORT)
         (cost,) = profile.stages.values()
         return replace(profile, stages={kind.name: cost for kind in self._kinds})
 
@@ -239,7 +239,7 @@ class _Clock:
         A profile's round takes as long as so many passes of the dense model; a number format is chosen by float32's
         answers beside bfloat16's, at about half the speed.
         """
-        spec = self._evaluator.spec
+        spec = self._context.spec
         batch = spec.runtime.batch_size
         pass_s = self._dense_s * min(batch, max(MIN_IMAGES, int(PASS_S / self._dense_s)))
         whole_s, parts_s = (
@@ -256,33 +256,33 @@ class _Clock:
 
     def drift(self) -> float:
         """By how much the dense model's speed changed since the start."""
-        now = _seconds(self._evaluator, self._image)
+        now = _seconds(self._context, self._image)
         return max(now, self._dense_s) / min(now, self._dense_s) - 1
 
 
 @torch.inference_mode()
-def _seconds(evaluator: ScheduleEvaluator, image: torch.Tensor) -> float:
+def _seconds(context: EvaluationContext, image: torch.Tensor) -> float:
     """Of the dense model for one image, the fastest of a few: what else the machine does can only add time."""
     took = []
     for _ in range(FIRST_LOOKS):
         began = time.perf_counter()
-        evaluator.model(image)
-        synchronize(evaluator.device)
+        context.model(image)
+        synchronize(context.device)
         took.append(time.perf_counter() - began)
     return min(took)
 
 
-def _named(evaluator: ScheduleEvaluator) -> list[tuple[str, Schedule]]:
-    space, depth = evaluator.spec.space, evaluator.backbone.family.depth
-    cheapest = smallest(space, depth, evaluator.flops)
-    first, *others = baselines(space, depth, evaluator.backbone.family.tokens)
+def _named(context: EvaluationContext) -> list[tuple[str, Schedule]]:
+    space, depth = context.spec.space, context.backbone.family.depth
+    cheapest = smallest(space, depth, context.flops)
+    first, *others = baselines(space, depth, context.backbone.family.tokens)
     return [first, ("cheapest", cheapest), *others]
 
 
-def _draw(evaluator: ScheduleEvaluator) -> list[Schedule]:
+def _draw(context: EvaluationContext) -> list[Schedule]:
     """Schedules drawn uniformly from the space's box, as a random search would."""
-    space, depth = evaluator.spec.space, evaluator.backbone.family.depth
-    box, random = distributions(space, depth), np.random.default_rng(evaluator.spec.sampler.seed)
+    space, depth = context.spec.space, context.backbone.family.depth
+    box, random = distributions(space, depth), np.random.default_rng(context.spec.sampler.seed)
     draws = ({name: _value(distribution, random) for name, distribution in box.items()} for _ in range(DRAWS))
     return [to_schedule(params, space, depth) for params in draws]
 
@@ -296,12 +296,12 @@ def _value(distribution: BaseDistribution, random: np.random.Generator) -> Any:
     return float(random.uniform(distribution.low, distribution.high))
 
 
-def _fits(schedule: Schedule, evaluator: ScheduleEvaluator, profile: LatencyProfile) -> bool:
+def _fits(schedule: Schedule, context: EvaluationContext, profile: LatencyProfile) -> bool:
     """Whether it keeps the limits that need no image."""
-    budget, family = evaluator.spec.budget, evaluator.backbone.family
+    budget, family = context.spec.budget, context.backbone.family
     try:
         schedule.plan(family.tokens, family.depth)
-        if budget.max_gflops is not None and evaluator.flops(schedule) > 1e9 * budget.max_gflops:
+        if budget.max_gflops is not None and context.flops(schedule) > 1e9 * budget.max_gflops:
             return False
         return budget.min_speedup is None or profile.predict(schedule).speedup >= budget.min_speedup
     except ScheduleError:

@@ -16,6 +16,7 @@ from search.config.spec import StudyRecord, StudySpec, check_files, check_packag
 from search.config.warm_start import Start, check_start, starts_of
 from search.errors import InputError
 from search.evaluation.calibration import Calibration
+from search.evaluation.evaluation_context import EvaluationContext
 from search.evaluation.runtimes import RUNTIMES
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
 from search.samplers.custom import allowed_classes, check_sampler
@@ -45,14 +46,14 @@ def open_evaluator(spec: StudySpec, known: StudyRecord | None, start: Sequence[S
     evaluator = ScheduleEvaluator.open(spec, calibration)
     if calibration is not None:
         evaluator.use(calibration)
-    check_methods(evaluator.spec, evaluator)
-    check_budget(evaluator.spec, evaluator)
+    check_methods(evaluator.spec, evaluator.context)
+    check_budget(evaluator.spec, evaluator.context)
     if found is None:  # of a study that has begun, this was checked then
         starts = start if known is None else starts_of(known)
         check_start(starts, evaluator.spec, evaluator.backbone.family.depth, depth_of)
-    _ = evaluator.search_split
+    _ = evaluator.context.search_split
     if calibration is None:
-        _ = evaluator.confirm_split
+        _ = evaluator.context.confirm_split
     return evaluator
 
 
@@ -62,10 +63,10 @@ def depth_of(name: str) -> int | None:
     return None if isinstance(entry, Refused) else entry.blocks
 
 
-def check_budget(spec: StudySpec, evaluator: ScheduleEvaluator) -> None:
+def check_budget(spec: StudySpec, context: EvaluationContext) -> None:
     """Raise InputError if even the cheapest schedule of the space is over budget.max_gflops."""
     limit = spec.budget.max_gflops
-    least = evaluator.flops(smallest(spec.space, evaluator.backbone.family.depth, evaluator.flops)) / 1e9
+    least = context.flops(smallest(spec.space, context.backbone.family.depth, context.flops)) / 1e9
     if limit is not None and least > limit:
         rule = f"must be at least {least:.4g}, the cost of the cheapest schedule of the space"
         remedy = "raise it, or widen space.keep, space.blocks or space.max_stages"
@@ -81,13 +82,13 @@ def check_speedup(spec: StudySpec, evaluator: ScheduleEvaluator) -> None:
     budget = spec.budget
     if (budget.min_speedup is None and budget.max_latency_ms is None) or spec.objectives.throughput == "measured":
         return
-    evaluator.find_facts()
+    evaluator.calibrate()
     depth = evaluator.backbone.family.depth
     fastest = smallest(spec.space, depth, lambda schedule: 1 / evaluator.throughput(schedule).speedup)
     most = evaluator.throughput(fastest).speedup
     if budget.min_speedup is not None and most < budget.min_speedup:
-        raise speedup_limit_error(spec, most, evaluator.facts.profile_from)
-    dense, limit = evaluator.facts.dense_latency, budget.max_latency_ms
+        raise speedup_limit_error(spec, most, evaluator.calibration.profile_from)
+    dense, limit = evaluator.calibration.dense_latency, budget.max_latency_ms
     if dense is not None and limit is not None and most < dense[limit.percentile] / limit.ms:
         least = dense[limit.percentile] / most
         rule = f"must be at least {least:.3g}, what the fastest schedule of the space is predicted to take"
@@ -107,7 +108,7 @@ def speedup_limit_error(spec: StudySpec, most: float, origin: str = "") -> Input
     return InputError("budget.min_speedup", rule, f"{spec.budget.min_speedup:g}", remedy, source=spec.name)
 
 
-def check_methods(spec: StudySpec, evaluator: ScheduleEvaluator) -> None:
+def check_methods(spec: StudySpec, context: EvaluationContext) -> None:
     """Raise ScheduleError if a method of the space cannot prune this backbone."""
     for method in spec.space.methods:
-        PrunedViT(evaluator.backbone.model, Schedule([Stage(block=0, keep=0.5)], method))
+        PrunedViT(context.backbone.model, Schedule([Stage(block=0, keep=0.5)], method))

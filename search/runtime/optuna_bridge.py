@@ -93,7 +93,7 @@ class OptunaBridge:
         """The study as samplers see it. Where speed is measured, the ratio of FLOPs stands for it beforehand."""
         evaluator, drop = self._evaluator, self._spec.budget.max_accuracy_drop
         dense_flops = evaluator.flops(UNTOUCHED)
-        profiled = evaluator.facts.profile is not None
+        profiled = evaluator.calibration.profile is not None
         return SamplerContext(
             space=self._spec.space,
             depth=self._depth,
@@ -232,7 +232,7 @@ class OptunaBridge:
         if limits.max_gflops is not None and flops / 1e9 > limits.max_gflops:
             over = violations(limits, flops / 1e9, float("inf"), least_speedup=least)
             return over, f"{flops / 1e9:.4g} GFLOPs"
-        if least is not None and self._evaluator.facts.profile:
+        if least is not None and self._evaluator.calibration.profile:
             return self._too_slow(schedule, flops, self._evaluator.throughput(schedule))
         return None
 

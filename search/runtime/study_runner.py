@@ -150,8 +150,8 @@ class StudyRunner:
             return
         self._evaluator.learn(found_elsewhere(self._store.studies(), self._record.name))
         check_speedup(self._evaluator.spec, self._evaluator)
-        self._evaluator.find_facts()
-        calibration = self._evaluator.find_strata()
+        self._evaluator.calibrate()
+        calibration = self._evaluator.stratify()
         self._store.set_provenance(self._record.id, provenance_of(self._evaluator, calibration), task)
 
     # Search
@@ -203,7 +203,7 @@ class StudyRunner:
     @property
     def _times(self) -> bool:
         """Whether speeds measured here compare with the study's."""
-        return self._evaluator.hardware == self._evaluator.facts.hardware
+        return self._evaluator.context.hardware == self._evaluator.calibration.hardware
 
     def _is_left_alone(self) -> bool:
         """Whether a launch is left with finalists that only another machine may time, and nobody else is there."""
@@ -256,7 +256,7 @@ def provenance_of(evaluator: ScheduleEvaluator, calibration: Calibration) -> dic
         keys.DTYPE: calibration.dtype,
         keys.DTYPE_REASON: calibration.dtype_reason,
         keys.VERSIONS: versions,
-        keys.SKIPPED_IMAGES: [*evaluator.search_split.skipped, *evaluator.confirm_split.skipped],
+        keys.SKIPPED_IMAGES: [*evaluator.context.search_split.skipped, *evaluator.context.confirm_split.skipped],
         keys.WEIGHTS: calibration.weights,
         keys.WEIGHTS_KEY: calibration.weights_key or None,
         keys.INPUT: {
@@ -265,7 +265,7 @@ def provenance_of(evaluator: ScheduleEvaluator, calibration: Calibration) -> dic
         },
         keys.PREPROCESSING: evaluator.backbone.preprocessing,
         keys.IMAGES: calibration.images,
-        keys.CLASSES: evaluator.images.classes,
+        keys.CLASSES: evaluator.context.images.classes,
         keys.PROFILE_FROM: calibration.profile_from or None,
         **({keys.PRECISION_GAIN: gain} if (gain := calibration.precision_gain) else {}),
         keys.DISTURBED: calibration.disturbed or None,

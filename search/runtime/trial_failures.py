@@ -51,8 +51,8 @@ def limit_s(evaluator: ScheduleEvaluator, kind: str = TRIAL) -> float:
         return MAX_PREPARATION_S
     if kind == TRIAL and evaluator.spec.runtime.trial_timeout is not None:
         return evaluator.spec.runtime.trial_timeout
-    images = len(evaluator.confirm_split if kind == CONFIRM else evaluator.search_split)
-    return max(MIN_LIMIT_S, SLOWER_THAN_PREDICTED * images / evaluator.facts.dense_images_per_s)
+    images = len(evaluator.context.confirm_split if kind == CONFIRM else evaluator.context.search_split)
+    return max(MIN_LIMIT_S, SLOWER_THAN_PREDICTED * images / evaluator.calibration.dense_images_per_s)
 
 
 def check_in_a_row(study: str, failure: TrialFailedError, failures: int, is_dense: bool) -> None:

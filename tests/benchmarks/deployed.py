@@ -29,9 +29,10 @@ from pruning.config import read_config
 from pruning.model import PrunedViT
 from pruning.schedule import UNTOUCHED, Schedule
 from search.config.deployment import DeploymentSpec
+from search.evaluation.calibrator import UNPRUNED
 from search.evaluation.data.splits import open_all
 from search.evaluation.deployed import DeployedEvaluator, DeployedModel
-from search.evaluation.evaluation_context import UNPRUNED, EvaluationContext
+from search.evaluation.evaluation_context import EvaluationContext
 from search.evaluation.evaluator import Bits, Evaluator
 from search.evaluation.reference import DenseReference
 from search.evaluation.runtimes import FLOAT32, INT8, RUNTIMES

@@ -36,13 +36,13 @@ STEP = 50  # images between two looks of the race
 class Simulated:
     """In the place of the evaluator: an image is right unless the schedule drops too much for it."""
 
-    def __init__(self, bench: ScheduleEvaluator, seconds: float = 0.0) -> None:
+    def __init__(self, evaluator: ScheduleEvaluator, seconds: float = 0.0) -> None:
         """seconds: how long it takes to see all images."""
-        self._bench, self._pause_s = bench, seconds * STEP / IMAGES
+        self._evaluator, self._pause_s = evaluator, seconds * STEP / IMAGES
         self._hardness = np.random.default_rng(0).random(IMAGES)
 
     def see(self, schedule: Schedule, go_on: Callable[[Bits], bool], before: Seen | None = None) -> Seen:
-        tokens = self._bench.backbone.family.tokens
+        tokens = self._evaluator.backbone.family.tokens
         gone = sum((1 - plan.kept / tokens) ** 2 for plan in schedule.plan(tokens))
         correct = self._hardness > 0.1 + 0.1 * gone
         for seen in range(STEP + (0 if before is None else len(before)), IMAGES + 1, STEP):
@@ -55,14 +55,14 @@ class Simulated:
 def seconds_per_trial(store: Store, trials: int) -> list[float]:
     """Run a study of `trials` trials on the simulated objective; what each took."""
     spec = read_spec("demo", {"data.search_images": IMAGES, "budget": {"trials": trials}})
-    bench = ScheduleEvaluator.open(spec)
-    facts = bench.find_facts()
+    evaluator = ScheduleEvaluator.open(spec)
+    facts = evaluator.calibrate()
     record = store.add_study(spec)
     store.set_provenance(record.id, {FACTS: facts.to_dict(), "hardware": facts.hardware})
-    simulated = Simulated(bench)
-    bench.__dict__["_searcher"] = simulated
-    bench._dense_correct = simulated.see(UNTOUCHED, lambda seen: True).correct
-    worker = Worker(store, store.study(spec.name), bench)
+    simulated = Simulated(evaluator)
+    evaluator.__dict__["_searcher"] = simulated
+    evaluator._dense_correct = simulated.see(UNTOUCHED, lambda seen: True).correct
+    worker = Worker(store, store.study(spec.name), evaluator)
     worker.trials.enqueue_baselines()
     ends = [time.perf_counter()]
     worker.run(lambda progress: ends.append(time.perf_counter()))

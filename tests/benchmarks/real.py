@@ -94,31 +94,31 @@ def run(arguments: argparse.Namespace) -> None:
     fronts = read_fronts(arguments.front)
     backbone = load_backbone(spec.backbone.name, spec.backbone.weights)
     images = choose_images(spec, backbone, arguments.images, arguments.exclude)
-    rig = EvaluationContext(spec, backbone, images, choose_device(spec.runtime.device))
-    dtype, reason = choose_dtype(spec.runtime, rig.cast, rig.search_split, rig.device)
-    rig.set_model(dtype)
+    context = EvaluationContext(spec, backbone, images, choose_device(spec.runtime.device))
+    dtype, reason = choose_dtype(spec.runtime, context.cast, context.search_split, context.device)
+    context.set_model(dtype)
     evaluator = Evaluator(
-        rig.model,
-        rig.search_split,
+        context.model,
+        context.search_split,
         "top1",
         spec.runtime.batch_size,
-        rig.device,
+        context.device,
         cache_bytes=int(spec.runtime.prefix_cache_gib * 2**30),
-        reference=DenseReference(len(rig.search_split), backbone.num_classes),
+        reference=DenseReference(len(context.search_split), backbone.num_classes),
     )
-    course = Course(rig, evaluator, with_speed=not arguments.no_speed)
-    ground = Ground(backbone.family, rig.flops)
+    course = Course(context, evaluator, with_speed=not arguments.no_speed)
+    ground = Ground(backbone.family, context.flops)
     settings = argparse.Namespace(
         **vars(arguments)
-        | {"images": len(rig.search_split), "dtype": dtype, "dtype_reason": reason}
+        | {"images": len(context.search_split), "dtype": dtype, "dtype_reason": reason}
         | ({"levels": [real_ablation.PERCENT]} if arguments.ablation else {})
         | {"weights_fingerprint": backbone.fingerprint, "images_fingerprint": images.fingerprint}
         | {"date": datetime.now(UTC).isoformat(timespec="seconds")}
     )
-    table = Table("real", settings, rig.device, COLUMNS | (AGAINST if arguments.ablation else {}))
-    dense = rig.flops(UNTOUCHED)
+    table = Table("real", settings, context.device, COLUMNS | (AGAINST if arguments.ablation else {}))
+    dense = context.flops(UNTOUCHED)
     for name, schedule in {"dense": UNTOUCHED, SAVING: Schedule()}.items():
-        if schedule == UNTOUCHED or rig.flops(schedule) < dense:
+        if schedule == UNTOUCHED or context.flops(schedule) < dense:
             table.add(course.row(Entry("", name, "", schedule)))
     if arguments.ablation:
         add_ablation(table, course, ground, dense)
@@ -126,7 +126,7 @@ def run(arguments: argparse.Namespace) -> None:
         for percent in arguments.levels:
             level = Level.below(dense, percent)
             for row in rows_at(
-                level, course, ground, arguments.methods, [f.entry(level, rig.flops, arguments.by) for f in fronts]
+                level, course, ground, arguments.methods, [f.entry(level, context.flops, arguments.by) for f in fronts]
             ):
                 table.add(row)
         for speedup in arguments.speedups:

@@ -52,9 +52,9 @@ class Answers:
 class Course:
     """Runs each schedule once, however many rows it stands in."""
 
-    def __init__(self, rig: EvaluationContext, evaluator: Evaluator, with_speed: bool) -> None:
+    def __init__(self, context: EvaluationContext, evaluator: Evaluator, with_speed: bool) -> None:
         """evaluator: with a reference, so that answers are compared with the dense model's."""
-        self._rig, self._evaluator, self._with_speed = rig, evaluator, with_speed
+        self._context, self._evaluator, self._with_speed = context, evaluator, with_speed
         self._known: dict[str, Answers] = {}
 
     @property
@@ -62,17 +62,17 @@ class Course:
         return self.run(UNTOUCHED)
 
     def run(self, schedule: Schedule) -> Answers:
-        key = self._rig.key(schedule)
+        key = self._context.key(schedule)
         if key not in self._known:
             seen = self._evaluator.see(schedule)
-            timing = self._rig.time_pairs(schedule) if self._with_speed else None
+            timing = self._context.time_pairs(schedule) if self._with_speed else None
             self._known[key] = Answers(seen, self._costs(schedule), timing)
         return self._known[key]
 
     def _costs(self, schedule: Schedule) -> Costs:
         whole = Schedule(schedule.stages, schedule.method, schedule.options, exact_savings=False)
         saving = Schedule(schedule.stages, schedule.method, schedule.options)
-        return Costs(self._rig.flops(whole), self._rig.flops(saving))
+        return Costs(self._context.flops(whole), self._context.flops(saving))
 
     def row(self, entry: Entry, versus: Entry | None = None) -> dict[str, Any]:
         """All numbers of an entry, those shown and the exact ones behind them. versus: another to compare it with."""
@@ -81,7 +81,7 @@ class Course:
             return head | {"layout": f"{entry.layout}: not reached: {entry.absent}", "absent": entry.absent}
         answers = self.run(entry.schedule)
         numbers = _numbers(answers, self.dense) | {"schedule": entry.schedule.to_dict()}
-        numbers["flops"] = self._rig.flops(entry.schedule)
+        numbers["flops"] = self._context.flops(entry.schedule)
         if versus is not None and versus.schedule is not None:
             numbers |= {"against": versus.name, **against(answers.seen, self.run(versus.schedule).seen)}
         return head | numbers | shown(numbers)

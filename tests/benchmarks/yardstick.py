@@ -1,6 +1,6 @@
 """One scale for searches that measured differently: speed from one latency profile, area from one reference point.
 
-Knows the bench and `pareto`. Ignores who found a schedule, and when.
+Knows the evaluator and `pareto`. Ignores who found a schedule, and when.
 """
 
 from __future__ import annotations
@@ -28,31 +28,35 @@ class Scored:
 
 
 class Yardstick:
-    """Takes the latency profile and the dense accuracy of a study's bench once, when it is made."""
+    """Takes the latency profile and the dense accuracy of a study's evaluator once, when it is made."""
 
     def __init__(self, spec: StudySpec) -> None:
         """spec: objectives.throughput must be "profiled". Raises InputError or PruningError like
         `ScheduleEvaluator.open`."""
-        bench = self._bench = ScheduleEvaluator.open(spec)
-        bench.find_facts()
-        evaluator = Evaluator(
-            bench.model, bench.search_split, spec.objectives.accuracy, spec.runtime.batch_size, bench.device
+        evaluator = self._evaluator = ScheduleEvaluator.open(spec)
+        evaluator.calibrate()
+        runner = Evaluator(
+            evaluator.context.model,
+            evaluator.context.search_split,
+            spec.objectives.accuracy,
+            spec.runtime.batch_size,
+            evaluator.context.device,
         )
-        self.dense_accuracy = float(evaluator.correct(UNTOUCHED).mean())
+        self.dense_accuracy = float(runner.correct(UNTOUCHED).mean())
         self.reference = (self.dense_accuracy - ACCURACY_BELOW_DENSE, REFERENCE_SPEEDUP)
 
     @property
     def device(self) -> torch.device:
-        return self._bench.device
+        return self._evaluator.context.device
 
     @property
     def facts(self) -> Calibration:
-        return self._bench.facts
+        return self._evaluator.calibration
 
     @property
     def depth(self) -> int:
         """Number of the backbone's blocks."""
-        return self._bench.backbone.family.depth
+        return self._evaluator.backbone.family.depth
 
     @property
     def dtype(self) -> str:
@@ -60,7 +64,7 @@ class Yardstick:
         return self.facts.dtype
 
     def speedup(self, schedule: Schedule) -> float:
-        return self._bench.throughput(schedule).speedup
+        return self._evaluator.throughput(schedule).speedup
 
     def hypervolume(self, points: Sequence[Scored]) -> float:
         """Area of (accuracy, speed-up) that the points cover above 10 points of accuracy below the dense model."""

@@ -36,11 +36,11 @@ def recorded() -> dict[str, Any]:
     spec = make_spec(
         {"name": "x", "backbone": {"name": "demo"}, "data": DATA, "runtime": CONFIGURATION["runtime"]}, "test"
     )
-    bench = ScheduleEvaluator.open(spec)
-    weights, images = bench.backbone.fingerprint, bench.images.fingerprint
-    bench.use(Calibration("float32", "recorded", "cpu", weights, images, 1.0, None))
+    evaluator = ScheduleEvaluator.open(spec)
+    weights, images = evaluator.backbone.fingerprint, evaluator.context.images.fingerprint
+    evaluator.use(Calibration("float32", "recorded", "cpu", weights, images, 1.0, None))
     schedule = Schedule.from_dict(CONFIGURATION["schedule"])
-    measured = bench.measure(schedule, Throughput(1.0, 1.0, "measured"))
+    measured = evaluator.measure(schedule, Throughput(1.0, 1.0, "measured"))
     metrics = {"search": {"accuracy": measured.accuracy.value}, "flops": measured.flops}
     return {**CONFIGURATION, "data": {**DATA, "fingerprint": images}, "metrics": metrics}
 

@@ -30,6 +30,7 @@ from search.evaluation.calibration import Calibration
 from search.evaluation.compare import runner
 from search.evaluation.compare.entries import Levels, read_contenders
 from search.evaluation.data.splits import Split, open_images
+from search.evaluation.evaluation_context import EvaluationContext
 from search.evaluation.racing import Race, Requirement
 from search.evaluation.reproduce import replay
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
@@ -110,7 +111,7 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def benches(make_study: Callable[..., StudySpec]) -> Callable[[str, str], ScheduleEvaluator]:
+def evaluators(make_study: Callable[..., StudySpec]) -> Callable[[str, str], ScheduleEvaluator]:
     """As after a launch, strata and all; each made once."""
     made: dict[tuple[str, str], ScheduleEvaluator] = {}
 
@@ -119,40 +120,40 @@ def benches(make_study: Callable[..., StudySpec]) -> Callable[[str, str], Schedu
             spec = make_study(world, kind)
             backbone = load_backbone(spec.backbone.name, spec.backbone.weights)
             images = open_images(spec.data, spec.objectives, backbone)
-            bench = ScheduleEvaluator(spec, backbone, images, torch.device("cpu"))
+            evaluator = ScheduleEvaluator(EvaluationContext(spec, backbone, images, torch.device("cpu")))
             facts = Calibration("float32", "asked for", "cpu", backbone.fingerprint, images.fingerprint, 100.0, None)
-            bench.use(facts)
-            bench.use(bench.find_strata())
-            made[world, kind] = bench
+            evaluator.use(facts)
+            evaluator.use(evaluator.stratify())
+            made[world, kind] = evaluator
         return made[world, kind]
 
     return find
 
 
 @torch.inference_mode()
-def vectors(bench: ScheduleEvaluator, schedule: Schedule, split: Split, pre_logits: bool) -> torch.Tensor:
+def vectors(evaluator: ScheduleEvaluator, schedule: Schedule, split: Split, pre_logits: bool) -> torch.Tensor:
     """One image at a time, by timm's interface; each of length 1."""
-    model = prune(bench.backbone.model, schedule)
+    model = prune(evaluator.backbone.model, schedule)
     single = [model.forward_features(split.batch(place, place + 1)) for place in range(len(split))]
     found = torch.cat([model.forward_head(each, pre_logits=pre_logits) for each in single]).double()
     return found / found.norm(dim=1, keepdim=True)
 
 
-def plain_answers(bench: ScheduleEvaluator, schedule: Schedule) -> list[int]:
+def plain_answers(evaluator: ScheduleEvaluator, schedule: Schedule) -> list[int]:
     """The class of each search image, as the manual says it."""
-    kind, split = bench.spec.objectives.accuracy, bench.search_split
+    kind, split = evaluator.spec.objectives.accuracy, evaluator.context.search_split
     if kind in ("top1", "agreement"):
-        return vectors(bench, schedule, split, False).argmax(1).tolist()
+        return vectors(evaluator, schedule, split, False).argmax(1).tolist()
     if kind == "zero-shot":
-        texts = torch.eye(10) if bench.spec.backbone.name == "demo" else clip_texts(bench.spec.backbone.name)
-        return (vectors(bench, schedule, split, False) @ texts.double().T).argmax(1).tolist()
-    gallery = bench.images.gallery()
-    likeness = vectors(bench, schedule, split, True) @ vectors(bench, UNTOUCHED, gallery, True).T
+        texts = torch.eye(10) if evaluator.spec.backbone.name == "demo" else clip_texts(evaluator.spec.backbone.name)
+        return (vectors(evaluator, schedule, split, False) @ texts.double().T).argmax(1).tolist()
+    gallery = evaluator.context.images.gallery()
+    likeness = vectors(evaluator, schedule, split, True) @ vectors(evaluator, UNTOUCHED, gallery, True).T
     if kind == "embedding":
         return likeness.argmax(1).tolist()
     answers = []
     for row in likeness.numpy():
-        nearest = np.argsort(-row)[: bench.spec.objectives.neighbours]
+        nearest = np.argsort(-row)[: evaluator.spec.objectives.neighbours]
         assert gallery.labels is not None
         votes = dict.fromkeys(gallery.labels[nearest], 0.0)
         for place in nearest:
@@ -170,67 +171,70 @@ def clip_texts(folder: str) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("world", "kind"), CASES)
-def test_an_image_is_right_as_a_plain_loop_has_it(world: str, kind: str, benches: Any) -> None:
-    bench = benches(world, kind)
+def test_an_image_is_right_as_a_plain_loop_has_it(world: str, kind: str, evaluators: Any) -> None:
+    evaluator = evaluators(world, kind)
     schedule = SCHEDULES[world]
-    measured = bench.measure(schedule, TIMED)
-    answers = plain_answers(bench, schedule)
-    right = plain_answers(bench, UNTOUCHED)
+    measured = evaluator.measure(schedule, TIMED)
+    answers = plain_answers(evaluator, schedule)
+    right = plain_answers(evaluator, UNTOUCHED)
     if kind in ("top1", "knn", "zero-shot"):
         names = sorted(COLOURS) if kind == "knn" else list(COLOURS)
-        labels = bench.search_split.labels
+        labels = evaluator.context.search_split.labels
         assert labels is not None
         right = labels.tolist()
-        folder = bench.images.source.name(int(bench.images.search_indices[0]))
+        folder = evaluator.context.images.source.name(int(evaluator.context.images.search_indices[0]))
         assert world == "demo" or names[right[0]] in folder
-    assert bench.bits(measured).tolist() == [one == other for one, other in zip(answers, right, strict=True)]
+    assert evaluator.bits(measured).tolist() == [one == other for one, other in zip(answers, right, strict=True)]
     assert measured.accuracy.kind == kind
     assert measured.accuracy.low < measured.accuracy.value < measured.accuracy.high
     assert measured.fidelity is not None
-    dense = plain_answers(bench, UNTOUCHED)
+    dense = plain_answers(evaluator, UNTOUCHED)
     assert measured.fidelity.agreement == pytest.approx(np.mean(np.equal(answers, dense)))
     assert 0 < measured.fidelity.divergence < 10
 
 
 @pytest.mark.parametrize(("world", "kind"), CASES)
-def test_the_dense_model_and_the_confirm_split(world: str, kind: str, benches: Any) -> None:
-    bench = benches(world, kind)
-    dense = bench.measure(UNTOUCHED, TIMED)
-    assert bench.bits(dense).tolist() == bench._searcher.correct(UNTOUCHED).tolist()
+def test_the_dense_model_and_the_confirm_split(world: str, kind: str, evaluators: Any) -> None:
+    evaluator = evaluators(world, kind)
+    dense = evaluator.measure(UNTOUCHED, TIMED)
+    assert evaluator.bits(dense).tolist() == evaluator._searcher.correct(UNTOUCHED).tolist()
     if kind in ("agreement", "embedding"):
         assert dense.accuracy.value == 1
     elif world == "demo":
-        assert dense.accuracy.low > 1 / bench.readout.classes
-    confirmed = bench.confirm(SCHEDULES[world], TIMED)
-    assert (confirmed.accuracy.images, confirmed.accuracy.kind) == (len(bench.confirm_split), kind)
-    assert not set(bench.images.gallery_indices) & {*bench.images.search_indices, *bench.images.confirm_indices}
+        assert dense.accuracy.low > 1 / evaluator.context.readout.classes
+    confirmed = evaluator.confirm(SCHEDULES[world], TIMED)
+    assert (confirmed.accuracy.images, confirmed.accuracy.kind) == (len(evaluator.context.confirm_split), kind)
+    assert not set(evaluator.context.images.gallery_indices) & {
+        *evaluator.context.images.search_indices,
+        *evaluator.context.images.confirm_indices,
+    }
 
 
 @pytest.mark.parametrize(("world", "kind"), CASES)
-def test_a_race_stops_what_is_hopeless(world: str, kind: str, benches: Any) -> None:
-    bench = benches(world, kind)
-    rival = np.ones(len(bench.search_split), dtype=bool)
-    race = Race((Requirement(rival, 0.5),), 0.05, bench.bits(bench.measure(UNTOUCHED, TIMED)))
-    measured = bench.measure(SCHEDULES[world], TIMED, race)
+def test_a_race_stops_what_is_hopeless(world: str, kind: str, evaluators: Any) -> None:
+    evaluator = evaluators(world, kind)
+    rival = np.ones(len(evaluator.context.search_split), dtype=bool)
+    race = Race((Requirement(rival, 0.5),), 0.05, evaluator.bits(evaluator.measure(UNTOUCHED, TIMED)))
+    measured = evaluator.measure(SCHEDULES[world], TIMED, race)
     assert not measured.complete
-    assert measured.accuracy.images < len(bench.search_split)
+    assert measured.accuracy.images < len(evaluator.context.search_split)
     assert (measured.accuracy.kind, 0 <= measured.accuracy.low <= measured.accuracy.high <= 1) == (kind, True)
 
 
 @pytest.mark.parametrize(("world", "kind"), CASES)
 def test_an_export_is_reproduced_exactly(
-    world: str, kind: str, benches: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: str, kind: str, evaluators: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ScheduleEvaluator, "time", lambda self, schedule: TIMED)
-    bench = benches(world, kind)
-    measured = bench.measure(SCHEDULES[world], TIMED)
-    found = {keys.IMAGES: bench.images.fingerprint, keys.WEIGHTS: bench.backbone.fingerprint}
-    study = StudyRecord(1, "s", "done", bench.spec.to_dict(), found, "2026-01-01T00:00:00")
+    evaluator = evaluators(world, kind)
+    measured = evaluator.measure(SCHEDULES[world], TIMED)
+    found = {keys.IMAGES: evaluator.context.images.fingerprint, keys.WEIGHTS: evaluator.backbone.fingerprint}
+    study = StudyRecord(1, "s", "done", evaluator.spec.to_dict(), found, "2026-01-01T00:00:00")
     to_config(study, Evaluation(1, measured, feasible=True)).write(tmp_path / "best.yaml")
     again = replay(tmp_path / "best.yaml")
     assert (again.same_images, again.reproduced) == (True, True)
     assert again.measured.accuracy == measured.accuracy
-    assert bench.bits(again.measured).tolist() == bench.bits(measured).tolist()
+    assert evaluator.bits(again.measured).tolist() == evaluator.bits(measured).tolist()
 
 
 @pytest.mark.parametrize(("world", "kind"), CASES)
@@ -266,23 +270,23 @@ def test_what_is_asked_is_part_of_the_identity(make_study: Callable[..., StudySp
     assert len(set(found.values())) == len(found)
 
 
-def test_unit_texts_are_the_classes(benches: Any) -> None:
+def test_unit_texts_are_the_classes(evaluators: Any) -> None:
     """The bundled backbone's ten outputs beside the ten unit vectors: zero-shot is top-1."""
-    zero_shot, top1 = benches("demo", "zero-shot"), benches("demo", "top1")
+    zero_shot, top1 = evaluators("demo", "zero-shot"), evaluators("demo", "top1")
     for schedule in (UNTOUCHED, SCHEDULES["demo"]):
-        found = [bench.bits(bench.measure(schedule, TIMED)).tolist() for bench in (zero_shot, top1)]
+        found = [evaluator.bits(evaluator.measure(schedule, TIMED)).tolist() for evaluator in (zero_shot, top1)]
         assert found[0] == found[1]
 
 
-def test_neighbours_know_the_classes_of_the_demo(benches: Any) -> None:
+def test_neighbours_know_the_classes_of_the_demo(evaluators: Any) -> None:
     """Five of 60 images vote, of a model that is right on 90%."""
-    assert benches("demo", "knn").measure(UNTOUCHED, TIMED).accuracy.value > 0.7
+    assert evaluators("demo", "knn").measure(UNTOUCHED, TIMED).accuracy.value > 0.7
 
 
-def test_logits_that_are_no_numbers_are_wrong_under_every_kind(benches: Any) -> None:
+def test_logits_that_are_no_numbers_are_wrong_under_every_kind(evaluators: Any) -> None:
     for kind in ("knn", "zero-shot", "embedding"):
-        readout = benches("demo", kind).readout
-        width = 10 if kind == "zero-shot" else benches("demo", kind).backbone.model.num_features
+        readout = evaluators("demo", kind).readout
+        width = 10 if kind == "zero-shot" else evaluators("demo", kind).backbone.model.num_features
         outputs = torch.randn(3, width)
         outputs[1, 0], outputs[2, 0] = float("nan"), float("inf")
         assert readout.scores(outputs).isfinite().all(1).tolist() == [True, False, False], kind
@@ -298,22 +302,22 @@ def test_texts_of_another_width_or_too_few_are_refused(tmp_path: Path) -> None:
             open_images(spec.data, spec.objectives, backbone)
 
 
-def test_pooled_features_are_not_what_is_exported(benches: Any, tmp_path: Path) -> None:
-    bench = benches("demo", "knn")
-    study = StudyRecord(1, "s", "done", bench.spec.to_dict(), {}, "2026-01-01T00:00:00")
-    to_config(study, Evaluation(1, bench.measure(UNTOUCHED, TIMED), feasible=True)).write(tmp_path / "best.yaml")
+def test_pooled_features_are_not_what_is_exported(evaluators: Any, tmp_path: Path) -> None:
+    evaluator = evaluators("demo", "knn")
+    study = StudyRecord(1, "s", "done", evaluator.spec.to_dict(), {}, "2026-01-01T00:00:00")
+    to_config(study, Evaluation(1, evaluator.measure(UNTOUCHED, TIMED), feasible=True)).write(tmp_path / "best.yaml")
     with pytest.raises(
         InputError, match=r"--runtime must be torch for a configuration whose accuracy is knn, got onnx"
     ):
         replay(tmp_path / "best.yaml", deployment={"runtime": "onnxruntime"})
 
 
-def test_a_study_of_neighbours_needs_images_to_spare(benches: Any) -> None:
-    spec = benches("demo", "knn").spec
+def test_a_study_of_neighbours_needs_images_to_spare(evaluators: Any) -> None:
+    spec = evaluators("demo", "knn").spec
     objectives = spec.objectives.model_copy(update={"gallery_images": None, "k": None})
     data = spec.data.model_copy(update={"search_images": 5000, "confirm_images": 4990})
     message = (
         rf"knn needs a gallery: {K} labelled images or more .*got 10 of the 10000 of the demo are left; lower data"
     )
     with pytest.raises(InputError, match=message):
-        open_images(data, objectives, replace(benches("demo", "knn").backbone))
+        open_images(data, objectives, replace(evaluators("demo", "knn").backbone))

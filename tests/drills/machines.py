@@ -25,7 +25,11 @@ from search.storage import leases
 from tests.drills.nursery import end
 
 ROOT = Path(__file__).parents[2]
-STEPS = {"facts": "find_facts", "trial": "measure", "confirm": "confirm"}  # each with the bench's method that does it
+STEPS = {
+    "facts": "calibrate",
+    "trial": "measure",
+    "confirm": "confirm",
+}  # each with the evaluator's method that does it
 
 
 class Machines:
@@ -89,12 +93,12 @@ def _watch(folder: Path, machine: str, stay_in: str) -> None:
 
 
 def _noted(folder: Path, machine: str, step: str, real: Callable[..., Any], stays: bool) -> Callable[..., Any]:
-    def noted(bench: ScheduleEvaluator, *given: Any) -> Any:
-        of = bench.key(given[0])[:12] if given else "-"
+    def noted(evaluator: ScheduleEvaluator, *given: Any) -> Any:
+        of = evaluator.key(given[0])[:12] if given else "-"
         _note(folder, machine, "begins", step, of)
         while stays:
             time.sleep(1)
-        result = real(bench, *given)
+        result = real(evaluator, *given)
         _note(folder, machine, "ends", step, of)
         return result
 

@@ -57,35 +57,35 @@ def drill_spec(name: str, trials: int, racing: bool = True) -> StudySpec:
 
 def prepare(store: Store, spec: StudySpec) -> StudyRecord:
     """A study as a launch leaves it before its first trial; its latency profile is made up."""
-    bench = SimulatedBench.open(spec)
+    evaluator = SimulatedEvaluator.open(spec)
     facts = Calibration(
         dtype="float32",
         dtype_reason="asked for",
-        hardware=bench.hardware,
-        weights=bench.backbone.fingerprint,
-        images=bench.images.fingerprint,
+        hardware=evaluator.context.hardware,
+        weights=evaluator.backbone.fingerprint,
+        images=evaluator.context.images.fingerprint,
         dense_images_per_s=180.0,
         profile=PROFILE.to_dict(),
     )
     record = store.add_study(spec)
     store.set_provenance(record.id, {FACTS: facts.to_dict()})
     store.set_state(record.id, "running")
-    _worker(store, store.study(spec.name), bench, 0, 0.0).prepare()
+    _worker(store, store.study(spec.name), evaluator, 0, 0.0).prepare()
     return store.study(spec.name)
 
 
-class SimulatedBench(ScheduleEvaluator):
+class SimulatedEvaluator(ScheduleEvaluator):
     """Of a worker whose trials are simulated, also once one is tried again with a smaller batch."""
 
     def release(self) -> None:
         """What is simulated holds nothing that could be given up."""
 
 
-def _worker(store: Store, record: StudyRecord, bench: ScheduleEvaluator, number: int, seconds: float) -> Worker:
-    bench.use(Calibration.from_dict(record.provenance[FACTS]))
-    simulated = Simulated(bench, seconds)
-    bench.__dict__["_searcher"] = simulated
-    return Worker(store, record, bench, number)
+def _worker(store: Store, record: StudyRecord, evaluator: ScheduleEvaluator, number: int, seconds: float) -> Worker:
+    evaluator.use(Calibration.from_dict(record.provenance[FACTS]))
+    simulated = Simulated(evaluator, seconds)
+    evaluator.__dict__["_searcher"] = simulated
+    return Worker(store, record, evaluator, number)
 
 
 def end(process: subprocess.Popen[str]) -> None:
@@ -155,8 +155,8 @@ def main(url: str, name: str, seconds: float, folder: str) -> None:
     store = Store.open(url, create=False)
     record = store.study(name)
     store.close()
-    bench = SimulatedBench.open(record.spec)
-    bench.use(Calibration.from_dict(record.provenance[FACTS]))
+    evaluator = SimulatedEvaluator.open(record.spec)
+    evaluator.use(Calibration.from_dict(record.provenance[FACTS]))
     print("ready", flush=True)
     for line in sys.stdin:
         order, number = line.split()
@@ -167,7 +167,7 @@ def main(url: str, name: str, seconds: float, folder: str) -> None:
         pid = os.fork()
         if pid == 0:
             _speak_to(Path(folder, str(os.getpid())))
-            _live(url, name, bench, int(number), seconds)
+            _live(url, name, evaluator, int(number), seconds)
         print(f"pid {pid}", flush=True)
 
 
@@ -176,14 +176,14 @@ def _speak_to(path: Path) -> None:
     logging.basicConfig(level=logging.WARNING, format="ztp: %(message)s")
 
 
-def _live(url: str, name: str, bench: ScheduleEvaluator, number: int, seconds: float) -> None:
+def _live(url: str, name: str, evaluator: ScheduleEvaluator, number: int, seconds: float) -> None:
     code = 1
     try:
         machine = f"machine-{uuid.uuid4().hex}"
         leases.host_identity = lambda: machine
         store = Store.open(url, create=False)
         record = store.study(name)
-        worker = _worker(store, record, bench, number, seconds)
+        worker = _worker(store, record, evaluator, number, seconds)
         worker.look_after()
         worker.run()
         while store.tasks.slots(record.id, "reserved") or not worker.budget_is_spent():

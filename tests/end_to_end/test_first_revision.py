@@ -110,9 +110,9 @@ class TestLaunch:
         before, asked = rows(old, "stopped"), list[str]()
         measure = ScheduleEvaluator.measure
 
-        def spy(bench: ScheduleEvaluator, schedule: Any, *arguments: Any, **options: Any) -> Any:
-            asked.append(bench.key(schedule))
-            return measure(bench, schedule, *arguments, **options)
+        def spy(evaluator: ScheduleEvaluator, schedule: Any, *arguments: Any, **options: Any) -> Any:
+            asked.append(evaluator.key(schedule))
+            return measure(evaluator, schedule, *arguments, **options)
 
         monkeypatch.setattr(ScheduleEvaluator, "measure", spy)
         known = self.queue_one_of_before(old)

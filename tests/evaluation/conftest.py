@@ -18,6 +18,7 @@ from search.config.spec import StudySpec, make_spec
 from search.evaluation.calibration import Calibration
 from search.evaluation.data.sources import DemoImages
 from search.evaluation.data.splits import Split, open_images
+from search.evaluation.evaluation_context import EvaluationContext
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
 
 CLASSES = 10
@@ -62,26 +63,28 @@ def _small_spec() -> Callable[..., StudySpec]:
     return small_spec
 
 
-def make_bench(backbone: Backbone, spec: StudySpec) -> ScheduleEvaluator:
-    return ScheduleEvaluator(spec, backbone, open_images(spec.data, spec.objectives, backbone), torch.device("cpu"))
+def make_evaluator(backbone: Backbone, spec: StudySpec) -> ScheduleEvaluator:
+    return ScheduleEvaluator(
+        EvaluationContext(spec, backbone, open_images(spec.data, spec.objectives, backbone), torch.device("cpu"))
+    )
 
 
-@pytest.fixture(name="make_bench", scope="session")
-def _make_bench() -> Callable[..., ScheduleEvaluator]:
-    return make_bench
+@pytest.fixture(name="make_evaluator", scope="session")
+def _make_evaluator() -> Callable[..., ScheduleEvaluator]:
+    return make_evaluator
 
 
 @pytest.fixture(name="facts_of", scope="session")
 def _facts_of() -> Callable[..., Calibration]:
     """What a launch would have found out, its profile and clock left out."""
 
-    def make(bench: ScheduleEvaluator, **changes: Any) -> Calibration:
+    def make(evaluator: ScheduleEvaluator, **changes: Any) -> Calibration:
         found = {
             "dtype": "float32",
             "dtype_reason": "asked for",
             "hardware": "cpu",
-            "weights": bench.backbone.fingerprint,
-            "images": bench.images.fingerprint,
+            "weights": evaluator.backbone.fingerprint,
+            "images": evaluator.context.images.fingerprint,
             "dense_images_per_s": 100.0,
             "profile": None,
         }

@@ -24,16 +24,16 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def bench(make_bench: Maker, backbone: Backbone, small_spec: Maker) -> ScheduleEvaluator:
-    made: ScheduleEvaluator = make_bench(backbone, small_spec(runtime={"dtype": "auto"}))
+def evaluator(make_evaluator: Maker, backbone: Backbone, small_spec: Maker) -> ScheduleEvaluator:
+    made: ScheduleEvaluator = make_evaluator(backbone, small_spec(runtime={"dtype": "auto"}))
     return made
 
 
 @pytest.fixture
-def choose(bench: ScheduleEvaluator, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[str, str]]:
+def choose(evaluator: ScheduleEvaluator, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[str, str]]:
     """choose(fast=..., gain=..., cast=...): on hardware and by a clock that are made up, with real answers."""
 
-    def choose(fast: bool = True, gain: float = 2.0, cast: Made = bench.cast) -> tuple[str, str]:
+    def choose(fast: bool = True, gain: float = 2.0, cast: Made = evaluator.context.cast) -> tuple[str, str]:
         real = calibration._answers
 
         def answers(*arguments: Any) -> list[calibration.Answers]:
@@ -43,7 +43,7 @@ def choose(bench: ScheduleEvaluator, monkeypatch: pytest.MonkeyPatch) -> Callabl
         monkeypatch.setattr(calibration, "bfloat16_is_fast", lambda device: fast)
         monkeypatch.setattr(calibration, "_answers", answers)
         monkeypatch.setattr(calibration, "CHECKED_IMAGES", 12)
-        return choose_dtype(bench.spec.runtime, cast, bench.search_split, CPU)
+        return choose_dtype(evaluator.spec.runtime, cast, evaluator.context.search_split, CPU)
 
     return choose
 
@@ -70,24 +70,24 @@ def test_fast_and_the_same(choose: Maker) -> None:
     assert reason == "2.00 times as fast; 100.0% of 12 dense answers as in float32"
 
 
-def test_fast_but_other_answers(choose: Maker, bench: ScheduleEvaluator) -> None:
+def test_fast_but_other_answers(choose: Maker, evaluator: ScheduleEvaluator) -> None:
     def broken(dtype: str) -> PrunedViT:
-        model = bench.cast(dtype)
+        model = evaluator.context.cast(dtype)
         if dtype == "bfloat16":
             torch.nn.init.zeros_(model.backbone.head.weight)
             torch.nn.init.zeros_(model.backbone.head.bias)  # always class 0
         return model
 
     dtype, reason = choose(cast=broken)
-    batches = torch.cat(list(calibration._first_batches(bench.search_split, 4)))
-    zeros = int((bench.cast("float32")(batches).argmax(-1) == 0).sum())
+    batches = torch.cat(list(calibration._first_batches(evaluator.context.search_split, 4)))
+    zeros = int((evaluator.context.cast("float32")(batches).argmax(-1) == 0).sum())
     assert dtype == "float32"
     assert reason == f"bfloat16 changes {1 - zeros / 12:.1%} of the dense model's answers, of 12 images"
 
 
-def test_the_loaded_backbone_stays_float32(bench: ScheduleEvaluator) -> None:
-    assert next(bench.cast("bfloat16").parameters()).dtype == torch.bfloat16
-    assert next(bench.backbone.model.parameters()).dtype == torch.float32
+def test_the_loaded_backbone_stays_float32(evaluator: ScheduleEvaluator) -> None:
+    assert next(evaluator.context.cast("bfloat16").parameters()).dtype == torch.bfloat16
+    assert next(evaluator.backbone.model.parameters()).dtype == torch.float32
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,10 @@ import pytest
 
 from pruning.backbones import Backbone
 from pruning.schedule import UNTOUCHED
-from search.evaluation import device, evaluation_context
+from search.evaluation import calibrator, device
 from search.evaluation.calibration import Calibration
+from search.evaluation.calibrator import Calibrator
 from search.evaluation.device import choose_device, machine_key
-from search.evaluation.evaluation_context import EvaluationContext
 from search.evaluation.latency_profile import LatencyProfile, StageCost
 from search.evaluation.profile_cases import StageKind
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
@@ -38,24 +38,24 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         found.append("profile")
         return profile_down_to(fewest, *(kind.name for kind in kinds))
 
-    stratify = EvaluationContext._stratify
-    monkeypatch.setattr(evaluation_context, "measure_profile", measure_profile)
-    monkeypatch.setattr(EvaluationContext, "_stratify", lambda self: found.append("strata") or stratify(self))
+    run_dense = Calibrator._run_dense
+    monkeypatch.setattr(calibrator, "measure_profile", measure_profile)
+    monkeypatch.setattr(Calibrator, "_run_dense", lambda self: found.append("strata") or run_dense(self))
     return found
 
 
 @pytest.fixture
-def find(make_bench: Maker, backbone: Backbone, small_spec: Maker, taken: list[str]) -> Maker:
+def find(make_evaluator: Maker, backbone: Backbone, small_spec: Maker, taken: list[str]) -> Maker:
     """All facts of a study with some sections changed, and the list of what it had to find out itself."""
 
     def made(others: dict[str, Calibration] | None = None, **sections: Any) -> tuple[Calibration, list[str]]:
         space = {"methods": ["zero-tprune"], "max_stages": 4, "keep": [0.5, 1.0], **sections.pop("space", {})}
-        bench: ScheduleEvaluator = make_bench(backbone, small_spec(space=space, **sections))
+        evaluator: ScheduleEvaluator = make_evaluator(backbone, small_spec(space=space, **sections))
         taken.clear()
-        bench.learn(others or {})
-        bench.find_facts()
-        facts = bench.find_strata()
-        assert bench.order is not None
+        evaluator.learn(others or {})
+        evaluator.calibrate()
+        facts = evaluator.stratify()
+        assert evaluator.order is not None
         return facts, list(taken)
 
     return made
@@ -108,8 +108,10 @@ def test_studies_from_before_there_were_keys_tell_nothing(find: Maker) -> None:
     assert find({"old": replace(first, profile_key="", strata_key="")})[1] == ["profile", "strata"]
 
 
-def test_measured_throughput_has_no_profile_to_tell(make_bench: Maker, backbone: Backbone, small_spec: Maker) -> None:
-    facts = make_bench(backbone, small_spec(objectives={"throughput": "measured"})).find_facts()
+def test_measured_throughput_has_no_profile_to_tell(
+    make_evaluator: Maker, backbone: Backbone, small_spec: Maker
+) -> None:
+    facts = make_evaluator(backbone, small_spec(objectives={"throughput": "measured"})).calibrate()
     assert (facts.profile, facts.profile_key) == (None, "")
 
 

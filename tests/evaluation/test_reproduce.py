@@ -33,16 +33,20 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def config(
-    make_bench: Maker, backbone: Backbone, small_spec: Maker, facts_of: Maker, pruning_schedule: Schedule
+    make_evaluator: Maker, backbone: Backbone, small_spec: Maker, facts_of: Maker, pruning_schedule: Schedule
 ) -> Config:
     """What export writes for a schedule measured on 13 bundled images."""
-    bench = make_bench(backbone, small_spec())
-    bench.use(facts_of(bench))
-    measured = bench.measure(pruning_schedule, bench.time(pruning_schedule))
+    evaluator = make_evaluator(backbone, small_spec())
+    evaluator.use(facts_of(evaluator))
+    measured = evaluator.measure(pruning_schedule, evaluator.time(pruning_schedule))
     return Config(
         backbone={"name": "demo", "weights": "bundled", "fingerprint": backbone.fingerprint},
         schedule=pruning_schedule,
-        data={**bench.spec.data.model_dump(), "accuracy": "top1", "fingerprint": bench.images.fingerprint},
+        data={
+            **evaluator.spec.data.model_dump(),
+            "accuracy": "top1",
+            "fingerprint": evaluator.context.images.fingerprint,
+        },
         runtime={"dtype": "float32", "batch_size": 4},
         metrics={"search": {"accuracy": measured.accuracy.value}, "flops": measured.flops},
     )
@@ -64,11 +68,11 @@ def test_reproduces_accuracy_exactly_and_flops_to_the_integer(config: Config, tm
 
 @torch.inference_mode()
 def test_the_loaded_model_answers_as_the_search_found(
-    config: Config, tmp_path: Path, make_bench: Maker, backbone: Backbone, small_spec: Maker
+    config: Config, tmp_path: Path, make_evaluator: Maker, backbone: Backbone, small_spec: Maker
 ) -> None:
     """`pruning.load` alone, without anything of the search, gets the same images right."""
     model = pruning.load(write(config, tmp_path))
-    split = make_bench(backbone, small_spec()).search_split
+    split = make_evaluator(backbone, small_spec()).context.search_split
     answers = torch.cat([model(batch).argmax(-1) for batch in split.batches(4)]).numpy()
     assert (answers == split.labels).mean() == config.metrics["search"]["accuracy"]
     assert pruning.count_flops(model) == config.metrics["flops"]

@@ -1,4 +1,4 @@
-"""The bench: number format, fixed facts, and what a measurement holds."""
+"""The evaluator: number format, fixed facts, and what a measurement holds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pruning.backbones import Backbone
 from pruning.flops import count_flops
 from pruning.schedule import UNTOUCHED, Schedule
 from search.errors import InputError, SearchError
-from search.evaluation import evaluation_context
+from search.evaluation import calibrator
 from search.evaluation.calibration import Calibration
 from search.evaluation.device import choose_device, describe_device
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
@@ -24,60 +24,62 @@ Maker = Callable[..., Any]
 
 class TestFacts:
     @pytest.fixture
-    def bench(self, make_bench: Maker, backbone: Backbone, small_spec: Maker) -> ScheduleEvaluator:
-        made: ScheduleEvaluator = make_bench(backbone, small_spec())
+    def evaluator(self, make_evaluator: Maker, backbone: Backbone, small_spec: Maker) -> ScheduleEvaluator:
+        made: ScheduleEvaluator = make_evaluator(backbone, small_spec())
         return made
 
     @pytest.mark.parametrize("what", ["weights", "images"])
-    def test_changed_since_are_refused(self, bench: ScheduleEvaluator, facts_of: Maker, what: str) -> None:
+    def test_changed_since_are_refused(self, evaluator: ScheduleEvaluator, facts_of: Maker, what: str) -> None:
         with pytest.raises(SearchError, match=rf"small: {what} must be those .* \(fingerprint 0123\), got .*restore"):
-            bench.use(facts_of(bench, **{what: "0123"}))
+            evaluator.use(facts_of(evaluator, **{what: "0123"}))
 
-    def test_are_taken_over_and_plain_data(self, bench: ScheduleEvaluator, facts_of: Maker) -> None:
-        facts = facts_of(bench, dtype="bfloat16")
-        bench.use(Calibration.from_dict(facts.to_dict()))
-        assert bench.facts == facts
-        assert next(bench.model.parameters()).dtype == torch.bfloat16
+    def test_are_taken_over_and_plain_data(self, evaluator: ScheduleEvaluator, facts_of: Maker) -> None:
+        facts = facts_of(evaluator, dtype="bfloat16")
+        evaluator.use(Calibration.from_dict(facts.to_dict()))
+        assert evaluator.calibration == facts
+        assert next(evaluator.context.model.parameters()).dtype == torch.bfloat16
 
-    def test_are_found_for_measured_throughput(self, make_bench: Maker, backbone: Backbone, small_spec: Maker) -> None:
-        bench = make_bench(backbone, small_spec(objectives={"throughput": "measured"}))
-        facts = bench.find_facts()
+    def test_are_found_for_measured_throughput(
+        self, make_evaluator: Maker, backbone: Backbone, small_spec: Maker
+    ) -> None:
+        evaluator = make_evaluator(backbone, small_spec(objectives={"throughput": "measured"}))
+        facts = evaluator.calibrate()
         assert facts.profile is None
         assert facts.dense_images_per_s > 0
-        timed = bench.throughput(UNTOUCHED)
+        timed = evaluator.throughput(UNTOUCHED)
         assert timed.images_per_s == pytest.approx(timed.speedup * facts.dense_images_per_s)
 
     def test_closed_form_that_is_not_the_trace_is_refused(
-        self, bench: ScheduleEvaluator, monkeypatch: pytest.MonkeyPatch
+        self, evaluator: ScheduleEvaluator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(evaluation_context, "trace_flops", lambda model, schedule: 7)
+        monkeypatch.setattr(calibrator, "trace_flops", lambda model, schedule: 7)
         with pytest.raises(SearchError, match=r"closed form .* fvcore 7; report this"):
-            bench.find_facts()
+            evaluator.calibrate()
 
     def test_timing_takes_full_batches_of_a_small_split(
-        self, make_bench: Maker, backbone: Backbone, small_spec: Maker
+        self, make_evaluator: Maker, backbone: Backbone, small_spec: Maker
     ) -> None:
-        bench = make_bench(backbone, small_spec(data={"search_images": 3}, runtime={"batch_size": 8}))
-        images = bench.timing_images()
+        evaluator = make_evaluator(backbone, small_spec(data={"search_images": 3}, runtime={"batch_size": 8}))
+        images = evaluator.context.timing_images()
         assert len(images) == 8
         assert torch.equal(images[3:6], images[:3])
 
 
 def test_measurement_holds_what_was_seen(
-    make_bench: Maker, backbone: Backbone, small_spec: Maker, facts_of: Maker, pruning_schedule: Schedule
+    make_evaluator: Maker, backbone: Backbone, small_spec: Maker, facts_of: Maker, pruning_schedule: Schedule
 ) -> None:
-    bench = make_bench(backbone, small_spec())
-    bench.use(facts_of(bench))
-    timed = bench.time(pruning_schedule)
-    found = bench.measure(pruning_schedule, timed)
+    evaluator = make_evaluator(backbone, small_spec())
+    evaluator.use(facts_of(evaluator))
+    timed = evaluator.time(pruning_schedule)
+    found = evaluator.measure(pruning_schedule, timed)
     bits = np.unpackbits(np.frombuffer(found.correct, np.uint8))[:13]
     assert bits.mean() == found.accuracy.value
     assert found.accuracy.images == 13
     assert found.flops == count_flops(backbone.model, pruning_schedule)
     assert (found.key, found.throughput) == (pruning_schedule.key_for(196), timed)
     assert (found.setting.dtype, found.setting.batch_size) == ("float32", 4)
-    assert bench.measure(pruning_schedule, timed) == found
-    confirmed = bench.confirm(pruning_schedule, timed)
+    assert evaluator.measure(pruning_schedule, timed) == found
+    confirmed = evaluator.confirm(pruning_schedule, timed)
     assert confirmed.accuracy.images == 5
     assert found.fidelity is not None
     assert confirmed.fidelity is not None

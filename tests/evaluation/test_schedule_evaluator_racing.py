@@ -1,4 +1,4 @@
-"""The bench and racing: which images are seen first, when it stops, and what is then known."""
+"""The evaluator and racing: which images are seen first, when it stops, and what is then known."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pruning.backbones import Backbone
 from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
 from search.evaluation.calibration import Calibration
-from search.evaluation.image_sampling import pack_strata, stratify, unpack_strata
+from search.evaluation.image_sampling import stratify, unpack_strata
 from search.evaluation.racing import Race, Requirement, estimate
 from search.evaluation.regression_estimator import guess
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
@@ -27,64 +27,66 @@ TIMED = Throughput(100.0, 1.0, "profiled")
 
 @pytest.fixture(scope="module")
 def opened(
-    make_bench: Maker, small_spec: Maker, backbone: Backbone, facts_of: Maker
+    make_evaluator: Maker, small_spec: Maker, backbone: Backbone, facts_of: Maker
 ) -> Callable[..., ScheduleEvaluator]:
-    """opened(facts={...}, section={...}): a bench of 72 images with its facts."""
+    """opened(facts={...}, section={...}): an evaluator of 72 images with its facts."""
 
     def make(facts: dict[str, Any] | None = None, **sections: Any) -> ScheduleEvaluator:
         sections["data"] = {"search_images": IMAGES, **sections.get("data", {})}
         sections["runtime"] = {"batch_size": 8, **sections.get("runtime", {})}
-        bench: ScheduleEvaluator = make_bench(backbone, small_spec(**sections))
-        bench.use(facts_of(bench, **(facts or {})))
-        return bench
+        evaluator: ScheduleEvaluator = make_evaluator(backbone, small_spec(**sections))
+        evaluator.use(facts_of(evaluator, **(facts or {})))
+        return evaluator
 
     return make
 
 
 @pytest.fixture(scope="module")
 def stratified(opened: Callable[..., ScheduleEvaluator]) -> ScheduleEvaluator:
-    """As after a launch; one for all tests, since a bench only remembers what it would find again."""
-    bench = opened()
-    bench.use(replace(bench.facts, strata=pack_strata(bench._stratify())))
-    return bench
+    """As after a launch; one for all tests, since an evaluator only remembers what it would find again."""
+    evaluator = opened()
+    evaluator.stratify()
+    return evaluator
 
 
-def race(bench: ScheduleEvaluator, gain: float, alpha: float = 0.05) -> Race:
-    dense = bench.bits(bench.measure(UNTOUCHED, TIMED))
+def race(evaluator: ScheduleEvaluator, gain: float, alpha: float = 0.05) -> Race:
+    dense = evaluator.bits(evaluator.measure(UNTOUCHED, TIMED))
     return Race((Requirement(dense, gain),), alpha, dense)
 
 
 class TestFacts:
     def test_strata_are_of_the_dense_models_margins_and_errors(self, stratified: ScheduleEvaluator) -> None:
-        classes, margins = stratified._evaluator(stratified.model, stratified.search_split).dense()
-        wrong = classes != stratified.search_split.labels
+        classes, margins = stratified.context.evaluator(
+            stratified.context.model, stratified.context.search_split
+        ).dense()
+        wrong = classes != stratified.context.search_split.labels
         expected = stratify(margins, wrong, stratified.spec.racing.strata)
         assert 0 < wrong.sum() < IMAGES / 2
-        assert unpack_strata(stratified.facts.strata).tolist() == expected.tolist()
+        assert unpack_strata(stratified.calibration.strata).tolist() == expected.tolist()
 
     def test_with_agreement_the_dense_model_is_never_wrong(self, opened: Callable[..., ScheduleEvaluator]) -> None:
-        bench = opened(objectives={"accuracy": "agreement"})
-        assert np.bincount(bench._stratify()).max() <= IMAGES // 10 + 1
-        assert bench._dense_correct is not None
-        assert bench._dense_correct.all()
+        evaluator = opened(objectives={"accuracy": "agreement"})
+        assert np.bincount(unpack_strata(evaluator.stratify().strata)).max() <= IMAGES // 10 + 1
+        assert evaluator._dense_correct is not None
+        assert evaluator._dense_correct.all()
 
     def test_round_trip(self, stratified: ScheduleEvaluator, opened: Callable[..., ScheduleEvaluator]) -> None:
         """Another worker reads the facts and sees the images in the same order."""
-        again = Calibration.from_dict(stratified.facts.to_dict())
-        assert again == stratified.facts
+        again = Calibration.from_dict(stratified.calibration.to_dict())
+        assert again == stratified.calibration
         other = opened()
         other.use(again)
         assert other.order.positions.tolist() == stratified.order.positions.tolist()
         assert other.order.weights.tolist() == stratified.order.weights.tolist()
 
     def test_from_before_there_were_strata(self, opened: Callable[..., ScheduleEvaluator], facts_of: Maker) -> None:
-        bench = opened()
-        old = facts_of(bench).to_dict()
+        evaluator = opened()
+        old = facts_of(evaluator).to_dict()
         del old["strata"]
-        bench.use(Calibration.from_dict(old))
-        assert set(bench.order.weights) == {1.0}
-        assert sorted(bench.order.positions) == list(range(IMAGES))
-        assert bench.measure(DRASTIC, TIMED).complete
+        evaluator.use(Calibration.from_dict(old))
+        assert set(evaluator.order.weights) == {1.0}
+        assert sorted(evaluator.order.positions) == list(range(IMAGES))
+        assert evaluator.measure(DRASTIC, TIMED).complete
 
     def test_order_is_of_the_studys_seed(self, opened: Callable[..., ScheduleEvaluator]) -> None:
         one, same, other = (opened(data={"seed": seed}).order.positions.tolist() for seed in (1, 1, 2))
@@ -109,7 +111,7 @@ class TestMeasure:
         found = stratified.measure(DRASTIC, TIMED, races[which])
         assert found.complete
         assert found.accuracy.images == IMAGES
-        whole = stratified._evaluator(stratified.model, stratified.search_split).correct(DRASTIC)
+        whole = stratified.context.evaluator(stratified.context.model, stratified.context.search_split).correct(DRASTIC)
         assert stratified.bits(found).tolist() == whole.tolist()
         assert found.accuracy.value == whole.mean()
 
@@ -150,8 +152,8 @@ class TestMeasure:
 class TestProbe:
     """8 of the 72 images, in batches of 8, are the share that a look sees."""
 
-    def probe(self, bench: ScheduleEvaluator, schedule: Schedule = DRASTIC) -> Any:
-        return bench.probe(schedule, 1, race(bench, 0.0).dense)
+    def probe(self, evaluator: ScheduleEvaluator, schedule: Schedule = DRASTIC) -> Any:
+        return evaluator.probe(schedule, 1, race(evaluator, 0.0).dense)
 
     def test_is_what_the_first_images_say(self, stratified: ScheduleEvaluator) -> None:
         found, order = self.probe(stratified), stratified.order
@@ -163,25 +165,25 @@ class TestProbe:
     def test_measuring_goes_on_from_there(
         self, opened: Callable[..., ScheduleEvaluator], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        bench, plain = opened(), opened()
-        dense = race(bench, 0.0).dense
+        evaluator, plain = opened(), opened()
+        dense = race(evaluator, 0.0).dense
         batches: list[int] = []
-        real = bench._searcher.batch_scores
-        monkeypatch.setattr(bench._searcher, "batch_scores", lambda n, at: batches.append(n) or real(n, at))
-        assert bench.probe(DRASTIC, 1, dense) == bench.probe(DRASTIC, 1, dense)
+        real = evaluator._searcher.batch_scores
+        monkeypatch.setattr(evaluator._searcher, "batch_scores", lambda n, at: batches.append(n) or real(n, at))
+        assert evaluator.probe(DRASTIC, 1, dense) == evaluator.probe(DRASTIC, 1, dense)
         assert batches == [0]
-        assert bench.measure(DRASTIC, TIMED) == plain.measure(DRASTIC, TIMED)
+        assert evaluator.measure(DRASTIC, TIMED) == plain.measure(DRASTIC, TIMED)
         assert batches == list(range(9))
 
     def test_another_look_goes_on_where_the_last_one_ended(
         self, opened: Callable[..., ScheduleEvaluator], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        bench = opened()
-        dense = race(bench, 0.0).dense
+        evaluator = opened()
+        dense = race(evaluator, 0.0).dense
         batches: list[int] = []
-        real = bench._searcher.batch_scores
-        monkeypatch.setattr(bench._searcher, "batch_scores", lambda n, at: batches.append(n) or real(n, at))
-        found = [bench.probe(DRASTIC, looks, dense) for looks in (1, 2, 4)]
+        real = evaluator._searcher.batch_scores
+        monkeypatch.setattr(evaluator._searcher, "batch_scores", lambda n, at: batches.append(n) or real(n, at))
+        found = [evaluator.probe(DRASTIC, looks, dense) for looks in (1, 2, 4)]
         assert [(probe.images, probe.looks) for probe in found] == [(8, 1), (16, 2), (32, 4)]
         assert batches == [0, 1, 2, 3]
         assert found[2] == opened().probe(DRASTIC, 4, dense)
@@ -215,11 +217,11 @@ class TestProbe:
         assert opened(data={"search_images": images}, runtime={"batch_size": batch}).probe_images == expected
 
     def test_is_forgotten_with_the_batch_size(self, opened: Callable[..., ScheduleEvaluator]) -> None:
-        bench = opened()
-        self.probe(bench)
-        assert bench._probed
-        bench.use_batch(0.5)
-        assert not bench._probed
+        evaluator = opened()
+        self.probe(evaluator)
+        assert evaluator._probed
+        evaluator.use_batch(0.5)
+        assert not evaluator._probed
 
 
 class TestIdentity:
@@ -241,17 +243,17 @@ class TestIdentity:
         assert opened(**changes).identity(self.SCHEDULE) != opened().identity(self.SCHEDULE)
 
     def test_changes_with_weights(self, opened: Callable[..., ScheduleEvaluator]) -> None:
-        bench = opened()
-        before = bench.identity(self.SCHEDULE)
-        bench._facts = replace(bench.facts, weights="others")
-        assert bench.identity(self.SCHEDULE) != before
+        evaluator = opened()
+        before = evaluator.identity(self.SCHEDULE)
+        evaluator._calibration = replace(evaluator.calibration, weights="others")
+        assert evaluator.identity(self.SCHEDULE) != before
 
     def test_changes_with_the_effect_of_the_schedule_only(self, opened: Callable[..., ScheduleEvaluator]) -> None:
-        bench = opened()
+        evaluator = opened()
         idle = Schedule([Stage(3, 0.7), Stage(9, 1.0)])
-        assert bench.identity(idle) == bench.identity(self.SCHEDULE)
-        assert bench.identity(Schedule([Stage(3, 0.71)])) != bench.identity(self.SCHEDULE)
-        assert bench.identity(Schedule([Stage(3, 0.7)], "random")) != bench.identity(self.SCHEDULE)
+        assert evaluator.identity(idle) == evaluator.identity(self.SCHEDULE)
+        assert evaluator.identity(Schedule([Stage(3, 0.71)])) != evaluator.identity(self.SCHEDULE)
+        assert evaluator.identity(Schedule([Stage(3, 0.7)], "random")) != evaluator.identity(self.SCHEDULE)
 
     @pytest.mark.parametrize(
         "changes",
@@ -259,7 +261,7 @@ class TestIdentity:
         ids=str,
     )
     def test_is_the_same_in_another_study(self, opened: Callable[..., ScheduleEvaluator], changes: Any) -> None:
-        bench = opened() if changes == "name" else opened(**changes)
+        evaluator = opened() if changes == "name" else opened(**changes)
         if changes == "name":
-            bench.spec = bench.spec.model_copy(update={"name": "another"})
-        assert bench.identity(self.SCHEDULE) == opened().identity(self.SCHEDULE)
+            evaluator.context.spec = evaluator.spec.model_copy(update={"name": "another"})
+        assert evaluator.identity(self.SCHEDULE) == opened().identity(self.SCHEDULE)

@@ -87,21 +87,23 @@ def strict_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_busy_machine_is_noticed_and_the_prediction_stands(
     backbone: Backbone,
     small_spec: Callable[..., StudySpec],
-    make_bench: Callable[..., ScheduleEvaluator],
+    make_evaluator: Callable[..., ScheduleEvaluator],
     facts_of: Callable[..., Calibration],
 ) -> None:
-    bench = make_bench(backbone, small_spec(runtime={"batch_size": 8, "dtype": "float32", "device": "cpu"}))
-    timed = bench.timing_images()
+    evaluator = make_evaluator(backbone, small_spec(runtime={"batch_size": 8, "dtype": "float32", "device": "cpu"}))
+    timed = evaluator.context.timing_images()
     cost = StageCost(opened=(0.1, 2.0), vote=(0.0, 0.0), similarity=(0.0, 0.0))
     profile = LatencyProfile(8, 12, (5, 196), (0.5, 7.0), 0.7, {"random": cost})
-    bench.use(facts_of(bench, profile=profile.to_dict(), dense_images_per_s=profile.predict(UNTOUCHED).images_per_s))
+    evaluator.use(
+        facts_of(evaluator, profile=profile.to_dict(), dense_images_per_s=profile.predict(UNTOUCHED).images_per_s)
+    )
     schedule = Schedule([Stage(2, 0.5)], "random")
     with busy_machine():
         waiting = Waiting(timed.device)
-        bench.model(timed)
+        evaluator.context.model(timed)
         assert waiting.share() > MAX_WAITING
-        found = bench.time(schedule)
-        dense = bench.time(UNTOUCHED)
+        found = evaluator.time(schedule)
+        dense = evaluator.time(UNTOUCHED)
     assert "kept its threads waiting for" in found.disturbed
     assert found.disturbed.endswith("x")  # what was measured
     assert (found.how, found.speedup) == ("profiled", profile.predict(schedule).speedup)

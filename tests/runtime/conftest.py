@@ -19,6 +19,7 @@ from search.config.spec import StudyRecord, StudySpec, make_spec
 from search.evaluation.calibration import Calibration
 from search.evaluation.data.splits import Images, open_images
 from search.evaluation.device import describe_device
+from search.evaluation.evaluation_context import EvaluationContext
 from search.evaluation.evaluator import Bits, GoOn
 from search.evaluation.latency_profile import LatencyProfile, StageCost
 from search.evaluation.reference import Seen
@@ -101,10 +102,10 @@ class Started:
 
     store: Store
     record: StudyRecord
-    bench: ScheduleEvaluator
+    evaluator: ScheduleEvaluator
 
     def worker(self, number: int = 0) -> Worker:
-        return Worker(self.store, self.record, self.bench, number)
+        return Worker(self.store, self.record, self.evaluator, number)
 
     def trials(self, state: TrialState | None = None) -> list[FrozenTrial]:
         return optuna_trials(self.store, self.record.name, state)
@@ -112,7 +113,7 @@ class Started:
     def queue(self, *schedules: Schedule) -> None:
         """These are asked for next, in this order."""
         for schedule in schedules:
-            params = to_params(schedule, self.bench.spec.space, self.bench.backbone.family.depth)
+            params = to_params(schedule, self.evaluator.spec.space, self.evaluator.backbone.family.depth)
             self.store.trials.queue(self.record.id, params, {}, again=True)
 
     def ask(self, trials: OptunaBridge | None = None) -> tuple[Slot, Proposal]:
@@ -130,13 +131,13 @@ class Started:
 class Oracle:
     """Stands in for the evaluator: an image is right if its difficulty is below the schedule's accuracy.
 
-    The rest of a measurement is the bench's own. asked: the schedules that were run, in order.
+    The rest of a measurement is the evaluator's own. asked: the schedules that were run, in order.
     """
 
-    def __init__(self, bench: ScheduleEvaluator, accuracy: Callable[[Schedule], float]) -> None:
+    def __init__(self, evaluator: ScheduleEvaluator, accuracy: Callable[[Schedule], float]) -> None:
         self.asked: list[Schedule] = []
-        self._accuracy, self._size = accuracy, bench.spec.runtime.batch_size
-        images = len(bench.search_split)
+        self._accuracy, self._size = accuracy, evaluator.spec.runtime.batch_size
+        images = len(evaluator.context.search_split)
         self.difficulty = np.random.default_rng(0).permutation(images) / images  # in the evaluator's order
 
     def correct(self, schedule: Schedule) -> Bits:
@@ -151,26 +152,26 @@ class Oracle:
         return Seen(correct[:stop])
 
 
-def by_flops(bench: ScheduleEvaluator) -> Callable[[Schedule], float]:
+def by_flops(evaluator: ScheduleEvaluator) -> Callable[[Schedule], float]:
     """Accuracy falls with the FLOPs saved, and jumps, so that some schedules are beaten by cheaper ones."""
 
     def accuracy(schedule: Schedule) -> float:
-        luck = int(bench.key(schedule)[:4], 16) / 0xFFFF if schedule.stages else 1.0
-        return 0.35 + bench.flops(schedule) / 1e9 + 0.2 * luck  # the dense demo model: 0.35 GFLOPs
+        luck = int(evaluator.key(schedule)[:4], 16) / 0xFFFF if schedule.stages else 1.0
+        return 0.35 + evaluator.flops(schedule) / 1e9 + 0.2 * luck  # the dense demo model: 0.35 GFLOPs
 
     return accuracy
 
 
 @pytest.fixture
 def oracle() -> Callable[..., Oracle]:
-    """Puts an oracle in the place of a bench's evaluator; accuracy: by schedule, or a rule."""
+    """Puts an oracle in the place of what runs the model; accuracy: by schedule, or a rule."""
 
     def install(
-        bench: ScheduleEvaluator, accuracy: dict[Schedule, float] | Callable[[Schedule], float] | None = None
+        evaluator: ScheduleEvaluator, accuracy: dict[Schedule, float] | Callable[[Schedule], float] | None = None
     ) -> Oracle:
-        rule = accuracy.__getitem__ if isinstance(accuracy, dict) else accuracy or by_flops(bench)
-        made = Oracle(bench, rule)
-        bench.__dict__["_searcher"] = made
+        rule = accuracy.__getitem__ if isinstance(accuracy, dict) else accuracy or by_flops(evaluator)
+        made = Oracle(evaluator, rule)
+        evaluator.__dict__["_searcher"] = made
         return made
 
     return install
@@ -205,9 +206,9 @@ def start(fresh_store: Store, backbone: Backbone) -> Callable[[StudySpec], Start
         images = open_images(spec.data, spec.objectives, backbone)
         facts = replace(facts_for(spec, backbone, images), **found)
         store.set_provenance(store.add_study(spec).id, {FACTS: facts.to_dict(), "hardware": facts.hardware})
-        bench = ScheduleEvaluator(spec, backbone, images, torch.device("cpu"))
-        bench.use(facts)
-        return Started(store, store.study(spec.name), bench)
+        evaluator = ScheduleEvaluator(EvaluationContext(spec, backbone, images, torch.device("cpu")))
+        evaluator.use(facts)
+        return Started(store, store.study(spec.name), evaluator)
 
     return make
 

@@ -120,9 +120,9 @@ def test_every_shipped_study_opens_and_its_budget_fits(name: str, monkeypatch: p
         return sketch_backbone(backbone, **options)
 
     monkeypatch.setattr(cost_estimate, "load_backbone", sketch)
-    bench, notes = cost_estimate._open(spec)
-    check_methods(bench.spec, bench)
-    check_budget(bench.spec, bench)
+    evaluator, notes = cost_estimate._open(spec)
+    check_methods(evaluator.spec, evaluator.context)
+    check_budget(evaluator.spec, evaluator.context)
     assert spec.name == name
     assert sketched == [(spec.backbone.name, "random")]
     assert [note.partition(":")[0] for note in notes] == [
@@ -131,7 +131,7 @@ def test_every_shipped_study_opens_and_its_budget_fits(name: str, monkeypatch: p
         "images",
     ]
     assert spec.budget.max_gflops is not None
-    share = 1e9 * spec.budget.max_gflops / bench.flops(UNTOUCHED)
+    share = 1e9 * spec.budget.max_gflops / evaluator.flops(UNTOUCHED)
     assert share == pytest.approx(0.65, abs=0.015)  # the paper's 3.0 of 4.6 GFLOPs on DeiT-S
 
 

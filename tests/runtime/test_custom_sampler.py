@@ -34,7 +34,7 @@ def kept(started: Any) -> list[float]:
 def test_keeps_its_state_over_trials_and_launches(start: Start, tiny_spec: Spec, oracle: Oracle) -> None:
     sweep = section(own.Sweep, step=0.125)
     started = start(tiny_spec(sampler=sweep, space=SPACE, budget={"trials": 6}))
-    oracle(started.bench)
+    oracle(started.evaluator)
     worker = started.worker()
     worker.run(at_most=3)
     assert kept(started) == [0.875, 0.75, 0.625]
@@ -50,7 +50,7 @@ def test_keeps_its_state_over_trials_and_launches(start: Start, tiny_spec: Spec,
 def test_attributes_that_it_keeps_are_stored_with_its_proposals(start: Start, tiny_spec: Spec, oracle: Oracle) -> None:
     """NSGA-II by its import path numbers its generations there."""
     started = start(tiny_spec(sampler=own.section("custom"), budget={"trials": 14}, racing={"alpha": 0.0}))
-    oracle(started.bench)
+    oracle(started.evaluator)
     for _ in range(2):
         started.worker().run(at_most=7)
     trials = started.store.trials.find_all(started.record.id)
@@ -63,7 +63,7 @@ def test_attributes_that_it_keeps_are_stored_with_its_proposals(start: Start, ti
 def test_two_workers_do_not_propose_the_same(start: Start, tiny_spec: Spec, oracle: Oracle) -> None:
     """Each sees what the other has under way, and hears how it ended."""
     started = start(tiny_spec(sampler=section(own.Sweep, step=0.0625), space=SPACE, budget={"trials": 12}))
-    oracle(started.bench)
+    oracle(started.evaluator)
     bridges = [started.worker(number).trials for number in (0, 1)]
     for _ in range(3):
         for bridge in bridges:
@@ -84,7 +84,7 @@ def test_processes_of_a_launch_make_it_too(
     sampler = {"name": "custom", "class": "mine:Sweep", "options": {"step": 0.01}}
     started = start(tiny_spec(sampler=sampler, space=SPACE, budget={"trials": 24}, runtime={"batch_size": 4}))
     store = started.store
-    assert launch(started.bench.spec, store.url, lambda progress: None, workers=2).state == "done"
+    assert launch(started.evaluator.spec, store.url, lambda progress: None, workers=2).state == "done"
     check_sound(store, "tiny", 24)
     workers = {slot.worker for slot in store.tasks.slots(started.record.id)}
     assert len(workers) >= 2
@@ -98,7 +98,7 @@ def test_what_it_does_wrong_ends_the_study_by_its_name(
     start: Start, tiny_spec: Spec, oracle: Oracle, kind: type, reason: str
 ) -> None:
     started = start(tiny_spec(sampler=section(kind), space=SPACE))
-    oracle(started.bench)
+    oracle(started.evaluator)
     with pytest.raises(SearchError, match=rf"^sampler\.class {own.class_path(kind)} failed: {reason}"):
         started.worker().run()
     assert started.trials() == []
@@ -120,6 +120,6 @@ def test_workers_keep_to_the_list_of_their_environment(
     with pytest.raises(InputError, match=r"^tiny: sampler\.class must be a class that the operator allows"):
         join("tiny", started.store.url)
     with pytest.raises(InputError, match=r"^tiny: sampler\.class must be a class that the operator allows"):
-        launch(started.bench.spec, f"sqlite:///{tmp_path}/none.db", lambda progress: None)
+        launch(started.evaluator.spec, f"sqlite:///{tmp_path}/none.db", lambda progress: None)
     monkeypatch.setenv(ALLOWED, own.class_path(own.Sweep))
     check_here(started.record.spec)

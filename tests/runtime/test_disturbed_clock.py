@@ -14,7 +14,7 @@ import pytest
 from pruning.model import PrunedViT
 from pruning.schedule import Schedule
 from pruning.stage import Stage
-from search.evaluation import evaluation_context, throughput
+from search.evaluation import calibrator, evaluation_context, throughput
 from search.evaluation.latency_profile import LatencyProfile
 from search.evaluation.throughput import MAX_WAITING, NARROW, THREADS
 from search.reporting import formatting, front_notes
@@ -54,12 +54,12 @@ def test_disturbed_speeds_decide_nothing_and_are_measured_again(
             return brief(*given)
 
     with monkeypatch.context() as strict:
-        strict.setattr(evaluation_context, "time_pairs", beside_other_work)
+        strict.setattr(calibrator, "time_pairs", beside_other_work)
         strict.setenv("ZTP_TIMING_LIMIT", "1")
         strict.setattr(confirmation, "_predicted_s", lambda finalist: 100.0)  # all of them have the time
         strict.setattr(throughput, "MAX_WAITING", MAX_WAITING)
         strict.setattr(throughput, "NARROW", NARROW)
-        assert launch(started.bench.spec, store.url, ignore).state == "done"
+        assert launch(started.evaluator.spec, store.url, ignore).state == "done"
     busy = store.front(study.id)
     points = confirmed(busy)
     assert points
@@ -84,7 +84,7 @@ def test_disturbed_speeds_decide_nothing_and_are_measured_again(
         "time_pairs",
         lambda model, schedule, images: timed.append(schedule) or brief(model, schedule, images),
     )
-    assert launch(started.bench.spec, store.url, ignore).state == "done"
+    assert launch(started.evaluator.spec, store.url, ignore).state == "done"
     quiet = store.front(study.id)
     assert not is_disturbed(quiet)
     assert {point.search.schedule for point in points} <= set(timed)
@@ -102,7 +102,7 @@ def test_disturbed_speeds_decide_nothing_and_are_measured_again(
     )
 
     timed.clear()
-    assert launch(started.bench.spec, store.url, ignore).state == "done"
+    assert launch(started.evaluator.spec, store.url, ignore).state == "done"
     assert timed == []
 
 
@@ -123,11 +123,11 @@ def test_the_clocks_of_all_finalists_have_a_limit_that_is_announced(
 
     told: list[Progress] = []
     with monkeypatch.context() as noisy:
-        noisy.setattr(evaluation_context, "time_pairs", brief)
+        noisy.setattr(calibrator, "time_pairs", brief)
         noisy.setattr(confirmation, "working_time", lambda: next(seconds))
         noisy.setattr(confirmation, "_predicted_s", lambda finalist: 1.0)
         noisy.setenv("ZTP_TIMING_LIMIT", "20")
-        assert launch(started.bench.spec, store.url, told.append).state == "done"
+        assert launch(started.evaluator.spec, store.url, told.append).state == "done"
     front = store.front(study.id)
     finalists = 1 + len(confirmed(front))
     limit_s = 20.0 * finalists
@@ -148,8 +148,8 @@ def test_the_clocks_of_all_finalists_have_a_limit_that_is_announced(
 
     timed.clear()
     with monkeypatch.context() as quiet:
-        quiet.setattr(evaluation_context, "time_pairs", functools.partial(throughput.time_pairs, repeats=3))
-        assert launch(started.bench.spec, store.url, ignore).state == "done"
+        quiet.setattr(calibrator, "time_pairs", functools.partial(throughput.time_pairs, repeats=3))
+        assert launch(started.evaluator.spec, store.url, ignore).state == "done"
     assert not is_disturbed(store.front(study.id))
 
 
@@ -170,19 +170,19 @@ def test_a_disturbed_profile_is_marked_and_no_other_study_takes_it_over(
 ) -> None:
     taken: list[object] = []
     monkeypatch.delenv("ZTP_TIMING_LIMIT")
-    monkeypatch.setattr(evaluation_context, "measure_profile", lambda *given: taken.append(given) or profile)
+    monkeypatch.setattr(calibrator, "measure_profile", lambda *given: taken.append(given) or profile)
     words = "other work on this machine kept its threads waiting for 40% of the time"
     found = iter([words, words, words, ""])
-    monkeypatch.setattr(evaluation_context, "disturbed_by", lambda share: next(found))
-    first = start(tiny_spec()).bench
-    first._facts = None
-    facts = first.find_facts()
+    monkeypatch.setattr(calibrator, "disturbed_by", lambda share: next(found))
+    first = start(tiny_spec()).evaluator
+    first._calibration = None
+    facts = first.calibrate()
     assert len(taken) == 2  # once more, in the hope of peace
     assert (facts.disturbed, facts.profile_key) == (words, "")
-    second = start(tiny_spec(name="second")).bench
-    second._facts = None
+    second = start(tiny_spec(name="second")).evaluator
+    second._calibration = None
     second.learn({"tiny": facts})
-    known = second.find_facts()
+    known = second.calibrate()
     assert len(taken) == 4
     assert (known.disturbed, known.profile_from) == ("", "")
     assert known.profile_key

@@ -48,7 +48,7 @@ def test_every_sampler_searches_over_methods_and_options(
     total = 24
     spec = tiny_spec(sampler=section(sampler), budget={"trials": total}, space=SPACE)
     started = start(spec, profile=every_profile)
-    oracle(started.bench)
+    oracle(started.evaluator)
     worker = started.worker()
     worker.trials.enqueue_baselines()
     worker.run(lambda progress: None)

@@ -32,7 +32,7 @@ def test_limits_and_stopped_trials_stop_no_study(
     """Past the samplers' start-up; refused and stopped trials have no values for them to learn from."""
     total = STARTUP_TRIALS + 12
     started = start(tiny_spec(sampler=section(sampler), budget={"trials": total, **LIMITS}))
-    asked = oracle(started.bench).asked
+    asked = oracle(started.evaluator).asked
     worker = started.worker()
     worker.trials.enqueue_baselines()
     worker.run(lambda progress: None)
@@ -59,7 +59,7 @@ def test_a_limit_that_nothing_keeps_ends_in_a_clear_error(
 ) -> None:
     monkeypatch.setattr(bridge, "MAX_REFUSALS", 8)
     started = start(tiny_spec(sampler=section(sampler), budget={"min_speedup": 1000.0}))
-    asked = oracle(started.bench).asked
+    asked = oracle(started.evaluator).asked
     started.run(UNTOUCHED)  # it is measured all the same
     with pytest.raises(SearchError, match=r"8 suggestions in a row .*; loosen budget\.max_gflops"):
         started.worker().run(lambda progress: None)

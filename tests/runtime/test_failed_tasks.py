@@ -36,10 +36,10 @@ def run_apart(started: Any, step: str, act: Callable[[], object]) -> int:
     child = os.fork()
     if child == 0:
         owner, name, _ = STEPS[step]
-        setattr(owner or started.bench, name, lambda *given: act())
+        setattr(owner or started.evaluator, name, lambda *given: act())
         store = Store.open(started.store.url)
         try:
-            StudyRunner(store, started.record, started.bench).run()
+            StudyRunner(store, started.record, started.evaluator).run()
         finally:
             os._exit(1)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -57,14 +57,14 @@ def test_what_kills_its_process_is_given_up_until_the_study_is_resumed(
     start: Start, tiny_spec: Spec, oracle: Any, step: str
 ) -> None:
     started = start(tiny_spec(budget={"trials": 1}))
-    oracle(started.bench)
+    oracle(started.evaluator)
     store, record, told = started.store, started.record, list[int]()
     store.tasks.on_end = told.append
     deaths = [run_apart(started, step, lambda: os.kill(os.getpid(), signal.SIGKILL)) for _ in range(MAX_DEATHS)]
     assert deaths == [-signal.SIGKILL] * MAX_DEATHS
     what = f"{STEPS[step][2]} failed again and again .*; the last reason: worker .* died"
     with pytest.raises(StudyPausedError, match=rf"study tiny was stopped \({what}\); .*resume it"):
-        StudyRunner(store, record, started.bench).run()
+        StudyRunner(store, record, started.evaluator).run()
     assert [(each.task, each.trial, each.kind) for each in store.tasks.attempts(record.id)] == [
         (step, 0, "dead")
     ] * MAX_DEATHS
@@ -73,7 +73,7 @@ def test_what_kills_its_process_is_given_up_until_the_study_is_resumed(
     assert f"stopped ({STEPS[step][2]} failed again and again" in printed(study_status(store.study("tiny"), progress))
     assert "stopped" in printed(study_list([(store.study("tiny"), progress)]))
     Steering(store).resume("tiny")
-    StudyRunner(store, record, started.bench).run()
+    StudyRunner(store, record, started.evaluator).run()
     assert store.state(record.id) == "done"
     assert store.front(record.id).points[0].confirm is not None
 
@@ -84,7 +84,7 @@ def test_what_hangs_is_ended_by_force_and_given_up(
     monkeypatch.setenv("ZTP_HEARTBEAT", "1")
     monkeypatch.setattr(trial_failures, "MIN_LIMIT_S", 1.0)
     started = start(tiny_spec(budget={"trials": 1}))
-    oracle(started.bench)
+    oracle(started.evaluator)
     codes = [run_apart(started, CONFIRM, lambda: time.sleep(120)) for _ in range(MAX_ERRORS)]
     assert codes == [HUNG] * MAX_ERRORS
     attempts = [(each.task, each.kind, each.reason) for each in started.store.tasks.attempts(started.record.id)]
@@ -98,8 +98,8 @@ def test_what_raises_is_tried_once_more(
     start: Start, tiny_spec: Spec, oracle: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started = start(tiny_spec(budget={"trials": 1}))
-    oracle(started.bench)
-    confirm, calls = started.bench.confirm, list[object]()
+    oracle(started.evaluator)
+    confirm, calls = started.evaluator.confirm, list[object]()
 
     def fail_first(*given: Any) -> Any:
         calls.append(given)
@@ -107,8 +107,8 @@ def test_what_raises_is_tried_once_more(
             raise RuntimeError("the cable came off")
         return confirm(*given)
 
-    monkeypatch.setattr(started.bench, "confirm", fail_first)
-    StudyRunner(started.store, started.record, started.bench).run()
+    monkeypatch.setattr(started.evaluator, "confirm", fail_first)
+    StudyRunner(started.store, started.record, started.evaluator).run()
     assert started.store.state(started.record.id) == "done"
     attempts = [(each.task, each.kind, each.reason) for each in started.store.tasks.attempts(started.record.id)]
     assert attempts == [(CONFIRM, "crashed", "RuntimeError: the cable came off")]

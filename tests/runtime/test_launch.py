@@ -17,7 +17,7 @@ import yaml
 
 from pruning.errors import ScheduleError
 from search.errors import InputError, SearchError
-from search.evaluation import evaluation_context
+from search.evaluation import calibrator
 from search.evaluation.latency_profile import LatencyProfile
 from search.reporting.export import to_config
 from search.runtime import local_workers, restart_policy
@@ -76,16 +76,16 @@ class TestEnded:
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            launch(started.bench.spec, started.store.url, interrupt)
+            launch(started.evaluator.spec, started.store.url, interrupt)
         progress = started.store.progress(started.record.id)
         assert (progress.state, progress.note, progress.done) == ("stopped", "interrupted", 1)
         assert not started.store.tasks.slots(started.record.id, "reserved")
-        assert launch(started.bench.spec, started.store.url, ignore).state == "done"
+        assert launch(started.evaluator.spec, started.store.url, ignore).state == "done"
         check_sound(started.store, "tiny", 3)
 
     def test_by_the_time_budget(self, start: Start, tiny_spec: Spec) -> None:
         started = start(tiny_spec(budget={"trials": 500, "time": "1s"}))
-        assert launch(started.bench.spec, started.store.url, ignore).state == "done"
+        assert launch(started.evaluator.spec, started.store.url, ignore).state == "done"
         progress = started.store.progress(started.record.id)
         assert 1 <= progress.done < 500
         assert progress.note == f"time budget used up after {progress.done} of 500 trials"
@@ -103,7 +103,7 @@ class TestEnded:
             "study tiny: the dense model, with which all is compared, cannot be measured: RuntimeError: out of memory"
         )
         with pytest.raises(SearchError, match=rule):
-            launch(started.bench.spec, started.store.url, ignore)
+            launch(started.evaluator.spec, started.store.url, ignore)
         progress = started.store.progress(started.record.id)
         assert (progress.state, progress.note) == ("stopped", f"SearchError: {rule}")
 
@@ -119,7 +119,7 @@ class TestEnded:
             if waited.count(1) == 2:  # the second time it says so, it has nothing left to do but wait
                 started.store.tasks.free(slot)
 
-        launch(started.bench.spec, started.store.url, observe)
+        launch(started.evaluator.spec, started.store.url, observe)
         check_sound(started.store, "tiny", 2)
 
 
@@ -129,7 +129,7 @@ class TestMore:
     ) -> None:
         started = start(tiny_spec(budget={"trials": 3}))
         store, study_id = started.store, started.record.id
-        launch(started.bench.spec, store.url, ignore)
+        launch(started.evaluator.spec, store.url, ignore)
         first = {e.trial: e for e in store.evaluations(study_id)}
         states: list[str] = []
         more = launch(tiny_spec(budget={"trials": 6}), store.url, lambda progress: states.append(progress.state))
@@ -147,7 +147,7 @@ class TestMore:
                 assert confirm is not None
                 assert replace(confirm, throughput=before.confirm.throughput) == before.confirm
         # who still has the old budget neither takes anything away, nor adds to it
-        assert launch(started.bench.spec, store.url, ignore).state == "done"
+        assert launch(started.evaluator.spec, store.url, ignore).state == "done"
         assert store.progress(study_id).total == 6
         assert "study tiny keeps budget.trials: 6, not 3" in caplog.text
         check_sound(store, "tiny", 6)
@@ -162,7 +162,7 @@ class TestMore:
             if progress.state == "confirming" and progress.total == 3:
                 started.store.add_study(tiny_spec(budget={"trials": 5}))
 
-        launch(started.bench.spec, started.store.url, raise_budget)
+        launch(started.evaluator.spec, started.store.url, raise_budget)
         check_sound(started.store, "tiny", 5)
         progress = started.store.progress(started.record.id)
         assert (progress.state, progress.note, progress.confirmed) == ("done", "", progress.front_size)
@@ -172,7 +172,7 @@ class TestMore:
     ) -> None:
         """As of a study that is posted again to a service."""
         started = start(tiny_spec(budget={"trials": 2}))
-        launch(started.bench.spec, started.store.url, ignore)
+        launch(started.evaluator.spec, started.store.url, ignore)
         record = started.store.add_study(tiny_spec(budget={"trials": 4}))
         assert record.state == "created"
         assert serve(started.store, record, 7)
@@ -183,14 +183,14 @@ class TestMore:
 class TestPatience:
     def test_ends_the_search_and_says_so(self, start: Start, tiny_spec: Spec) -> None:
         started = start(tiny_spec(budget={"trials": 500, "patience": 3}))
-        assert launch(started.bench.spec, started.store.url, ignore).state == "done"
+        assert launch(started.evaluator.spec, started.store.url, ignore).state == "done"
         progress = started.store.progress(started.record.id)
         assert progress.stagnant >= 3
         assert progress.done < 500
         ending = f"the front has not grown for {progress.stagnant} trials, after {progress.done} of 500"
         assert progress.note == ending
         assert progress.confirmed == progress.front_size > 0
-        assert launch(started.bench.spec, started.store.url, ignore).state == "done"
+        assert launch(started.evaluator.spec, started.store.url, ignore).state == "done"
         assert started.store.progress(started.record.id).done == progress.done
 
 
@@ -198,7 +198,7 @@ class TestRefused:
     def test_an_unreachable_speedup_before_anything_is_written(
         self, url: str, tiny_spec: Spec, profile: LatencyProfile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(evaluation_context, "measure_profile", lambda *given: profile)
+        monkeypatch.setattr(calibrator, "measure_profile", lambda *given: profile)
         with pytest.raises(InputError, match=r"tiny: budget\.min_speedup must be at most \d\.\d+, .* got 50; lower it"):
             launch(tiny_spec(budget={"min_speedup": 50.0}), url, ignore)
         assert list(tmp_path.iterdir()) == []
@@ -206,9 +206,9 @@ class TestRefused:
     def test_no_speedup_of_a_study_that_has_its_profile(
         self, start: Start, tiny_spec: Spec, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(evaluation_context, "measure_profile", lambda *given: pytest.fail("taken a second time"))
+        monkeypatch.setattr(calibrator, "measure_profile", lambda *given: pytest.fail("taken a second time"))
         started = start(tiny_spec(budget={"trials": 1, "min_speedup": 1.2}))
-        assert launch(started.bench.spec, started.store.url, ignore).state == "done"
+        assert launch(started.evaluator.spec, started.store.url, ignore).state == "done"
 
     def test_another_spec_with_the_difference(self, start: Start, tiny_spec: Spec) -> None:
         started = start(tiny_spec())
@@ -260,7 +260,7 @@ class TestRefused:
         facts = dict(started.record.provenance["facts"]) | {"weights": "0" * 16}
         started.store.set_provenance(started.record.id, {"facts": facts})
         with pytest.raises(SearchError, match="tiny: weights must be those it was launched with"):
-            launch(started.bench.spec, started.store.url, ignore)
+            launch(started.evaluator.spec, started.store.url, ignore)
 
 
 LAUNCH = """
@@ -298,7 +298,7 @@ def test_kill_9_at_any_moment_loses_and_doubles_nothing(
         assert int(lines[0]) >= done
         done = started.store.progress(started.record.id).done
         assert done >= int(lines[1])
-    assert launch(started.bench.spec, started.store.url, ignore).state == "done"
+    assert launch(started.evaluator.spec, started.store.url, ignore).state == "done"
     check_sound(started.store, "tiny", total)
     assert started.store.tasks.slots(started.record.id)[0].trial == 0
     assert started.store.progress(started.record.id).stopped > 0  # racing was on, and had something to stop
@@ -308,7 +308,7 @@ def test_kill_9_at_any_moment_loses_and_doubles_nothing(
 def test_two_workers_spend_exactly_the_budget(start: Start, tiny_spec: Spec, check_sound: Any) -> None:
     started = start(tiny_spec(budget={"trials": 5}, runtime={"batch_size": 4}))
     seen: list[int] = []
-    record = launch(started.bench.spec, started.store.url, lambda progress: seen.append(progress.done), workers=2)
+    record = launch(started.evaluator.spec, started.store.url, lambda progress: seen.append(progress.done), workers=2)
     assert record.state == "done"
     check_sound(started.store, "tiny", 5)
     assert seen == sorted(seen)
@@ -336,7 +336,7 @@ def test_workers_that_are_killed_are_started_again(start: Start, tiny_spec: Spec
                 child.kill()
                 killed.append(child.pid)
 
-    assert launch(started.bench.spec, started.store.url, kill_both, workers=2).state == "done"
+    assert launch(started.evaluator.spec, started.store.url, kill_both, workers=2).state == "done"
     assert len(killed) == 2
     check_sound(started.store, "tiny", 6)
     assert {slot.worker.split("-")[-2] for slot in started.store.tasks.slots(started.record.id)} - set(map(str, killed))
@@ -436,7 +436,7 @@ class TestStart:
         self, start: Start, tiny_spec: Spec, tmp_path: Path, check_sound: Callable[..., None], url: str
     ) -> None:
         first = start(tiny_spec(name="first", budget={"trials": 5}))
-        launch(first.bench.spec, first.store.url, ignore)
+        launch(first.evaluator.spec, first.store.url, ignore)
         front = first.store.front(first.record.id)
         assert front is not None
         pruned = [point.search.schedule for point in front.points if point.search.schedule.stages]

@@ -54,7 +54,7 @@ def test_study_on_mysql(
             processes[0].kill()
 
     monkeypatch.setattr(local_workers.subprocess, "Popen", remember)
-    assert launch(started.bench.spec, store.url, kill_one, workers=2).state == "done"
+    assert launch(started.evaluator.spec, store.url, kill_one, workers=2).state == "done"
     assert len(processes) > 2
     check_sound(store, "tiny", TRIALS)
     assert [trial for trial in optuna_trials(store, "tiny") if trial.system_attrs.get(PROBED)]

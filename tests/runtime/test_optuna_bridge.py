@@ -50,7 +50,7 @@ class TestResultOf:
 
     def test_a_whole_one(self, start: Start, tiny_spec: Spec, oracle: Oracle) -> None:
         started = start(tiny_spec())
-        oracle(started.bench, lambda schedule: 0.75)
+        oracle(started.evaluator, lambda schedule: 0.75)
         started.run(UNTOUCHED)
         (trial,) = started.trials()
         assert result_of(trial) == TrialResult(0.75, error=0.0, complete=True, feasible=True, divergence=0.0)
@@ -58,7 +58,7 @@ class TestResultOf:
     def test_a_stopped_one_is_uncertain(self, start: Start, tiny_spec: Spec, oracle: Oracle) -> None:
         started = start(tiny_spec(budget={"max_accuracy_drop": 0.1}))
         hopeless = Schedule([Stage(5, 0.5)])
-        oracle(started.bench, {UNTOUCHED: 1.0, hopeless: 0.1})
+        oracle(started.evaluator, {UNTOUCHED: 1.0, hopeless: 0.1})
         started.run(UNTOUCHED, hopeless)
         (trial,) = started.trials(TrialState.PRUNED)
         result = result_of(trial)
@@ -84,7 +84,7 @@ class TestBaselines:
         for _ in range(2):
             started.worker().trials.enqueue_baselines()
         labels = [trial.user_attrs["baseline"] for trial in started.trials(TrialState.WAITING)]
-        assert labels == [label for label, _ in baselines(started.bench.spec.space, 12)]
+        assert labels == [label for label, _ in baselines(started.evaluator.spec.space, 12)]
         assert labels[0] == "dense"
         assert started.ask()[1].schedule == UNTOUCHED
 
@@ -95,8 +95,8 @@ class TestBaselines:
         queued = len(started.trials(TrialState.WAITING))
         schedules = [started.ask(trials)[1].schedule for _ in range(queued)]
         assert not started.trials(TrialState.PRUNED)
-        assert [started.bench.flops(s) / 1e9 <= 0.2 for s in schedules] == [False] + [True] * (queued - 1)
-        assert 1 < queued < len(baselines(started.bench.spec.space, 12))
+        assert [started.evaluator.flops(s) / 1e9 <= 0.2 for s in schedules] == [False] + [True] * (queued - 1)
+        assert 1 < queued < len(baselines(started.evaluator.spec.space, 12))
 
 
 class TestRefusals:
@@ -111,7 +111,7 @@ class TestRefusals:
     def test_of_a_schedule_without_tokens(self, start: Start, tiny_spec: Spec, oracle: Oracle) -> None:
         # 196 * 0.06 = 11 * 0.06 = 0 tokens left at the second stage
         started = start(tiny_spec(space={"keep": [0.05, 0.06], "max_stages": 2}, budget={"trials": 8}))
-        oracle(started.bench)
+        oracle(started.evaluator)
         started.worker().run(lambda progress: None)
         refused = [trial for trial in started.trials() if "refused" in trial.user_attrs]
         assert refused
@@ -123,19 +123,19 @@ class TestTiming:
     def test_a_known_schedule_is_not_timed_again(self, start: Start, tiny_spec: Spec, oracle: Oracle) -> None:
         started = start(tiny_spec(budget={"trials": 6}, space={"keep": [0.99, 1.0], "max_stages": 1, "blocks": [3, 3]}))
         timed: list[str] = []
-        predict = started.bench.throughput
+        predict = started.evaluator.throughput
 
         def throughput(schedule: Schedule) -> Throughput:
-            timed.append(started.bench.key(schedule))
+            timed.append(started.evaluator.key(schedule))
             return predict(schedule)
 
-        started.bench.throughput = throughput
-        oracle(started.bench)
+        started.evaluator.throughput = throughput
+        oracle(started.evaluator)
         started.worker().run(lambda progress: None)
         keys = [slot.key for slot in started.store.tasks.slots(started.record.id)]
         assert len(keys) == 6
         assert len(set(keys)) < 6  # 196 * 0.99 = 194: three schedules in all, by tokens kept
-        sampled = [key for key in timed if key != started.bench.key(UNTOUCHED)]
+        sampled = [key for key in timed if key != started.evaluator.key(UNTOUCHED)]
         assert len(sampled) == len(set(sampled))
 
 
@@ -152,7 +152,7 @@ class TestAbandoned:
 
     def test_finished_trial_stays_finished(self, start: Start, tiny_spec: Spec, oracle: Oracle) -> None:
         started = start(tiny_spec())
-        oracle(started.bench)
+        oracle(started.evaluator)
         worker = started.worker()
         worker.run(lambda progress: None, at_most=1)
         (slot,) = started.store.tasks.slots(started.record.id)
@@ -185,12 +185,12 @@ class TestInMemory:
         self, start: Start, tiny_spec: Spec, oracle: Oracle, others: bool
     ) -> None:
         started = start(tiny_spec())
-        oracle(started.bench)
+        oracle(started.evaluator)
         mine = started.worker().trials
         slot, proposal = started.ask(started.worker(1).trials if others else mine)
         started.ask(mine)
         assert self.states(mine) == ["RUNNING", "RUNNING"]
-        measured = started.bench.measure(proposal.schedule, proposal.throughput)
+        measured = started.evaluator.measure(proposal.schedule, proposal.throughput)
         ending = trial_endings.ending(proposal.trial, measured, {})
         started.store.trials.complete(slot, measured, True, proposal.trial.number, ending)
         started.ask(mine)
@@ -261,7 +261,7 @@ def test_suggestions_follow_from_seed_and_worker(
     for place, number in enumerate(workers):
         store = Store.open(f"sqlite:///{tmp_path}/{place}.db")
         started = start(tiny_spec(), store)
-        trials = OptunaBridge(store, started.record, started.bench.spec, started.bench, number)
+        trials = OptunaBridge(store, started.record, started.evaluator.spec, started.evaluator, number)
         found.append([started.ask(trials)[1].schedule for _ in range(3)])
         store.close()
     assert (found[0] == found[1]) == same

@@ -44,7 +44,7 @@ def test_are_kept_with_the_trials_and_cost_none_of_the_budget(probing: Any, chec
     assert {8, 16} <= {probe["images"] for probe in probes} <= {8, 16, 32}  # four looks where one promises enough
     assert all(probe["images"] == 8 * probe["looks"] for probe in probes)
     assert [each["chosen_on"] for each in kept] == sorted(each["chosen_on"] for each in kept)
-    looks = [(probing.bench.key(Schedule.from_dict(probe["schedule"])), probe["looks"]) for probe in probes]
+    looks = [(probing.evaluator.key(Schedule.from_dict(probe["schedule"])), probe["looks"]) for probe in probes]
     assert len(set(looks)) == len(looks) > len(kept)
 
 
@@ -60,9 +60,9 @@ def test_a_trial_that_is_taken_over_is_still_tested_on_later_images_alone(
     assert chosen_on >= 8
     probing.store.tasks.free(slot)
     given: list[int] = []
-    measure = probing.bench.measure
-    monkeypatch.setattr(probing.bench, "measure", lambda *all: given.append(all[-1]) or measure(*all))
-    probing.bench.release()
+    measure = probing.evaluator.measure
+    monkeypatch.setattr(probing.evaluator, "measure", lambda *all: given.append(all[-1]) or measure(*all))
+    probing.evaluator.release()
     probing.worker().run(at_most=1)
     assert given == [chosen_on]
 
@@ -73,7 +73,7 @@ def test_one_that_fails_is_no_trial_that_fails(
     def fail(*given: Any) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(probing.bench, "probe", fail)
+    monkeypatch.setattr(probing.evaluator, "probe", fail)
     worker = probing.worker()
     worker.prepare()
     worker.run()
@@ -98,7 +98,7 @@ def test_takes_no_longer_than_a_trial_may(probing: Any, monkeypatch: pytest.Monk
             check()
         check()
 
-    monkeypatch.setattr(probing.bench, "probe", slow)
+    monkeypatch.setattr(probing.evaluator, "probe", slow)
     worker.run(at_most=1)
     assert seen
     assert None not in seen

@@ -14,7 +14,7 @@ from sqlalchemy import update
 from search.attribute_keys import FACTS
 from search.config.spec import StudySpec
 from search.errors import InputError, StudyDeletedError, StudyPausedError
-from search.evaluation import evaluation_context
+from search.evaluation import calibrator, evaluation_context
 from search.evaluation.latency_profile import LatencyProfile
 from search.evaluation.throughput import time_pairs
 from search.runtime import launch as launching
@@ -31,7 +31,7 @@ from search.types import CONFIRM, NOT_TIMED, PREPARE, TIMING, Progress, Slot
 @pytest.fixture(autouse=True)
 def brief(profile: LatencyProfile, monkeypatch: pytest.MonkeyPatch) -> None:
     """No speed is of interest here."""
-    monkeypatch.setattr(evaluation_context, "measure_profile", lambda *given: profile)
+    monkeypatch.setattr(calibrator, "measure_profile", lambda *given: profile)
     monkeypatch.setattr(evaluation_context, "time_pairs", functools.partial(time_pairs, repeats=2))
 
 
@@ -40,7 +40,7 @@ def test_a_worker_takes_no_trial_of_a_held_study(
     start: Callable[..., Any], oracle: Callable[..., Any], tiny_spec: Callable[..., StudySpec], state: str
 ) -> None:
     started = start(tiny_spec())
-    oracle(started.bench)
+    oracle(started.evaluator)
     worker = started.worker()
     worker.trials.enqueue_baselines()
     seen: list[int] = []
@@ -100,7 +100,7 @@ def test_a_pause_that_ends_as_it_is_noticed_leaves_the_study_searching(
 ) -> None:
     """The worker has read that the study is paused, and whoever asks next reads that it is not."""
     started = start(tiny_spec(budget={"trials": 3}))
-    oracle(started.bench)
+    oracle(started.evaluator)
     store, study_id = started.store, started.record.id
     store.set_state(study_id, "running")
     run, rounds = Worker.run, list[int]()
@@ -115,7 +115,7 @@ def test_a_pause_that_ends_as_it_is_noticed_leaves_the_study_searching(
         store.advance(study_id, ("paused",), "running")
 
     monkeypatch.setattr(Worker, "run", run_and_resume)
-    StudyRunner(store, started.record, started.bench, pause).run()
+    StudyRunner(store, started.record, started.evaluator, pause).run()
     assert rounds == [1, 2, 3]  # the first with the preparation
     progress = store.progress(study_id)
     assert (progress.state, progress.done, progress.note) == ("done", 3, "")
@@ -127,7 +127,7 @@ def test_a_study_that_is_held_during_its_last_finalist_stays_held(
 ) -> None:
     """Who asked for it was told that it is; launched again, there is nothing left but to say that it is done."""
     started = start(tiny_spec(budget={"trials": 1}))
-    oracle(started.bench)
+    oracle(started.evaluator)
     store, study_id = started.store, started.record.id
 
     def hold(progress: Progress) -> None:
@@ -135,10 +135,10 @@ def test_a_study_that_is_held_during_its_last_finalist_stays_held(
             store.set_state(study_id, state, "by request")
 
     with pytest.raises(StudyPausedError, match=f"study tiny was {state}"):
-        StudyRunner(store, started.record, started.bench, hold).run()
+        StudyRunner(store, started.record, started.evaluator, hold).run()
     assert (store.state(study_id), store.progress(study_id).note) == (state, "by request")
     store.set_state(study_id, "running")
-    StudyRunner(store, started.record, started.bench).run()
+    StudyRunner(store, started.record, started.evaluator).run()
     assert store.state(study_id) == "done"
 
 
@@ -150,7 +150,7 @@ def test_a_pause_during_the_preparation_leaves_it_to_be_done(
 ) -> None:
     """Without the dense model, the trials that follow would have nothing to be compared with."""
     started = start(tiny_spec(budget={"trials": 2}))
-    oracle(started.bench)
+    oracle(started.evaluator)
     store, study_id, prepare = started.store, started.record.id, Worker.prepare
 
     def pause(worker: Worker) -> None:
@@ -159,12 +159,12 @@ def test_a_pause_during_the_preparation_leaves_it_to_be_done(
 
     monkeypatch.setattr(Worker, "prepare", pause)
     with pytest.raises(StudyPausedError):
-        StudyRunner(store, started.record, started.bench).run()
+        StudyRunner(store, started.record, started.evaluator).run()
     assert store.tasks.open_tasks(study_id) == {PREPARE}
     assert store.progress(study_id).done == 0
     monkeypatch.setattr(Worker, "prepare", prepare)
     store.set_state(study_id, "running")
-    StudyRunner(store, started.record, started.bench).run()
+    StudyRunner(store, started.record, started.evaluator).run()
     assert store.progress(study_id).state == "done"
     dense = store.evaluation_of_trial(study_id, 0)
     assert dense is not None
@@ -178,7 +178,7 @@ def test_a_study_that_is_resumed_while_its_worker_leaves_stays_resumed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     started = start(tiny_spec())
-    oracle(started.bench)
+    oracle(started.evaluator)
     store, study_id = started.store, started.record.id
     check = StudyRunner._state
 
@@ -190,7 +190,7 @@ def test_a_study_that_is_resumed_while_its_worker_leaves_stays_resumed(
             raise
 
     monkeypatch.setattr(StudyRunner, "_state", check_and_resume)
-    runner = StudyRunner(store, started.record, started.bench, lambda progress: store.set_state(study_id, "paused"))
+    runner = StudyRunner(store, started.record, started.evaluator, lambda progress: store.set_state(study_id, "paused"))
     with pytest.raises(StudyPausedError):
         runner.run()
     assert (store.state(study_id), store.progress(study_id).note) == ("running", "")
@@ -229,16 +229,16 @@ def test_a_study_that_is_deleted_while_it_is_prepared_is_told_as_that(
     start: Callable[..., Any], tiny_spec: Callable[..., StudySpec]
 ) -> None:
     started = start(tiny_spec())
-    store, bench, find = started.store, started.bench, started.bench.find_facts
+    store, evaluator, find = started.store, started.evaluator, started.evaluator.calibrate
     store.set_provenance(started.record.id, {FACTS: None})  # nobody has found anything out yet
 
     def delete_meanwhile() -> Any:
         store.delete_study("tiny")
         return find()
 
-    bench.find_facts = delete_meanwhile
+    evaluator.calibrate = delete_meanwhile
     with pytest.raises(StudyDeletedError, match="study tiny was deleted; what it had found is gone with it"):
-        StudyRunner(store, started.record, bench).run()
+        StudyRunner(store, started.record, evaluator).run()
 
 
 def test_a_study_that_is_renamed_while_it_is_loaded_is_not_made_anew(
@@ -294,16 +294,16 @@ def test_who_lost_the_preparation_writes_nothing_and_takes_over_anothers_facts(
 ) -> None:
     """Another takes the task while this process profiles, as if it had been silent for too long."""
     started, fresh = start(tiny_spec(budget={"trials": 2})), start(tiny_spec(budget={"trials": 2}, name="fresh"))
-    store, record, facts = started.store, started.record, started.bench.facts
-    bench, another = fresh.bench, list[Slot]()
-    bench.spec = started.bench.spec
+    store, record, facts = started.store, started.record, started.evaluator.calibration
+    evaluator, another = fresh.evaluator, list[Slot]()
+    evaluator.context.spec = started.evaluator.spec
     with writing(store._engine) as connection:
         connection.execute(update(STUDY).where(STUDY.c.id == record.id).values(provenance={}))
-    bench._facts = None
-    find_facts = bench.find_facts
+    evaluator._calibration = None
+    calibrate = evaluator.calibrate
 
     def lose() -> Any:
-        found = find_facts()
+        found = calibrate()
         (task,) = store.tasks.slots(record.id, "reserved", PREPARE)
         assert store.tasks.free(task)
         another.append(store.tasks.claim(record.id, [PREPARE], "another", "another"))
@@ -315,10 +315,10 @@ def test_who_lost_the_preparation_writes_nothing_and_takes_over_anothers_facts(
             store.set_provenance(record.id, {FACTS: replace(facts, dtype_reason="another's").to_dict()}, another[0])
             store.tasks.finish(another[0])
 
-    monkeypatch.setattr(bench, "find_facts", lose)
-    oracle(bench)
-    StudyRunner(store, record, bench, end_the_others).run()
-    assert store.study("tiny").provenance[FACTS]["dtype_reason"] == bench.facts.dtype_reason == "another's"
+    monkeypatch.setattr(evaluator, "calibrate", lose)
+    oracle(evaluator)
+    StudyRunner(store, record, evaluator, end_the_others).run()
+    assert store.study("tiny").provenance[FACTS]["dtype_reason"] == evaluator.calibration.dtype_reason == "another's"
     assert store.progress(record.id).done == 2
 
 
@@ -329,9 +329,9 @@ def test_who_lost_a_finalist_writes_nothing_and_it_is_confirmed_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     started = start(tiny_spec(budget={"trials": 1}))
-    oracle(started.bench)
+    oracle(started.evaluator)
     store, study_id = started.store, started.record.id
-    confirm, calls = started.bench.confirm, list[object]()
+    confirm, calls = started.evaluator.confirm, list[object]()
 
     def lose(*given: Any) -> Any:
         calls.append(given)
@@ -347,8 +347,8 @@ def test_who_lost_a_finalist_writes_nothing_and_it_is_confirmed_once(
             assert front.points[0].confirm is None
             store.tasks.free(calls[1])
 
-    monkeypatch.setattr(started.bench, "confirm", lose)
-    StudyRunner(store, started.record, started.bench, hand_back_the_others).run()
+    monkeypatch.setattr(started.evaluator, "confirm", lose)
+    StudyRunner(store, started.record, started.evaluator, hand_back_the_others).run()
     assert len(calls) == 3
     assert store.front(study_id).points[0].confirm is not None
     assert store.state(study_id) == "done"
@@ -359,14 +359,14 @@ def test_a_machine_whose_speeds_do_not_compare_times_nothing(
 ) -> None:
     """A worker leaves the finalists' speeds to others; a launch that is alone keeps the predictions, and says why."""
     started = start(tiny_spec(budget={"trials": 1}), hardware="cuda: another")
-    oracle(started.bench)
+    oracle(started.evaluator)
     store, study_id = started.store, started.record.id
-    started.bench.time = lambda schedule: pytest.fail("timed")
-    StudyRunner(store, started.record, started.bench, left_as=None, is_launch=False).run()
+    started.evaluator.time = lambda schedule: pytest.fail("timed")
+    StudyRunner(store, started.record, started.evaluator, left_as=None, is_launch=False).run()
     assert (store.state(study_id), store.tasks.open_tasks(study_id)) == ("confirming", {TIMING})
     assert store.front(study_id).points[0].confirm.throughput.disturbed == NOT_TIMED
     assert store.progress(study_id).confirmed == 0
-    StudyRunner(store, started.record, started.bench).run()
+    StudyRunner(store, started.record, started.evaluator).run()
     assert store.state(study_id) == "done"
     assert store.front(study_id).points[0].confirm.throughput.disturbed.startswith("not timed on cpu")
 
@@ -376,7 +376,7 @@ def test_an_interrupted_launch_stops_a_study_that_nobody_else_works_on(
     start: Callable[..., Any], oracle: Callable[..., Any], tiny_spec: Callable[..., StudySpec], alone: bool
 ) -> None:
     started = start(tiny_spec())
-    oracle(started.bench)
+    oracle(started.evaluator)
     store, study_id = started.store, started.record.id
 
     def interrupt(progress: Progress) -> None:
@@ -386,5 +386,5 @@ def test_an_interrupted_launch_stops_a_study_that_nobody_else_works_on(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        StudyRunner(store, started.record, started.bench, interrupt).run()
+        StudyRunner(store, started.record, started.evaluator, interrupt).run()
     assert store.state(study_id) == ("stopped" if alone else "running")

@@ -31,7 +31,7 @@ ALL = (DENSE, RIVAL, HOPELESS, OTHER)
 def first(start: Start, tiny_spec: Spec, oracle: InstallOracle) -> Any:
     """A study that measured the dense model, the rival and the hopeless one, all completely."""
     started = start(tiny_spec(name="first", racing={"alpha": 0.0}))
-    oracle(started.bench, ACCURACY)
+    oracle(started.evaluator, ACCURACY)
     started.run(DENSE, RIVAL, HOPELESS)
     return started
 
@@ -41,15 +41,15 @@ def rows(started: Any) -> dict[Schedule, Any]:
 
 
 def count_measured(started: Any, monkeypatch: pytest.MonkeyPatch) -> list[Schedule]:
-    """The schedules that the bench is asked to measure, from now on."""
+    """The schedules that the evaluator is asked to measure, from now on."""
     measured: list[Schedule] = []
-    measure = started.bench.measure
+    measure = started.evaluator.measure
 
     def wrapped(schedule: Schedule, *given: Any) -> Any:
         measured.append(schedule)
         return measure(schedule, *given)
 
-    monkeypatch.setattr(started.bench, "measure", wrapped)
+    monkeypatch.setattr(started.evaluator, "measure", wrapped)
     return measured
 
 
@@ -67,7 +67,7 @@ class TestReused:
         sections = {"budget": {"trials": 6, "max_accuracy_drop": 0.3}, "sampler": {"name": "random", "seed": 5}}
         sections |= {"space": {"max_stages": 2, "keep": [0.2, 1.0]}, "racing": {"alpha": 0.05, "strata": 3}}
         second = start(tiny_spec(name="second", **sections))
-        asked = oracle(second.bench, ACCURACY).asked
+        asked = oracle(second.evaluator, ACCURACY).asked
         measured = count_measured(second, monkeypatch)
         second.run(*ALL)
         assert measured == asked == [OTHER]
@@ -97,7 +97,7 @@ class TestReused:
             mine, theirs = rows(second)[schedule].search, rows(first)[schedule].search
             assert mine.throughput == slower.predict(schedule)
             assert mine.throughput.images_per_s < 0.9 * theirs.throughput.images_per_s
-            assert mine.setting == second.bench.setting
+            assert mine.setting == second.evaluator.setting
             assert mine.setting.batch_size == 4
             assert (mine.accuracy, mine.correct, mine.flops) == (theirs.accuracy, theirs.correct, theirs.flops)
 
@@ -116,7 +116,7 @@ class TestReused:
     ) -> None:
         second = start(tiny_spec(name="second"))
         hopeless = Schedule([Stage(8, 0.5)])
-        asked = oracle(second.bench, {hopeless: 0.1}).asked  # knows nothing of the others
+        asked = oracle(second.evaluator, {hopeless: 0.1}).asked  # knows nothing of the others
         second.run(DENSE, RIVAL, hopeless)
         assert asked == [hopeless]
         assert not rows(second)[hopeless].search.complete
@@ -127,12 +127,12 @@ class TestMeasuredAgain:
         self, start: Start, tiny_spec: Spec, oracle: InstallOracle, check_sound: Callable[..., None]
     ) -> None:
         raced = start(tiny_spec(name="raced", budget={"trials": 3}))
-        oracle(raced.bench, ACCURACY)
+        oracle(raced.evaluator, ACCURACY)
         raced.run(DENSE, RIVAL, HOPELESS)
         stopped = rows(raced)[HOPELESS]
         assert not stopped.search.complete
         patient = start(tiny_spec(name="patient", budget={"trials": 3}, racing={"alpha": 0.0}))
-        asked = oracle(patient.bench, ACCURACY).asked
+        asked = oracle(patient.evaluator, ACCURACY).asked
         patient.run(DENSE, RIVAL, HOPELESS)
         assert asked == [HOPELESS]
         whole = rows(patient)[HOPELESS].search
@@ -163,8 +163,8 @@ class TestMeasuredAgain:
         facts: dict[str, Any],
     ) -> None:
         second = start(tiny_spec(name="second", **sections))
-        second.bench._facts = replace(second.bench.facts, **facts)
-        asked = oracle(second.bench, ACCURACY).asked
+        second.evaluator._calibration = replace(second.evaluator.calibration, **facts)
+        asked = oracle(second.evaluator, ACCURACY).asked
         second.run(DENSE, RIVAL)
         assert asked == [DENSE, RIVAL]
         mine, theirs = rows(second)[RIVAL].search, rows(first)[RIVAL].search
@@ -176,6 +176,6 @@ class TestMeasuredAgain:
         with first.store._engine.begin() as connection:
             connection.execute(update(EVALUATION).values(identity=None))
         second = start(tiny_spec(name="second"))
-        asked = oracle(second.bench, ACCURACY).asked
+        asked = oracle(second.evaluator, ACCURACY).asked
         second.run(DENSE, RIVAL)
         assert asked == [DENSE, RIVAL]

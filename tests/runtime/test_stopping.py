@@ -37,19 +37,19 @@ def racing(start: Start, tiny_spec: Spec) -> Callable[..., Any]:
 
 
 def row(started: Any, schedule: Schedule) -> Any:
-    return started.store.evaluation(started.record.id, started.bench.key(schedule))
+    return started.store.evaluation(started.record.id, started.evaluator.key(schedule))
 
 
 def test_rival_and_others_are_what_their_names_say(racing: Callable[..., Any]) -> None:
-    bench = racing().bench
-    speed = {schedule: bench.throughput(schedule).images_per_s for schedule in ACCURACY}
+    evaluator = racing().evaluator
+    speed = {schedule: evaluator.throughput(schedule).images_per_s for schedule in ACCURACY}
     assert speed[RIVAL] > max(speed[HOPELESS], speed[WORTHY]) > min(speed[HOPELESS], speed[WORTHY]) > speed[DENSE]
 
 
 class TestStopped:
     def test_row_and_trial_hold_what_was_seen(self, racing: Callable[..., Any], oracle: InstallOracle) -> None:
         started = racing()
-        oracle(started.bench, ACCURACY)
+        oracle(started.evaluator, ACCURACY)
         started.run(DENSE, RIVAL, HOPELESS)
         kept = row(started, HOPELESS)
         assert not kept.search.complete
@@ -57,9 +57,9 @@ class TestStopped:
         accuracy = kept.search.accuracy
         assert accuracy.low <= 0.3 <= accuracy.high
         assert accuracy.low <= accuracy.value <= accuracy.high
-        seen = started.bench.order.positions[: accuracy.images]
+        seen = started.evaluator.order.positions[: accuracy.images]
         unseen = np.setdiff1d(np.arange(IMAGES), seen)
-        assert not started.bench.bits(kept.search)[unseen].any()
+        assert not started.evaluator.bits(kept.search)[unseen].any()
         (trial,) = started.trials(TrialState.PRUNED)
         assert (trial.number, trial.values, trial.intermediate_values) == (2, None, {})
         assert trial.user_attrs == {"measurement": kept.search.to_dict()}  # no refusal
@@ -69,7 +69,7 @@ class TestStopped:
         self, racing: Callable[..., Any], oracle: InstallOracle, check_sound: Callable[..., None]
     ) -> None:
         started = racing()
-        oracle(started.bench, ACCURACY)
+        oracle(started.evaluator, ACCURACY)
         started.run(DENSE, RIVAL)
         before = started.store.front_history(started.record.id)
         started.run(HOPELESS)
@@ -84,8 +84,8 @@ class TestStopped:
     ) -> None:
         started = racing(trials=5)
         same = Schedule([Stage(8, 0.4001)])  # keeps as many tokens
-        assert started.bench.key(same) == started.bench.key(HOPELESS)
-        asked = oracle(started.bench, ACCURACY).asked
+        assert started.evaluator.key(same) == started.evaluator.key(HOPELESS)
+        asked = oracle(started.evaluator, ACCURACY).asked
         started.run(DENSE, RIVAL, HOPELESS)
         first = row(started, HOPELESS)
         started.run(HOPELESS, same)
@@ -98,7 +98,7 @@ class TestStopped:
         """One that is faster than a stopped one is compared with what is on the front alone."""
         started = racing(trials=4)
         faster = Schedule([Stage(1, 0.4)])  # than the rival
-        oracle(started.bench, ACCURACY | {faster: 0.2})
+        oracle(started.evaluator, ACCURACY | {faster: 0.2})
         started.run(DENSE, RIVAL, HOPELESS, faster)
         assert row(started, faster).search.complete
 
@@ -106,7 +106,7 @@ class TestStopped:
 class TestNotStopped:
     def test_what_reaches_the_front(self, racing: Callable[..., Any], oracle: InstallOracle) -> None:
         started = racing()
-        oracle(started.bench, ACCURACY)
+        oracle(started.evaluator, ACCURACY)
         started.run(DENSE, RIVAL, WORTHY)
         assert row(started, WORTHY).search.accuracy.images == IMAGES
         front = started.store.front(started.record.id)
@@ -121,31 +121,31 @@ class TestNotStopped:
         dear = replace(profile.stages["zero-tprune"], opened=(4.0, 2.0))
         dear_profile = replace(profile, stages={"zero-tprune": dear, "zero-tprune (class_row)": dear})
         started = start(tiny_spec(**document), profile=dear_profile.to_dict())
-        bench, cheap = started.bench, Schedule([Stage(block, 0.8) for block in range(6)])
-        assert bench.throughput(cheap).speedup < bench.throughput(RIVAL).speedup
-        assert bench.flops(cheap) < bench.flops(RIVAL) < bench.flops(HOPELESS)
-        oracle(bench, ACCURACY | {cheap: 0.3})
+        evaluator, cheap = started.evaluator, Schedule([Stage(block, 0.8) for block in range(6)])
+        assert evaluator.throughput(cheap).speedup < evaluator.throughput(RIVAL).speedup
+        assert evaluator.flops(cheap) < evaluator.flops(RIVAL) < evaluator.flops(HOPELESS)
+        oracle(evaluator, ACCURACY | {cheap: 0.3})
         started.run(DENSE, RIVAL, HOPELESS, cheap)
         assert row(started, cheap).search.complete
         assert not row(started, HOPELESS).search.complete
 
     def test_anything_at_alpha_0(self, racing: Callable[..., Any], oracle: InstallOracle) -> None:
         started = racing(alpha=0.0, budget={"trials": 3, "max_accuracy_drop": 0.05})
-        oracle(started.bench, ACCURACY)
+        oracle(started.evaluator, ACCURACY)
         started.run(DENSE, RIVAL, HOPELESS)
         assert [e.search.accuracy.images for e in started.store.evaluations(started.record.id)] == [IMAGES] * 3
         assert len(started.trials(TrialState.COMPLETE)) == 3
 
     def test_anything_before_the_dense_model_is_known(self, racing: Callable[..., Any], oracle: InstallOracle) -> None:
         started = racing()
-        oracle(started.bench, ACCURACY)
+        oracle(started.evaluator, ACCURACY)
         started.run(RIVAL, HOPELESS)
         assert row(started, HOPELESS).search.complete
 
     def test_the_dense_model(self, racing: Callable[..., Any], oracle: InstallOracle) -> None:
         """Not even where it is the worst of all, and slower than all."""
         started = racing(trials=4)
-        asked = oracle(started.bench, ACCURACY | {DENSE: 0.05}).asked
+        asked = oracle(started.evaluator, ACCURACY | {DENSE: 0.05}).asked
         started.run(RIVAL, HOPELESS, DENSE, DENSE)
         assert asked.count(DENSE) == 1  # once for the first trial's drop, not again for its own
         dense = row(started, DENSE)
@@ -156,7 +156,7 @@ class TestNotStopped:
         self, racing: Callable[..., Any], oracle: InstallOracle
     ) -> None:
         started = racing()
-        oracle(started.bench, ACCURACY | {DENSE: 0.05})
+        oracle(started.evaluator, ACCURACY | {DENSE: 0.05})
         for schedule in (RIVAL, HOPELESS, DENSE):
             started.run(schedule)  # a worker for each
         assert row(started, DENSE).search.complete
@@ -179,7 +179,7 @@ class TestAgainstTheBudget:
         self, racing: Callable[..., Any], oracle: InstallOracle
     ) -> None:
         started = racing(trials=2)
-        oracle(started.bench, ACCURACY)
+        oracle(started.evaluator, ACCURACY)
         started.run(DENSE, HOPELESS)  # the fastest so far
         assert row(started, HOPELESS).search.complete
 
@@ -188,7 +188,7 @@ class TestAgainstTheBudget:
         data = {"source": "demo", "search_images": 100, "confirm_images": 8}
         limits = {"trials": 2, "max_accuracy_drop": 0.29}
         started = racing(alpha=1e-12, budget=limits, data=data)
-        made = oracle(started.bench, {DENSE: 0.9, RIVAL: 0.61})
+        made = oracle(started.evaluator, {DENSE: 0.9, RIVAL: 0.61})
         easy, rest = np.arange(4) / 100, np.arange(4, 100) / 100
         made.difficulty = np.concatenate([np.random.default_rng(1).permutation(rest), easy])
         started.run(DENSE, RIVAL)
@@ -203,7 +203,7 @@ def test_a_study_loses_no_point_of_its_front(
     """Schedules as they come: whatever was stopped is beaten, on all images, by a point that is as fast."""
     total = 25
     started = racing(trials=total, sampler={"name": "random", "seed": seed})
-    made = oracle(started.bench)
+    made = oracle(started.evaluator)
     started.worker().trials.enqueue_baselines()
     started.worker().run(lambda progress: None)
     check_sound(started.store, "tiny", total)
@@ -211,7 +211,7 @@ def test_a_study_loses_no_point_of_its_front(
     stopped = [search for search in rows if not search.complete]
     assert 0 < len(stopped) < total - 1
     front = [point.search for point in started.store.front(started.record.id).points]
-    tolerance = started.bench.spec.racing.tolerance
+    tolerance = started.evaluator.spec.racing.tolerance
     for search in stopped:
         whole = made.correct(search.schedule).mean()
         assert search.accuracy.images < IMAGES

@@ -14,9 +14,9 @@ from pruning.stage import Stage
 from search.attribute_keys import FACTS, PREDICTION_ERROR
 from search.config.spec import StudyRecord
 from search.errors import InputError
-from search.evaluation import evaluation_context
+from search.evaluation import calibrator
 from search.evaluation.calibration import Calibration
-from search.evaluation.evaluation_context import EvaluationContext
+from search.evaluation.calibrator import Calibrator
 from search.evaluation.latency_profile import LatencyProfile
 from search.runtime.feasibility import check_speedup
 from search.runtime.launch import launch
@@ -110,7 +110,7 @@ def test_a_refusal_says_whose_profile_it_goes_by(
 ) -> None:
     started = start(tiny_spec(budget={"min_speedup": 50.0}), profile_from=origin)
     with pytest.raises(InputError, match=rf"predicted to reach \(by {profile}, which is right to a few percent"):
-        check_speedup(started.bench.spec, started.bench)
+        check_speedup(started.evaluator.spec, started.evaluator)
 
 
 @pytest.mark.slow
@@ -128,9 +128,9 @@ def test_second_study_of_a_store_begins_at_once(
         runs.append("profile")
         return profile
 
-    stratify = EvaluationContext._stratify
-    monkeypatch.setattr(evaluation_context, "measure_profile", measure_profile)
-    monkeypatch.setattr(EvaluationContext, "_stratify", lambda self: runs.append("strata") or stratify(self))
+    run_dense = Calibrator._run_dense
+    monkeypatch.setattr(calibrator, "measure_profile", measure_profile)
+    monkeypatch.setattr(Calibrator, "_run_dense", lambda self: runs.append("strata") or run_dense(self))
     launch(tiny_spec(), url, lambda progress: None)
     store = Store.open(url, create=False)
     first = store.study("tiny")

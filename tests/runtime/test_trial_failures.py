@@ -36,19 +36,19 @@ ERRORS = [
 
 @pytest.fixture
 def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
-    """Makes a bench fail with an error for one schedule, so many times; returns the batches it was tried with."""
+    """Makes an evaluator fail with an error for one schedule, so many times; returns the batches it was tried with."""
 
-    def install(bench: ScheduleEvaluator, bad: Schedule, times: int, error: Exception) -> list[int]:
-        measure, batches = bench.measure, list[int]()
+    def install(evaluator: ScheduleEvaluator, bad: Schedule, times: int, error: Exception) -> list[int]:
+        measure, batches = evaluator.measure, list[int]()
 
         def wrapped(schedule: Schedule, *given: Any) -> Any:
-            if bench.key(schedule) == bench.key(bad):
-                batches.append(bench.setting.batch_size)
+            if evaluator.key(schedule) == evaluator.key(bad):
+                batches.append(evaluator.setting.batch_size)
                 if len(batches) <= times:
                     raise error
             return measure(schedule, *given)
 
-        monkeypatch.setattr(bench, "measure", wrapped)
+        monkeypatch.setattr(evaluator, "measure", wrapped)
         return batches
 
     return install
@@ -59,7 +59,7 @@ def test_fails_once_and_is_tried_again_with_half_the_batch(
     start: Start, tiny_spec: Spec, failing: Any, check_sound: Any, error: Exception, kind: str, reason: str
 ) -> None:
     started = start(tiny_spec(budget={"trials": 3}))
-    batches = failing(started.bench, BAD, 1, error)
+    batches = failing(started.evaluator, BAD, 1, error)
     started.queue(UNTOUCHED, BAD, GOOD)
     worker = started.worker()
     worker.run()
@@ -74,7 +74,7 @@ def test_fails_once_and_is_tried_again_with_half_the_batch(
 
 def test_fails_twice_and_is_recorded_and_the_study_goes_on(start: Start, tiny_spec: Spec, failing: Any) -> None:
     started = start(tiny_spec(budget={"trials": 3}))
-    batches = failing(started.bench, BAD, 99, RuntimeError("the cable came off"))
+    batches = failing(started.evaluator, BAD, 99, RuntimeError("the cable came off"))
     started.queue(UNTOUCHED, BAD, GOOD)
     started.worker().run()
     assert batches == [8, 4]
@@ -131,15 +131,15 @@ def test_waiting_for_a_timing_is_not_evaluation(start: Start, tiny_spec: Spec, m
 
 def test_limit_follows_from_the_prediction_where_none_is_asked_for(start: Start, tiny_spec: Spec) -> None:
     started = start(tiny_spec())
-    assert limit_s(started.bench) == 600.0  # 24 images take no time: the least
+    assert limit_s(started.evaluator) == 600.0  # 24 images take no time: the least
     slow = start(tiny_spec(name="slow"), dense_images_per_s=0.2)
-    assert limit_s(slow.bench) == pytest.approx(10 * 24 / 0.2)
-    assert limit_s(start(tiny_spec(name="asked", runtime={"trial_timeout": "90s"})).bench) == 90.0
+    assert limit_s(slow.evaluator) == pytest.approx(10 * 24 / 0.2)
+    assert limit_s(start(tiny_spec(name="asked", runtime={"trial_timeout": "90s"})).evaluator) == 90.0
 
 
 def test_dense_model_that_fails_ends_the_study_with_the_reason(start: Start, tiny_spec: Spec, failing: Any) -> None:
     started = start(tiny_spec())
-    failing(started.bench, UNTOUCHED, 99, RuntimeError("no such kernel"))
+    failing(started.evaluator, UNTOUCHED, 99, RuntimeError("no such kernel"))
     started.queue(UNTOUCHED)
     with pytest.raises(SearchError, match=r"the dense model, .*, cannot be measured: RuntimeError: no such"):
         started.worker().run()
@@ -157,7 +157,7 @@ def test_worker_stops_when_all_it_tries_fails(start: Start, tiny_spec: Spec, mon
         raise RuntimeError("the fan stands still")
 
     with monkeypatch.context() as patch:
-        patch.setattr(started.bench, "measure", broken)
+        patch.setattr(started.evaluator, "measure", broken)
         with pytest.raises(SearchError, match=r"2 trials in a row failed; the last: crashed: RuntimeError: the fan"):
             started.worker().run()
     assert started.store.progress(started.record.id).failed == 2

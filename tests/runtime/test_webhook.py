@@ -55,7 +55,7 @@ def socks(store: Store, url: str | None) -> StudyRecord:
 @pytest.mark.slow
 def test_of_a_launch_that_is_done(start: Start, tiny_spec: Spec, receiver: Receiver) -> None:
     started = start(tiny_spec(budget={"trials": 2}, notify={"webhook": receiver.url}))
-    record = launch(started.bench.spec, started.store.url, ignore)
+    record = launch(started.evaluator.spec, started.store.url, ignore)
     webhook.wait()
     (document,) = receiver.documents
     front, progress = started.store.front(record.id), started.store.progress(record.id)
@@ -87,7 +87,7 @@ def test_of_a_failure_that_stops_it(
     monkeypatch.setattr(ScheduleEvaluator, "measure", fail)
     started = start(tiny_spec())
     with pytest.raises(SearchError, match="cannot be measured"):
-        launch(started.bench.spec, started.store.url, ignore)
+        launch(started.evaluator.spec, started.store.url, ignore)
     webhook.wait()
     (document,) = receiver.documents
     assert document["note"].startswith("SearchError: study tiny: the dense model, with which all is compared, cannot")
@@ -107,7 +107,7 @@ def test_once_however_many_processes_work(
 ) -> None:
     monkeypatch.setenv("ZTP_WEBHOOK", receiver.url)
     started = start(tiny_spec(runtime={"batch_size": 4}))
-    assert launch(started.bench.spec, started.store.url, ignore, workers=2).state == "done"
+    assert launch(started.evaluator.spec, started.store.url, ignore, workers=2).state == "done"
     webhook.wait()
     assert [(document["study"], document["state"]) for document in receiver.documents] == [("tiny", "done")]
 

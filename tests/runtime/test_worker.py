@@ -46,7 +46,7 @@ def raise_once(target: Any, name: str, error: BaseException, monkeypatch: pytest
 
 def propose_next(started: Any, worker: Any, schedule: Schedule, monkeypatch: pytest.MonkeyPatch) -> None:
     """The worker's sampler wants this one."""
-    params = to_params(schedule, started.bench.spec.space, 12)
+    params = to_params(schedule, started.evaluator.spec.space, 12)
     monkeypatch.setattr(
         worker.trials.study.sampler, "sample_independent", lambda study, trial, name, distribution: params[name]
     )
@@ -58,7 +58,7 @@ STEPS = [
     ("store", "known"),
     ("store", "start"),
     ("trials", "ask"),
-    ("bench", "measure"),
+    ("evaluator", "measure"),
     ("worker", "ending"),
     ("store", "complete"),
 ]
@@ -84,7 +84,7 @@ class TestInterrupted:
         limits = {"max_accuracy_drop": 0.0} if stopped else {}
         started = start(tiny_spec(budget={"trials": 2, **limits}, racing={"alpha": 0.05 if stopped else 0.0}))
         hopeless = Schedule([Stage(5, 0.5)])
-        oracle(started.bench, {UNTOUCHED: 0.9, hopeless: 0.1})
+        oracle(started.evaluator, {UNTOUCHED: 0.9, hopeless: 0.1})
         worker = started.worker()
         if stopped:
             started.run(UNTOUCHED)
@@ -98,7 +98,7 @@ class TestInterrupted:
             rooms = {
                 "trials": worker.trials,
                 "store": started.store.trials,
-                "bench": started.bench,
+                "evaluator": started.evaluator,
                 "worker": fleet_worker,
             }
             target = rooms[room]
@@ -132,7 +132,7 @@ class TestTakenForDead:
         started = start(tiny_spec(budget={"trials": 2}))
         slow, other = started.worker(), started.worker(1)
         slow.trials.enqueue_baselines()
-        measure = started.bench.measure
+        measure = started.evaluator.measure
         begun: list[Any] = []
 
         def interfere(schedule: Schedule, *given: Any) -> Any:
@@ -147,7 +147,7 @@ class TestTakenForDead:
                     assert begun[1].id == slot.id
             return measure(schedule, *given)
 
-        monkeypatch.setattr(started.bench, "measure", interfere)
+        monkeypatch.setattr(started.evaluator, "measure", interfere)
         slow.run(ignore, at_most=1)
         if not finished:
             assert [s.worker for s in started.store.tasks.slots(started.record.id, "reserved")] == [other.name]
@@ -208,7 +208,7 @@ class TestBudget:
         space = {"max_stages": 1, "keep": [0.5, 0.5], "blocks": [3, 3], "wpr_iterations": [5, 5]}
         space |= {"partition": [0.5, 0.5], "similarity_share": [0.5, 0.5]}
         started = start(tiny_spec(budget={"trials": 6}, space=space))  # two schedules in all
-        asked = oracle(started.bench).asked
+        asked = oracle(started.evaluator).asked
         started.worker().run(ignore)
         assert len(started.store.tasks.slots(started.record.id, "done")) == 6
         assert len(asked) == len(set(asked)) == 2
@@ -280,20 +280,20 @@ def test_study_that_is_deleted_and_made_again_has_nothing_of_the_old_worker(
 ) -> None:
     """The next study of the name has neither trials nor results of whoever worked on the old one, which is told."""
     started = start(tiny_spec(budget={"trials": 12}))
-    oracle(started.bench)
+    oracle(started.evaluator)
     again: list[int] = []
 
     def make_again(*_: object) -> None:
         if not again:
             started.store.delete_study("tiny")
-            again.append(started.store.add_study(started.bench.spec).id)
+            again.append(started.store.add_study(started.evaluator.spec).id)
 
     if step == "within a trial":
-        measure = started.bench.measure
-        started.bench.measure = lambda *args: (make_again(), measure(*args))[1]
+        measure = started.evaluator.measure
+        started.evaluator.measure = lambda *args: (make_again(), measure(*args))[1]
     with pytest.raises(StudyDeletedError, match="study tiny was deleted"):
         StudyRunner(
-            started.store, started.record, started.bench, make_again if step == "before a trial" else ignore
+            started.store, started.record, started.evaluator, make_again if step == "before a trial" else ignore
         ).run()
     assert started.store.study("tiny").id == again[0] != started.record.id
     assert not started.store.evaluations(again[0])

@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 
 from pruning.schedule import UNTOUCHED
 from search.errors import InputError, SearchError
-from search.evaluation import evaluation_context
+from search.evaluation import calibrator, evaluation_context
 from search.evaluation.latency_profile import LatencyProfile
 from search.evaluation.throughput import time_pairs
 from search.runtime import worker_entrypoints
@@ -31,7 +31,7 @@ Spec = Callable[..., Any]
 @pytest.fixture
 def several(start: Start, tiny_spec: Spec, profile: LatencyProfile, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """A study in each state, of two trials each, oldest first; one that waits has no facts yet."""
-    monkeypatch.setattr(evaluation_context, "measure_profile", lambda *given: profile)
+    monkeypatch.setattr(calibrator, "measure_profile", lambda *given: profile)
     monkeypatch.setattr(evaluation_context, "time_pairs", functools.partial(time_pairs, repeats=2))
     states = ("running", "paused", "stopped", "done", "running")
     names = ("first", "paused", "stopped", "done", "second")
@@ -140,7 +140,7 @@ def test_worker_that_is_asked_to_end_hands_its_trial_to_the_next(
 ) -> None:
     started = start(tiny_spec(budget={"trials": 2}))
     started.run(UNTOUCHED)
-    measure = started.bench.measure
+    measure = started.evaluator.measure
 
     def ask_to_end(*given: Any) -> Any:
         os.kill(os.getpid(), number)
@@ -148,7 +148,7 @@ def test_worker_that_is_asked_to_end_hands_its_trial_to_the_next(
 
     began = time.monotonic()
     with monkeypatch.context() as patch:
-        patch.setattr(started.bench, "measure", ask_to_end)
+        patch.setattr(started.evaluator, "measure", ask_to_end)
         with pytest.raises(ShutdownRequested) as left:
             started.worker().run()
     assert left.value.code == 128 + number
@@ -156,7 +156,7 @@ def test_worker_that_is_asked_to_end_hands_its_trial_to_the_next(
     assert not started.store.tasks.slots(started.record.id, "reserved")
     assert [trial.number for trial in started.trials(TrialState.WAITING)] == [1]
     assert started.store.tasks.attempts(started.record.id) == []  # nobody failed
-    assert started.bench.measure == measure
+    assert started.evaluator.measure == measure
     started.worker().run()
     check_sound(started.store, "tiny", 2)
 
@@ -191,7 +191,7 @@ def test_result_is_written_when_the_database_is_back(
 
     started = start(tiny_spec(budget={"trials": 1}))
     complete, failures, measured = started.store.trials.complete, iter(range(4)), list[Any]()
-    measure = started.bench.measure
+    measure = started.evaluator.measure
 
     def gone(*given: Any) -> Any:
         if next(failures, None) is not None:
@@ -203,7 +203,7 @@ def test_result_is_written_when_the_database_is_back(
         return measure(*given)
 
     monkeypatch.setattr(started.store.trials, "complete", gone)
-    monkeypatch.setattr(started.bench, "measure", counted)
+    monkeypatch.setattr(started.evaluator, "measure", counted)
     started.queue(UNTOUCHED)
     started.worker().run()
     assert len(measured) == 1

@@ -23,6 +23,7 @@ from search.evaluation.compare.entries import SHARES, Contender, Cost, Entry, Le
 from search.evaluation.compare.statistics import Bits, Comparison, Costs, Row, judge_levels
 from search.evaluation.data.splits import Images, draw, open_all, open_images, open_source
 from search.evaluation.device import choose_device
+from search.evaluation.evaluation_context import EvaluationContext
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
 from search.evaluation.throughput import measured as to_throughput
 from search.types import Measurement
@@ -54,12 +55,14 @@ def compare(
     for path, config in exported:
         check_config(path, config, backbone)
     chosen, words = choose_images(spec, backbone, images, searched, [config for _, config in exported])
-    bench = ScheduleEvaluator(_measured(spec), backbone, chosen, choose_device(spec.runtime.device))
+    evaluator = ScheduleEvaluator(
+        EvaluationContext(_measured(spec), backbone, chosen, choose_device(spec.runtime.device))
+    )
     entries = line_up(backbone, contenders, levels, [(path.stem, config) for path, config in exported])
-    bench.find_facts()
-    dense, saving = bench.measure(UNTOUCHED, bench.time(UNTOUCHED)), _measure_saving(bench)
-    bench.warn_at_chance(dense.accuracy)
-    rows = list(_measure(bench, entries, observe))
+    evaluator.calibrate()
+    dense, saving = evaluator.measure(UNTOUCHED, evaluator.time(UNTOUCHED)), _measure_saving(evaluator)
+    evaluator.warn_at_chance(dense.accuracy)
+    rows = list(_measure(evaluator, entries, observe))
     facts = {
         "name": backbone.name,
         "weights": backbone.weights,
@@ -72,13 +75,13 @@ def compare(
     return Comparison(facts, words, dense, judge_levels(rows), saving, costs)
 
 
-def _measure_saving(bench: ScheduleEvaluator) -> Measurement | None:
+def _measure_saving(evaluator: ScheduleEvaluator) -> Measurement | None:
     """The dense model with exact savings; None where the backbone has none."""
-    if bench.flops(SAVING) >= bench.flops(UNTOUCHED):
+    if evaluator.flops(SAVING) >= evaluator.flops(UNTOUCHED):
         return None
-    # not by Bench.time: what has no stages is as fast as the untouched model to it
-    timing = bench.time_pairs(SAVING)
-    return bench.measure(SAVING, to_throughput(timing, bench.facts.dense_images_per_s))
+    # not by ScheduleEvaluator.time: what has no stages is as fast as the untouched model to it
+    timing = evaluator.context.time_pairs(SAVING)
+    return evaluator.measure(SAVING, to_throughput(timing, evaluator.calibration.dense_images_per_s))
 
 
 def _both_costs(backbone: Backbone, measured: Iterable[Measurement]) -> dict[str, Costs]:
@@ -223,11 +226,13 @@ def _level(gflops: float, costs: Sequence[float]) -> str:
     return f"{min((c for c in costs if gflops <= c), default=gflops):.4g} GFLOPs"
 
 
-def _measure(bench: ScheduleEvaluator, entries: Sequence[Entry], observe: Observe) -> Iterator[tuple[Row, Bits | None]]:
+def _measure(
+    evaluator: ScheduleEvaluator, entries: Sequence[Entry], observe: Observe
+) -> Iterator[tuple[Row, Bits | None]]:
     for done, entry in enumerate(entries, start=1):
         row, bits = Row(entry.name, entry.method, entry.level, absent=entry.absent), None
         if entry.schedule is not None:
-            measured: Measurement = bench.measure(entry.schedule, bench.time(entry.schedule))
-            row, bits = replace(row, measurement=measured), bench.bits(measured)
+            measured: Measurement = evaluator.measure(entry.schedule, evaluator.time(entry.schedule))
+            row, bits = replace(row, measurement=measured), evaluator.bits(measured)
         observe(done, len(entries), row)
         yield row, bits

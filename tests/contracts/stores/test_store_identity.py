@@ -19,7 +19,7 @@ from search.runtime.worker import Worker, naming_deleted
 from search.storage.mirror import mirror_all
 from search.storage.store import Store
 from search.types import PREPARE
-from tests.drills.nursery import SimulatedBench, _worker, drill_spec, prepare
+from tests.drills.nursery import SimulatedEvaluator, _worker, drill_spec, prepare
 from tests.runtime.soundness import check_sound
 
 NAME, TRIALS, OF_THE_NEXT = "again", 400, 3
@@ -52,7 +52,7 @@ def check_untouched(store: Store, successor: StudyRecord) -> None:
     assert store.tasks.open_tasks(successor.id) == {PREPARE}
     assert [study.id for study in store.studies()] == [successor.id]
     spec = drill_spec(NAME, OF_THE_NEXT)
-    worker = _worker(store, prepare(store, spec), SimulatedBench.open(spec), 0, 0.0)
+    worker = _worker(store, prepare(store, spec), SimulatedEvaluator.open(spec), 0, 0.0)
     worker.run()
     worker.mirror_all()
     check_sound(store, NAME, OF_THE_NEXT)
@@ -62,19 +62,19 @@ def check_untouched(store: Store, successor: StudyRecord) -> None:
 
 
 def test_a_worker_amid_a_trial_is_told(opened: Store, spec: StudySpec, make_again: Callable[[], StudyRecord]) -> None:
-    record, bench, made = prepare(opened, spec), SimulatedBench.open(spec), list[StudyRecord]()
-    worker = _worker(opened, record, bench, 0, 0.0)
+    record, evaluator, made = prepare(opened, spec), SimulatedEvaluator.open(spec), list[StudyRecord]()
+    worker = _worker(opened, record, evaluator, 0, 0.0)
     worker.run(at_most=3)
     mirror_all(opened, record, worker._box)
-    see = bench._searcher.see
+    see = evaluator._searcher.see
 
     def see_and_make_again(*given: Any) -> Any:
         made.extend([] if made else [make_again()])
         return see(*given)
 
-    bench._searcher.see = see_and_make_again  # type: ignore[method-assign]
+    evaluator._searcher.see = see_and_make_again  # type: ignore[method-assign]
     with pytest.raises(StudyDeletedError, match=DELETED):
-        StudyRunner(opened, record, bench).run()
+        StudyRunner(opened, record, evaluator).run()
     assert made[0].id > record.id
     check_untouched(opened, made[0])
 
@@ -83,8 +83,8 @@ def test_many_workers_at_once_write_nothing_into_the_next(
     opened: Store, spec: StudySpec, make_again: Callable[[], StudyRecord]
 ) -> None:
     record = prepare(opened, spec)
-    benches = [SimulatedBench.open(spec) for _ in range(3)]
-    workers = [_worker(opened, record, bench, number, 0.02) for number, bench in enumerate(benches, start=1)]
+    evaluators = [SimulatedEvaluator.open(spec) for _ in range(3)]
+    workers = [_worker(opened, record, evaluator, number, 0.02) for number, evaluator in enumerate(evaluators, start=1)]
     with ThreadPoolExecutor(3) as pool:
         ends = [pool.submit(run_naming_deleted, worker, record) for worker in workers]
         while opened.progress(record.id).done < 4:
@@ -116,9 +116,9 @@ def test_a_process_that_still_loads_is_told(
     load = launching.open_evaluator
 
     def load_and_make_again(*given: Any) -> Any:
-        bench = load(*given)
+        evaluator = load(*given)
         made.append(make_again())
-        return bench
+        return evaluator
 
     for module in (launching, worker_entrypoints):
         monkeypatch.setattr(module, "open_evaluator", load_and_make_again)

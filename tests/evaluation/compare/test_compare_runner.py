@@ -24,6 +24,7 @@ from search.evaluation.compare import runner
 from search.evaluation.compare.entries import Levels, read_contenders
 from search.evaluation.compare.statistics import Comparison, Row, mcnemar
 from search.evaluation.data.splits import open_images
+from search.evaluation.evaluation_context import EvaluationContext
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
 
 Spec = Callable[..., StudySpec]
@@ -49,7 +50,7 @@ def run(spec: StudySpec, observed: list[Any], methods: str, levels: Levels, **ar
 
 def test_all_rows_answer_the_same_images_at_equal_flops(
     small_spec: Spec,
-    make_bench: Callable[..., ScheduleEvaluator],
+    make_evaluator: Callable[..., ScheduleEvaluator],
     facts_of: Callable[..., Any],
     backbone: Backbone,
     observed: Any,
@@ -60,8 +61,10 @@ def test_all_rows_answer_the_same_images_at_equal_flops(
     assert [(done, total, row.name) for done, total, row in observed] == [(1, 2, "random"), (2, 2, "cls-attention")]
     assert found.images == "16 of the demo, seed 0; labels: class indices as given"
     images, _ = runner.choose_images(spec, backbone, 16, False, [])
-    bench = ScheduleEvaluator(spec, backbone, images, make_bench(backbone, spec).device)
-    bench.use(facts_of(bench))
+    evaluator = ScheduleEvaluator(
+        EvaluationContext(spec, backbone, images, make_evaluator(backbone, spec).context.device)
+    )
+    evaluator.use(facts_of(evaluator))
     right = []
     for row in found.rows:
         measured = row.measurement
@@ -72,9 +75,9 @@ def test_all_rows_answer_the_same_images_at_equal_flops(
             16,
             "float32",
         )
-        again = bench.measure(measured.schedule, measured.throughput)
+        again = evaluator.measure(measured.schedule, measured.throughput)
         assert again.accuracy == measured.accuracy
-        right.append(bench.bits(again))
+        right.append(evaluator.bits(again))
     best = int(found.rows[1].best)
     other = found.rows[1 - best]
     assert other.verdict is not None
@@ -82,10 +85,10 @@ def test_all_rows_answer_the_same_images_at_equal_flops(
     assert found.dense.flops == 353_295_648
     saving = found.saving
     assert saving is not None
-    assert saving.flops == bench.flops(Schedule()) < found.dense.flops
+    assert saving.flops == evaluator.flops(Schedule()) < found.dense.flops
     assert saving.throughput.speedup != 1.0  # measured like any row's
     assert saving.schedule.exact_savings
-    assert saving.accuracy == bench.measure(Schedule(), saving.throughput).accuracy
+    assert saving.accuracy == evaluator.measure(Schedule(), saving.throughput).accuracy
     for each in (found.dense, saving, *(row.measurement for row in found.rows)):
         costs = found.costs[each.key]
         schedule = each.schedule
@@ -94,20 +97,27 @@ def test_all_rows_answer_the_same_images_at_equal_flops(
         assert each.flops == (costs.with_savings if schedule.exact_savings else costs.without_savings)
 
 
-def test_a_backbone_whose_head_reads_every_token_has_no_exact_savings(bench: ScheduleEvaluator) -> None:
+def test_a_backbone_whose_head_reads_every_token_has_no_exact_savings(evaluator: ScheduleEvaluator) -> None:
     model = VisionTransformer(
         img_size=28, patch_size=4, in_chans=1, num_classes=10, embed_dim=12, depth=2, num_heads=3, global_pool="avg"
     )
-    whole = replace(bench.backbone, model=model.eval(), family=describe(model))
-    assert runner._measure_saving(ScheduleEvaluator(bench.spec, whole, bench.images, bench.device)) is None
+    whole = replace(evaluator.backbone, model=model.eval(), family=describe(model))
+    assert (
+        runner._measure_saving(
+            ScheduleEvaluator(
+                EvaluationContext(evaluator.spec, whole, evaluator.context.images, evaluator.context.device)
+            )
+        )
+        is None
+    )
     counter = FlopCounter(model)
     costs = runner.both_costs(counter, Schedule([Stage(0, 0.5)], "random"))
     assert costs.without_savings == costs.with_savings
 
 
-def test_a_configuration_of_several_methods_is_named_by_all(bench: ScheduleEvaluator) -> None:
+def test_a_configuration_of_several_methods_is_named_by_all(evaluator: ScheduleEvaluator) -> None:
     mixed = Schedule([Stage(2, 0.5), Stage(5, 0.7, method="tome"), Stage(7, 0.7)])
-    (entry,) = runner.line_up(bench.backbone, [], Levels(), [("best", Config({}, mixed))])
+    (entry,) = runner.line_up(evaluator.backbone, [], Levels(), [("best", Config({}, mixed))])
     assert (entry.name, entry.method, entry.schedule) == ("best", "zero-tprune + tome", mixed)
 
 
@@ -149,28 +159,30 @@ def test_images_of_another_folder_leave_none_out(small_spec: Spec, backbone: Bac
 
 
 @pytest.fixture
-def bench(small_spec: Spec, backbone: Backbone, make_bench: Callable[..., ScheduleEvaluator]) -> ScheduleEvaluator:
-    return make_bench(backbone, small_spec())
+def evaluator(
+    small_spec: Spec, backbone: Backbone, make_evaluator: Callable[..., ScheduleEvaluator]
+) -> ScheduleEvaluator:
+    return make_evaluator(backbone, small_spec())
 
 
-def test_unless_asked_levels_are_shares_of_the_dense_cost(bench: ScheduleEvaluator) -> None:
-    found = runner.line_up(bench.backbone, read_contenders("random", [], 3), Levels(), [])
+def test_unless_asked_levels_are_shares_of_the_dense_cost(evaluator: ScheduleEvaluator) -> None:
+    found = runner.line_up(evaluator.backbone, read_contenders("random", [], 3), Levels(), [])
     assert [entry.level for entry in found] == ["0.2826 GFLOPs", "0.2296 GFLOPs", "0.1766 GFLOPs"]
 
 
-def test_configurations_stand_at_the_lowest_level_that_they_keep_to(bench: ScheduleEvaluator) -> None:
+def test_configurations_stand_at_the_lowest_level_that_they_keep_to(evaluator: ScheduleEvaluator) -> None:
     costs = {"dear": Schedule([Stage(5, 0.9)]), "cheap": Schedule([Stage(0, 0.5), Stage(3, 0.5)])}
-    assert bench.flops(costs["dear"]) > 0.3e9 > 0.2e9 > bench.flops(costs["cheap"])
+    assert evaluator.flops(costs["dear"]) > 0.3e9 > 0.2e9 > evaluator.flops(costs["cheap"])
     configs = [(name, Config({}, schedule)) for name, schedule in costs.items()]
-    found = runner.line_up(bench.backbone, read_contenders("random", [], 3), Levels(gflops=(0.2, 0.3)), configs)
-    own = f"{bench.flops(costs['dear']) / 1e9:.4g} GFLOPs"
+    found = runner.line_up(evaluator.backbone, read_contenders("random", [], 3), Levels(gflops=(0.2, 0.3)), configs)
+    own = f"{evaluator.flops(costs['dear']) / 1e9:.4g} GFLOPs"
     assert [(entry.name, entry.level) for entry in found] == [
         ("dear", own),  # above every level
         ("random", "0.3 GFLOPs"),
         ("cheap", "0.2 GFLOPs"),
         ("random", "0.2 GFLOPs"),
     ]
-    assert [entry.level for entry in runner.line_up(bench.backbone, [], Levels(keeps=(0.5,)), configs[:1])] == [own]
+    assert [entry.level for entry in runner.line_up(evaluator.backbone, [], Levels(keeps=(0.5,)), configs[:1])] == [own]
 
 
 @pytest.mark.parametrize(
@@ -182,18 +194,20 @@ def test_configurations_stand_at_the_lowest_level_that_they_keep_to(bench: Sched
         (Levels(keeps=(0.5,), blocks=(2, 11)), "--blocks must be at most 10 for a backbone of 12 blocks.*got 11"),
     ],
 )
-def test_levels_that_nobody_can_be_at(bench: ScheduleEvaluator, levels: Levels, rule: str) -> None:
+def test_levels_that_nobody_can_be_at(evaluator: ScheduleEvaluator, levels: Levels, rule: str) -> None:
     with pytest.raises(InputError, match=rule):
-        runner.line_up(bench.backbone, read_contenders("random", [], None), levels, [])
+        runner.line_up(evaluator.backbone, read_contenders("random", [], None), levels, [])
 
 
-def test_a_method_that_needs_a_class_token_says_so_where_there_is_none(bench: ScheduleEvaluator) -> None:
+def test_a_method_that_needs_a_class_token_says_so_where_there_is_none(evaluator: ScheduleEvaluator) -> None:
     model = VisionTransformer(
         img_size=28, patch_size=4, in_chans=1, num_classes=10, embed_dim=12, depth=12, num_heads=3,
         class_token=False, global_pool="avg",
     )  # fmt: skip
-    bare = replace(bench.backbone, model=model.eval(), family=describe(model))
-    other = ScheduleEvaluator(bench.spec, bare, bench.images, bench.device)
+    bare = replace(evaluator.backbone, model=model.eval(), family=describe(model))
+    other = ScheduleEvaluator(
+        EvaluationContext(evaluator.spec, bare, evaluator.context.images, evaluator.context.device)
+    )
     random, needy = runner.line_up(
         other.backbone, read_contenders("random,cls-attention", [], 3), Levels(keeps=(0.5,)), []
     )

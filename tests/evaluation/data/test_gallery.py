@@ -20,6 +20,7 @@ from search.evaluation.compare import runner
 from search.evaluation.data.label_mapping import OF_IMAGES, assign
 from search.evaluation.data.readers.base import Listing
 from search.evaluation.data.splits import draw, open_all, open_images
+from search.evaluation.evaluation_context import EvaluationContext
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
 
 Maker = Callable[..., StudySpec]
@@ -160,6 +161,6 @@ def test_of_equal_images_the_first_alone_is_told_apart(folder: Path, small_spec:
         copy.write_bytes(first.read_bytes())
     images = open_images(spec.data, spec.objectives, backbone)
     assert images.gallery().distinct().tolist() == [0, 2, 4, 5]
-    bench = ScheduleEvaluator(spec, backbone, images, torch.device("cpu"))
-    bench.set_model("float32")
-    assert bench.readout.classes == 4
+    evaluator = ScheduleEvaluator(EvaluationContext(spec, backbone, images, torch.device("cpu")))
+    evaluator.context.set_model("float32")
+    assert evaluator.context.readout.classes == 4
