@@ -103,9 +103,9 @@ def replay(path: Path, data_path: str | None = None, deployment: Mapping[str, An
     gain = None
     if deployed:
         measured = evaluator.measure_deployed(config.schedule)
-        gain = None if deployed.precision == FLOAT32 else evaluator.time(UNPRUNED).speedup
+        gain = None if deployed.precision == FLOAT32 else evaluator.speed.time(UNPRUNED).speedup
     else:
-        measured = evaluator.measure(config.schedule, evaluator.time(config.schedule))
+        measured = evaluator.measure(config.schedule, evaluator.speed.time(config.schedule))
     evaluator.warn_at_chance(measured.accuracy)
     equal = (measured.accuracy.value, measured.flops) == recorded
     reproduced = equal if same and not other_dtype else None
@@ -118,7 +118,7 @@ def replay(path: Path, data_path: str | None = None, deployment: Mapping[str, An
         labels=images.classes,
         preprocessing=backbone.preprocessing,
         precision_gain=gain,
-        dense_latencies=evaluator.latencies(UNTOUCHED),
+        dense_latencies=evaluator.speed.latencies(UNTOUCHED),
     )
 
 

@@ -25,17 +25,15 @@ from search.evaluation.deployed import DeployedEvaluator
 from search.evaluation.evaluation_context import EvaluationContext
 from search.evaluation.evaluator import Bits, Evaluator, accuracy_of
 from search.evaluation.image_sampling import ImageOrder, draw_order, unpack_strata
-from search.evaluation.latency_profile import LatencyProfile
 from search.evaluation.racing import Race, SequentialTest, estimate
 from search.evaluation.reference import DenseReference, Seen, fidelity_of
 from search.evaluation.regression_estimator import guess
-from search.evaluation.throughput import PairedTiming, measured
-from search.types import Accuracy, Fidelity, Latency, Measurement, PartialEvaluation, Setting, Throughput
+from search.evaluation.speed_meter import SpeedMeter
+from search.types import Accuracy, Fidelity, Measurement, PartialEvaluation, Setting, Throughput
 
 Check = Callable[[], None]
 log = logging.getLogger(__name__)
 ITSELF = Fidelity(1.0, 0.0, 0.0, 0.0)  # of the dense model
-MAX_DRIFT = 2.0  # of the dense model's speed; a machine's own drift, tens of percent, cancels in the pairs
 PROBE_SHARE = 0.08  # of the search split, in whole batches, that the first look at a schedule sees ...
 LARGEST_LOOK = 0.25  # ... and none is worth more: a split of few batches is not probed
 LARGEST_PROBE = 0.5  # of the search split: what all looks at a schedule may see
@@ -118,7 +116,7 @@ class ScheduleEvaluator:
                 )
         before = self._calibration
         if before is not None and json.dumps(before.to_dict()) != json.dumps(calibration.to_dict()):
-            for name in ("_profile", "order", "_searcher", "_confirmer", "_probed"):
+            for name in ("speed", "order", "_searcher", "_confirmer", "_probed"):
                 self.__dict__.pop(name, None)
         self._calibration = calibration
         self.context.set_model(calibration.dtype)
@@ -162,72 +160,14 @@ class ScheduleEvaluator:
         return self.context.evaluator(self.context.model, self.context.confirm_split, reference=reference)
 
     @cached_property
-    def _profile(self) -> LatencyProfile | None:
-        return LatencyProfile.from_dict(self.calibration.profile) if self.calibration.profile else None
-
-    @property
-    def least_speedup(self) -> float | None:
-        """What a schedule's speedup must reach: by the budget, by its limit of latency, and, where the study is
-        deployed, by the unpruned model at the deployment's precision, for a slower one is worth nothing there."""
-        budget, dense = self.spec.budget, self.calibration.dense_latency
-        limits = [] if budget.min_speedup is None else [budget.min_speedup]
-        if dense is not None and budget.max_latency_ms is not None:
-            limits.append(dense[budget.max_latency_ms.percentile] / budget.max_latency_ms.ms)
-        if self.spec.deployment is not None:
-            limits.append(self._profile.gain if self._profile else 1.0)
-        return max(limits, default=None)
-
-    def throughput(self, schedule: Schedule) -> Throughput:
-        """Predicted from the profile, or measured, as the study asks."""
-        return self._profile.predict(schedule) if self._profile else self.time(schedule)
-
-    def time(self, schedule: Schedule) -> Throughput:
-        """Measured against the dense model, interleaved; takes seconds.
-
-        Where other work disturbed it the prediction stands instead, with the reason, if there is one.
-        """
-        timing = self.context.time_pairs(schedule)
-        throughput = measured(timing, self.calibration.dense_images_per_s)
-        reason = throughput.disturbed or self._drift(timing)
-        if reason and self._profile and not self.context.is_untouched(schedule):
-            found = f"{reason}; measured as {throughput.speedup:.2f}x"
-            return replace(self._profile.predict(schedule), disturbed=found)
-        throughput = replace(throughput, disturbed=reason)
-        if not self.context.is_untouched(schedule):
-            return throughput
-        # the dense model against itself: its speedup is 1, and the spread tells how well this clock can tell
-        return replace(throughput, images_per_s=self.calibration.dense_images_per_s, speedup=1.0)
-
-    def time_finalist(self, schedule: Schedule) -> Throughput:
-        """As `time`; where the study is deployed, with the latencies of single passes, by batch size."""
-        return replace(self.time(schedule), latencies=self.latencies(schedule))
-
-    def open_deployed(self, schedule: Schedule) -> None:
-        """Where the study is deployed, open the schedule there, so that timing it is no more than that."""
-        if self.context.deployed is not None:
-            self.context.deployed.open(schedule)
-
-    def latencies(self, schedule: Schedule) -> tuple[Latency, ...]:
-        """With peak memory, by the batch sizes of the study's deployment; empty where it has none."""
-        deployed = self.context.deployed
-        if deployed is None or self.spec.deployment is None:
-            return ()
-        sizes = self.spec.deployment.batch_sizes
-        peaks = deployed.peak_memory(schedule, sizes)
-        timed = [deployed.latency(schedule, self.context.timing_images(size)) for size in sizes]
-        return tuple(replace(latency, peak_mib=peaks.get(latency.batch)) for latency in timed)
-
-    def _drift(self, timing: PairedTiming) -> str:
-        """How far the dense model is from the study's reference, if that says that this is another machine by now."""
-        share = timing.dense_images_per_s / self.calibration.dense_images_per_s
-        if 1 / MAX_DRIFT <= share <= MAX_DRIFT:
-            return ""
-        return f"the dense model ran {share:.2f} times as fast as when the study began"
+    def speed(self) -> SpeedMeter:
+        """How fast schedules are."""
+        return SpeedMeter(self.context, self.calibration)
 
     def measure_deployed(self, schedule: Schedule) -> Measurement:
         """Accuracy on the whole search split and throughput, both where the study is deployed."""
         seen = self._deployed_evaluator(self.context.search_split, self.context.search_reference).see(schedule)
-        throughput = self.time_finalist(schedule)
+        throughput = self.speed.time_finalist(schedule)
         return self._measurement(schedule, throughput, seen.correct, fidelity=fidelity_of(None, seen))
 
     def _deployed_evaluator(self, split: Split, reference: DenseReference | None) -> DeployedEvaluator:

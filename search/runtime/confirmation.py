@@ -57,6 +57,6 @@ def confirm(
         reason = f"not timed, for the clocks of all finalists had used up their {format_duration(limit_s)}"
     if reason:
         return replace(known, throughput=replace(found.search.throughput, disturbed=reason)), 0.0
-    evaluator.open_deployed(schedule)
+    evaluator.speed.open_deployed(schedule)
     began = working_time()
-    return replace(known, throughput=evaluator.time_finalist(schedule)), working_time() - began
+    return replace(known, throughput=evaluator.speed.time_finalist(schedule)), working_time() - began

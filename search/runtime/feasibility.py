@@ -84,8 +84,8 @@ def check_speedup(spec: StudySpec, evaluator: ScheduleEvaluator) -> None:
         return
     evaluator.calibrate()
     depth = evaluator.backbone.family.depth
-    fastest = smallest(spec.space, depth, lambda schedule: 1 / evaluator.throughput(schedule).speedup)
-    most = evaluator.throughput(fastest).speedup
+    fastest = smallest(spec.space, depth, lambda schedule: 1 / evaluator.speed.throughput(schedule).speedup)
+    most = evaluator.speed.throughput(fastest).speedup
     if budget.min_speedup is not None and most < budget.min_speedup:
         raise speedup_limit_error(spec, most, evaluator.calibration.profile_from)
     dense, limit = evaluator.calibration.dense_latency, budget.max_latency_ms

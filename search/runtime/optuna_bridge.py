@@ -98,7 +98,7 @@ class OptunaBridge:
             space=self._spec.space,
             depth=self._depth,
             tokens=evaluator.backbone.family.tokens,
-            speedup=lambda s: evaluator.throughput(s).speedup if profiled else dense_flops / evaluator.flops(s),
+            speedup=lambda s: evaluator.speed.throughput(s).speedup if profiled else dense_flops / evaluator.flops(s),
             within_limits=lambda s: not self._over_known_limits(s),
             result=result_of,
             below_dense=ACCURACY_BELOW_DENSE if drop is None else min(drop, ACCURACY_BELOW_DENSE),
@@ -122,7 +122,7 @@ class OptunaBridge:
 
     def _over_known_limits(self, schedule: Schedule) -> bool:
         limits = self._spec.budget
-        if limits.max_gflops is None and self._evaluator.least_speedup is None:
+        if limits.max_gflops is None and self._evaluator.speed.least_speedup is None:
             return False
         try:
             return self._refusal(schedule, self._evaluator.flops(schedule)) is not None
@@ -148,7 +148,9 @@ class OptunaBridge:
                 )
                 if refusal is None:
                     known = self._known(schedule)
-                    throughput = known.own.search.throughput if known.own else self._evaluator.throughput(schedule)
+                    throughput = (
+                        known.own.search.throughput if known.own else self._evaluator.speed.throughput(schedule)
+                    )
                     refusal = self._too_slow(schedule, flops, throughput)
                 if refusal is None:
                     if trial.number == NEW:
@@ -228,16 +230,16 @@ class OptunaBridge:
 
     def _refusal(self, schedule: Schedule, flops: int) -> tuple[dict[str, float], str] | None:
         """Limits that need nothing but arithmetic: FLOPs, and throughput where it is profiled."""
-        limits, least = self._spec.budget, self._evaluator.least_speedup
+        limits, least = self._spec.budget, self._evaluator.speed.least_speedup
         if limits.max_gflops is not None and flops / 1e9 > limits.max_gflops:
             over = violations(limits, flops / 1e9, float("inf"), least_speedup=least)
             return over, f"{flops / 1e9:.4g} GFLOPs"
         if least is not None and self._evaluator.calibration.profile:
-            return self._too_slow(schedule, flops, self._evaluator.throughput(schedule))
+            return self._too_slow(schedule, flops, self._evaluator.speed.throughput(schedule))
         return None
 
     def _too_slow(self, schedule: Schedule, flops: int, throughput: Throughput) -> tuple[dict[str, float], str] | None:
-        limits, least = self._spec.budget, self._evaluator.least_speedup
+        limits, least = self._spec.budget, self._evaluator.speed.least_speedup
         if least is None or not schedule.plan(self._evaluator.backbone.family.tokens) or throughput.speedup >= least:
             return None  # the dense model is always measured: everything is compared with it
         over = violations(limits, flops / 1e9, throughput.speedup, least_speedup=least)

@@ -144,7 +144,7 @@ class TrialEvaluator:
     def _measure_dense(self) -> Measurement:
         if self._dense is None:
             dense = UNTOUCHED
-            throughput = self._evaluator.throughput(dense)
+            throughput = self._evaluator.speed.throughput(dense)
             with self.limited():
                 found = self._store.reusable(self._evaluator.identity(dense))
                 if found is not None:

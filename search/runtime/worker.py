@@ -202,7 +202,7 @@ class Worker:
         """
         measurement, dense = measured
         drop, trial = dense - measurement.accuracy.value, proposal.trial
-        least = self._evaluator.least_speedup
+        least = self._evaluator.speed.least_speedup
         over = violations(self._evaluator.spec.budget, measurement.gflops, measurement.throughput.speedup, drop, least)
         ended = ending(trial, measurement, over)
         self._store.trials.complete(slot, measurement, is_feasible(over), trial.number, ended)

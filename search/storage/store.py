@@ -14,7 +14,8 @@ threads; another process opens its own.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -195,13 +196,11 @@ class Store:
             raise StudyDeletedError(study_id or 0, name)
         from search.storage import optuna_storage  # loads Optuna
 
-        while not self.tasks.claim_mirror(record.id, studies.MIRROR_LEASE_S):
-            time.sleep(studies.MIRROR_PAUSE_S)
-            self.study_of_id(record.id)
-        optuna_storage.delete_optuna_study(self.optuna_storage(), name)
-        with writing(self._engine) as connection:
-            leases.lock_study(connection, record.id, whole=True)
-            studies.remove(connection, record.id)
+        with self._mirroring(record.id):
+            optuna_storage.delete_optuna_study(self.optuna_storage(), name)
+            with writing(self._engine) as connection:
+                leases.lock_study(connection, record.id, whole=True)
+                studies.remove(connection, record.id)
         if name not in {study.name for study in self.studies()}:  # else whoever posted it meanwhile has it back
             optuna_storage.delete_optuna_study(self.optuna_storage(), name)
 
@@ -214,18 +213,29 @@ class Store:
 
         storage = self.optuna_storage()
         taken = SpecConflictError("", f"study {name} exists {self.place}", remedy="choose another name")
-        if any(study.name == name for study in self.studies()) or not optuna_storage.copy_optuna_study(
-            storage, record.name, name
-        ):
-            raise taken
-        try:
-            with writing(self._engine) as connection:
-                leases.lock_study(connection, record.id, whole=True)
-                studies.rename(connection, record.id, name)
-        except IntegrityError:  # another process was faster
-            raise taken from None
-        optuna_storage.delete_optuna_study(storage, record.name)
+        with self._mirroring(record.id):
+            is_taken = any(study.name == name for study in self.studies())
+            if is_taken or not optuna_storage.copy_optuna_study(storage, record.name, name):
+                raise taken
+            try:
+                with writing(self._engine) as connection:
+                    leases.lock_study(connection, record.id, whole=True)
+                    studies.rename(connection, record.id, name)
+            except IntegrityError:  # another process was faster
+                raise taken from None
+            optuna_storage.delete_optuna_study(storage, record.name)
         return self.study_of_id(record.id)
+
+    @contextmanager
+    def _mirroring(self, study_id: int) -> Iterator[None]:
+        """Within, nobody else changes Optuna's part. Raises StudyDeletedError."""
+        while not self.tasks.claim_mirror(study_id, studies.MIRROR_LEASE_S):
+            time.sleep(studies.MIRROR_PAUSE_S)
+            self.study_of_id(study_id)
+        try:
+            yield
+        finally:
+            self.tasks.release_mirror(study_id)
 
     def set_state(self, study_id: int, state: str, note: str = "") -> None:
         """state: one of STUDY_STATES; another is a ValueError."""

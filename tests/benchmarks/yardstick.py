@@ -64,7 +64,7 @@ class Yardstick:
         return self.facts.dtype
 
     def speedup(self, schedule: Schedule) -> float:
-        return self._evaluator.throughput(schedule).speedup
+        return self._evaluator.speed.throughput(schedule).speedup
 
     def hypervolume(self, points: Sequence[Scored]) -> float:
         """Area of (accuracy, speed-up) that the points cover above 10 points of accuracy below the dense model."""

@@ -35,6 +35,7 @@ from search.evaluation.racing import Race, Requirement
 from search.evaluation.reproduce import replay
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
 from search.reporting.export import to_config
+from search.evaluation.speed_meter import SpeedMeter
 from search.types import Evaluation, Throughput
 
 open_clip = pytest.importorskip("open_clip")
@@ -225,7 +226,7 @@ def test_a_race_stops_what_is_hopeless(world: str, kind: str, evaluators: Any) -
 def test_an_export_is_reproduced_exactly(
     world: str, kind: str, evaluators: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ScheduleEvaluator, "time", lambda self, schedule: TIMED)
+    monkeypatch.setattr(SpeedMeter, "time", lambda self, schedule: TIMED)
     evaluator = evaluators(world, kind)
     measured = evaluator.measure(SCHEDULES[world], TIMED)
     found = {keys.IMAGES: evaluator.context.images.fingerprint, keys.WEIGHTS: evaluator.backbone.fingerprint}
@@ -241,7 +242,7 @@ def test_an_export_is_reproduced_exactly(
 def test_a_comparison_takes_it(
     world: str, kind: str, make_study: Callable[..., StudySpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ScheduleEvaluator, "time", lambda self, schedule: TIMED)
+    monkeypatch.setattr(SpeedMeter, "time", lambda self, schedule: TIMED)
     spec = make_study(world, kind)
     if kind in ("knn", "embedding"):
         spec = make_study(world, kind, gallery_images=20)

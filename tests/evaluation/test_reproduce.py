@@ -18,7 +18,7 @@ from pruning.schedule import Schedule
 from pruning.stage import Stage
 from search.errors import InputError
 from search.evaluation.reproduce import replay
-from search.evaluation.schedule_evaluator import ScheduleEvaluator
+from search.evaluation.speed_meter import SpeedMeter
 from search.types import Throughput
 
 Maker = Callable[..., Any]
@@ -28,7 +28,7 @@ Maker = Callable[..., Any]
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is timed is of no interest here, and takes seconds."""
     timed = Throughput(100.0, 1.0, "measured", 0.0, 7)
-    monkeypatch.setattr(ScheduleEvaluator, "time", lambda self, schedule: timed)
+    monkeypatch.setattr(SpeedMeter, "time", lambda self, schedule: timed)
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def config(
     """What export writes for a schedule measured on 13 bundled images."""
     evaluator = make_evaluator(backbone, small_spec())
     evaluator.use(facts_of(evaluator))
-    measured = evaluator.measure(pruning_schedule, evaluator.time(pruning_schedule))
+    measured = evaluator.measure(pruning_schedule, evaluator.speed.time(pruning_schedule))
     return Config(
         backbone={"name": "demo", "weights": "bundled", "fingerprint": backbone.fingerprint},
         schedule=pruning_schedule,

@@ -46,7 +46,7 @@ class TestFacts:
         facts = evaluator.calibrate()
         assert facts.profile is None
         assert facts.dense_images_per_s > 0
-        timed = evaluator.throughput(UNTOUCHED)
+        timed = evaluator.speed.throughput(UNTOUCHED)
         assert timed.images_per_s == pytest.approx(timed.speedup * facts.dense_images_per_s)
 
     def test_closed_form_that_is_not_the_trace_is_refused(
@@ -70,7 +70,7 @@ def test_measurement_holds_what_was_seen(
 ) -> None:
     evaluator = make_evaluator(backbone, small_spec())
     evaluator.use(facts_of(evaluator))
-    timed = evaluator.time(pruning_schedule)
+    timed = evaluator.speed.time(pruning_schedule)
     found = evaluator.measure(pruning_schedule, timed)
     bits = np.unpackbits(np.frombuffer(found.correct, np.uint8))[:13]
     assert bits.mean() == found.accuracy.value

@@ -102,8 +102,8 @@ def test_a_busy_machine_is_noticed_and_the_prediction_stands(
         waiting = Waiting(timed.device)
         evaluator.context.model(timed)
         assert waiting.share() > MAX_WAITING
-        found = evaluator.time(schedule)
-        dense = evaluator.time(UNTOUCHED)
+        found = evaluator.speed.time(schedule)
+        dense = evaluator.speed.time(UNTOUCHED)
     assert "kept its threads waiting for" in found.disturbed
     assert found.disturbed.endswith("x")  # what was measured
     assert (found.how, found.speedup) == ("profiled", profile.predict(schedule).speedup)

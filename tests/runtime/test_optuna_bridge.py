@@ -123,13 +123,13 @@ class TestTiming:
     def test_a_known_schedule_is_not_timed_again(self, start: Start, tiny_spec: Spec, oracle: Oracle) -> None:
         started = start(tiny_spec(budget={"trials": 6}, space={"keep": [0.99, 1.0], "max_stages": 1, "blocks": [3, 3]}))
         timed: list[str] = []
-        predict = started.evaluator.throughput
+        predict = started.evaluator.speed.throughput
 
         def throughput(schedule: Schedule) -> Throughput:
             timed.append(started.evaluator.key(schedule))
             return predict(schedule)
 
-        started.evaluator.throughput = throughput
+        started.evaluator.speed.throughput = throughput
         oracle(started.evaluator)
         started.worker().run(lambda progress: None)
         keys = [slot.key for slot in started.store.tasks.slots(started.record.id)]

@@ -42,7 +42,7 @@ def row(started: Any, schedule: Schedule) -> Any:
 
 def test_rival_and_others_are_what_their_names_say(racing: Callable[..., Any]) -> None:
     evaluator = racing().evaluator
-    speed = {schedule: evaluator.throughput(schedule).images_per_s for schedule in ACCURACY}
+    speed = {schedule: evaluator.speed.throughput(schedule).images_per_s for schedule in ACCURACY}
     assert speed[RIVAL] > max(speed[HOPELESS], speed[WORTHY]) > min(speed[HOPELESS], speed[WORTHY]) > speed[DENSE]
 
 
@@ -122,7 +122,7 @@ class TestNotStopped:
         dear_profile = replace(profile, stages={"zero-tprune": dear, "zero-tprune (class_row)": dear})
         started = start(tiny_spec(**document), profile=dear_profile.to_dict())
         evaluator, cheap = started.evaluator, Schedule([Stage(block, 0.8) for block in range(6)])
-        assert evaluator.throughput(cheap).speedup < evaluator.throughput(RIVAL).speedup
+        assert evaluator.speed.throughput(cheap).speedup < evaluator.speed.throughput(RIVAL).speedup
         assert evaluator.flops(cheap) < evaluator.flops(RIVAL) < evaluator.flops(HOPELESS)
         oracle(evaluator, ACCURACY | {cheap: 0.3})
         started.run(DENSE, RIVAL, HOPELESS, cheap)

@@ -60,7 +60,7 @@ def compare(
     )
     entries = line_up(backbone, contenders, levels, [(path.stem, config) for path, config in exported])
     evaluator.calibrate()
-    dense, saving = evaluator.measure(UNTOUCHED, evaluator.time(UNTOUCHED)), _measure_saving(evaluator)
+    dense, saving = evaluator.measure(UNTOUCHED, evaluator.speed.time(UNTOUCHED)), _measure_saving(evaluator)
     evaluator.warn_at_chance(dense.accuracy)
     rows = list(_measure(evaluator, entries, observe))
     facts = {
@@ -232,7 +232,7 @@ def _measure(
     for done, entry in enumerate(entries, start=1):
         row, bits = Row(entry.name, entry.method, entry.level, absent=entry.absent), None
         if entry.schedule is not None:
-            measured: Measurement = evaluator.measure(entry.schedule, evaluator.time(entry.schedule))
+            measured: Measurement = evaluator.measure(entry.schedule, evaluator.speed.time(entry.schedule))
             row, bits = replace(row, measurement=measured), evaluator.bits(measured)
         observe(done, len(entries), row)
         yield row, bits

@@ -136,17 +136,19 @@ def test_a_process_that_still_loads_is_told(
     check_untouched(opened, made[0])
 
 
-def test_who_mirrors_a_study_is_waited_for_by_who_deletes_it(
-    opened: Store, spec: StudySpec, make_again: Callable[[], StudyRecord]
-) -> None:
+@pytest.mark.parametrize("how", ["deletes", "renames"])
+def test_who_mirrors_a_study_is_waited_for_by_who_removes_its_name(opened: Store, spec: StudySpec, how: str) -> None:
     """It would make Optuna's study anew, and nobody could use the name any more."""
     record = prepare(opened, spec)
     assert opened.tasks.claim_mirror(record.id, 60.0)
     with ThreadPoolExecutor(1) as pool:
-        deleted = pool.submit(opened.delete_study, NAME)
+        order = {"deletes": (opened.delete_study, NAME), "renames": (opened.rename_study, record, "other")}[how]
+        removed = pool.submit(*order)
         with pytest.raises(TimeoutError):
-            deleted.result(timeout=0.5)
+            removed.result(timeout=0.5)
         opened.tasks.release_mirror(record.id)
-        deleted.result(timeout=30)
+        removed.result(timeout=30)
     assert NAME not in [study.study_name for study in opened.optuna_storage().get_all_studies()]
-    opened.add_study(spec)
+    assert opened.add_study(spec).id != record.id
+    if how == "renames":
+        assert opened.tasks.claim_mirror(record.id, 60.0)  # given back
