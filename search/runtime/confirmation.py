@@ -1,8 +1,8 @@
 """Measures finalists on images that the search has not seen, and their speed, within one time limit for all clocks.
 
 A busy machine makes each clock repeat until its own limit (`ZTP_TIMING_LIMIT`), so the clocks of all finalists together
-have one, too, which is told when they begin. After it no clock starts: predictions stand, with the reason, and the next
-launch measures.
+have one, too, which is told when they begin. No clock starts that could not end within it: predictions stand, with the
+reason, and the next launch measures.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def clock_limit_s(finalists: Sequence[Evaluation], clocks: int = 1) -> float | N
 
 
 def _predicted_s(finalist: Evaluation) -> float:
-    """Of a warm-up and the fewest pairs of passes, dense and pruned."""
+    """Of a warm-up and the fewest pairs of passes, dense and pruned: the least that a clock runs."""
     measured, speed = finalist.search.setting, finalist.search.throughput
     return (REPEATS + 1) * measured.batch_size * (1 + speed.speedup) / speed.images_per_s
 
@@ -51,7 +51,7 @@ def confirm(
     limit_s, reason = progress.clock_limit_s, ""
     if not times_here:
         reason = f"not timed on {evaluator.context.hardware}: speeds are of {evaluator.calibration.hardware}"
-    elif limit_s is not None and progress.clock_s >= limit_s:
+    elif limit_s is not None and progress.clock_s + _predicted_s(found) > limit_s:
         if known.throughput.disturbed != NOT_TIMED:  # measured before: that reason says more
             return known, 0.0
         reason = f"not timed, for the clocks of all finalists had used up their {format_duration(limit_s)}"
