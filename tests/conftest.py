@@ -89,7 +89,7 @@ def own_cache(caches: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-CLOCK, DRIFT = "search.evaluation.throughput", "search.evaluation.schedule_evaluator"
+CLOCK, DRIFT = "search.evaluation.throughput", "search.evaluation.speed_meter"
 os.environ.setdefault("ZTP_TIMING_LIMIT", "0")  # of processes that tests start, as well
 
 

@@ -34,8 +34,8 @@ from search.evaluation.evaluation_context import EvaluationContext
 from search.evaluation.racing import Race, Requirement
 from search.evaluation.reproduce import replay
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
-from search.reporting.export import to_config
 from search.evaluation.speed_meter import SpeedMeter
+from search.reporting.export import to_config
 from search.types import Evaluation, Throughput
 
 open_clip = pytest.importorskip("open_clip")

@@ -54,7 +54,7 @@ def test_disturbed_speeds_decide_nothing_and_are_measured_again(
             return brief(*given)
 
     with monkeypatch.context() as strict:
-        strict.setattr(calibrator, "time_pairs", beside_other_work)
+        strict.setattr(evaluation_context, "time_pairs", beside_other_work)
         strict.setenv("ZTP_TIMING_LIMIT", "1")
         strict.setattr(confirmation, "_predicted_s", lambda finalist: 100.0)  # all of them have the time
         strict.setattr(throughput, "MAX_WAITING", MAX_WAITING)
@@ -123,7 +123,7 @@ def test_the_clocks_of_all_finalists_have_a_limit_that_is_announced(
 
     told: list[Progress] = []
     with monkeypatch.context() as noisy:
-        noisy.setattr(calibrator, "time_pairs", brief)
+        noisy.setattr(evaluation_context, "time_pairs", brief)
         noisy.setattr(confirmation, "working_time", lambda: next(seconds))
         noisy.setattr(confirmation, "_predicted_s", lambda finalist: 1.0)
         noisy.setenv("ZTP_TIMING_LIMIT", "20")
@@ -148,7 +148,7 @@ def test_the_clocks_of_all_finalists_have_a_limit_that_is_announced(
 
     timed.clear()
     with monkeypatch.context() as quiet:
-        quiet.setattr(calibrator, "time_pairs", functools.partial(throughput.time_pairs, repeats=3))
+        quiet.setattr(evaluation_context, "time_pairs", functools.partial(throughput.time_pairs, repeats=3))
         assert launch(started.evaluator.spec, store.url, ignore).state == "done"
     assert not is_disturbed(store.front(study.id))
 

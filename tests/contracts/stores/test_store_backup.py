@@ -40,10 +40,10 @@ def write_trials(url: str, record: StudyRecord, measured: Measure, numbers: rang
     """What a worker does, as fast as the database lets it: each trial another schedule, the front changing often."""
     store = Store.open(url)
     for number in numbers:
-        slot = store.reserve(record.id, f"w{numbers.start}", TRIALS)
+        slot = store.trials.reserve(record.id, f"w{numbers.start}", TRIALS)
         assert slot is not None
         wave = (number * 37) % TRIALS / 600
-        store.complete(slot, measured(number, 0.9 - wave, 1.0 + number / 100), True, number)
+        store.trials.complete(slot, measured(number, 0.9 - wave, 1.0 + number / 100), True, number)
         if number > 8:
             begun.set()
     store.close()
@@ -66,7 +66,7 @@ def check_copy(url: str, record: StudyRecord, most: int) -> int:
     store = Store.open(url, create=False)
     front, done = store.front(record.id), store.progress(record.id).done
     assert front is not None
-    keys = {slot.key for slot in store.slots(record.id, "done")}
+    keys = {slot.key for slot in store.tasks.slots(record.id, "done")}
     assert keys == {each.search.key for each in store.evaluations(record.id)}  # one moment
     assert sorted(point.trial for point in front.points) == recomputed(url, record.id)
     assert store.optuna_storage().get_study_id_from_name(record.name) is not None
