@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pruning.architectures.base import Family
 from pruning.architectures.isotropic import IsotropicViT, normed_by_head, project
+from pruning.errors import UnsupportedBackbone
 from pruning.tokens import Tokens
 
 
@@ -34,6 +35,11 @@ class EvaViT(IsotropicViT):
 
     def embed(self, images: Tensor) -> Tensor:
         eva = self.model
+        if self.rotates and eva.training and eva.patch_drop is not None:
+            rule = "patch_drop_rate must be 0 in training where attention knows places by rotary embeddings"
+            raise UnsupportedBackbone(
+                f"{rule}: which patches are left is lost here; train {type(eva).__name__} without"
+            )
         tokens: Tensor = eva.norm_pre(eva._pos_embed(eva.patch_embed(images))[0])
         return tokens
 

@@ -12,7 +12,7 @@ from timm.layers.norm import LayerNorm
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import nn
 
-from pruning.checkpoints.base import CLIP, Blueprint, Listed, Source, State, first_file, read_json
+from pruning.checkpoints.base import CLIP, HALF, Blueprint, Listed, Source, State, first_file, read_json
 from pruning.errors import UnsupportedBackbone
 
 NAME = "openclip"
@@ -42,17 +42,30 @@ MODELS = {  # OpenCLIP's names to timm's of the same architecture
     "ViT-SO400M-14-SigLIP": "vit_so400m_patch14_siglip_224",
     "ViT-SO400M-14-SigLIP-384": "vit_so400m_patch14_siglip_384",
 }
+SQUASHED = {"ViT-H-14-378-quickgelu"}  # to which all weights were trained on images without their shape
 # of `vision_cfg`: what a builder reads, with OpenCLIP's defaults, and what changes nothing here
 TOWER = {"layers": 12, "width": 768, "head_width": 64, "mlp_ratio": 4.0, "patch_size": 16, "image_size": 224}
 INERT = {"timm_model_pretrained", "timm_drop", "timm_drop_path", "patch_dropout", "output_tokens", "timm_proj_bias"}
 
 
 def by_name(name: str) -> Blueprint:
-    """`openclip/ViT-B-32`. Raises UnsupportedBackbone."""
+    """`openclip/ViT-B-32`, with the preprocessing of its weights. Some of ViT-L-14 (laion2b) and ViT-H-14 (dfn5b) were
+    trained with another; their folders say so, their names here do not. Raises UnsupportedBackbone.
+    """
     model = name.removeprefix(PREFIX)
     if model not in MODELS:
         raise UnsupportedBackbone(f"backbone.name must be {PREFIX} and one of {', '.join(MODELS)}, got {name!r}")
-    return Blueprint(NAME, partial(timm.create_model, MODELS[model], num_classes=0))
+    squashed = "SigLIP" in model or model in SQUASHED
+    return Blueprint(
+        source=NAME,
+        build=partial(timm.create_model, MODELS[model], num_classes=0),
+        preprocessing={
+            **(HALF if "SigLIP" in model else CLIP),
+            "interpolation": "bicubic",
+            "crop_pct": 1.0,
+            "crop_mode": "squash" if squashed else "center",
+        },
+    )
 
 
 def read_folder(folder: Path) -> Blueprint | None:

@@ -41,7 +41,9 @@ def find_blueprint(name: str) -> Blueprint:
 def read_folder(folder: Path, place: str) -> Blueprint:
     """The blueprint that a folder's configuration describes: of several, one whose weights lie beside it."""
     if not folder.is_dir():
-        raise UnsupportedBackbone(f"{place} must be an existing folder, got {str(folder)!r}; check the path")
+        is_id = len(folder.parts) == 2 and not folder.is_absolute() and not str(folder).startswith(".")
+        hint = f", or write hf_hub:{folder} for the hub's" if is_id else ""
+        raise UnsupportedBackbone(f"{place} must be an existing folder, got {str(folder)!r}; check the path{hint}")
     found = [blueprint for source in SOURCES.values() if (blueprint := source.read_folder(folder)) is not None]
     if not found:
         raise UnsupportedBackbone(

@@ -68,7 +68,7 @@ def to_onnx(module: nn.Module, inputs: Sequence[Tensor], names: Sequence[str], o
 def convert(program: ExportedProgram, names: Sequence[str], output: str) -> ONNXProgram:
     """A traced program of so many inputs in ONNX. Raises DeploymentError where ONNX cannot express it."""
     try:
-        with quiet():
+        with quiet(), torch.no_grad():  # weights that are trained are decomposed into views that ONNX has not
             converted = torch.onnx.export(
                 program,
                 dynamo=True,

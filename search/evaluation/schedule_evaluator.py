@@ -105,6 +105,7 @@ class ScheduleEvaluator:
         Raises SearchError if weights or images have changed since.
         """
         images = self.context.images
+        hint = "; of several in one file, backbone.weights_key says which"
         for what, then, now in (
             ("weights", calibration.weights, self.backbone.fingerprint),
             ("images" + (" and texts" if images.texts else ""), calibration.images, images.fingerprint),
@@ -112,7 +113,7 @@ class ScheduleEvaluator:
             if then != now:
                 raise SearchError(
                     f"study {self.spec.name}: {what} must be those it was launched with (fingerprint {then}), "
-                    f"got {now}; restore them, or launch under another name"
+                    f"got {now}; restore them, or launch under another name{hint if what == 'weights' else ''}"
                 )
         before = self._calibration
         if before is not None and json.dumps(before.to_dict()) != json.dumps(calibration.to_dict()):

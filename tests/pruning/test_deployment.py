@@ -135,6 +135,16 @@ def test_every_kind_of_head_and_block_goes_with_a_mixed_schedule(
     check_program(prune(model, MIXED if describe(model).class_token else UNCLASSED), trait in IN_ONNX)
 
 
+@pytest.mark.parametrize("trait", ["bias_by_block", "bias_shared"])
+def test_weights_that_are_trained_export_alike(make_vit: Callable[..., nn.Module], trait: str) -> None:
+    """As timm makes models, and as they are after fine-tuning."""
+    pruned = prune(make_vit(trait, **TRAITS[trait]).requires_grad_(True), UNCLASSED)
+    with torch.no_grad():
+        check_session(
+            open_session(to_onnx(pruned, [batch(2)], ["images"], "logits").model_proto.SerializeToString()), pruned
+        )
+
+
 @pytest.mark.parametrize("savings", [True, False])
 def test_nothing_dropped_goes_with_savings_and_without(
     make_vit: Callable[..., nn.Module], tmp_path: Path, savings: bool

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning import Schedule, Stage, prune
+from pruning.errors import UnsupportedBackbone
 from pruning.model import PrunedViT
 
 SMALL = {"img_size": 64, "depth": 4}
@@ -108,6 +110,15 @@ def test_dropped_patches_in_training_leave_stages_their_shares() -> None:
     pruned(images()).sum().backward()
     assert counts == [8, 5, 3, 3]  # of 16 patches half are dropped, then int(8 * 0.7) and int(5 * 0.6) stay
     assert [plan.kept for plan in pruned.eval().plans] == [11, 6]
+
+
+def test_dropped_patches_beside_rotary_embeddings_are_refused(make_vit: Callable[..., nn.Module]) -> None:
+    """In training: which places are left is not known here."""
+    pruned = prune(make_vit("rotary", patch_drop_rate=0.5), Schedule([Stage(block=1, keep=0.7)]))
+    small_images = torch.zeros(1, 3, 32, 32)
+    pruned(small_images)
+    with pytest.raises(UnsupportedBackbone, match="patch_drop_rate must be 0 in training where attention knows places"):
+        pruned.train()(small_images)
 
 
 def test_replicas_run_on_their_own_weights(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,9 +120,9 @@ def test_every_shipped_study_opens_and_its_budget_fits(name: str, monkeypatch: p
         return sketch_backbone(backbone, **options)
 
     monkeypatch.setattr(cost_estimate, "load_backbone", sketch)
-    evaluator, notes = cost_estimate._open(spec)
-    check_methods(evaluator.spec, evaluator.context)
-    check_budget(evaluator.spec, evaluator.context)
+    context, notes = cost_estimate._open(spec)
+    check_methods(context.spec, context)
+    check_budget(context.spec, context)
     assert spec.name == name
     assert sketched == [(spec.backbone.name, "random")]
     assert [note.partition(":")[0] for note in notes] == [

@@ -128,7 +128,9 @@ def _of_indices(indices: NDArray[np.int64], names: Sequence[str], target: Target
     """`names`: of the classes, in the order of the indices, where they are known."""
     if names and int(indices.max()) >= len(names):
         return Classes(None, "none", f"index {indices.max()} for {len(names)} class names")
-    if indices.min() >= 0 and names and (len(names) != target.num_classes or _by_lemma(names, target.names)[0]):
+    are_numbers = bool(names) and all(NUMBER.fullmatch(name) for name in names)  # which readers sort as text
+    is_mapped = are_numbers or len(names) != target.num_classes or _by_lemma(names, target.names)[0]
+    if indices.min() >= 0 and names and is_mapped:
         index, mapping = _of_names(names, target)
         if index is None:
             return Classes(None, "none", mapping)
@@ -151,7 +153,7 @@ def _of_names(names: Sequence[str], target: Target, empty: Sequence[str] = ()) -
     if index is not None:
         return index, f"{target.whose} own class names"
     if all(NUMBER.fullmatch(name) for name in names):
-        return _of_numbers(names, target)
+        return _of_numbers(names, target, empty)
     subset = infer_imagenet_subset({"num_classes": target.num_classes})
     if subset is not None:
         info: Any = ImageNetInfo(subset)
@@ -171,9 +173,10 @@ def _of_names(names: Sequence[str], target: Target, empty: Sequence[str] = ()) -
     return None, doubt or f"{len(names)} class names ({_some(names)})"
 
 
-def _of_numbers(names: Sequence[str], target: Target) -> tuple[Index | None, str]:
+def _of_numbers(names: Sequence[str], target: Target, empty: Sequence[str] = ()) -> tuple[Index | None, str]:
     """Class index of each name that is a number: itself, if all are the backbone's; else sorted, if as text and as
-    numbers they sort alike."""
+    numbers they sort alike. empty: names of classes without images, which count where they are numbers, too."""
+    names = sorted({*names, *(name for name in empty if NUMBER.fullmatch(name))})
     numbers = {name: int(name) for name in names}
     num_classes = target.num_classes
     in_order = sorted(names) == sorted(names, key=numbers.__getitem__)

@@ -45,6 +45,7 @@ def listing(labels: Sequence[str] | Sequence[int] | None, names: tuple[str, ...]
         ([f"{i:02d}" for i in range(1, 13)], (), 12, list(range(12)), "class names in sorted order"),
         ([0, 1], ("5", "10"), 1000, [5, 10], "class names as class indices"),
         ([1, 0], ("dog", "ant"), 2, [1, 0], "class indices as given"),
+        ([2, 11, 0], tuple(sorted(map(str, range(12)))), 12, [10, 9, 0], "class names as class indices"),
         ([0, 1], ("goldfish", "tench"), 1000, [1, 0], "lemmas of imagenet-1k"),
         ([1, 1], (GOLDFISH, PAPER), 1000, [999, 999], "WordNet ids of imagenet-1k"),
     ],
@@ -92,6 +93,7 @@ def test_the_larger_imagenets_have_indices_of_their_own(classes: int) -> None:
         ([1, 1000], (), 1000, "class index 1000, where 0..999 are the backbone's"),
         ([-1, 3], (), 10, "class index -1"),
         ([0, 5], ("a", "b"), 2, "index 5 for 2 class names"),
+        ([0, 1], tuple(sorted(map(str, range(1, 13)))), 12, "numbers, 1 to 12, which sort otherwise as text"),
         ([0, 1], ("a", "b"), 10, "2 class names (a, b)"),
         ([-1, 1], ("a", "b"), 10, "class index -1"),
     ],
@@ -180,6 +182,13 @@ def test_classes_without_images_are_named(classes: int, indices: list[int] | Non
     found = assign(Listing([], [], ["a", "c"], empty=("b",)), Target(classes))
     assert (None if found.indices is None else found.indices.tolist()) == indices
     assert (found.problem or found.mapping) == words
+
+
+def test_a_number_without_images_counts_as_a_class() -> None:
+    """As text and as numbers 1 to 12 sort otherwise, whether or not the last has images."""
+    found = assign(Listing([], [], [str(i) for i in range(1, 12)], empty=("12",)), Target(12))
+    assert found.indices is None
+    assert "numbers, 1 to 12, which sort otherwise" in found.problem
 
 
 def test_a_studys_map_and_empty_folders_reach_its_images(folder: Path, backbone: Backbone, tmp_path: Path) -> None:

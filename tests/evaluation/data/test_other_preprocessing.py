@@ -14,6 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from pruning.backbones import sketch_backbone
+from pruning.checkpoints.open_clip import MODELS
+from pruning.checkpoints.sources import find_blueprint
 from search.evaluation.data.preprocessing import Preprocessing
 
 transformers, open_clip = pytest.importorskip("transformers"), pytest.importorskip("open_clip")
@@ -69,6 +71,23 @@ def test_pixels_are_those_of_torchvisions_weights(tag: str, size: tuple[int, int
     model, _, weights = tag.partition(".")
     image = picture(size)
     check(f"torchvision/{tag}", image, torchvision.models.get_model_weights(model)[weights].transforms()(image))
+
+
+OTHERWISE = {("ViT-L-14", "laion2b_s32b_b82k"), ("ViT-H-14", "dfn5b"), ("ViT-H-14-quickgelu", "dfn5b")}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_names_of_open_clip_have_the_preprocessing_of_their_weights(name: str) -> None:
+    """But for the few weights that the docs name."""
+    own = find_blueprint(f"openclip/{name}").preprocessing
+    for tag in open_clip.list_pretrained_tags_by_model(name):
+        theirs = open_clip.get_pretrained_cfg(name, tag)
+        is_equal = (own["mean"], own["std"], own["interpolation"], own["crop_mode"]) == (
+            *(tuple(theirs[key]) for key in ("mean", "std")),
+            theirs["interpolation"],
+            {"shortest": "center", "squash": "squash"}[theirs["resize_mode"]],
+        )
+        assert is_equal == ((name, tag) not in OTHERWISE), tag
 
 
 @pytest.mark.parametrize("resize_mode", ["shortest", "squash"])

@@ -133,6 +133,8 @@ def test_a_folder_without_a_slash_is_told_from_a_name(folder: Path, monkeypatch:
 def test_no_folder_and_no_configuration(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedBackbone, match=r"backbone\.name must be an existing folder, got '/nowhere/vit'"):
         load_backbone("/nowhere/vit")
+    with pytest.raises(UnsupportedBackbone, match="check the path, or write hf_hub:google/vit-base for the hub's"):
+        load_backbone("google/vit-base")
     with pytest.raises(UnsupportedBackbone, match=r"backbone\.name must be a folder with a model's configuration"):
         sketch_backbone(str(tmp_path))
     torch.save({}, tmp_path / "model.pth")
