@@ -176,4 +176,5 @@ def _best(progress: Progress) -> list[str]:
 
 
 def _note(progress: Progress) -> list[str]:
-    return [note for note in (progress.note, formatting.abandoned(progress)) if note]
+    notes = (formatting.printable(progress.note), formatting.abandoned(progress))
+    return [note for note in notes if note]

@@ -12,7 +12,7 @@ from search.errors import InputError, UnknownStudyError
 from search.reporting import formatting
 from search.reporting.export import Limits, budget_limits, choose
 from search.storage.selection import budget_bounds, front_numbers
-from search.types import Evaluation, Front, Progress
+from search.types import OPEN_STATES, Evaluation, Front, Progress
 
 
 class Reader(Protocol):
@@ -55,8 +55,12 @@ def no_front(reader: Reader, study: StudyRecord) -> NoFrontError:
     dense = next((evaluation for evaluation in known if not evaluation.search.schedule.stages), None)
     pruned = [evaluation for evaluation in known if evaluation is not dense]
     if not pruned or any(evaluation.feasible for evaluation in known):
-        done = formatting.count(reader.progress(study.id).done, "trial")
-        return NoFrontError(f"study {study.name}", "has no front yet", f"{done} done", "wait for the dense model's")
+        progress = reader.progress(study.id)
+        done = f"{formatting.count(progress.done, 'trial')} done"
+        if progress.state in OPEN_STATES:
+            return NoFrontError(f"study {study.name}", "has no front yet", done, "wait for the dense model's")
+        why = progress.note or "launch it again"
+        return NoFrontError(f"study {study.name}", f"has no front, and is {progress.state}", done, why)
     bounds = budget_bounds(vars(study.spec.budget), front_numbers([dense])[0] if dense else None)
     misses = [bounds.misses(numbers) for numbers in front_numbers(pruned)]
     by_limit = {

@@ -63,7 +63,7 @@ def study_status(study: StudyRecord, progress: Progress, lack: str = "") -> Tabl
 def _facts(study: StudyRecord, progress: Progress, lack: str) -> list[tuple[str, RenderableType]]:
     state = _state(study, progress)
     if progress.note:
-        state.append(f" ({progress.note})", style="default")
+        state.append(f" ({formatting.printable(progress.note)})", style="default")
     points, clock = formatting.count(progress.front_size, "point"), formatting.clock(progress)
     facts: list[tuple[str, RenderableType]] = [
         ("study", study.name),
@@ -111,7 +111,8 @@ def _origin(known: Mapping[str, Any]) -> Iterator[tuple[str, RenderableType]]:
     if known.get(keys.VERSIONS):
         yield "versions", formatting.one_line(known[keys.VERSIONS])
     if skipped := known.get(keys.SKIPPED_IMAGES):
-        yield "left out", f"{formatting.count(len(skipped), 'corrupt image')}: {', '.join(skipped[:3])}"
+        names = ", ".join(map(formatting.printable, skipped[:3]))
+        yield "left out", f"{formatting.count(len(skipped), 'corrupt image')}: {names}"
 
 
 def _stopped(progress: Progress) -> str:

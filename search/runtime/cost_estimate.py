@@ -40,7 +40,7 @@ from search.evaluation.profile_cases import stage_kinds
 from search.evaluation.runtimes import RUNTIMES
 from search.evaluation.schedule_evaluator import images_of_a_look
 from search.evaluation.throughput import REPEATS
-from search.runtime.feasibility import check_budget, check_methods, speedup_limit_error
+from search.runtime.feasibility import check_budget, check_methods, check_tokens, speedup_limit_error
 
 DRAWS = 1000  # schedules of the space, drawn uniformly: a share of 0.5 is then known to 0.03
 PROFILE_POINTS = 3
@@ -136,6 +136,7 @@ def forecast(spec: StudySpec) -> Forecast:
     """Raises InputError or PruningError for a study that could not be launched anywhere; writes nothing."""
     context, notes = _open(spec)
     spec = context.spec
+    check_tokens(spec, context)
     check_methods(spec, context)
     check_budget(spec, context)
     depth = context.backbone.family.depth

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
+from pruning.errors import ScheduleError
 from pruning.model import PrunedViT
 from pruning.model_registry import Refused, look_up
 from pruning.schedule import Schedule
@@ -17,6 +19,7 @@ from search.config.warm_start import Start, check_start, starts_of
 from search.errors import InputError
 from search.evaluation.calibration import Calibration
 from search.evaluation.evaluation_context import EvaluationContext
+from search.evaluation.profile_cases import StageKind, typical_schedule
 from search.evaluation.runtimes import RUNTIMES
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
 from search.samplers.custom import allowed_classes, check_sampler
@@ -46,6 +49,7 @@ def open_evaluator(spec: StudySpec, known: StudyRecord | None, start: Sequence[S
     evaluator = ScheduleEvaluator.open(spec, calibration)
     if calibration is not None:
         evaluator.use(calibration)
+    check_tokens(evaluator.spec, evaluator.context)
     check_methods(evaluator.spec, evaluator.context)
     check_budget(evaluator.spec, evaluator.context)
     if found is None:  # of a study that has begun, this was checked then
@@ -106,6 +110,24 @@ def speedup_limit_error(spec: StudySpec, most: float, origin: str = "") -> Input
     )
     remedy = "lower it, or widen space.keep, space.blocks or space.max_stages"
     return InputError("budget.min_speedup", rule, f"{spec.budget.min_speedup:g}", remedy, source=spec.name)
+
+
+def check_tokens(spec: StudySpec, context: EvaluationContext) -> None:
+    """Raise InputError for a backbone of so few tokens that the latency profile's typical schedules leave none."""
+    tokens, depth = context.backbone.family.tokens, context.backbone.family.depth
+    fewest = next(count for count in itertools.count(2) if _leaves_tokens(count, depth))
+    if tokens < fewest:
+        rule = f"must give at least {fewest} patch tokens, for fewer leave nothing to prune"
+        size = "x".join(map(str, context.backbone.family.image_shape[1:]))
+        raise InputError("backbone.img_size", rule, f"{tokens} of {size} pixels", "enlarge it", source=spec.name)
+
+
+def _leaves_tokens(tokens: int, depth: int) -> bool:
+    try:
+        typical_schedule(StageKind("random", "random", {}, 1), depth).plan(tokens, depth)
+    except ScheduleError:
+        return False
+    return True
 
 
 def check_methods(spec: StudySpec, context: EvaluationContext) -> None:

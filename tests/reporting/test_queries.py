@@ -36,6 +36,19 @@ def test_missed_limits_are_named_with_how_many_and_the_nearest(store: Store, str
     assert "(trial 3)" in said
 
 
+def test_where_every_proposal_was_refused_the_note_says_why(
+    store: Store, spec: StudySpec, fill: Callable[..., StudyRecord], make_evaluation: Make
+) -> None:
+    """Nobody is told to wait for a study that has stopped."""
+    dense = make_evaluation(0, 0.9, 1.0, feasible=False)
+    study = fill(store, limited(spec, max_gflops=0.2), [dense], "stopped")
+    store.set_state(study.id, "stopped", "1000 suggestions in a row were over the limits of the budget")
+    with pytest.raises(NoFrontError) as caught:
+        the_front(store, study)
+    assert "has no front, and is stopped, got 1 trial done; 1000 suggestions in a row were over" in str(caught.value)
+    assert "wait" not in str(caught.value)
+
+
 def test_before_the_first_trial_it_only_waits(store: Store, spec: StudySpec) -> None:
     study = store.add_study(limited(spec, min_speedup=2.0))
     with pytest.raises(NoFrontError, match="has no front yet, got 0 trials done; wait"):

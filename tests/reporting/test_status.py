@@ -69,6 +69,17 @@ def test_status_shows_state_progress_spec_and_origin(
     assert "skipped" not in text
 
 
+def test_status_escapes_what_a_terminal_would_obey(
+    printed: Printed, study: StudyRecord, progress: MakeProgress
+) -> None:
+    """Names of files and reasons are somebody else's words."""
+    odd = replace(study, provenance={**study.provenance, "skipped_images": ["a\x1b[2J.png", "b\u202egnp.jpg"]})
+    text = printed(status.study_status(odd, progress(note="lost \x1b]0;title\x07")))
+    assert not {"\x1b", "\u202e", "\x07"} & set(text)
+    assert r"lost \x1b]0;title\x07" in text
+    assert r"a\x1b[2J.png, b\u202egnp.jpg" in text
+
+
 def test_status_before_anything_is_known(printed: Printed, study: StudyRecord, progress: MakeProgress) -> None:
     new = replace(study, state="created", provenance={})
     lines = printed(status.study_status(new, progress(done=0, front_size=0, best=None))).splitlines()

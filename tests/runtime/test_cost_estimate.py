@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -131,8 +132,19 @@ def test_every_shipped_study_opens_and_its_budget_fits(name: str, monkeypatch: p
         "images",
     ]
     assert spec.budget.max_gflops is not None
-    share = 1e9 * spec.budget.max_gflops / evaluator.flops(UNTOUCHED)
+    share = 1e9 * spec.budget.max_gflops / context.flops(UNTOUCHED)
     assert share == pytest.approx(0.65, abs=0.015)  # the paper's 3.0 of 4.6 GFLOPs on DeiT-S
+
+
+def test_a_backbone_of_too_few_tokens_is_refused_by_its_size(ztp: Callable[..., Any]) -> None:
+    """And not by a stage of the latency profile's that nobody wrote."""
+    backbone = {"name": "vit_tiny_patch16_224", "weights": "random", "img_size": 32}
+    document = {"name": "small", "backbone": backbone, "data": {"path": "images"}}
+    Path("small.yaml").write_text(json.dumps(document))
+    ran = ztp("launch", "small.yaml", "--dry-run")
+    assert (ran.code, ran.out) == (2, "")
+    rule = "small: backbone.img_size must give at least 5 patch tokens, for fewer leave nothing to prune"
+    assert ran.err == f"ztp: {rule}, got 4 of 32x32 pixels; enlarge it\n"
 
 
 @pytest.mark.slow
