@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -12,7 +12,7 @@ from pruning.schedule import Schedule
 from pruning.stage import Stage
 from search.evaluation.compare.statistics import SIGNIFICANCE, Comparison, Row
 from search.reporting import formatting, tables
-from search.reporting.tables import measured_cells, new_table
+from search.reporting.tables import FittedTable, measured_cells
 from search.types import FLOP_CONVENTION, Accuracy, Measurement
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ("accuracy", "images/s", "speed-up", "realised", "GFLOPs")
 BOTH_COSTS = "without / with savings"
+LEAST = ("realised", BOTH_COSTS, "images/s", "p", "speed-up", "GFLOPs", "level")  # left out first, in a narrow terminal
 CSV_COLUMNS = (
     *("level", "name", "method", "options", "accuracy", "accuracy_low", "accuracy_high", "images", "accuracy_kind"),
     *("flops", "flops_without_savings", "flops_with_savings"),
@@ -36,12 +37,11 @@ _SAVINGS = (
 
 def table(shown: Comparison) -> RenderableType:
     """For a terminal: the dense model, then level by level, under it what the numbers mean."""
-    made = new_table(title=_title(shown), title_justify="left")
-    made.add_column("level", no_wrap=True)
-    made.add_column("method", no_wrap=True)
-    for name in _columns(shown):
-        made.add_column(name, justify="right", no_wrap=True)
-    made.add_column("schedule", overflow="fold", min_width=16)
+    columns: dict[str, dict[str, Any]] = {"level": {"no_wrap": True}, "method": {"no_wrap": True}}
+    columns |= {name: {"justify": "right", "no_wrap": True} for name in _columns(shown)}
+    columns["schedule"] = {"overflow": "fold", "min_width": 12}
+    least = [name for name in LEAST if name in columns]
+    made = FittedTable(columns, least, _title(shown))
     for name, dense in shown.denses.items():
         last = dense is list(shown.denses.values())[-1]
         made.add_row("", name, *_numbers(shown, dense), "", "", style="dim", end_section=last)

@@ -91,10 +91,11 @@ class FittedTable:
 
     def __init__(self, columns: dict[str, dict[str, Any]], droppable: Sequence[str], title: Text | None = None) -> None:
         self.columns, self.droppable, self.title = columns, droppable, title
-        self._rows: list[tuple[Sequence[RenderableType], str]] = []
+        self._rows: list[tuple[Sequence[RenderableType], dict[str, Any]]] = []
 
-    def add_row(self, *cells: RenderableType, style: str = "") -> None:
-        self._rows.append((cells, style))
+    def add_row(self, *cells: RenderableType, **options: Any) -> None:
+        """options: as of rich's `Table.add_row`."""
+        self._rows.append((cells, options))
 
     def without(self, dropped: Sequence[str]) -> Table:
         """With the columns that are not dropped."""
@@ -105,8 +106,8 @@ class FittedTable:
             widths = [cell_len(str(text)) for text in (heading, *(cells[place] for cells, _ in self._rows))]
             whole = {"min_width": max(widths)} if options.get("no_wrap") else {}  # rich takes the longest word's
             table.add_column(heading, **options | whole)
-        for cells, style in self._rows:
-            table.add_row(*(cells[place] for place in stay), style=style)
+        for cells, given in self._rows:
+            table.add_row(*(cells[place] for place in stay), **given)
         return table
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:

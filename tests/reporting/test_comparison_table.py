@@ -120,6 +120,21 @@ def test_the_dense_model_stands_first_and_levels_once(shown: Comparison, printed
     assert lines[7][:3] == ["0.1", "GFLOPs", "random"]
 
 
+@pytest.mark.parametrize("width", [60, 80])
+def test_narrow_terminals_lose_the_least_important_columns(
+    shown: Comparison, printed: Callable[..., str], width: int
+) -> None:
+    """Never a method, its accuracy or its schedule, and nothing is cut."""
+    text = printed(comparison.table(shown), width)
+    assert "…" not in text
+    table, _, notes = text.partition("not shown, for the terminal is")
+    assert "realised" in notes
+    for row in shown.rows:
+        assert row.name in table
+    for word in ("accuracy", "schedule", "method"):
+        assert word in table
+
+
 def test_footnotes_say_what_the_numbers_mean(shown: Comparison) -> None:
     text = "\n".join(comparison.footnotes(shown))
     for fact in ("2,000 images, the same for every row", "EPYC", FLOP_CONVENTION, "McNemar", "Holm"):
