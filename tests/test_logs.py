@@ -61,7 +61,7 @@ def test_fields_hold_inside_their_block_and_thread(stream: Stderr) -> None:
     with logs.fields(study="shirts"), logs.fields(worker="w1"):
         LOGGER.info("inside")
         other = threading.Thread(target=LOGGER.info, args=["elsewhere"])
-        other.trials.start()
+        other.start()
         other.join()
     LOGGER.info("outside")
     seen = [(entry["message"], entry.get("study"), entry.get("worker")) for entry in entries(stream)]

@@ -286,7 +286,7 @@ def test_neighbours_know_the_classes_of_the_demo(evaluators: Any) -> None:
 
 def test_logits_that_are_no_numbers_are_wrong_under_every_kind(evaluators: Any) -> None:
     for kind in ("knn", "zero-shot", "embedding"):
-        readout = evaluators("demo", kind).readout
+        readout = evaluators("demo", kind).context.readout
         width = 10 if kind == "zero-shot" else evaluators("demo", kind).backbone.model.num_features
         outputs = torch.randn(3, width)
         outputs[1, 0], outputs[2, 0] = float("nan"), float("inf")

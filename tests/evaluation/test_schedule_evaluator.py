@@ -18,6 +18,7 @@ from search.evaluation import calibrator
 from search.evaluation.calibration import Calibration
 from search.evaluation.device import choose_device, describe_device
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
+from search.types import Throughput
 
 Maker = Callable[..., Any]
 
@@ -86,6 +87,27 @@ def test_measurement_holds_what_was_seen(
     assert confirmed.fidelity != found.fidelity  # of other images
     same = {"accuracy": found.accuracy, "throughput": timed, "correct": found.correct, "fidelity": found.fidelity}
     assert replace(confirmed, **same) == found
+
+
+@pytest.mark.parametrize(("right", "warns"), [(0, True), (2, True), (13, False)])
+def test_a_dense_model_at_chance_is_told_with_the_likely_reasons(
+    make_evaluator: Maker,
+    backbone: Backbone,
+    small_spec: Maker,
+    facts_of: Maker,
+    caplog: pytest.LogCaptureFixture,
+    right: int,
+    warns: bool,
+) -> None:
+    """Of 13 images and ten classes; the answers are those of the pass that stratified."""
+    evaluator = make_evaluator(backbone, small_spec())
+    evaluator.use(facts_of(evaluator))
+    evaluator._dense_correct = np.arange(13) < right
+    measured = evaluator.measure(UNTOUCHED, Throughput(1.0, 1.0, "measured"))
+    assert measured.accuracy.value == right / 13
+    reasons = ("no more than guessing among 10 classes gives", "backbone.weights, weights_key", "labels other classes")
+    assert all(reason in caplog.text for reason in reasons) == warns
+    assert ("images are right" in caplog.text) == warns
 
 
 def test_device_that_is_not_there_is_refused() -> None:

@@ -69,6 +69,15 @@ def test_status_shows_state_progress_spec_and_origin(
     assert "skipped" not in text
 
 
+def test_status_tells_how_labels_became_classes_and_what_images_pass_through(
+    printed: Printed, study: StudyRecord, progress: MakeProgress
+) -> None:
+    known = {"classes": "WordNet ids of imagenet-1k", "preprocessing": {"mean": [0.5], "crop_pct": 0.9}}
+    text = printed(status.study_status(replace(study, provenance={**study.provenance, **known}), progress()))
+    assert ["labels", *"WordNet ids of imagenet-1k".split()] in [line.split() for line in text.splitlines()]
+    assert "mean: [0.5], crop_pct: 0.9" in text
+
+
 def test_status_escapes_what_a_terminal_would_obey(
     printed: Printed, study: StudyRecord, progress: MakeProgress
 ) -> None:

@@ -77,7 +77,7 @@ class TestReused:
             assert mine.identity == theirs.identity != ""
         assert not rows(second)[HOPELESS].feasible  # its own limits hold
         assert rows(first)[HOPELESS].feasible
-        assert [trial.state for trial in second.trials.find_all()] == [TrialState.COMPLETE] * 4
+        assert [trial.state for trial in second.trials()] == [TrialState.COMPLETE] * 4
         second.run(RIVAL, OTHER)
         assert measured == [OTHER]
         check_sound(second.store, "second", 6)

@@ -120,7 +120,7 @@ def test_waiting_for_a_timing_is_not_evaluation(start: Start, tiny_spec: Spec, m
             overdue.append(worker._measuring.overdue(0.0))
 
     other = threading.Thread(target=profile)
-    other.trials.start()
+    other.start()
     assert is_held.wait(10)
     worker.run(at_most=1)
     other.join()
