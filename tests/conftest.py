@@ -100,7 +100,8 @@ def trusting_clock(monkeypatch: pytest.MonkeyPatch) -> None:
         for limit in ("MAX_WAITING", "NARROW"):
             monkeypatch.setattr(f"{CLOCK}.{limit}", math.inf)
     if DRIFT in sys.modules:
-        monkeypatch.setattr(f"{DRIFT}.MAX_DRIFT", math.inf)
+        for limit in ("MAX_DRIFT", "MAX_MISS"):
+            monkeypatch.setattr(f"{DRIFT}.{limit}", math.inf)
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from search.evaluation.latency_profiler import images_of_a_pass, measure_profile
 from search.evaluation.profile_cases import StageKind, stage_kinds
 from search.evaluation.runtimes import FLOAT32, INT8
 from search.evaluation.throughput import Waiting, disturbed_by, tries
+from search.types import Latency
 
 PROFILE_POINTS = 4  # token counts of a profile in another runtime: each costs an export or more, of seconds
 UNPRUNED = Schedule(exact_savings=True)  # opened at the deployment's precision: what it is worth without pruning
@@ -63,6 +64,8 @@ class Calibrator:
             else:
                 profile, disturbed = self._measure_profile()
             dense = profile.predict(UNTOUCHED).images_per_s
+        dense_latency = self._dense_latency()
+        latency_disturbed = dense_latency.disturbed if dense_latency else ""
         return Calibration(
             dtype=dtype,
             dtype_reason=reason,
@@ -74,8 +77,8 @@ class Calibrator:
             profile=profile.to_dict() if profile else None,
             profile_key="" if disturbed else key,  # no other study takes over a disturbed one
             profile_from=origin,
-            disturbed=disturbed,
-            dense_latency=self._dense_latency(),
+            disturbed=disturbed or latency_disturbed,
+            dense_latency=asdict(dense_latency) if dense_latency else None,
         )
 
     def stratify(self, known: Calibration) -> tuple[Calibration, Bits | None]:
@@ -148,11 +151,16 @@ class Calibrator:
         gain = timing.speedup * profile.latency_ms(UNPRUNED) / profile.latency_ms(UNTOUCHED)
         return replace(profile, gain=gain), disturbed or timing.disturbed
 
-    def _dense_latency(self) -> dict[str, Any] | None:
+    def _dense_latency(self) -> Latency | None:
+        """Of the untouched model where the study is deployed: limits are relative to it. Taken again if disturbed."""
         deployed = self._context.deployed
         if deployed is None or self._context.spec.deployment is None:
             return None
-        return asdict(deployed.latency(UNTOUCHED, self._context.timing_images()))
+        for _ in range(tries()):
+            latency = deployed.latency(UNTOUCHED, self._context.timing_images())
+            if not latency.disturbed:
+                break
+        return latency
 
     def _stage_kinds(self) -> list[StageKind]:
         space = self._context.spec.space

@@ -97,7 +97,7 @@ def _origin(known: Mapping[str, Any]) -> Iterator[tuple[str, RenderableType]]:
     if known.get(keys.PROFILE_FROM):
         yield "latency profile", f"that of study {known[keys.PROFILE_FROM]}, whose finalists it predicted well"
     if known.get(keys.DISTURBED):
-        yield "disturbed", f"{known[keys.DISTURBED]} while the latency profile was taken: predicted speeds may be wrong"
+        yield "disturbed", f"{known[keys.DISTURBED]} when speeds were first measured: predictions may be wrong"
     error = known.get(keys.PREDICTION_ERROR)
     if error is not None:
         yield "prediction error", f"{error:.1%}: median of the finalists' speed-ups, against measured"

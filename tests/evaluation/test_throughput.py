@@ -17,11 +17,12 @@ from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
 from search.config.spec import StudySpec
 from search.errors import InputError
-from search.evaluation import throughput
+from search.evaluation import evaluation_context, speed_meter, throughput
 from search.evaluation.calibration import Calibration
 from search.evaluation.data.splits import Split
 from search.evaluation.latency_profile import LatencyProfile, StageCost
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
+from search.evaluation.speed_meter import MAX_DRIFT, MAX_MISS
 from search.evaluation.throughput import (
     MAX_WAITING,
     MOST_PAIRS,
@@ -36,6 +37,7 @@ from search.evaluation.throughput import (
     time_against,
     time_pairs,
 )
+from search.types import Throughput
 from tests.conftest import busy_machine
 
 
@@ -109,6 +111,87 @@ def test_a_busy_machine_is_noticed_and_the_prediction_stands(
     assert (found.how, found.speedup) == ("profiled", profile.predict(schedule).speedup)
     assert (dense.how, dense.speedup) == ("measured", 1.0)
     assert dense.disturbed
+
+
+Clocked = tuple[Throughput, int, float]
+
+
+@pytest.fixture
+def clocked(
+    backbone: Backbone,
+    small_spec: Callable[..., StudySpec],
+    make_evaluator: Callable[..., ScheduleEvaluator],
+    facts_of: Callable[..., Calibration],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[..., Clocked]:
+    """A study's speed meter, with a profile or none, that reads these clocks one after the other; and how many it
+    read, of a schedule that the profile makes 1.6 times as fast, or of the dense model."""
+    evaluator = make_evaluator(backbone, small_spec(runtime={"batch_size": 8, "dtype": "float32", "device": "cpu"}))
+    cost = StageCost(opened=(0.1, 2.0), vote=(0.0, 0.0), similarity=(0.0, 0.0))
+    profile = LatencyProfile(8, 12, (5, 196), (0.5, 7.0), 0.7, {"random": cost})
+    dense = profile.predict(UNTOUCHED).images_per_s
+    schedule = Schedule([Stage(2, 0.5)], "random")
+    for limit, value in (("MAX_DRIFT", MAX_DRIFT), ("MAX_MISS", MAX_MISS)):
+        monkeypatch.setattr(speed_meter, limit, value)
+
+    def read(
+        *clocks: tuple[float, str], predicts: bool = True, of: Schedule = schedule, dense_runs: float = 1.0
+    ) -> tuple[Throughput, int, float]:
+        known = {"profile": profile.to_dict()} if predicts else {"profile": None}
+        evaluator.use(facts_of(evaluator, **known, dense_images_per_s=dense))
+        left = iter(clocks)
+
+        def time_next(model: object, schedule: Schedule, images: torch.Tensor) -> PairedTiming:
+            speedup, disturbed = next(left)
+            seconds = 8 / (dense * dense_runs)
+            return PairedTiming(8, (seconds,) * 7, (seconds / speedup,) * 7, disturbed)
+
+        monkeypatch.setattr(evaluation_context, "time_pairs", time_next)
+        found = evaluator.speed.time(of)
+        return found, len(clocks) - len(list(left)), profile.predict(schedule).speedup
+
+    return read
+
+
+NOISE = "a noisy neighbour"
+
+
+@pytest.mark.usefixtures("strict_clock")
+def test_a_dense_model_far_from_the_reference_disturbs(clocked: Callable[..., Clocked]) -> None:
+    found, read, predicted = clocked((1.7, ""), dense_runs=0.4)
+    assert (read, found.how, found.speedup) == (1, "profiled", predicted)
+    assert found.disturbed == "the dense model ran 0.40 times as fast as when the study began; measured as 1.70x"
+    assert clocked((1.7, ""), dense_runs=0.6)[0].disturbed == ""
+    assert "ran 2.50 times as fast" in clocked((1.0, ""), of=UNTOUCHED, dense_runs=2.5)[0].disturbed
+
+
+@pytest.mark.usefixtures("strict_clock")
+def test_a_clock_far_from_its_prediction_is_read_again(clocked: Callable[..., Clocked]) -> None:
+    predicted = clocked((1.7, ""))[2]
+    near, far = 1.2 * predicted, 1.3 * predicted
+    found, read, _ = clocked((near, ""), (far, ""))
+    assert (read, found.how, found.disturbed) == (1, "measured", "")
+    assert found.speedup == pytest.approx(near)
+    found, read, _ = clocked((far, ""), (1.05 * far, ""))  # both say so: it is the prediction that was wrong
+    assert (read, found.how, found.disturbed) == (2, "measured", "")
+    assert found.speedup == pytest.approx(1.05 * far)
+    found, read, _ = clocked((far, ""), (near, ""))
+    assert (read, found.how, found.speedup) == (2, "measured", pytest.approx(near))  # apart by 8%, where 10% may be
+    found, read, _ = clocked((far, ""), (predicted, ""))
+    assert (read, found.how, found.speedup) == (2, "profiled", predicted)
+    assert found.disturbed == (
+        f"two clocks, {far:.2f}x and {predicted:.2f}x, contradict each other; measured as {predicted:.2f}x"
+    )
+    assert NOISE in clocked((far, ""), (far, NOISE))[0].disturbed
+
+
+@pytest.mark.usefixtures("strict_clock")
+def test_without_a_prediction_a_disturbed_clock_is_read_again(clocked: Callable[..., Clocked]) -> None:
+    found, read, _ = clocked((0.9, NOISE), (1.7, ""), predicts=False)
+    assert (read, found.how, found.disturbed) == (2, "measured", "")
+    assert found.speedup == pytest.approx(1.7)
+    assert clocked((0.9, NOISE), (1.0, NOISE), predicts=False)[0].disturbed == NOISE
+    assert clocked((0.9, NOISE), (1.7, ""))[1] == 1  # the prediction stands
 
 
 @pytest.mark.usefixtures("strict_clock")
