@@ -279,6 +279,11 @@ class Front:
             return self.points
         return (self.dense, *self.points)
 
+    @property
+    def is_disturbed(self) -> bool:
+        """Whether a finalist's speed is still to be measured, for other work disturbed its clock."""
+        return any(finalist.confirm and finalist.confirm.throughput.disturbed for finalist in self.finalists)
+
 
 @dataclass(frozen=True)
 class Progress:

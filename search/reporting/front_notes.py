@@ -43,7 +43,7 @@ def disturbed_notes(front: Front) -> list[str]:
     instead = (
         "the prediction stands instead" if rows[-1].best_known.throughput.how == "profiled" else "do not rely on it"
     )
-    again = f"{instead}; the same ztp launch measures again ({named})"
+    again = f"{instead}; the same ztp launch, or ztp resume for workers, measures again ({named})"
     return [f"marked {formatting.DISTURBED}: the clock was disturbed, {again}"]
 
 

@@ -22,7 +22,7 @@ from search.errors import NoStoreError, StudyDeletedError, StudyPausedError, Unk
 from search.evaluation.calibration import Calibration
 from search.runtime.feasibility import check_here, check_speedup, open_evaluator
 from search.runtime.retry import RetryPolicy
-from search.runtime.study_runner import StudyRunner, is_disturbed
+from search.runtime.study_runner import StudyRunner
 from search.runtime.transfer import found_elsewhere
 from search.runtime.webhook import notifying
 from search.runtime.worker import Observer, naming_deleted
@@ -86,7 +86,8 @@ def _has_work(store: Store, known: StudyRecord, spec: StudySpec) -> bool:
     check_same(known.spec, spec, store.place)
     budget = continued_spec(known.spec, spec).budget
     progress = replace(store.progress(known.id), total=budget.trials, limit_s=budget.time, patience=budget.patience)
-    return known.state != "done" or not progress.is_spent or is_disturbed(store.front(known.id))
+    front = store.front(known.id)
+    return known.state != "done" or not progress.is_spent or bool(front and front.is_disturbed)
 
 
 def _existing(store: Store, known: StudyRecord) -> StudyRecord:

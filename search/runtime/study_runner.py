@@ -26,7 +26,7 @@ from search.runtime.transfer import found_elsewhere, prediction_error
 from search.runtime.worker import Observer, Worker, naming_deleted
 from search.storage.steering import BY_REQUEST
 from search.storage.store import Store
-from search.types import CONFIRM, HELD_STATES, PREPARE, RETIMING, SEARCH_STATES, TIMING, TIMINGS, Front, Slot
+from search.types import CONFIRM, HELD_STATES, PREPARE, RETIMING, SEARCH_STATES, TIMING, TIMINGS, Slot
 
 RECORDED_VERSIONS = ("zero-tprune-search", "torch", "timm", "optuna", "fvcore")
 INTERRUPTED = ("stopped", "interrupted")
@@ -241,12 +241,6 @@ class StudyRunner:
         if progress.is_stagnant:
             return f"the front has not grown for {progress.stagnant} trials, after {done} of {total}"
         return f"time budget used up after {done} of {total} trials"
-
-
-def is_disturbed(front: Front | None) -> bool:
-    """Whether the speed of a finalist is still to be measured, for other work disturbed the clock."""
-    confirmed = [] if front is None else [finalist.confirm for finalist in front.finalists if finalist.confirm]
-    return any(measurement.throughput.disturbed for measurement in confirmed)
 
 
 def provenance_of(evaluator: ScheduleEvaluator, calibration: Calibration) -> dict[str, object]:

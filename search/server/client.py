@@ -101,7 +101,9 @@ class Client:
         """
         document = without_files(spec).given()
         study = self._read(self._request("POST", "/studies", json=document), self._noted)
-        return self.resume(study.name) if study.state in HELD_STATES else study
+        front = self.front(study.id) if study.state == "done" else None
+        is_left = study.state in HELD_STATES or bool(front and front.is_disturbed)
+        return self.resume(study.name) if is_left else study
 
     # Steering, as `search.storage.steering` does
 

@@ -66,6 +66,8 @@ class Card:
         """What may be ordered of the study, each with what it means."""
         state = "open" if self.study.state in OPEN_STATES else self.study.state
         names = {"open": ("pause", "stop"), "paused": ("resume", "stop", "delete"), "stopped": ("resume", "delete")}
+        if state == "done" and self.front and self.front.is_disturbed:
+            return {"resume": "Finalists whose clock other work disturbed are timed again.", "delete": ORDERS["delete"]}
         return {name: ORDERS[name] for name in names.get(state, ("delete",))}
 
     @property

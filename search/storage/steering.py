@@ -30,10 +30,14 @@ class Steering:
         return self._move(name, OPEN_STATES, "paused", BY_REQUEST)
 
     def resume(self, name: str) -> StudyRecord:
-        """Open a paused or stopped study again; the next free worker continues it."""
+        """Open a paused or stopped study again; the next free worker continues it. One that is done is opened where
+        other work had disturbed a finalist's clock, which is then read again."""
         study = self._store.study(name)
         if study.state in OPEN_STATES:
             return study
+        front = self._store.front(study.id) if study.state == "done" else None
+        if front and front.is_disturbed:
+            return self._move(name, ("done",), "created", "waiting for a worker to read disturbed clocks again")
         if self._store.tasks.workers(study.id):  # they have not noticed yet
             return self._move(name, HELD_STATES, "running", "")
         return self._move(name, HELD_STATES, "created", "resumed, waiting for a worker")

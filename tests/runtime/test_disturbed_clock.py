@@ -22,7 +22,6 @@ from search.reporting.export import Limits, choose, to_config
 from search.reporting.report import front_json
 from search.runtime import confirmation
 from search.runtime.launch import launch
-from search.runtime.study_runner import is_disturbed
 from search.types import Evaluation, Front, Progress
 from tests.conftest import busy_machine, make_evaluation
 
@@ -86,7 +85,7 @@ def test_disturbed_speeds_decide_nothing_and_are_measured_again(
     )
     assert launch(started.evaluator.spec, store.url, ignore).state == "done"
     quiet = store.front(study.id)
-    assert not is_disturbed(quiet)
+    assert not quiet.is_disturbed
     assert {point.search.schedule for point in points} <= set(timed)
     assert front_notes.disturbed_notes(quiet) == []
     for before, after in zip(points, confirmed(quiet), strict=True):
@@ -141,7 +140,7 @@ def test_the_clocks_of_all_finalists_have_a_limit_that_is_announced(
     reasons = [point.confirm.throughput.disturbed for point in (front.dense, *confirmed(front))]
     late = f"not timed, for the clocks of all finalists had used up their {limit_s:g}s"
     assert sorted(reason == late for reason in reasons) == sorted([False] * fits + [True] * (finalists - fits))
-    assert is_disturbed(front)
+    assert front.is_disturbed
     for point in confirmed(front):
         assert formatting.speedup(point.confirm.throughput) == f"{point.search.throughput.speedup:.2f}x?"
     assert late in front_notes.disturbed_notes(front)[0]
@@ -150,7 +149,7 @@ def test_the_clocks_of_all_finalists_have_a_limit_that_is_announced(
     with monkeypatch.context() as quiet:
         quiet.setattr(evaluation_context, "time_pairs", functools.partial(throughput.time_pairs, repeats=3))
         assert launch(started.evaluator.spec, store.url, ignore).state == "done"
-    assert not is_disturbed(store.front(study.id))
+    assert not store.front(study.id).is_disturbed
 
 
 def test_a_clock_limit_grows_with_what_quiet_passes_take(monkeypatch: pytest.MonkeyPatch) -> None:

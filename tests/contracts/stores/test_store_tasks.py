@@ -11,8 +11,9 @@ import pytest
 import sqlalchemy as sa
 
 from search.config.spec import StudyRecord
-from search.errors import StudyDeletedError, TrialStoppedError
+from search.errors import StudyDeletedError, StudyStateError, TrialStoppedError
 from search.storage import leases
+from search.storage.steering import Steering
 from search.storage.store import Store
 from search.storage.tables import SLOT
 from search.types import (
@@ -218,6 +219,25 @@ class TestConfirming:
         assert (progress.confirmed, progress.clock_s, progress.clock_limit_s) == (2, 3 * 7.5, 2 * 40.0)
         self.confirm(opened, record, again, "other work")  # the answer was lost: it is said again, and counts once
         assert opened.progress(record.id).clock_s == 3 * 7.5
+
+    def test_a_done_study_is_resumed_where_a_clock_was_disturbed(
+        self, opened: Store, record: StudyRecord, searched: list[str], claim: Any
+    ) -> None:
+        def finish(disturbed: str) -> None:
+            while (task := claim("a", *OF_FINALISTS)) is not None:
+                self.confirm(opened, record, task, disturbed)
+            assert opened.tasks.conclude(record.id, {}, {})
+
+        self.begin(opened, record)
+        finish("other work")
+        resumed = Steering(opened).resume(record.name)
+        assert resumed.state == "created"
+        assert opened.progress(record.id).note == "waiting for a worker to read disturbed clocks again"
+        opened.set_state(record.id, "running")  # as the worker does
+        assert self.begin(opened, record)
+        finish("")
+        with pytest.raises(StudyStateError, match="must be paused or stopped to become created, got done"):
+            Steering(opened).resume(record.name)
 
     def test_who_lost_a_finalist_writes_nothing(
         self, opened: Store, record: StudyRecord, searched: list[str], claim: Any
