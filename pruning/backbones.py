@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,6 +11,7 @@ from importlib.resources import as_file, files
 from typing import Any
 
 from timm.data.config import resolve_model_data_config
+from timm.models import get_pretrained_cfg
 from torch import nn
 
 from pruning.architectures import Family, describe
@@ -19,13 +21,13 @@ from pruning.backbone_sizes import check_sizes
 from pruning.checkpoints.base import Blueprint
 from pruning.checkpoints.building import create, fit, set_pool
 from pruning.checkpoints.files import read_file
-from pruning.checkpoints.names import folder_of, hub_id_of
+from pruning.checkpoints.names import PREFIXES, folder_of, hub_id_of
 from pruning.checkpoints.sources import find_blueprint
-from pruning.checkpoints.timm_models import NAME as TIMM
 from pruning.errors import UnsupportedBackbone
 from pruning.model import check_untouched
 from pruning.model_registry import build_demo, build_without_values
 
+log = logging.getLogger(__name__)
 DEMO_MEAN, DEMO_STD = (0.2860,), (0.3530,)  # of Fashion-MNIST's training pixels
 DEMO_BLUEPRINT = Blueprint(
     source=DEMO,
@@ -102,6 +104,8 @@ def load_backbone(
     model = model.eval().requires_grad_(False)
     family = describe(model)
     check_untouched(model)
+    data_config = _data_config(model, family, blueprint, asked)
+    blueprint = _of_other_images(model, family, blueprint, asked, weights)
     return Backbone(
         model=model,
         name=name,
@@ -109,10 +113,10 @@ def load_backbone(
         fingerprint=fingerprint(model),
         family=family,
         num_classes=int(getattr(model, "num_classes", 0)),
-        data_config=_data_config(model, family, blueprint, asked),
+        data_config=data_config,
         options=asked,
         weights_key=key,
-        normalisation=_normalisation(name, blueprint, asked),
+        normalisation=_normalisation(name, blueprint, asked, data_config),
         class_names=_class_names(blueprint, model),
     )
 
@@ -135,7 +139,8 @@ def sketch_backbone(name: str, **options: Any) -> Backbone:
         set_pool(model, asked["global_pool"], name)
     family = describe(model)
     data_config = _data_config(model, family, blueprint, asked)
-    classes, words = int(getattr(model, "num_classes", 0)), _normalisation(name, blueprint, asked)
+    classes = int(getattr(model, "num_classes", 0))
+    words = _normalisation(name, blueprint, asked, data_config)
     return Backbone(
         model,
         name,
@@ -188,13 +193,17 @@ def _demo() -> nn.Module:
 
 def _data_config(model: nn.Module, family: Family, blueprint: Blueprint, asked: Mapping[str, Any]) -> dict[str, Any]:
     """timm's facts of the preprocessing, for the images that the model's patch embedding takes: those asked for, else
-    its origin's, else timm's for the model."""
+    its weights', else its origin's, else timm's for the model."""
     config: dict[str, Any] = {"input_size": family.image_shape}
     if blueprint.preprocessing:
         config |= blueprint.preprocessing
     else:
         config = resolve_model_data_config(model, config)  # type: ignore[no-untyped-call]
-    config = {**config, **{key: asked[key] for key in PREPROCESSING if key in asked}}
+    of_weights = {key: value for key, value in blueprint.of_weights.items() if key not in asked and value != config[key]}
+    if of_weights:
+        told = ", ".join(f"{key} {value}" for key, value in of_weights.items())
+        log.info("images are as the weights were trained for: %s", told)
+    config = {**config, **of_weights, **{key: asked[key] for key in PREPROCESSING if key in asked}}
     for key in ("mean", "std"):
         values = tuple(config[key])
         if len(values) > family.image_shape[0] and len(set(values)) > 1:
@@ -205,10 +214,16 @@ def _data_config(model: nn.Module, family: Family, blueprint: Blueprint, asked: 
     return config
 
 
-def _normalisation(name: str, blueprint: Blueprint, asked: Mapping[str, Any]) -> str:
+def _normalisation(name: str, blueprint: Blueprint, asked: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     """See `Backbone.normalisation`."""
-    of_timms_name = blueprint.source in (TIMM, DEMO) and folder_of(name) is None and hub_id_of(name) is None
-    if of_timms_name and not asked.keys() & {"mean", "std"}:
+    if name == DEMO:
         return ""
-    known = {key: asked.get(key, blueprint.preprocessing.get(key)) for key in ("mean", "std")}
-    return " ".join(f"{key}={value}" for key, value in known.items())
+    if folder_of(name) is None and hub_id_of(name) is None and not name.startswith(PREFIXES[1:]):
+        known = {key: config[key] for key in ("mean", "std")}
+        if not asked.keys() & known.keys():
+            timms = get_pretrained_cfg(name.removeprefix(PREFIXES[0]))
+            if all(value == tuple(getattr(timms, key, ()))[: len(value)] for key, value in known.items()):
+                return ""
+            return " ".join(f"{key}={value}" for key, value in known.items())
+    origin = {**blueprint.preprocessing, **blueprint.of_weights, **asked}
+    return " ".join(f"{key}={origin.get(key)}" for key in ("mean", "std"))

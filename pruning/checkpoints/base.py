@@ -28,6 +28,7 @@ class Blueprint:
 
     build: makes the model, with any weights; takes timm's options (img_size, num_classes, global_pool, device).
     preprocessing: timm's facts of it (mean, std, interpolation, crop_pct, crop_mode), empty for those of timm's model.
+    of_weights: of the same facts, what the weights say themselves that were read; they go before `preprocessing`.
     class_names: of the classifier's classes in order, () where they are not known.
     weights: the file of its own weights. download: fetches them; None for both if timm is to.
     """
@@ -35,6 +36,7 @@ class Blueprint:
     source: str
     build: Callable[..., nn.Module]
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    of_weights: Mapping[str, Any] = field(default_factory=dict)
     class_names: tuple[str, ...] = ()
     weights: Path | None = None
     download: Callable[[], State] | None = None
@@ -56,6 +58,7 @@ class Source:
     read_folder: the blueprint that a folder's configuration describes; None if it holds none of this source's.
     listed: what `ztp backbones` shows of it: its names, with how to build each and what to say of its weights.
     needs: of a bare file, what else must be known of its model: the words of a refusal where nothing says it.
+    bare_images: facts of the preprocessing that a bare file of it wants under a name of another source's.
     interpolates: whether `convert` fits position embeddings to the model's image size.
     """
 
@@ -67,6 +70,7 @@ class Source:
     read_folder: Callable[[Path], Blueprint | None] = lambda folder: None
     listed: Callable[[], Mapping[str, Listed]] = dict
     needs: str = ""
+    bare_images: Callable[[str], Mapping[str, Any]] | None = None
     interpolates: bool = False
 
 

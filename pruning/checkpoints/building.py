@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +21,8 @@ from pruning.checkpoints import timm_models
 from pruning.checkpoints.base import Blueprint, State
 from pruning.checkpoints.hub import download_weights
 from pruning.checkpoints.names import folder_of, hub_id_of
-from pruning.checkpoints.sources import SOURCES, find_blueprint, read_folder, read_weights
+from pruning.checkpoints.sources import SOURCES, find_blueprint, folder_of_weights, read_folder, read_weights
+from pruning.checkpoints.training_flags import preprocessing_of, warn_of_another_model
 from pruning.errors import UnsupportedBackbone, WeightsError
 from pruning.model_registry import build_without_values
 
@@ -69,8 +71,9 @@ def _create(
     path = blueprint.weights
     if weights != "pretrained":
         path = Path(weights)
-        if path.is_dir():
-            named, blueprint = blueprint, read_folder(path, "backbone.weights")
+        described = read_folder(path, "backbone.weights") if path.is_dir() else folder_of_weights(path)
+        if described is not None:
+            named, blueprint = blueprint, described
             _check_same(named, blueprint, name, path)
             path = blueprint.weights or path / "model.safetensors"
     elif blueprint.download is not None:
@@ -93,13 +96,15 @@ def _read(
 ) -> tuple[nn.Module, str, Blueprint]:
     """As `_create`, with the weights of a file."""
     sizes = _of(options, *SIZES)
-    state, key, source = read_weights(path, weights_key)
+    state, key, source, flags = read_weights(path, weights_key)
     if source.needs and blueprint.source != source.name:
         beside = source.read_folder(path.parent)
         if beside is None:
             raise WeightsError(f"backbone.weights: {path} holds {source.needs}, got {name}")
         _check_same(blueprint, beside, name, path)
         blueprint = beside
+    own_images = source.bare_images(name) if source.bare_images and blueprint.source != source.name else {}
+    blueprint = replace(blueprint, of_weights={**own_images, **preprocessing_of(flags, path)})
     model = blueprint.build(**source.options(state) | _of(options, "in_chans"))
     if source.interpolates and "patch_size" not in sizes:
         model = resize(model, sizes)
@@ -108,9 +113,11 @@ def _read(
         model = resize(model, sizes)  # for which the file may have been made
         own = _for_channels(source.convert(state, model), model)
         fit(model, own, path)
-        return model, key, blueprint
-    fit(model, own, path)
-    return resize(model, sizes), key, blueprint
+    else:
+        fit(model, own, path)
+        model = resize(model, sizes)
+    warn_of_another_model(flags, model, name, options, path)
+    return model, key, blueprint
 
 
 def _for_channels(state: State, model: nn.Module) -> State:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pruning.checkpoints.names import RAW
 from pruning.checkpoints.shards import INDEX, is_index, read_shards
+from pruning.checkpoints.training_flags import Flags, flags_of
 from pruning.errors import WeightsError
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
@@ -26,15 +27,16 @@ PLAIN = ("state_dict", "model", "teacher")
 MAX_NAMED = 5  # keys in a message
 
 
-def read_file(path: Path, weights_key: str | None = None) -> tuple[dict[str, Any], str]:
-    """What the file holds under the key of its weights, and the key; see `pruning.checkpoints.sources.read_weights`."""
+def read_file(path: Path, weights_key: str | None = None) -> tuple[dict[str, Any], str, Flags]:
+    """What the file holds under the key of its weights, the key, and the flags of its training; see
+    `pruning.checkpoints.sources.read_weights`."""
     loaded = _read(path)
     sets = {str(key): value for key, value in loaded.items() if _is_set(value)} if isinstance(loaded, dict) else {}
     key = _choose(sets, path, weights_key)
     state = loaded if key is None else sets[key]
     if not isinstance(state, dict):
         raise WeightsError(f"backbone.weights: {path} must hold a state_dict, a mapping of names to tensors")
-    return {str(name): value for name, value in state.items()}, key or ""
+    return {str(name): value for name, value in state.items()}, key or "", {} if key is None else flags_of(loaded)
 
 
 def _read(path: Path) -> Any:

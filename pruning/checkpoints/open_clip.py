@@ -55,17 +55,26 @@ def by_name(name: str) -> Blueprint:
     model = name.removeprefix(PREFIX)
     if model not in MODELS:
         raise UnsupportedBackbone(f"backbone.name must be {PREFIX} and one of {', '.join(MODELS)}, got {name!r}")
-    squashed = "SigLIP" in model or model in SQUASHED
-    return Blueprint(
-        source=NAME,
-        build=partial(timm.create_model, MODELS[model], num_classes=0),
-        preprocessing={
-            **(HALF if "SigLIP" in model else CLIP),
-            "interpolation": "bicubic",
-            "crop_pct": 1.0,
-            "crop_mode": "squash" if squashed else "center",
-        },
-    )
+    build = partial(timm.create_model, MODELS[model], num_classes=0)
+    return Blueprint(NAME, build, _preprocessing("SigLIP" in model, model in SQUASHED))
+
+
+def _preprocessing(siglip: bool, squashed: bool) -> dict[str, Any]:
+    return {
+        **(HALF if siglip else CLIP),
+        "interpolation": "bicubic",
+        "crop_pct": 1.0,
+        "crop_mode": "squash" if siglip or squashed else "center",
+    }
+
+
+def bare_images(name: str) -> dict[str, Any]:
+    """Of a bare file under timm's name of its architecture: OpenCLIP's, for timm's own are of the weights that it
+    fine-tuned for other images. A name with a tag says itself which weights they are."""
+    if "." in name:
+        return {}
+    own = name.removeprefix("timm/")
+    return _preprocessing("siglip" in own, own in {MODELS[model] for model in SQUASHED})
 
 
 def read_folder(folder: Path) -> Blueprint | None:
@@ -149,4 +158,4 @@ def listed() -> dict[str, Listed]:
     return {f"{PREFIX}{name}": (by_name(f"{PREFIX}{name}").build, (f"as {model}",)) for name, model in MODELS.items()}
 
 
-SOURCE = Source(NAME, FIRST, convert, options, by_name, read_folder, listed)
+SOURCE = Source(NAME, FIRST, convert, options, by_name, read_folder, listed, bare_images=bare_images)

@@ -15,6 +15,7 @@ from pruning.checkpoints.base import Blueprint, Source, State
 from pruning.checkpoints.files import read_file, tensors_of
 from pruning.checkpoints.hub import download_configuration
 from pruning.checkpoints.names import folder_of, hub_id_of
+from pruning.checkpoints.training_flags import Flags
 from pruning.errors import UnsupportedBackbone, WeightsError
 
 # in this order a file is asked: where one source's names hold another's, it comes first
@@ -53,17 +54,27 @@ def read_folder(folder: Path, place: str) -> Blueprint:
     return next((blueprint for blueprint in found if blueprint.weights is not None), found[0])
 
 
-def read_weights(path: Path, weights_key: str | None = None) -> tuple[State, str, Source]:
+def folder_of_weights(path: Path) -> Blueprint | None:
+    """The blueprint of the folder whose own weights a file is; None of any other file, and where nothing is known of
+    the model that the folder describes."""
+    try:
+        blueprint = read_folder(path.parent, "backbone.weights")
+    except (UnsupportedBackbone, WeightsError):
+        return None
+    return blueprint if blueprint.weights == path else None
+
+
+def read_weights(path: Path, weights_key: str | None = None) -> tuple[State, str, Source, Flags]:
     """One model's weights under its source's own names, the key of the file under which they were found ("" if they are
-    its only content), and the source.
+    its only content), the source, and the flags that a training script keeps beside them.
 
     weights_key: that key, or "raw"; None for the averaged weights if there are any, else the others.
     Raises WeightsError for a file that is missing, unreadable, holds other objects than tensors, or not that key.
     """
-    found, key = read_file(path, weights_key)
+    found, key, flags = read_file(path, weights_key)
     source, prefix = recognise(found, path)
     own = {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
-    return tensors_of(own, path), key, source
+    return tensors_of(own, path), key, source, flags
 
 
 def recognise(names: Iterable[str], path: Path) -> tuple[Source, str]:
