@@ -1,4 +1,4 @@
-"""What a latency profile times: whole models, and one block at several token counts, bare and with stages."""
+"""What a latency profile times: whole models, all blocks on fewer tokens, and one block at several token counts, bare and with stages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ Case = tuple[Any, ...]
 Inputs = tuple[Tensor, ...]
 
 MANY_VOTES = 41  # against 1 vote: the difference over 40 is the cost of one
-TYPICAL_KEEP, TYPICAL_VOTES = 0.7, 5  # of the schedule that the stages' cost is scaled to
+TYPICAL_KEEP, TYPICAL_VOTES = 0.7, 5  # of a stage in the midst of a model ...
+TYPICAL_LEFT = 1 / 3  # ... and what the schedule leaves that the stages' cost is scaled to
 DENSE = "dense"
 
 
@@ -58,9 +59,9 @@ def stage_kinds(
 
 
 def typical_schedule(kind: StageKind, depth: int) -> Schedule:
-    """Three stages, or as many as there is room for, evenly spread."""
-    blocks = sorted({max(0, (i + 1) * (depth - 1) // 4) for i in range(3)} - {depth - 1})
-    stages = [Stage(block, TYPICAL_KEEP, kind.iterations) for block in blocks]
+    """A stage in every block but the last, as in published schedules of most methods; a third of the tokens is left."""
+    keep = TYPICAL_LEFT ** (1 / max(1, depth - 1))
+    stages = [Stage(block, keep, kind.iterations) for block in range(depth - 1)]
     return Schedule(stages, kind.method, kind.options, exact_savings=False)
 
 
@@ -109,6 +110,22 @@ class _Block(nn.Module):
         return self.model.run_stage(self.number, tokens, *self.stage, seeds).values
 
 
+class _Blocks(nn.Module):
+    """All blocks one after another, on the first tokens of the grid of patches and none less."""
+
+    def __init__(self, model: PrunedViT) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, values: Tensor) -> Tensor:
+        tokens, architecture = Tokens(values), self.model.architecture
+        if architecture.positional:
+            tokens = replace(tokens, index=tokens.places(self.model.family.prefix))
+        for number in range(self.model.family.depth):
+            tokens = architecture.run(number, tokens)
+        return tokens.values
+
+
 class _LastBlock(nn.Module):
     """The last block for what the head reads alone."""
 
@@ -152,6 +169,8 @@ def profile_cases(
             PrunedViT(model.backbone, typical_schedule(kind, model.family.depth)).eval(),
             (images,),
         )
+    for count in grid[:-1]:  # all tokens are the dense model's
+        cases["whole", count] = _Blocks(model), (everything[:, : prefix + count].contiguous(),)
     for count in grid:
         tokens = everything[:, : prefix + count].contiguous()
         cases["block", count] = _Block(model, middle), (tokens,)
