@@ -1,4 +1,4 @@
-"""What a latency profile times: whole models, all blocks on fewer tokens, and one block at several token counts, bare and with stages."""
+"""What a latency profile times: whole models, all blocks on fewer tokens, and one block, bare and with stages."""
 
 from __future__ import annotations
 

@@ -45,8 +45,9 @@ from search.runtime.feasibility import check_budget, check_methods, check_tokens
 DRAWS = 1000  # schedules of the space, drawn uniformly: a share of 0.5 is then known to 0.03
 PROFILE_POINTS = 3
 SHORT = Turns(least=1, most=3, enough_s=2.0)
-# passes of the dense model that a profile's rounds take: for each kind of stage, for the grid, for each kind's parts
-WHOLE_PASSES, GRID_PASSES, KIND_PASSES = 0.75, 1.6, 0.25
+# passes of the dense model that a profile's rounds take: of each kind's whole model, of all blocks on fewer tokens, of
+# the grid, of each kind's parts
+WHOLE_PASSES, BLOCKS_PASSES, GRID_PASSES, KIND_PASSES = 0.75, 2.5, 1.6, 0.25
 BATCH_S = 0.4  # the dense model's batch is cut to about this, for a forecast is to take seconds
 FIRST_LOOKS = 4  # at one image, the first of which warms up
 FINALISTS = 10  # that are confirmed; a front has rarely more within a budget's trials
@@ -244,7 +245,7 @@ class _Clock:
         batch = spec.runtime.batch_size
         pass_s = self._dense_s * min(batch, max(MIN_IMAGES, int(PASS_S / self._dense_s)))
         whole_s, parts_s = (
-            WHOLE_PASSES * len(self._kinds) * pass_s,
+            (BLOCKS_PASSES + WHOLE_PASSES * len(self._kinds)) * pass_s,
             (GRID_PASSES + KIND_PASSES * len(self._kinds)) * pass_s,
         )
         profile_s = sum(

@@ -17,6 +17,7 @@ from search.evaluation import calibration, calibrator, throughput
 from search.evaluation.calibration import choose_dtype
 from search.evaluation.calibrator import Calibrator
 from search.evaluation.data.splits import Split
+from search.evaluation.latency_profile import LatencyProfile
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
 from search.types import Latency
 
@@ -112,7 +113,10 @@ def test_a_disturbed_dense_latency_is_taken_again(
     make_evaluator: Maker, backbone: Backbone, small_spec: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Limits of latency are relative to it. Of the study's profile others still know that it was quiet."""
-    context = make_evaluator(backbone, small_spec(deployment={"runtime": "onnxruntime", "precision": "float32"})).context
+    deployment = {"runtime": "onnxruntime", "precision": "float32"}
+    context = make_evaluator(backbone, small_spec(deployment=deployment)).context
+    profile = LatencyProfile(4, 12, (5, 196), (0.5, 7.0), 0.7, {})
+    monkeypatch.setattr(calibrator, "measure_profile", lambda *given, **more: profile)
     quiet = Latency(4, 1.0, 2.0, 3.0, 7)
     clocks = iter([replace(quiet, disturbed=WAITED), quiet, *[replace(quiet, disturbed=WAITED)] * 2])
     monkeypatch.setattr(context.deployed, "latency", lambda schedule, images: next(clocks))
