@@ -26,7 +26,7 @@ from search.evaluation.evaluator import Evaluator, Positions
 from search.evaluation.host_lock import exclusive, shared
 from search.evaluation.peak_memory import peak_memory
 from search.evaluation.runtimes import FLOAT32, INT8, RUNTIMES, Deployment
-from search.evaluation.runtimes.base import Array, Session
+from search.evaluation.runtimes.base import Array, Exported, Session
 from search.evaluation.throughput import MAX_WAITING, REPEATS, PairedTiming, Waiting, disturbed_by, time_against
 from search.scratch import make_scratch_folder, remove_scratch_folder
 from search.types import Latency
@@ -116,7 +116,7 @@ class DeployedModel:
         calibration = self._calibration if deployment.precision == INT8 else ()
         folder = Path(tempfile.mkdtemp(dir=self._files))
         with torch.inference_mode(False):  # what is made in inference mode cannot be exported
-            self._runtime.save(pruned, examples, deployment.precision, folder, calibration)
+            self._runtime.save(Exported(pruned, examples, deployment.precision, calibration), folder)
         return Opened(self._runtime.load(folder, deployment), deployment, folder)
 
     def prepare(self, module: torch.nn.Module, inputs: tuple[Tensor, ...]) -> Callable[[], object]:
