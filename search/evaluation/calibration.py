@@ -17,7 +17,7 @@ from search.config.sections import RuntimeSpec
 from search.evaluation.data.splits import Split
 from search.evaluation.device import WORTH_IT, bfloat16_is_fast, synchronize
 from search.evaluation.host_lock import exclusive
-from search.evaluation.throughput import Waiting, disturbed_by, tries
+from search.evaluation.throughput import undisturbed
 
 CHECKED_IMAGES = 128  # of the search split, at least, for the choice of the number format ...
 CHECKED_BATCHES = 3  # ... and at least so many batches, the first of which warms up
@@ -79,12 +79,8 @@ def choose_dtype(
         return runtime.dtype, "asked for"
     if not bfloat16_is_fast(device):
         return "float32", "this hardware has no fast bfloat16"
-    for _ in range(tries()):
-        waiting = Waiting(device)
-        full, narrow = _answers((cast("float32"), cast("bfloat16")), split, runtime.batch_size, device)
-        disturbed = disturbed_by(waiting.share())
-        if not disturbed:
-            break
+    models = cast("float32"), cast("bfloat16")
+    (full, narrow), disturbed = undisturbed(device, lambda: _answers(models, split, runtime.batch_size, device))
     gain, same = full.seconds / narrow.seconds, float((full.classes == narrow.classes).mean())
     images = min(len(full.classes), len(split))
     if same < SAME_ANSWERS:

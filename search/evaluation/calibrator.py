@@ -25,7 +25,7 @@ from search.evaluation.latency_profile import LatencyProfile
 from search.evaluation.latency_profiler import images_of_a_pass, measure_profile
 from search.evaluation.profile_cases import StageKind, stage_kinds
 from search.evaluation.runtimes import FLOAT32, INT8
-from search.evaluation.throughput import Waiting, disturbed_by, tries
+from search.evaluation.throughput import undisturbed
 
 PROFILE_POINTS = 4  # token counts of a profile in another runtime: each costs an export or more, of seconds
 UNPRUNED = Schedule(exact_savings=True)  # opened at the deployment's precision: what it is worth without pruning
@@ -136,12 +136,10 @@ class Calibrator:
         runtime: dict[str, Any] = {"prepare": deployed.prepare, "points": PROFILE_POINTS} if deployed else {}
         images = context.timing_images()
         images = images[: images_of_a_pass(context.model, images)]
-        for _ in range(tries()):
-            waiting = Waiting(context.device)
-            profile = measure_profile(context.model, images, self._stage_kinds(), self._fewest(), **runtime)
-            disturbed = disturbed_by(waiting.share())
-            if not disturbed:
-                break
+        profile, disturbed = undisturbed(
+            context.device,
+            lambda: measure_profile(context.model, images, self._stage_kinds(), self._fewest(), **runtime),
+        )
         if deployed is None or deployed.deployment.precision == FLOAT32:
             return profile, disturbed
         timing = deployed.time(UNPRUNED, context.timing_images())
