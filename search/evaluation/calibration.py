@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from search.evaluation.data.splits import Split
 from search.evaluation.device import WORTH_IT, bfloat16_is_fast, synchronize
 from search.evaluation.host_lock import exclusive
 from search.evaluation.throughput import undisturbed
+from search.types import to_record
 
 CHECKED_IMAGES = 128  # of the search split, at least, for the choice of the number format ...
 CHECKED_BATCHES = 3  # ... and at least so many batches, the first of which warms up
@@ -64,8 +65,7 @@ class Calibration:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Calibration:
         """Inverse of `to_dict`. Fields that a later release added are ignored."""
-        names = {each.name for each in fields(cls)}
-        return cls(**{name: value for name, value in data.items() if name in names})
+        return to_record(cls, data)
 
 
 def choose_dtype(

@@ -21,7 +21,7 @@ from pruning.methods import load_method
 from pruning.methods.base import TokenMethod
 from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import StagePlan
-from search.types import Throughput
+from search.types import Throughput, to_record
 
 
 @dataclass(frozen=True)
@@ -122,22 +122,8 @@ class LatencyProfile:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> LatencyProfile:
-        lists = {name: tuple(data.get(name, ())) for name in ("tokens", "block", "mlp", "sized", "last")}
-        stages = {
-            method: StageCost(**{name: tuple(values) for name, values in cost.items()})
-            for method, cost in data["stages"].items()
-        }
-        class_token, gain, seeds = data.get("class_token", True), data.get("gain", 1.0), data.get("seeds", 0.0)
-        return cls(
-            data["batch_size"],
-            data["depth"],
-            rest=data["rest"],
-            stages=stages,
-            class_token=class_token,
-            gain=gain,
-            seeds=seeds,
-            **lists,
-        )
+        """Inverse of `to_dict`. Raises as `search.types.to_record`."""
+        return to_record(cls, data)
 
 
 @lru_cache(maxsize=1024)  # profiles in use at once, times some ten rows each: a search asks thousands of times
