@@ -95,7 +95,7 @@ class Calibrator:
     def _run_dense(self) -> tuple[NDArray[np.uint8], Bits]:
         """Strata of the search split, and where the dense model is right: it is the first trial, too."""
         context = self._context
-        evaluator = context.evaluator(context.model, context.search_split, reference=context.search_reference)
+        evaluator = context.evaluator(context.search_split, reference=context.search_reference)
         classes, margins = evaluator.dense()
         agrees = context.spec.objectives.accuracy in AGREEING
         right = np.ones(len(classes), dtype=bool) if agrees else classes == context.search_split.labels

@@ -19,7 +19,7 @@ from search.config.spec import StudySpec, make_spec
 from search.evaluation.calibration import Calibration
 from search.evaluation.class_texts import embed_classes
 from search.evaluation.data.splits import Images, Split, open_images
-from search.evaluation.deployed import DeployedModel
+from search.evaluation.deployed import DeployedEvaluator, DeployedModel
 from search.evaluation.device import DTYPES, choose_device, describe_device
 from search.evaluation.evaluator import Evaluator
 from search.evaluation.readouts import Features, ImageLikeness, Logits, NearestNeighbours, Readout, TextLikeness
@@ -78,9 +78,13 @@ class EvaluationContext:
             return self._model
         return PrunedViT(copy.deepcopy(self.backbone.model).to(self.device, DTYPES[dtype])).eval()
 
-    def evaluator(self, model: PrunedViT, split: Split, kind: str = "", **options: Any) -> Evaluator:
-        kind = kind or self.spec.objectives.accuracy
-        return Evaluator(model, split, kind, self.batch_size, self.device, readout=self.readout, **options)
+    def evaluator(self, split: Split, is_deployed: bool = False, **options: Any) -> Evaluator:
+        """Of the model here, or of what answers where the study is deployed. options: of `Evaluator`."""
+        how = self.model, split, self.spec.objectives.accuracy, self.batch_size, self.device
+        if not is_deployed:
+            return Evaluator(*how, readout=self.readout, **options)
+        assert self.deployed is not None
+        return DeployedEvaluator(self.deployed, *how, readout=self.readout, **options)
 
     @cached_property
     def readout(self) -> Readout:

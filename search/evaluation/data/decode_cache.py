@@ -26,7 +26,7 @@ from search.evaluation.data.decode_cache_files import (
     gib,
     remove_unused,
 )
-from search.evaluation.data.decode_pool import CHUNK, Chunk, Decode, Job, decode_chunks, processes_for
+from search.evaluation.data.decode_pool import CHUNK, Decode, Job, decode_chunks, processes_for
 from search.evaluation.data.pixels import CorruptImageError, Pixels
 from search.evaluation.data.progress import decoding, say
 
@@ -98,23 +98,20 @@ def _decode(entry: Entry, indices: NDArray[np.int64], decode: Decode, skip: bool
         f"{gib(entry.size)}; see `ztp cache`"
     )
     try:
-        _run(entry, Job(decode, entry.pixels_path, entry.shape[1:], skip), indices, todo, state, processes)
+        _run(entry, Job(decode, indices, entry.pixels_path, entry.shape[1:], skip), todo, state, processes)
     except CorruptImageError:
         entry.remove()  # once the image is mended, this key is never asked for again
         raise
 
 
-def _run(
-    entry: Entry, job: Job, indices: NDArray[np.int64], todo: NDArray[np.intp], state: State, processes: int
-) -> None:
+def _run(entry: Entry, job: Job, todo: NDArray[np.intp], state: State, processes: int) -> None:
     """Decode chunk by chunk; save what is known every few seconds, and in the end, whatever ends it."""
-    places = [todo[start : start + CHUNK] for start in range(0, len(todo), CHUNK)]
-    chunks = [_chunk(entry, indices, chunk) for chunk in places]
+    chunks = [todo[start : start + CHUNK] for start in range(0, len(todo), CHUNK)]
     last = time.monotonic()
     try:
         with decoding(len(state) - len(todo), len(state)) as advance:
-            for number, states in decode_chunks(job, chunks, processes):
-                state[places[number]] = np.frombuffer(states, dtype=np.uint8)
+            for chunk, states in zip(chunks, decode_chunks(job, chunks, processes), strict=True):
+                state[chunk] = np.frombuffer(states, dtype=np.uint8)
                 advance(len(states))
                 if time.monotonic() - last >= SAVE_EVERY_S:
                     entry.save(state)
@@ -123,18 +120,11 @@ def _run(
         entry.save(state)
 
 
-def _chunk(entry: Entry, indices: NDArray[np.int64], places: NDArray[np.intp]) -> Chunk:
-    return [(int(indices[place]), entry.place(int(place))) for place in places]
-
-
 def _mend(entry: Entry, indices: NDArray[np.int64], decode: Decode, state: State) -> State:
     """Decode again what another study skipped: raises its CorruptImageError, or finds it sound now."""
     with entry.lock():
-        bad = np.flatnonzero(state == CORRUPT)
-        job = Job(decode, entry.pixels_path, entry.shape[1:], skip=False)
-        for _, states in decode_chunks(job, [_chunk(entry, indices, bad)], processes=1):
-            state[bad] = np.frombuffer(states, dtype=np.uint8)
-        entry.save(state)
+        job = Job(decode, indices, entry.pixels_path, entry.shape[1:], skip=False)
+        _run(entry, job, np.flatnonzero(state == CORRUPT), state, processes=1)
     return state
 
 
