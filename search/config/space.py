@@ -87,11 +87,6 @@ def read_fields(*methods: str) -> list[str]:
     return [field for field in METHOD_FIELDS if any(field in METHODS[method].stage_fields for method in methods)]
 
 
-def _constants(space: SpaceSpec, depth: int) -> dict[str, Any]:
-    box = _all_distributions(space, depth)
-    return {name: _low(d) for name, d in box.items() if d.single()}
-
-
 def _low(distribution: BaseDistribution) -> Any:
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices[0]
@@ -102,7 +97,8 @@ def _low(distribution: BaseDistribution) -> Any:
 def to_schedule(params: Mapping[str, Any], space: SpaceSpec, depth: int) -> Schedule:
     """The schedule that a trial's parameters mean. params: one value for each of `distributions`."""
     low, high = block_range(space, depth)
-    values = {**_constants(space, depth), **params}
+    constants = {name: _low(d) for name, d in _all_distributions(space, depth).items() if d.single()}
+    values = {**constants, **params}
     stages: list[Stage] = []
     taken: set[int] = set()
     for i in range(int(values["stages"])):

@@ -118,4 +118,4 @@ def _first_batches(split: Split, size: int) -> Iterator[torch.Tensor]:
     """Full batches; a split too small for them begins again."""
     count = max(CHECKED_BATCHES, -(-CHECKED_IMAGES // size))
     for number in range(count):
-        yield split.take(np.arange(number * size, (number + 1) * size) % len(split))
+        yield split.cycle(number * size, (number + 1) * size)

@@ -156,9 +156,7 @@ class EvaluationContext:
     def timing_images(self, size: int | None = None) -> torch.Tensor:
         """A full batch [B, C, H, W] on the device, of the size that speed is searched for if none is given."""
         size = size or self.timed_batch
-        images = self.search_split.batch(0, min(size, len(self.search_split)))
-        repeats = -(-size // len(images))  # a split smaller than a batch is timed on full batches too
-        return images.repeat(repeats, 1, 1, 1)[:size].to(self.device)
+        return self.search_split.cycle(0, size).to(self.device)
 
     def time_pairs(self, schedule: Schedule) -> PairedTiming:
         """Against the dense model, in the runtime that the study asks for."""

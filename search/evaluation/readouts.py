@@ -47,29 +47,23 @@ class Features(Logits):
 
 
 class TextLikeness(Readout):
-    """The class is that whose text embedding is nearest to the image's."""
+    """The class is that whose vector, a text embedding, is nearest to the image's."""
 
-    def __init__(self, embeddings: Tensor) -> None:
-        """embeddings: [classes, D]."""
-        super().__init__(len(embeddings))
-        self._texts = normalised(embeddings)
+    scale = SCALE
 
-    def scores(self, outputs: Tensor) -> Tensor:
-        return SCALE * normalised(outputs) @ self._texts.T
-
-
-class ImageLikeness(Readout):
-    """The class is the nearest image of a gallery."""
-
-    reads_features = True
-
-    def __init__(self, gallery: Tensor) -> None:
-        """gallery: features [G, D]."""
-        super().__init__(len(gallery))
-        self._gallery = normalised(gallery)
+    def __init__(self, vectors: Tensor) -> None:
+        """vectors: [classes, D]."""
+        super().__init__(len(vectors))
+        self._vectors = normalised(vectors)
 
     def scores(self, outputs: Tensor) -> Tensor:
-        return normalised(outputs) @ self._gallery.T / TEMPERATURE
+        return self.scale * normalised(outputs) @ self._vectors.T
+
+
+class ImageLikeness(TextLikeness):
+    """The class is the nearest image of a gallery: the vectors are its features."""
+
+    reads_features, scale = True, 1 / TEMPERATURE
 
 
 class NearestNeighbours(Readout):

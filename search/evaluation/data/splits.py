@@ -57,6 +57,10 @@ class Split:
         raw = torch.from_numpy(np.array(self.pixels[rows])).float()  # a copy: the file is read-only
         return raw.div_(255).sub_(self.mean).div_(self.std)
 
+    def cycle(self, start: int, stop: int) -> Tensor:
+        """As `batch`, but behind the last image the first comes again: full batches of however few images."""
+        return self.take(np.arange(start, stop) % len(self))
+
     def distinct(self) -> NDArray[np.int64]:
         """Positions of the images, of equal ones the first alone."""
         rows = range(len(self.pixels)) if self.rows is None else self.rows

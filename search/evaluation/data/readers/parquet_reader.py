@@ -38,8 +38,10 @@ def shard_files(folder: Path) -> list[Path]:
 
 
 def read_parquet(paths: list[Path], columns: Columns, bounds: Bounds) -> Reader:
-    """One data set in one or more files of the same columns, or in a folder of them. Raises InputError naming file, column
-    and row."""
+    """One data set in one or more files of the same columns, or in a folder of them.
+
+    Raises InputError naming file, column and row.
+    """
     paths = _one_split(shard_files(paths[0]), paths[0]) if paths[0].is_dir() else paths
     bounds.check((str(path), path) for path in paths)
     shards = [(path, _open(path)) for path in paths]
