@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,7 @@ def replay(path: Path, data_path: str | None = None, deployment: Mapping[str, An
     evaluator = ScheduleEvaluator(
         EvaluationContext(spec, backbone, images, choose_device("cpu" if deployed else spec.runtime.device))
     )
+    evaluator.context.set_model(spec.runtime.dtype)
     evaluator.use(
         Calibration(
             dtype=spec.runtime.dtype,
@@ -93,12 +94,9 @@ def replay(path: Path, data_path: str | None = None, deployment: Mapping[str, An
             hardware=evaluator.context.hardware,
             weights=backbone.fingerprint,
             images=images.fingerprint,
-            dense_images_per_s=0.0,  # not known yet
+            dense_images_per_s=evaluator.context.time_pairs(UNTOUCHED).dense_images_per_s,
             profile=None,
         )
-    )
-    evaluator.use(
-        replace(evaluator.calibration, dense_images_per_s=evaluator.context.time_pairs(UNTOUCHED).dense_images_per_s)
     )
     gain = None
     if deployed:
@@ -151,7 +149,7 @@ def spec_of(
         | _weights_key(config),
         "data": data,
         "objectives": objectives,
-        "runtime": dict(config.runtime),
+        "runtime": {"dtype": FLOAT32, **config.runtime},  # as `pruning.load` has it
     }
     if deployment:
         precision = deployment.get("precision", FLOAT32)
