@@ -188,9 +188,7 @@ class DeployedEvaluator(Evaluator):
         schedule = self._model.schedule
         if self._deployed.is_untouched(schedule):
             return super().batch_scores(number, positions)
-        run = self._deployed.open(schedule)
-        return self.readout.scores(self._answer(run, self._split.take(positions)))
-
-    @shared()
-    def _answer(self, run: Session, images: Tensor) -> Tensor:
-        return torch.from_numpy(run(images.numpy()))
+        run, images = self._deployed.open(schedule), self._split.take(positions).numpy()
+        with shared():
+            outputs = run(images)
+        return self.readout.scores(torch.from_numpy(outputs))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Self
 
@@ -22,7 +23,7 @@ from search.evaluation.data.splits import Images, Split, open_images
 from search.evaluation.deployed import DeployedEvaluator, DeployedModel
 from search.evaluation.device import DTYPES, choose_device, describe_device
 from search.evaluation.evaluator import Evaluator
-from search.evaluation.readouts import Features, ImageLikeness, Logits, NearestNeighbours, Readout, TextLikeness
+from search.evaluation.readouts import Features, ImageLikeness, NearestNeighbours, Readout, TextLikeness
 from search.evaluation.reference import DenseReference
 from search.evaluation.throughput import PairedTiming, time_pairs
 
@@ -96,7 +97,7 @@ class EvaluationContext:
                 embeddings = embed_classes(images.texts.names, objectives.prompt or PROMPT, self.backbone)
             return TextLikeness(embeddings.to(self.device))
         if not objectives.least_gallery:
-            return Logits(self.backbone.num_classes)
+            return Readout(self.backbone.num_classes)
         gallery = images.gallery()
         plain = Evaluator(self.model, gallery, "agreement", self.batch_size, self.device, readout=Features(0))
         features = plain.scores(UNTOUCHED)
@@ -124,13 +125,10 @@ class EvaluationContext:
         """Whether it leaves the model as it is; exact savings do not."""
         return self.key(schedule) == UNTOUCHED.key
 
-    def flops(self, schedule: Schedule) -> int:
-        """Of one image, fvcore convention; microseconds."""
-        return self._flops.count(schedule)
-
     @cached_property
-    def _flops(self) -> FlopCounter:
-        return FlopCounter(self.backbone.model)
+    def flops(self) -> Callable[[Schedule], int]:
+        """Of one image, fvcore convention; microseconds."""
+        return FlopCounter(self.backbone.model).count
 
     # Where speed counts
 

@@ -74,7 +74,9 @@ class LatencyProfile:
             draws = draws or method.draws
             total += (plan.block + 1 - block) * self._at(entering, each)
             total += self._reading_ms(members, block, plan.block + 1)
-            total += self._stage_ms(self._cost(name, method, plan), plan)
+            cost = self._cost(name, method, plan)
+            added = self._at(plan.tokens, cost.opened) + plan.iterations * self._at(plan.tokens, cost.vote)
+            total += added + (self._at(plan.tokens, cost.similarity) if plan.similar else 0.0)
             if method.drop == "before-mlp":
                 total += self._at(plan.kept, self.mlp) - self._at(entering, self.mlp)
             members = (members or plan.tokens) if method.remembers(plan, members is not None, self.depth) else None
@@ -109,10 +111,6 @@ class LatencyProfile:
     def covers(self, kinds: Iterable[str], fewest: int) -> bool:
         """Whether it was taken for these kinds of stage, for as few patch tokens, and with what it takes to draw."""
         return set(kinds) <= set(self.stages) and fewest >= self.tokens[0] and self.seeds > 0
-
-    def _stage_ms(self, cost: StageCost, plan: StagePlan) -> float:
-        similarity = self._at(plan.tokens, cost.similarity) if plan.similar else 0.0
-        return self._at(plan.tokens, cost.opened) + plan.iterations * self._at(plan.tokens, cost.vote) + similarity
 
     def _at(self, tokens: int, values: tuple[float, ...]) -> float:
         return _at_each_count(self.tokens, values)[tokens]

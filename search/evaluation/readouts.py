@@ -8,8 +8,6 @@ DINOv2's evaluation); Radford et al., "Learning transferable visual models from 
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-
 import torch
 from torch import Tensor
 
@@ -18,29 +16,25 @@ SCALE = 100.0  # of a cosine with a text: CLIP's own, at which its training stop
 UNDECIDED = 0.01  # share of a vote that all classes have, so that none is impossible
 
 
-class Readout(ABC):
-    """classes: how many scores an image has. reads_features: whether of the pooled features, which the last layer
-    gets, instead of the model's output."""
+class Readout:
+    """The model's output as it is: a classifier's own scores.
+
+    classes: how many scores an image has. reads_features: whether of the pooled features, which the last layer gets,
+    instead of the model's output.
+    """
 
     reads_features = False
 
     def __init__(self, classes: int) -> None:
         self.classes = classes
 
-    @abstractmethod
     def scores(self, outputs: Tensor) -> Tensor:
         """Outputs [B, D] -> scores [B, classes], whose softmax are the class probabilities; not finite where the
         outputs are not."""
-
-
-class Logits(Readout):
-    """The classifier's own."""
-
-    def scores(self, outputs: Tensor) -> Tensor:
         return outputs
 
 
-class Features(Logits):
+class Features(Readout):
     """The pooled features as they are."""
 
     reads_features = True

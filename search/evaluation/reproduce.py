@@ -146,7 +146,7 @@ def spec_of(
         "name": "replay",
         "backbone": {name: config.backbone[name] for name in ("name", "weights")}
         | config.options
-        | _weights_key(config),
+        | ({} if config.backbone["weights"] in WEIGHTS else {"weights_key": config.weights_key}),
         "data": data,
         "objectives": objectives,
         "runtime": {"dtype": FLOAT32, **config.runtime},  # as `pruning.load` has it
@@ -157,10 +157,6 @@ def spec_of(
         document["deployment"] = {"batch_sizes": list(sizes), **deployment}
         document["runtime"] |= {"dtype": FLOAT32 if precision == INT8 else precision, "device": "cpu"}
     return make_spec(document, str(path))
-
-
-def _weights_key(config: Config) -> dict[str, str]:
-    return {} if config.backbone["weights"] in WEIGHTS else {"weights_key": config.weights_key}
 
 
 def _images(spec: StudySpec, config: Config, backbone: Backbone) -> tuple[Images, bool]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from filelock import Timeout
@@ -67,7 +66,9 @@ def decode_once(
             state = _mend(entry, indices, decode, state)
         return Decoded(entry.map(), np.flatnonzero(state == DECODED))
     except OSError as error:
-        raise _unwritable(entry.folder, error) from None
+        rule = f"cannot be written: {error.strerror or error}"
+        remedy = "set ZTP_CACHE to a folder with room, or run: ztp cache --clear"
+        raise InputError(f"cache {entry.folder}", rule, remedy=remedy) from None
 
 
 def _fill(entry: Entry, indices: NDArray[np.int64], decode: Decode, skip: bool, processes: int | None) -> None:
@@ -126,8 +127,3 @@ def _mend(entry: Entry, indices: NDArray[np.int64], decode: Decode, state: State
         job = Job(decode, indices, entry.pixels_path, entry.shape[1:], skip=False)
         _run(entry, job, np.flatnonzero(state == CORRUPT), state, processes=1)
     return state
-
-
-def _unwritable(folder: Path, error: OSError) -> InputError:
-    rule = f"cannot be written: {error.strerror or error}"
-    return InputError(f"cache {folder}", rule, remedy="set ZTP_CACHE to a folder with room, or run: ztp cache --clear")
