@@ -257,6 +257,14 @@ def _fill() -> Callable[..., StudyRecord]:
 
 
 @pytest.fixture(scope="session")
+def empty_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with a store's tables and no study; made once, for Optuna's tables and ours take half a second."""
+    path = tmp_path_factory.mktemp("empty") / "ztp.db"
+    Store.open(f"sqlite:///{path}").close()
+    return path
+
+
+@pytest.fixture(scope="session")
 def filled_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SQLite file with one finished study, "shirts"; made once, for it takes a second."""
     path = tmp_path_factory.mktemp("filled") / "ztp.db"
