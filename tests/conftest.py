@@ -103,13 +103,49 @@ def trusting_clock(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"{DRIFT}.MAX_DRIFT", math.inf)
 
 
-@pytest.fixture
-def brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Schedules are timed twice instead of seven times: a timing takes longer than a trial on few images."""
-    from search.evaluation import evaluation_context
+DEMO = "search.evaluation.data.sources"
+
+
+@functools.cache
+def read_once(path: Path, dimensions: int) -> Any:
+    from search.evaluation.data.readers.idx_reader import read_idx
+
+    return read_idx(path, dimensions)
+
+
+@pytest.fixture(autouse=True)
+def bundled_images_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The demo's images, which cannot be written to, are unpacked once for all studies of this process."""
+    if DEMO in sys.modules:
+        monkeypatch.setattr(f"{DEMO}.read_idx", read_once)
+
+
+def time_briefly(model: Any, schedule: Schedule, images: Any) -> Any:
+    """Two pairs of passes of two images, where seven of a whole batch would be timed."""
     from search.evaluation.throughput import time_pairs
 
-    monkeypatch.setattr(evaluation_context, "time_pairs", functools.partial(time_pairs, repeats=2))
+    return time_pairs(model, schedule, images[:2], repeats=2)
+
+
+def make_brief(patch: pytest.MonkeyPatch) -> None:
+    """Whatever is timed is timed in a hurry, for a timing takes longer than a trial on few images: pairs of passes,
+    latencies, and latency profiles, which are taken in one round instead of up to eighteen."""
+    from search.evaluation import calibrator, deployed, evaluation_context
+    from search.evaluation.latency_profiler import Turns, measure_profile
+    from search.evaluation.throughput import time_against
+
+    patch.setattr(evaluation_context, "time_pairs", time_briefly)
+    patch.setattr(deployed, "time_against", functools.partial(time_against, repeats=2))
+    patch.setattr(deployed, "REPEATS", 2)
+    patch.setattr(deployed, "BLOCK_S", 0.01)
+    once = Turns(least=1, most=1, enough_s=0.0)
+    patch.setattr(calibrator, "measure_profile", functools.partial(measure_profile, turns=once))
+    patch.setattr(calibrator, "PROFILE_POINTS", 2)
+
+
+@pytest.fixture
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_brief(monkeypatch)
 
 
 BURN = "import time\nprint(flush=True)\nend = time.monotonic() + 300\nwhile time.monotonic() < end: pass"
