@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import math
 import os
 import shutil
@@ -101,6 +102,22 @@ def trusting_clock(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setattr(f"{CLOCK}.{limit}", math.inf)
     if DRIFT in sys.modules:
         monkeypatch.setattr(f"{DRIFT}.MAX_DRIFT", math.inf)
+
+
+def ignore_trace_of_torch() -> None:
+    """torch describes each graph that it traces to whoever listens, which takes a fifth of an export's time; and pytest
+    listens, before each test and each of its fixtures, to every logger that does not propagate."""
+    logging.getLogger("torch.__trace").handlers.clear()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    ignore_trace_of_torch()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call() -> None:
+    ignore_trace_of_torch()
 
 
 DEMO = "search.evaluation.data.sources"
