@@ -163,7 +163,7 @@ def _shrunk(scales: NDArray[np.float64]) -> float:
     middle = float(np.median(scales))
     # of a normal distribution, 1.48 median deviations are a standard one; the median's error is 1.25 times the mean's
     error = 1.25 * 1.48 * float(np.median(np.abs(scales - middle))) / len(scales) ** 0.5
-    return 1 + (middle - 1) * SCALE_ERROR**2 / (SCALE_ERROR**2 + error**2)
+    return float(1 + (middle - 1) * SCALE_ERROR**2 / (SCALE_ERROR**2 + error**2))
 
 
 def _take_turns(cases: Mapping[Case, Callable[[], object]], device: torch.device, turns: Turns) -> dict[Case, float]:

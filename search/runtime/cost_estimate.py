@@ -29,8 +29,7 @@ from search.config.starting_schedules import baselines
 from search.errors import InputError
 from search.evaluation.calibration import CHECKED_BATCHES, CHECKED_IMAGES
 from search.evaluation.data.label_mapping import Classes
-from search.evaluation.data.pixels import Pixels
-from search.evaluation.data.sources import DemoImages
+from search.evaluation.data.sources import DemoImages, LoadedImages
 from search.evaluation.data.splits import Images
 from search.evaluation.device import bfloat16_is_fast, choose_device, synchronize
 from search.evaluation.evaluation_context import EvaluationContext, for_backbone
@@ -113,26 +112,6 @@ class Forecast:
         return (used if limit is None else min(used, max(limit, self.prepare_s))) + self.confirm_s
 
 
-class NoImages:
-    """The source of a dry run's context, which never looks at an image."""
-
-    fingerprint = cache_key = "none"
-    classes = Classes(None, "none", "no images")
-    images: Pixels | None = None
-
-    def __init__(self, shape: tuple[int, int, int]) -> None:
-        self.shape = shape
-
-    def __len__(self) -> int:
-        return 0
-
-    def name(self, index: int) -> str:
-        raise IndexError(index)
-
-    def pixels(self, index: int) -> Pixels:
-        raise IndexError(index)
-
-
 def forecast(spec: StudySpec) -> Forecast:
     """Raises InputError or PruningError for a study that could not be launched anywhere; writes nothing."""
     context, notes = _open(spec)
@@ -197,8 +176,9 @@ def _open(spec: StudySpec) -> tuple[EvaluationContext, list[str]]:
     if spec.deployed is not None:
         where = f"{RUNTIMES[spec.deployed.runtime].title} at {spec.deployed.precision}"
         notes.append(f"speed: taken in torch here; the study takes its own in {where}")
-    none = np.arange(0)
-    images = Images(NoImages(backbone.family.image_shape), none, none, False, torch.zeros(1), torch.ones(1))
+    none = np.arange(0)  # a dry run never looks at an image
+    source = LoadedImages(np.empty((0, *backbone.family.image_shape), np.uint8), Classes(None, "none"), "none")
+    images = Images(source, none, none, False, torch.zeros(1), torch.ones(1))
     return EvaluationContext(for_backbone(spec, backbone.family), backbone, images, device), notes
 
 

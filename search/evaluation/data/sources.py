@@ -33,7 +33,27 @@ from search.evaluation.data.readers import ANYWHERE, USUAL, Bounds, Columns, ope
 from search.evaluation.data.readers.idx_reader import read_idx
 
 
-class DemoImages:
+class LoadedImages:
+    """Images that are in memory: [images, C, H, W]."""
+
+    shape: tuple[int, int, int]
+
+    def __init__(self, images: Pixels, classes: Classes, fingerprint: str) -> None:
+        self.images, self.classes, self.fingerprint, self.cache_key = images, classes, fingerprint, fingerprint
+        self.shape = images.shape[1:]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def name(self, index: int) -> str:
+        return f"demo image {index}"
+
+    def pixels(self, index: int) -> Pixels:
+        image: Pixels = self.images[index]
+        return image
+
+
+class DemoImages(LoadedImages):
     """The 10,000 test images of Fashion-MNIST, as they ship with the package (MIT licence)."""
 
     shape = (1, 28, 28)
@@ -44,22 +64,11 @@ class DemoImages:
 
     def __init__(self) -> None:
         folder = files("studies") / "demo"
-        with as_file(folder / "t10k-images-idx3-ubyte.gz") as path:
-            self.images: Pixels = read_idx(path, 3)[:, None]
-            self.fingerprint = self.cache_key = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
         with as_file(folder / "t10k-labels-idx1-ubyte.gz") as path:
             self.labels = read_idx(path, 1).astype(np.int64)
-        self.classes = Classes(self.labels, "class indices as given", names=dict(enumerate(self.names)))
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def name(self, index: int) -> str:
-        return f"demo image {index}"
-
-    def pixels(self, index: int) -> Pixels:
-        image: Pixels = self.images[index]
-        return image
+        classes = Classes(self.labels, "class indices as given", names=dict(enumerate(self.names)))
+        with as_file(folder / "t10k-images-idx3-ubyte.gz") as path:
+            super().__init__(read_idx(path, 3)[:, None], classes, hashlib.sha256(path.read_bytes()).hexdigest()[:16])
 
 
 class Collection:
@@ -115,7 +124,7 @@ class Collection:
             raise CorruptImageError("data.path", rule, remedy=remedy) from None
 
 
-Source = Collection | DemoImages
+Source = Collection | LoadedImages
 
 
 def _digest(lines: Sequence[str], config: dict[str, Any]) -> str:
