@@ -19,7 +19,6 @@ from search.config.warm_start import Start, check_start, starts_of
 from search.errors import InputError
 from search.evaluation.calibration import Calibration
 from search.evaluation.evaluation_context import EvaluationContext
-from search.evaluation.profile_cases import StageKind, typical_schedule
 from search.evaluation.runtimes import RUNTIMES
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
 from search.samplers.custom import allowed_classes, check_sampler
@@ -113,7 +112,7 @@ def speedup_limit_error(spec: StudySpec, most: float, origin: str = "") -> Input
 
 
 def check_tokens(spec: StudySpec, context: EvaluationContext) -> None:
-    """Raise InputError for a backbone of so few tokens that the latency profile's typical schedules leave none."""
+    """Raise InputError for a backbone of so few tokens that three ordinary stages leave none."""
     tokens, depth = context.backbone.family.tokens, context.backbone.family.depth
     fewest = next(count for count in itertools.count(2) if _leaves_tokens(count, depth))
     if tokens < fewest:
@@ -124,7 +123,7 @@ def check_tokens(spec: StudySpec, context: EvaluationContext) -> None:
 
 def _leaves_tokens(tokens: int, depth: int) -> bool:
     try:
-        typical_schedule(StageKind("random", "random", {}, 1), depth).plan(tokens, depth)
+        Schedule([Stage(block, 0.7) for block in range(min(3, depth - 1))], "random").plan(tokens, depth)
     except ScheduleError:
         return False
     return True
