@@ -105,7 +105,6 @@ def load_backbone(
     family = describe(model)
     check_untouched(model)
     data_config = _data_config(model, family, blueprint, asked)
-    blueprint = _of_other_images(model, family, blueprint, asked, weights)
     return Backbone(
         model=model,
         name=name,
@@ -199,7 +198,9 @@ def _data_config(model: nn.Module, family: Family, blueprint: Blueprint, asked: 
         config |= blueprint.preprocessing
     else:
         config = resolve_model_data_config(model, config)  # type: ignore[no-untyped-call]
-    of_weights = {key: value for key, value in blueprint.of_weights.items() if key not in asked and value != config[key]}
+    of_weights = {
+        key: value for key, value in blueprint.of_weights.items() if key not in asked and value != config[key]
+    }
     if of_weights:
         told = ", ".join(f"{key} {value}" for key, value in of_weights.items())
         log.info("images are as the weights were trained for: %s", told)

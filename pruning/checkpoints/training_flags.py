@@ -1,4 +1,4 @@
-"""What a training script's flags, which it keeps beside the weights as `args`, say of the images they were trained for.
+"""What a training script's flags, kept beside the weights as `args`, say of the images that they were trained for.
 
 Read are those of timm's train.py, of DeiT's main.py, of BEiT's and ConvNeXt's, and of torchvision's train.py, each known
 by flags that are its own. What they say of images is used, for accuracy is as in training then; what they say of the
@@ -61,21 +61,25 @@ def preprocessing_of(flags: Flags, path: Path) -> dict[str, Any]:
             log.warning("%s: its %s have %s %r, which %s: not used", path, KEY, name, value, error)
     if not known and checked:
         said = ", ".join(f"{name} {value}" for name, value in checked.items())
-        log.warning("%s: its %s have %s, not used: say it as a key of backbone, if it is of the images", path, KEY, said)
+        log.warning(
+            "%s: its %s have %s, not used: say it as a key of backbone, if it is of the images", path, KEY, said
+        )
     return checked if known else {}
 
 
 def _of_timms_model(name: Any) -> dict[str, Any]:
     """What train.py falls back on: the facts of the model that it was called with, whose tag may want other images."""
     config = get_pretrained_cfg(name) if _is_timms(name) else None
-    return {} if config is None else {key: value for key in PREPROCESSING if (value := getattr(config, key)) is not None}
+    return (
+        {} if config is None else {key: value for key in PREPROCESSING if (value := getattr(config, key)) is not None}
+    )
 
 
 def warn_of_another_model(flags: Flags, model: nn.Module, name: str, asked: Mapping[str, Any], path: Path) -> None:
     """Say where the weights were trained in a model that gives other numbers: its name, image size or pooling."""
     vit: Any = model
     own, trained = _architecture(name), flags.get("model")
-    if _is_timms(trained) and own in timm.list_models() and _architecture(trained) != own:
+    if isinstance(trained, str) and _is_timms(trained) and own in timm.list_models() and _architecture(trained) != own:
         log.warning("%s: it was trained as %s, and is loaded as %s: say so as backbone.name", path, trained, name)
     size = _image_size(flags)
     if size is not None and "img_size" not in asked and size != tuple(vit.patch_embed.img_size):

@@ -7,14 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import open_clip
 import pytest
 import timm
 import torch
 from timm.data import resolve_data_config
 from timm.models import save_for_hf
-from torch.nn import functional
 
 from pruning.backbones import Backbone, load_backbone
+from pruning.checkpoints.open_clip import SOURCE
 
 SMALL = "test_vit"
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -45,7 +46,7 @@ SCRIPTS: dict[str, tuple[Mapping[str, Any], dict[str, Any]]] = {
     ),
     "torchvision's": (
         {"val_resize_size": 200, "val_crop_size": 160, "interpolation": "bilinear"},
-        {"mean": IMAGENET[0], "crop_pct": 0.8, "interpolation": "bilinear"},
+        {"mean": IMAGENET[0], "std": IMAGENET[1], "crop_pct": 0.8, "interpolation": "bilinear"},
     ),
 }
 
@@ -69,7 +70,10 @@ def test_as_timm_resolves_its_flags(tmp_path: Path) -> None:
     theirs = resolve_data_config(flags, model=timm.create_model(SMALL))
     found = load_backbone(SMALL, save(tmp_path / "w.pth", argparse.Namespace(**flags)))
     assert facts(found) == {key: theirs[key] for key in facts(found)}
-    silent, plain = load_backbone(SMALL, save(tmp_path / "s.pth", argparse.Namespace(**TIMM))), load_backbone(SMALL, "random")
+    silent, plain = (
+        load_backbone(SMALL, save(tmp_path / "s.pth", argparse.Namespace(**TIMM))),
+        load_backbone(SMALL, "random"),
+    )
     assert (facts(silent), silent.identity) == (facts(plain), plain.identity)
 
 
@@ -78,7 +82,10 @@ WARNED: dict[str, tuple[Mapping[str, Any], str]] = {
     "a value that nothing can have": (TIMM | {"mean": [123.7]}, r"its args have mean [123.7], which must be a list"),
     "another size": (TIMM | {"img_size": 96}, "img_size 96, and is loaded for 160: say backbone.img_size: 96"),
     "another size, of DeiT's": ({"eval_crop_ratio": 0.8, "input_size": 96}, "say backbone.img_size: 96"),
-    "another pooling": (TIMM | {"gp": "max"}, "global_pool max, and is loaded with token: say backbone.global_pool: max"),
+    "another pooling": (
+        TIMM | {"gp": "max"},
+        "global_pool max, and is loaded with token: say backbone.global_pool: max",
+    ),
     "another model": (
         TIMM | {"model": "vit_tiny_patch16_224"},
         f"trained as vit_tiny_patch16_224, and is loaded as {SMALL}: say so as backbone.name",
@@ -98,8 +105,9 @@ def test_what_cannot_be_used_is_warned_of(
 
 def test_a_file_that_is_its_folders_own_stands_for_the_folder(tmp_path: Path) -> None:
     """Its config.json lies beside it: other images than timm has for the name, and classes by name."""
-    config = {"mean": (0.1, 0.2, 0.3), "label_names": ["cat", "dog", "eel"]}
-    save_for_hf(timm.create_model(SMALL, num_classes=3), tmp_path, model_config=config, safe_serialization=True)
+    model = timm.create_model(SMALL, num_classes=3)
+    model.pretrained_cfg |= {"mean": (0.1, 0.2, 0.3)}
+    save_for_hf(model, tmp_path, model_config={"label_names": ["cat", "dog", "eel"]}, safe_serialization=True)
     folder, file = load_backbone(SMALL, str(tmp_path)), load_backbone(SMALL, str(tmp_path / "model.safetensors"))
     assert facts(file) == facts(folder)
     assert file.data_config["mean"] == (0.1, 0.2, 0.3)
@@ -109,13 +117,9 @@ def test_a_file_that_is_its_folders_own_stands_for_the_folder(tmp_path: Path) ->
     assert facts(load_backbone(SMALL, str(tmp_path / "model.safetensors"))) == facts(load_backbone(SMALL, "random"))
 
 
-def test_a_bare_file_of_open_clips_has_its_images_under_timms_name(tmp_path: Path) -> None:
+def test_a_bare_file_of_open_clips_has_its_images_under_timms_name() -> None:
     """Whose own are of the weights that it fine-tuned for others; a tag says which weights they are."""
     name = "vit_large_patch14_clip_224"  # timm's first tag has a mean of 0.5
-    state = _open_clip_state(timm.create_model(name, num_classes=8, img_size=28, depth=2, embed_dim=64, num_heads=1))
-    assert state.keys() >= {"visual.ln_pre.weight"}
-    from pruning.checkpoints.open_clip import SOURCE
-
     assert SOURCE.bare_images is not None
     bare = SOURCE.bare_images(name)
     assert bare["mean"] == pytest.approx((0.48145466, 0.4578275, 0.40821073))
@@ -125,6 +129,14 @@ def test_a_bare_file_of_open_clips_has_its_images_under_timms_name(tmp_path: Pat
     assert SOURCE.bare_images(f"{name}.laion2b") == {}
 
 
-def _open_clip_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    del functional
-    return {"visual.ln_pre.weight": model.state_dict()["norm_pre.weight"]}
+def test_a_bare_tower_is_loaded_with_open_clips_images(tmp_path: Path) -> None:
+    tower = open_clip.CLIP(
+        embed_dim=512,
+        vision_cfg={"image_size": 224, "layers": 12, "width": 768, "patch_size": 32},
+        text_cfg={"context_length": 8, "vocab_size": 32, "width": 64, "heads": 1, "layers": 1},
+    ).visual
+    torch.save(tower.state_dict(), tmp_path / "tower.pt")
+    found = load_backbone("vit_base_patch32_clip_224", str(tmp_path / "tower.pt"))
+    expected = load_backbone("openclip/ViT-B-32", str(tmp_path / "tower.pt"))
+    assert facts(found) == facts(expected)
+    assert found.fingerprint == expected.fingerprint
