@@ -1,8 +1,8 @@
 """What a training script's flags, kept beside the weights as `args`, say of the images that they were trained for.
 
-Read are those of timm's train.py, of DeiT's main.py, of BEiT's and ConvNeXt's, and of torchvision's train.py, each known
-by flags that are its own. What they say of images is used, for accuracy is as in training then; what they say of the
-model is warned of where the backbone has it otherwise.
+Read are those of timm's train.py, of DeiT's main.py, of BEiT's and ConvNeXt's, and of torchvision's train.py, each
+known by flags that are its own. What they say of images is used, for accuracy is as in training then; what they
+say of the model is warned of where the backbone has it otherwise.
 """
 
 from __future__ import annotations
