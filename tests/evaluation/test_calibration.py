@@ -112,7 +112,9 @@ def test_a_disturbed_dense_latency_is_taken_again(
     make_evaluator: Maker, backbone: Backbone, small_spec: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Limits of latency are relative to it. Of the study's profile others still know that it was quiet."""
-    context = make_evaluator(backbone, small_spec(deployment={"runtime": "onnxruntime", "precision": "float32"})).context
+    context = make_evaluator(
+        backbone, small_spec(deployment={"runtime": "onnxruntime", "precision": "float32"})
+    ).context
     quiet = Latency(4, 1.0, 2.0, 3.0, 7)
     clocks = iter([replace(quiet, disturbed=WAITED), quiet, *[replace(quiet, disturbed=WAITED)] * 2])
     monkeypatch.setattr(context.deployed, "latency", lambda schedule, images: next(clocks))
