@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import math
 import os
 import shutil
@@ -104,13 +105,65 @@ def trusting_clock(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setattr(f"{DRIFT}.{limit}", math.inf)
 
 
-@pytest.fixture
-def brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Schedules are timed twice instead of seven times: a timing takes longer than a trial on few images."""
-    from search.evaluation import evaluation_context
+def ignore_trace_of_torch() -> None:
+    """torch describes each graph that it traces to whoever listens, which takes a fifth of an export's time; and pytest
+    listens, before each test and each of its fixtures, to every logger that does not propagate."""
+    logging.getLogger("torch.__trace").handlers.clear()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    ignore_trace_of_torch()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call() -> None:
+    ignore_trace_of_torch()
+
+
+DEMO = "search.evaluation.data.sources"
+
+
+@functools.cache
+def read_once(path: Path, dimensions: int) -> Any:
+    from search.evaluation.data.readers.idx_reader import read_idx
+
+    return read_idx(path, dimensions)
+
+
+@pytest.fixture(autouse=True)
+def bundled_images_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The demo's images, which cannot be written to, are unpacked once for all studies of this process."""
+    if DEMO in sys.modules:
+        monkeypatch.setattr(f"{DEMO}.read_idx", read_once)
+
+
+def time_briefly(model: Any, schedule: Schedule, images: Any) -> Any:
+    """Two pairs of passes of two images, where seven of a whole batch would be timed."""
     from search.evaluation.throughput import time_pairs
 
-    monkeypatch.setattr(evaluation_context, "time_pairs", functools.partial(time_pairs, repeats=2))
+    return time_pairs(model, schedule, images[:2], repeats=2)
+
+
+def make_brief(patch: pytest.MonkeyPatch) -> None:
+    """Whatever is timed is timed in a hurry, for a timing takes longer than a trial on few images: pairs of passes,
+    latencies, and latency profiles, which are taken in one round instead of up to eighteen."""
+    from search.evaluation import calibrator, deployed, evaluation_context
+    from search.evaluation.latency_profiler import Turns, measure_profile
+    from search.evaluation.throughput import time_against
+
+    patch.setattr(evaluation_context, "time_pairs", time_briefly)
+    patch.setattr(deployed, "time_against", functools.partial(time_against, repeats=2))
+    patch.setattr(deployed, "REPEATS", 2)
+    patch.setattr(deployed, "BLOCK_S", 0.01)
+    once = Turns(least=1, most=1, enough_s=0.0)
+    patch.setattr(calibrator, "measure_profile", functools.partial(measure_profile, turns=once))
+    patch.setattr(calibrator, "PROFILE_POINTS", 2)
+
+
+@pytest.fixture
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_brief(monkeypatch)
 
 
 BURN = "import time\nprint(flush=True)\nend = time.monotonic() + 300\nwhile time.monotonic() < end: pass"
@@ -255,6 +308,14 @@ def spend(store: Store, study_id: int, seconds: float) -> None:
 @pytest.fixture(name="fill")
 def _fill() -> Callable[..., StudyRecord]:
     return fill
+
+
+@pytest.fixture(scope="session")
+def empty_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with a store's tables and no study; made once, for Optuna's tables and ours take half a second."""
+    path = tmp_path_factory.mktemp("empty") / "ztp.db"
+    Store.open(f"sqlite:///{path}").close()
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -63,11 +63,7 @@ class ObjectivesSpec(Section):
     @property
     def asked(self) -> dict[str, Any]:
         """What decides which answers are right, as plain data: `accuracy`, and what else was given."""
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in vars(self).items()
-            if name != "throughput" and value is not None
-        }
+        return self.model_dump(mode="json", exclude={"throughput"}, exclude_none=True)
 
     @field_validator("text", mode="before")
     @classmethod

@@ -87,11 +87,6 @@ def read_fields(*methods: str) -> list[str]:
     return [field for field in METHOD_FIELDS if any(field in METHODS[method].stage_fields for method in methods)]
 
 
-def _constants(space: SpaceSpec, depth: int) -> dict[str, Any]:
-    box = _all_distributions(space, depth)
-    return {name: _low(d) for name, d in box.items() if d.single()}
-
-
 def _low(distribution: BaseDistribution) -> Any:
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices[0]
@@ -102,7 +97,8 @@ def _low(distribution: BaseDistribution) -> Any:
 def to_schedule(params: Mapping[str, Any], space: SpaceSpec, depth: int) -> Schedule:
     """The schedule that a trial's parameters mean. params: one value for each of `distributions`."""
     low, high = block_range(space, depth)
-    values = {**_constants(space, depth), **params}
+    constants = {name: _low(d) for name, d in _all_distributions(space, depth).items() if d.single()}
+    values = {**constants, **params}
     stages: list[Stage] = []
     taken: set[int] = set()
     for i in range(int(values["stages"])):
@@ -189,7 +185,9 @@ def to_params(schedule: Schedule, space: SpaceSpec, depth: int) -> dict[str, Any
         values["method"] = stages[0].method
     for method, options in listed_options(schedule, space).items():
         values |= {f"{method}.{name}": value for name, value in options.items()}
-    values.update(_dense_params(space) if not stages else {"stages": len(stages)})
+    values["stages"] = len(stages)
+    if not stages and space.keep[1] == 1:  # the untouched model has one stage then, which keeps everything
+        values |= {"stages": 1, "keep_0": 1.0}
     for i, stage in enumerate(stages[:count]):
         if space.is_mixed:
             values[f"method_{i}"] = stage.method
@@ -221,11 +219,6 @@ def _composed(schedule: Schedule) -> Schedule:
         for method, options in (schedule.method_of(stage),)
     ]
     return Schedule(own, str(own[0].method), own[0].options, schedule.exact_savings)
-
-
-def _dense_params(space: SpaceSpec) -> dict[str, Any]:
-    """The untouched model: no stage, or one that keeps everything."""
-    return {"stages": 0} if space.keep[1] < 1 else {"stages": 1, "keep_0": 1.0}
 
 
 def _neutral(distribution: BaseDistribution) -> Any:

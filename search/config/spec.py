@@ -222,14 +222,13 @@ def check_files(spec: StudySpec) -> None:
             form_of(expand(spec.data.path)[0])
         except InputError as error:
             raise error.within(spec.name) from None
-    table = spec.data.class_map
-    if isinstance(table, str) and not os.path.isfile(table):
-        rule = "must be a mapping or an existing file"
-        raise InputError("data.class_map", rule, repr(table), "check the path", source=spec.name)
-    text = spec.objectives.text
-    if isinstance(text, str) and not os.path.isfile(text):
-        rule = "must be a list of class names or an existing file"
-        raise InputError("objectives.text", rule, repr(text), "check the path", source=spec.name)
+    for place, given, other in (
+        ("data.class_map", spec.data.class_map, "a mapping"),
+        ("objectives.text", spec.objectives.text, "a list of class names"),
+    ):
+        if isinstance(given, str) and not os.path.isfile(given):
+            rule = f"must be {other} or an existing file"
+            raise InputError(place, rule, repr(given), "check the path", source=spec.name)
     name, weights = spec.backbone.name, spec.backbone.weights
     if weights not in WEIGHTS and not os.path.isfile(weights) and not holds_model(weights):
         rule = f"must be pretrained, random or an existing .safetensors or .pth file, or {MODEL_FOLDER}"

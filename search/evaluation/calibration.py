@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,8 @@ from search.config.sections import RuntimeSpec
 from search.evaluation.data.splits import Split
 from search.evaluation.device import WORTH_IT, bfloat16_is_fast, synchronize
 from search.evaluation.host_lock import exclusive
-from search.evaluation.throughput import Waiting, disturbed_by, tries
+from search.evaluation.throughput import undisturbed
+from search.types import to_record
 
 CHECKED_IMAGES = 128  # of the search split, at least, for the choice of the number format ...
 CHECKED_BATCHES = 3  # ... and at least so many batches, the first of which warms up
@@ -64,8 +65,7 @@ class Calibration:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Calibration:
         """Inverse of `to_dict`. Fields that a later release added are ignored."""
-        names = {each.name for each in fields(cls)}
-        return cls(**{name: value for name, value in data.items() if name in names})
+        return to_record(cls, data)
 
 
 def choose_dtype(
@@ -79,12 +79,8 @@ def choose_dtype(
         return runtime.dtype, "asked for"
     if not bfloat16_is_fast(device):
         return "float32", "this hardware has no fast bfloat16"
-    for _ in range(tries()):
-        waiting = Waiting(device)
-        full, narrow = _answers((cast("float32"), cast("bfloat16")), split, runtime.batch_size, device)
-        disturbed = disturbed_by(waiting.share())
-        if not disturbed:
-            break
+    models = cast("float32"), cast("bfloat16")
+    (full, narrow), disturbed = undisturbed(device, lambda: _answers(models, split, runtime.batch_size, device))
     gain, same = full.seconds / narrow.seconds, float((full.classes == narrow.classes).mean())
     images = min(len(full.classes), len(split))
     if same < SAME_ANSWERS:
@@ -122,4 +118,4 @@ def _first_batches(split: Split, size: int) -> Iterator[torch.Tensor]:
     """Full batches; a split too small for them begins again."""
     count = max(CHECKED_BATCHES, -(-CHECKED_IMAGES // size))
     for number in range(count):
-        yield split.take(np.arange(number * size, (number + 1) * size) % len(split))
+        yield split.cycle(number * size, (number + 1) * size)

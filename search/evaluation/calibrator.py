@@ -25,7 +25,7 @@ from search.evaluation.latency_profile import LatencyProfile
 from search.evaluation.latency_profiler import images_of_a_pass, measure_profile
 from search.evaluation.profile_cases import StageKind, stage_kinds
 from search.evaluation.runtimes import FLOAT32, INT8
-from search.evaluation.throughput import Waiting, disturbed_by, tries
+from search.evaluation.throughput import tries, undisturbed
 from search.types import Latency
 
 PROFILE_POINTS = 4  # token counts of a profile in another runtime: each costs an export or more, of seconds
@@ -98,7 +98,7 @@ class Calibrator:
     def _run_dense(self) -> tuple[NDArray[np.uint8], Bits]:
         """Strata of the search split, and where the dense model is right: it is the first trial, too."""
         context = self._context
-        evaluator = context.evaluator(context.model, context.search_split, reference=context.search_reference)
+        evaluator = context.evaluator(context.search_split, reference=context.search_reference)
         classes, margins = evaluator.dense()
         agrees = context.spec.objectives.accuracy in AGREEING
         right = np.ones(len(classes), dtype=bool) if agrees else classes == context.search_split.labels
@@ -139,12 +139,10 @@ class Calibrator:
         runtime: dict[str, Any] = {"prepare": deployed.prepare, "points": PROFILE_POINTS} if deployed else {}
         images = context.timing_images()
         images = images[: images_of_a_pass(context.model, images)]
-        for _ in range(tries()):
-            waiting = Waiting(context.device)
-            profile = measure_profile(context.model, images, self._stage_kinds(), self._fewest(), **runtime)
-            disturbed = disturbed_by(waiting.share())
-            if not disturbed:
-                break
+        profile, disturbed = undisturbed(
+            context.device,
+            lambda: measure_profile(context.model, images, self._stage_kinds(), self._fewest(), **runtime),
+        )
         if deployed is None or deployed.deployment.precision == FLOAT32:
             return profile, disturbed
         timing = deployed.time(UNPRUNED, context.timing_images())

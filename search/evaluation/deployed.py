@@ -20,14 +20,13 @@ from pruning.deployment.quantization import check_calibration
 from pruning.model import PrunedViT
 from pruning.schedule import UNTOUCHED, Schedule
 from search.config.deployment import DeploymentSpec
-from search.config.environment import timing_limit
 from search.evaluation.energy import POWERCAP, EnergyMeter
 from search.evaluation.evaluator import Evaluator, Positions
 from search.evaluation.host_lock import exclusive, shared
 from search.evaluation.peak_memory import peak_memory
 from search.evaluation.runtimes import FLOAT32, INT8, RUNTIMES, Deployment
-from search.evaluation.runtimes.base import Array, Session
-from search.evaluation.throughput import MAX_WAITING, REPEATS, PairedTiming, Waiting, disturbed_by, time_against
+from search.evaluation.runtimes.base import Array, Exported, Session
+from search.evaluation.throughput import REPEATS, PairedTiming, repeat_until, time_against
 from search.scratch import make_scratch_folder, remove_scratch_folder
 from search.types import Latency
 
@@ -116,7 +115,7 @@ class DeployedModel:
         calibration = self._calibration if deployment.precision == INT8 else ()
         folder = Path(tempfile.mkdtemp(dir=self._files))
         with torch.inference_mode(False):  # what is made in inference mode cannot be exported
-            self._runtime.save(pruned, examples, deployment.precision, folder, calibration)
+            self._runtime.save(Exported(pruned, examples, deployment.precision, calibration), folder)
         return Opened(self._runtime.load(folder, deployment), deployment, folder)
 
     def prepare(self, module: torch.nn.Module, inputs: tuple[Tensor, ...]) -> Callable[[], object]:
@@ -145,34 +144,25 @@ def measure_latency(run: Callable[[], object], batch: int, powercap: Path = POWE
 
     Beside it their energy, where the machine has counters.
 
-    run: a pass of `batch` images. powercap: where Linux shows the counters. It goes on until LEAST_PASSES were quiet,
-    or for five times as many blocks as it takes at least, or for `timing_limit` seconds.
+    run: a pass of `batch` images. powercap: where Linux shows the counters. It goes on until REPEATS blocks and
+    LEAST_PASSES were quiet, or for five times as many blocks as it takes at least, or for `timing_limit` seconds.
     """
-    blocks: list[Block] = []
-    quiet: list[Block] = []
-    shares: list[float] = []
     meter = EnergyMeter(powercap)
+
+    def block(number: int) -> Block:
+        meter.restart()
+        return Block(_passes(run), meter.joules())
+
+    def is_enough(quiet: Sequence[Block]) -> bool:
+        return sum(len(each.passes) for each in quiet) >= LEAST_PASSES
+
     with exclusive():
         run()
-        began = time.perf_counter()
-        while len(blocks) < REPEATS or sum(len(block.passes) for block in quiet) < LEAST_PASSES:
-            is_late = time.perf_counter() - began > timing_limit() or len(blocks) >= MOST_BLOCKS
-            if is_late and len(blocks) >= REPEATS:
-                break
-            waiting = Waiting(torch.device("cpu"))
-            meter.restart()
-            passes = _passes(run)
-            blocks.append(Block(passes, meter.joules()))
-            shares.append(waiting.share())
-            if shares[-1] <= MAX_WAITING:
-                quiet.append(blocks[-1])
-    is_disturbed = len(quiet) < REPEATS
-    used = blocks if is_disturbed else quiet
-    times = [each for block in used for each in block.passes]
+        blocks, disturbed = repeat_until(is_enough, block, torch.device("cpu"), REPEATS, MOST_BLOCKS)
+    times = [each for timed in blocks for each in timed.passes]
     p50, p95, p99 = (float(value) for value in np.percentile(times, (50, 95, 99)))
-    joules = sum(block.joules for block in used) / (len(times) * batch) if meter.is_there else None
-    reason = (disturbed_by(float(np.mean(shares))) or disturbed_by(max(shares))) if is_disturbed else ""
-    return Latency(batch, p50, p95, p99, len(times), reason, joules_per_image=joules)
+    joules = sum(timed.joules for timed in blocks) / (len(times) * batch) if meter.is_there else None
+    return Latency(batch, p50, p95, p99, len(times), disturbed, joules_per_image=joules)
 
 
 def _passes(run: Callable[[], object]) -> list[float]:
@@ -198,9 +188,7 @@ class DeployedEvaluator(Evaluator):
         schedule = self._model.schedule
         if self._deployed.is_untouched(schedule):
             return super().batch_scores(number, positions)
-        run = self._deployed.open(schedule)
-        return self.readout.scores(self._answer(run, self._split.take(positions)))
-
-    @shared()
-    def _answer(self, run: Session, images: Tensor) -> Tensor:
-        return torch.from_numpy(run(images.numpy()))
+        run, images = self._deployed.open(schedule), self._split.take(positions).numpy()
+        with shared():
+            outputs = run(images)
+        return self.readout.scores(torch.from_numpy(outputs))

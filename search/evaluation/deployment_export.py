@@ -80,7 +80,7 @@ def export_bundle(config: Config, name: str, folder: Path, target: Target) -> No
     if folder.exists():
         raise InputError(str(folder), "must not exist yet", remedy="choose another name, or remove it")
     backbone = load_backbone_of(config, f"study {name}")
-    preprocessing = {key: _plain(backbone.data_config[key]) for key in PREPROCESSING}
+    preprocessing = {key: backbone.data_config[key] for key in PREPROCESSING}
     if preprocessing["crop_mode"] not in CROPS:
         rule = f"must be {' or '.join(CROPS)} for a bundle"
         raise InputError("backbone.crop_mode", rule, preprocessing["crop_mode"], "export the model alone: --onnx")
@@ -123,7 +123,3 @@ def class_labels(config: Config, name: str, backbone: Backbone) -> list[str]:
 
 def _write_json(path: Path, data: Mapping[str, Any] | list[str]) -> None:
     path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value

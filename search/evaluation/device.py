@@ -39,11 +39,8 @@ def describe_device(device: torch.device) -> str:
     """What to print beside a number: "cpu: AMD EPYC, 2 threads" or "cuda: NVIDIA H100"."""
     if device.type == "cuda":
         return f"cuda: {torch.cuda.get_device_name(device)}"
-    return f"{device.type}: {_processor()}, {torch.get_num_threads()} threads"
-
-
-def _processor() -> str:
-    return _processor_facts().get("model name") or platform.processor() or platform.machine()
+    processor = _processor_facts().get("model name") or platform.processor() or platform.machine()
+    return f"{device.type}: {processor}, {torch.get_num_threads()} threads"
 
 
 def machine_key(device: torch.device) -> str:
@@ -70,12 +67,9 @@ def bfloat16_is_fast(device: torch.device) -> bool:
     """Whether the hardware multiplies bfloat16 itself."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return device.type == "cpu" and _cpu_flags() & {"avx512_bf16", "amx_bf16", "bf16"} != set()
-
-
-def _cpu_flags() -> set[str]:
     found = _processor_facts()
-    return set((found.get("flags") or found.get("Features", "")).split())
+    flags = (found.get("flags") or found.get("Features", "")).split()
+    return device.type == "cpu" and not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
 
 
 def synchronize(device: torch.device) -> None:

@@ -5,6 +5,7 @@ They count whole packages: cores, caches and memory controllers, not DRAM; idle 
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 POWERCAP = Path("/sys/class/powercap")
@@ -17,7 +18,7 @@ class EnergyMeter:
 
     def __init__(self, powercap: Path = POWERCAP) -> None:
         zones = [path.parent for path in sorted(powercap.glob("*/name")) if path.read_text().startswith(PACKAGE)]
-        self._zones = [zone for zone in zones if _is_readable(zone)]
+        self._zones = [zone for zone in zones if os.access(zone / "energy_uj", os.R_OK)]
         self.restart()
 
     @property
@@ -35,14 +36,6 @@ class EnergyMeter:
             spent = _read(zone / "energy_uj") - began
             total += spent if spent >= 0 else spent + _read(zone / "max_energy_range_uj")
         return total / MICRO
-
-
-def _is_readable(zone: Path) -> bool:
-    try:
-        _read(zone / "energy_uj")
-    except OSError:
-        return False
-    return True
 
 
 def _read(path: Path) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Self
 
@@ -19,10 +20,10 @@ from search.config.spec import StudySpec, make_spec
 from search.evaluation.calibration import Calibration
 from search.evaluation.class_texts import embed_classes
 from search.evaluation.data.splits import Images, Split, open_images
-from search.evaluation.deployed import DeployedModel
+from search.evaluation.deployed import DeployedEvaluator, DeployedModel
 from search.evaluation.device import DTYPES, choose_device, describe_device
 from search.evaluation.evaluator import Evaluator
-from search.evaluation.readouts import Features, ImageLikeness, Logits, NearestNeighbours, Readout, TextLikeness
+from search.evaluation.readouts import Features, ImageLikeness, NearestNeighbours, Readout, TextLikeness
 from search.evaluation.reference import DenseReference
 from search.evaluation.throughput import PairedTiming, time_pairs
 
@@ -78,9 +79,13 @@ class EvaluationContext:
             return self._model
         return PrunedViT(copy.deepcopy(self.backbone.model).to(self.device, DTYPES[dtype])).eval()
 
-    def evaluator(self, model: PrunedViT, split: Split, kind: str = "", **options: Any) -> Evaluator:
-        kind = kind or self.spec.objectives.accuracy
-        return Evaluator(model, split, kind, self.batch_size, self.device, readout=self.readout, **options)
+    def evaluator(self, split: Split, is_deployed: bool = False, **options: Any) -> Evaluator:
+        """Of the model here, or of what answers where the study is deployed. options: of `Evaluator`."""
+        how = self.model, split, self.spec.objectives.accuracy, self.batch_size, self.device
+        if not is_deployed:
+            return Evaluator(*how, readout=self.readout, **options)
+        assert self.deployed is not None
+        return DeployedEvaluator(self.deployed, *how, readout=self.readout, **options)
 
     @cached_property
     def readout(self) -> Readout:
@@ -92,7 +97,7 @@ class EvaluationContext:
                 embeddings = embed_classes(images.texts.names, objectives.prompt or PROMPT, self.backbone)
             return TextLikeness(embeddings.to(self.device))
         if not objectives.least_gallery:
-            return Logits(self.backbone.num_classes)
+            return Readout(self.backbone.num_classes)
         gallery = images.gallery()
         plain = Evaluator(self.model, gallery, "agreement", self.batch_size, self.device, readout=Features(0))
         features = plain.scores(UNTOUCHED)
@@ -120,13 +125,10 @@ class EvaluationContext:
         """Whether it leaves the model as it is; exact savings do not."""
         return self.key(schedule) == UNTOUCHED.key
 
-    def flops(self, schedule: Schedule) -> int:
-        """Of one image, fvcore convention; microseconds."""
-        return self._flops.count(schedule)
-
     @cached_property
-    def _flops(self) -> FlopCounter:
-        return FlopCounter(self.backbone.model)
+    def flops(self) -> Callable[[Schedule], int]:
+        """Of one image, fvcore convention; microseconds."""
+        return FlopCounter(self.backbone.model).count
 
     # Where speed counts
 
@@ -152,9 +154,7 @@ class EvaluationContext:
     def timing_images(self, size: int | None = None) -> torch.Tensor:
         """A full batch [B, C, H, W] on the device, of the size that speed is searched for if none is given."""
         size = size or self.timed_batch
-        images = self.search_split.batch(0, min(size, len(self.search_split)))
-        repeats = -(-size // len(images))  # a split smaller than a batch is timed on full batches too
-        return images.repeat(repeats, 1, 1, 1)[:size].to(self.device)
+        return self.search_split.cycle(0, size).to(self.device)
 
     def time_pairs(self, schedule: Schedule) -> PairedTiming:
         """Against the dense model, in the runtime that the study asks for."""

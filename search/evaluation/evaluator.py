@@ -19,7 +19,7 @@ from search.evaluation.data.splits import Split
 from search.evaluation.host_lock import shared
 from search.evaluation.intervals import wilson
 from search.evaluation.prefix_cache import PrefixCache
-from search.evaluation.readouts import Logits, Readout
+from search.evaluation.readouts import Readout
 from search.evaluation.reference import DenseReference, Seen
 from search.types import Accuracy
 
@@ -29,10 +29,6 @@ NO_CLASS = -1  # never right, whatever the label
 
 
 GoOn = Callable[[Bits], bool]
-
-
-def _always(correct: Bits) -> bool:
-    return True
 
 
 class Evaluator:
@@ -66,7 +62,7 @@ class Evaluator:
         self._order = order
         self._cache = PrefixCache(cache_bytes)
         self._reference = reference
-        self.readout = readout or Logits(0)
+        self.readout = readout or Readout(0)
 
     def correct(self, schedule: Schedule) -> Bits:
         """One truth value an image of the split, in split order."""
@@ -74,7 +70,7 @@ class Evaluator:
         correct[self._order] = self.see(schedule).correct
         return correct
 
-    def see(self, schedule: Schedule, go_on: GoOn = _always, before: Seen | None = None) -> Seen:
+    def see(self, schedule: Schedule, go_on: GoOn = lambda correct: True, before: Seen | None = None) -> Seen:
         """What the schedule makes of the images, in the evaluator's order, until all are seen or `go_on` says no.
 
         go_on: called after every batch but the last with the truth values so far. before: of the first images, as an
@@ -114,10 +110,8 @@ class Evaluator:
     @torch.inference_mode()
     def dense(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """The dense model's predictions and margins (top-1 minus top-2 probability), in split order."""
-        self._model.schedule = UNTOUCHED
         classes, margins = np.empty(len(self._order), dtype=np.int64), np.empty(len(self._order))
-        for number, positions in enumerate(self._batches):
-            logits = self.batch_scores(number, positions)
+        for positions, logits in zip(self._batches, self._run(UNTOUCHED, compare=False), strict=True):
             if self._reference is not None:
                 self._reference.keep(positions, logits)
             classes[positions] = classes_of(logits).numpy()

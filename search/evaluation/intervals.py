@@ -6,7 +6,6 @@ scipy.stats has both, and takes a second to load in every worker.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from itertools import accumulate
 
 Z95 = 1.959963984540054  # the 0.975 quantile of the normal distribution
@@ -32,20 +31,11 @@ def wilson(hits: int, images: int) -> tuple[float, float]:
 
 def fair_binomial_quantile(chance: float, trials: int) -> int:
     """The least k with P(X <= k) >= chance, X the successes of so many trials with chance 1/2 each."""
-    ways = accumulate(_outcomes(trials))
+    ways = accumulate(math.comb(trials, k) for k in range(trials + 1))
     return next(k for k, count in enumerate(ways) if count >= chance * (1 << trials))
 
 
 def fair_binomial_test(wins: int, losses: int) -> float:
     """The exact two-sided p-value of wins and losses being equally likely."""
-    ways = accumulate(_outcomes(wins + losses))
-    tail = next(count for k, count in enumerate(ways) if k == min(wins, losses))
+    tail = sum(math.comb(wins + losses, k) for k in range(min(wins, losses) + 1))
     return min(1.0, 2 * tail / (1 << (wins + losses)))
-
-
-def _outcomes(trials: int) -> Iterator[int]:
-    """How many of the 2^trials outcomes have 0, 1, 2, ... successes."""
-    count = 1
-    for successes in range(trials + 1):
-        yield count
-        count = count * (trials - successes) // (successes + 1)

@@ -21,7 +21,7 @@ from pruning.methods import load_method
 from pruning.methods.base import TokenMethod
 from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import StagePlan
-from search.types import Throughput
+from search.types import Throughput, to_record
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,9 @@ class LatencyProfile:
             draws = draws or method.draws
             total += (plan.block + 1 - block) * self._at(entering, each)
             total += self._reading_ms(members, block, plan.block + 1)
-            total += self._stage_ms(self._cost(name, method, plan), plan)
+            cost = self._cost(name, method, plan)
+            added = self._at(plan.tokens, cost.opened) + plan.iterations * self._at(plan.tokens, cost.vote)
+            total += added + (self._at(plan.tokens, cost.similarity) if plan.similar else 0.0)
             if method.drop == "before-mlp":
                 total += self._at(plan.kept, self.mlp) - self._at(entering, self.mlp)
             members = (members or plan.tokens) if method.remembers(plan, members is not None, self.depth) else None
@@ -110,10 +112,6 @@ class LatencyProfile:
         """Whether it was taken for these kinds of stage, for as few patch tokens, and with what it takes to draw."""
         return set(kinds) <= set(self.stages) and fewest >= self.tokens[0] and self.seeds > 0
 
-    def _stage_ms(self, cost: StageCost, plan: StagePlan) -> float:
-        similarity = self._at(plan.tokens, cost.similarity) if plan.similar else 0.0
-        return self._at(plan.tokens, cost.opened) + plan.iterations * self._at(plan.tokens, cost.vote) + similarity
-
     def _at(self, tokens: int, values: tuple[float, ...]) -> float:
         return _at_each_count(self.tokens, values)[tokens]
 
@@ -122,22 +120,8 @@ class LatencyProfile:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> LatencyProfile:
-        lists = {name: tuple(data.get(name, ())) for name in ("tokens", "block", "mlp", "sized", "last")}
-        stages = {
-            method: StageCost(**{name: tuple(values) for name, values in cost.items()})
-            for method, cost in data["stages"].items()
-        }
-        class_token, gain, seeds = data.get("class_token", True), data.get("gain", 1.0), data.get("seeds", 0.0)
-        return cls(
-            data["batch_size"],
-            data["depth"],
-            rest=data["rest"],
-            stages=stages,
-            class_token=class_token,
-            gain=gain,
-            seeds=seeds,
-            **lists,
-        )
+        """Inverse of `to_dict`. Raises as `search.types.to_record`."""
+        return to_record(cls, data)
 
 
 @lru_cache(maxsize=1024)  # profiles in use at once, times some ten rows each: a search asks thousands of times

@@ -1,4 +1,4 @@
-"""What a latency profile times: whole models, and one block at several token counts, bare and with stages."""
+"""What a latency profile times: whole models, all blocks on fewer tokens, and one block, bare and with stages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ Case = tuple[Any, ...]
 Inputs = tuple[Tensor, ...]
 
 MANY_VOTES = 41  # against 1 vote: the difference over 40 is the cost of one
-TYPICAL_KEEP, TYPICAL_VOTES = 0.7, 5  # of the schedule that the stages' cost is scaled to
+TYPICAL_KEEP, TYPICAL_VOTES = 0.7, 5  # of a stage in the midst of a model ...
+TYPICAL_LEFT = 1 / 3  # ... and what the schedule leaves that the stages' cost is scaled to
 DENSE = "dense"
 
 
@@ -58,18 +59,29 @@ def stage_kinds(
 
 
 def typical_schedule(kind: StageKind, depth: int) -> Schedule:
-    """Three stages, or as many as there is room for, evenly spread."""
-    blocks = sorted({max(0, (i + 1) * (depth - 1) // 4) for i in range(3)} - {depth - 1})
-    stages = [Stage(block, TYPICAL_KEEP, kind.iterations) for block in blocks]
+    """A stage in every block but the last, as in published schedules of most methods; a third of the tokens is left."""
+    keep = TYPICAL_LEFT ** (1 / max(1, depth - 1))
+    stages = [Stage(block, keep, kind.iterations) for block in range(depth - 1)]
     return Schedule(stages, kind.method, kind.options, exact_savings=False)
 
 
-class _Rest(nn.Module):
-    """All but the blocks."""
+class _Part(nn.Module):
+    """Of a model; of one of its blocks, that in the middle."""
 
     def __init__(self, model: PrunedViT) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.number = model, model.family.depth // 2
+
+    def tokens(self, values: Tensor) -> Tokens:
+        """The first of the grid of patches."""
+        tokens = Tokens(values)
+        if not self.model.architecture.positional:
+            return tokens
+        return replace(tokens, index=tokens.places(self.model.family.prefix))
+
+
+class _Rest(_Part):
+    """All but the blocks."""
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model.head(Tokens(self.model.embed(images)))
@@ -82,26 +94,20 @@ class _Seeds(nn.Module):
         return image_seeds(images)
 
 
-class _Block(nn.Module):
-    """One block on the first tokens of the grid of patches, with a stage of known counts or without any.
+class _Block(_Part):
+    """One block, with a stage of known counts or without any.
 
     sized: as behind a merging stage, each token standing for two.
     """
 
     def __init__(
-        self,
-        model: PrunedViT,
-        number: int,
-        stage: tuple[StagePlan, TokenMethod] | None = None,
-        sized: bool = False,
+        self, model: PrunedViT, stage: tuple[StagePlan, TokenMethod] | None = None, sized: bool = False
     ) -> None:
-        super().__init__()
-        self.model, self.number, self.stage, self.sized = model, number, stage, sized
+        super().__init__(model)
+        self.stage, self.sized = stage, sized
 
     def forward(self, values: Tensor, seeds: Tensor | None = None) -> Tensor:
-        tokens = Tokens(values)
-        if self.model.architecture.positional:
-            tokens = replace(tokens, index=tokens.places(self.model.family.prefix))
+        tokens = self.tokens(values)
         if self.sized:
             tokens = replace(tokens, sizes=torch.full_like(values[..., 0], 2.0, dtype=torch.float32))
         if self.stage is None:
@@ -109,29 +115,28 @@ class _Block(nn.Module):
         return self.model.run_stage(self.number, tokens, *self.stage, seeds).values
 
 
-class _LastBlock(nn.Module):
-    """The last block for what the head reads alone."""
+class _Blocks(_Part):
+    """All blocks one after another, on the first tokens of the grid of patches and none less."""
 
-    def __init__(self, model: PrunedViT) -> None:
-        super().__init__()
-        self.model = model
+    def forward(self, values: Tensor) -> Tensor:
+        tokens = self.tokens(values)
+        for number in range(self.model.family.depth):
+            tokens = self.model.architecture.run(number, tokens)
+        return tokens.values
+
+
+class _LastBlock(_Part):
+    """The last block for what the head reads alone."""
 
     def forward(self, values: Tensor) -> Tensor:
         number, architecture = self.model.family.depth - 1, self.model.architecture
-        tokens = Tokens(values)
-        if architecture.positional:
-            tokens = replace(tokens, index=tokens.places(self.model.family.prefix))
         count = architecture.head_reads()
         assert count is not None
-        return architecture.feed_forward(number, architecture.attend_first(number, tokens, count))
+        return architecture.feed_forward(number, architecture.attend_first(number, self.tokens(values), count))
 
 
-class _Mlp(nn.Module):
+class _Mlp(_Part):
     """The other half of one block."""
-
-    def __init__(self, model: PrunedViT, number: int) -> None:
-        super().__init__()
-        self.model, self.number = model, number
 
     def forward(self, values: Tensor) -> Tensor:
         return self.model.architecture.feed_forward(self.number, values)
@@ -140,7 +145,6 @@ class _Mlp(nn.Module):
 def profile_cases(
     model: PrunedViT, images: Tensor, kinds: Sequence[StageKind], grid: Sequence[int], staged: Sequence[int]
 ) -> dict[Case, tuple[nn.Module, Inputs]]:
-    middle = model.family.depth // 2
     everything = model.embed(images)
     prefix = model.family.prefix
     dense, saving = PrunedViT(model.backbone, UNTOUCHED).eval(), PrunedViT(model.backbone).eval()
@@ -148,22 +152,22 @@ def profile_cases(
     cases["seeds", 0] = _Seeds(), (images,)
     cases["whole", DENSE] = dense, (images,)
     for kind in kinds:
-        cases["whole", kind.name] = (
-            PrunedViT(model.backbone, typical_schedule(kind, model.family.depth)).eval(),
-            (images,),
-        )
+        typical = PrunedViT(model.backbone, typical_schedule(kind, model.family.depth)).eval()
+        cases["whole", kind.name] = typical, (images,)
+    for count in grid[:-1]:  # all tokens are the dense model's
+        cases["whole", count] = _Blocks(model), (everything[:, : prefix + count].contiguous(),)
     for count in grid:
         tokens = everything[:, : prefix + count].contiguous()
-        cases["block", count] = _Block(model, middle), (tokens,)
-        cases["sized", count] = _Block(model, middle, sized=True), (tokens,)
-        cases["mlp", count] = _Mlp(model, middle), (tokens,)
+        cases["block", count] = _Block(model), (tokens,)
+        cases["sized", count] = _Block(model, sized=True), (tokens,)
+        cases["mlp", count] = _Mlp(model), (tokens,)
         if saving.is_saving:
             cases["last", count] = _LastBlock(model), (tokens,)
         for kind in kinds if count in staged else ():
             method = load_method(kind.method, {**kind.options, "drop": "block-end"})
             inputs = (tokens, image_seeds(images)) if method.draws else (tokens,)
-            for name, plan in _plans(kind, middle, count).items():
-                cases[kind.name, name, count] = _Block(model, middle, (plan, method)), inputs
+            for name, plan in _plans(kind, model.family.depth // 2, count).items():
+                cases[kind.name, name, count] = _Block(model, (plan, method)), inputs
     return cases
 
 

@@ -8,8 +8,6 @@ DINOv2's evaluation); Radford et al., "Learning transferable visual models from 
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-
 import torch
 from torch import Tensor
 
@@ -18,58 +16,48 @@ SCALE = 100.0  # of a cosine with a text: CLIP's own, at which its training stop
 UNDECIDED = 0.01  # share of a vote that all classes have, so that none is impossible
 
 
-class Readout(ABC):
-    """classes: how many scores an image has. reads_features: whether of the pooled features, which the last layer
-    gets, instead of the model's output."""
+class Readout:
+    """The model's output as it is: a classifier's own scores.
+
+    classes: how many scores an image has. reads_features: whether of the pooled features, which the last layer gets,
+    instead of the model's output.
+    """
 
     reads_features = False
 
     def __init__(self, classes: int) -> None:
         self.classes = classes
 
-    @abstractmethod
     def scores(self, outputs: Tensor) -> Tensor:
         """Outputs [B, D] -> scores [B, classes], whose softmax are the class probabilities; not finite where the
         outputs are not."""
-
-
-class Logits(Readout):
-    """The classifier's own."""
-
-    def scores(self, outputs: Tensor) -> Tensor:
         return outputs
 
 
-class Features(Logits):
+class Features(Readout):
     """The pooled features as they are."""
 
     reads_features = True
 
 
 class TextLikeness(Readout):
-    """The class is that whose text embedding is nearest to the image's."""
+    """The class is that whose vector, a text embedding, is nearest to the image's."""
 
-    def __init__(self, embeddings: Tensor) -> None:
-        """embeddings: [classes, D]."""
-        super().__init__(len(embeddings))
-        self._texts = normalised(embeddings)
+    scale = SCALE
 
-    def scores(self, outputs: Tensor) -> Tensor:
-        return SCALE * normalised(outputs) @ self._texts.T
-
-
-class ImageLikeness(Readout):
-    """The class is the nearest image of a gallery."""
-
-    reads_features = True
-
-    def __init__(self, gallery: Tensor) -> None:
-        """gallery: features [G, D]."""
-        super().__init__(len(gallery))
-        self._gallery = normalised(gallery)
+    def __init__(self, vectors: Tensor) -> None:
+        """vectors: [classes, D]."""
+        super().__init__(len(vectors))
+        self._vectors = normalised(vectors)
 
     def scores(self, outputs: Tensor) -> Tensor:
-        return normalised(outputs) @ self._gallery.T / TEMPERATURE
+        return self.scale * normalised(outputs) @ self._vectors.T
+
+
+class ImageLikeness(TextLikeness):
+    """The class is the nearest image of a gallery: the vectors are its features."""
+
+    reads_features, scale = True, 1 / TEMPERATURE
 
 
 class NearestNeighbours(Readout):

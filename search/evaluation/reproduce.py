@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,7 @@ def replay(path: Path, data_path: str | None = None, deployment: Mapping[str, An
     evaluator = ScheduleEvaluator(
         EvaluationContext(spec, backbone, images, choose_device("cpu" if deployed else spec.runtime.device))
     )
+    evaluator.context.set_model(spec.runtime.dtype)
     evaluator.use(
         Calibration(
             dtype=spec.runtime.dtype,
@@ -93,12 +94,9 @@ def replay(path: Path, data_path: str | None = None, deployment: Mapping[str, An
             hardware=evaluator.context.hardware,
             weights=backbone.fingerprint,
             images=images.fingerprint,
-            dense_images_per_s=0.0,  # not known yet
+            dense_images_per_s=evaluator.context.time_pairs(UNTOUCHED).dense_images_per_s,
             profile=None,
         )
-    )
-    evaluator.use(
-        replace(evaluator.calibration, dense_images_per_s=evaluator.context.time_pairs(UNTOUCHED).dense_images_per_s)
     )
     gain = None
     if deployed:
@@ -148,10 +146,10 @@ def spec_of(
         "name": "replay",
         "backbone": {name: config.backbone[name] for name in ("name", "weights")}
         | config.options
-        | _weights_key(config),
+        | ({} if config.backbone["weights"] in WEIGHTS else {"weights_key": config.weights_key}),
         "data": data,
         "objectives": objectives,
-        "runtime": dict(config.runtime),
+        "runtime": {"dtype": FLOAT32, **config.runtime},  # as `pruning.load` has it
     }
     if deployment:
         precision = deployment.get("precision", FLOAT32)
@@ -159,10 +157,6 @@ def spec_of(
         document["deployment"] = {"batch_sizes": list(sizes), **deployment}
         document["runtime"] |= {"dtype": FLOAT32 if precision == INT8 else precision, "device": "cpu"}
     return make_spec(document, str(path))
-
-
-def _weights_key(config: Config) -> dict[str, str]:
-    return {} if config.backbone["weights"] in WEIGHTS else {"weights_key": config.weights_key}
 
 
 def _images(spec: StudySpec, config: Config, backbone: Backbone) -> tuple[Images, bool]:

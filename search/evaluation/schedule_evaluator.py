@@ -20,13 +20,11 @@ from search.config.spec import StudySpec
 from search.errors import SearchError
 from search.evaluation.calibration import Calibration
 from search.evaluation.calibrator import Calibrator
-from search.evaluation.data.splits import Split
-from search.evaluation.deployed import DeployedEvaluator
 from search.evaluation.evaluation_context import EvaluationContext
 from search.evaluation.evaluator import Bits, Evaluator, accuracy_of
 from search.evaluation.image_sampling import ImageOrder, draw_order, unpack_strata
 from search.evaluation.racing import Race, SequentialTest, estimate
-from search.evaluation.reference import DenseReference, Seen, fidelity_of
+from search.evaluation.reference import Seen, fidelity_of
 from search.evaluation.regression_estimator import guess
 from search.evaluation.speed_meter import SpeedMeter
 from search.types import Accuracy, Fidelity, Measurement, PartialEvaluation, Setting, Throughput
@@ -143,11 +141,9 @@ class ScheduleEvaluator:
 
     @cached_property
     def _searcher(self) -> Evaluator:
-        cache_bytes = int(self.spec.runtime.prefix_cache_gib * 2**30)
         return self.context.evaluator(
-            self.context.model,
             self.context.search_split,
-            cache_bytes=cache_bytes,
+            cache_bytes=int(self.spec.runtime.prefix_cache_gib * 2**30),
             order=self.order.positions,
             reference=self.context.search_reference,
         )
@@ -155,10 +151,8 @@ class ScheduleEvaluator:
     @cached_property
     def _confirmer(self) -> Evaluator:
         """Of finalists: what is deployed answers, where that is not the model that was searched with."""
-        reference = self.context.reference(self.context.confirm_split)
-        if self.spec.deployment is not None:
-            return self._deployed_evaluator(self.context.confirm_split, reference)
-        return self.context.evaluator(self.context.model, self.context.confirm_split, reference=reference)
+        split, is_deployed = self.context.confirm_split, self.spec.deployment is not None
+        return self.context.evaluator(split, is_deployed, reference=self.context.reference(split))
 
     @cached_property
     def speed(self) -> SpeedMeter:
@@ -167,23 +161,10 @@ class ScheduleEvaluator:
 
     def measure_deployed(self, schedule: Schedule) -> Measurement:
         """Accuracy on the whole search split and throughput, both where the study is deployed."""
-        seen = self._deployed_evaluator(self.context.search_split, self.context.search_reference).see(schedule)
+        split, reference = self.context.search_split, self.context.search_reference
+        seen = self.context.evaluator(split, is_deployed=True, reference=reference).see(schedule)
         throughput = self.speed.time_finalist(schedule)
         return self._measurement(schedule, throughput, seen.correct, fidelity=fidelity_of(None, seen))
-
-    def _deployed_evaluator(self, split: Split, reference: DenseReference | None) -> DeployedEvaluator:
-        assert self.context.deployed is not None
-        kind = self.spec.objectives.accuracy
-        where = self.context.batch_size, self.context.device
-        return DeployedEvaluator(
-            self.context.deployed,
-            self.context.model,
-            split,
-            kind,
-            *where,
-            reference=reference,
-            readout=self.context.readout,
-        )
 
     def identity(self, schedule: Schedule) -> str:
         """Of what accuracy was measured on, whatever the study: weights, images, number format, schedule."""
@@ -292,7 +273,7 @@ class ScheduleEvaluator:
         found = self._measurement(schedule, throughput, seen.correct, fidelity=fidelity)
         if self.spec.deployment is None or self.context.is_untouched(schedule):
             return found
-        model = self.context.evaluator(self.context.model, self.context.confirm_split).see(schedule)
+        model = self.context.evaluator(self.context.confirm_split).see(schedule)
         return replace(found, model_accuracy=float(model.correct.mean()))
 
     def _measurement(

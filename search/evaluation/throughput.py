@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -27,6 +28,7 @@ from search.evaluation.intervals import fair_binomial_quantile
 from search.types import Throughput
 
 Model = Callable[[Tensor], object]
+Made = TypeVar("Made")
 
 REPEATS = 7  # pairs at least
 MOST_PAIRS = 5  # no more than so many times as many
@@ -61,15 +63,54 @@ class Waiting:
         return total / 1e9
 
 
-def tries() -> int:
-    return TRIES if timing_limit() else 1
-
-
 def disturbed_by(share: float) -> str:
     """What to say of a timing whose threads waited for this share of their time; "" if it was quiet."""
     if share <= MAX_WAITING:
         return ""
     return f"other work on this machine kept its threads waiting for {share:.0%} of the time"
+
+
+def tries() -> int:
+    """Of what is timed once a study; 1 where every timing is taken as it comes."""
+    return TRIES if timing_limit() else 1
+
+
+def undisturbed(device: torch.device, run: Callable[[], Made]) -> tuple[Made, str]:
+    """What `run` finds out, and why it cannot be relied on, "" if it can; once more if other work disturbed it."""
+    for _ in range(tries()):
+        waiting = Waiting(device)
+        made = run()
+        disturbed = disturbed_by(waiting.share())
+        if not disturbed:
+            break
+    return made, disturbed
+
+
+def repeat_until(
+    is_enough: Callable[[Sequence[Made]], bool], run: Callable[[int], Made], device: torch.device, least: int, most: int
+) -> tuple[list[Made], str]:
+    """What `run` gives, time after time, but for what other work disturbed; of fewer than `least` quiet ones
+    everything, and then why it cannot be relied on.
+
+    run: told how often it ran before. It goes on until `least` were quiet and they are enough, or `most` have run, or
+    for `timing_limit` seconds.
+    """
+    everything: list[Made] = []
+    quiet: list[Made] = []
+    shares: list[float] = []
+    limit_s, began = timing_limit(), time.perf_counter()
+    while len(everything) < least or not (len(quiet) >= least and is_enough(quiet)):
+        is_late = time.perf_counter() - began > limit_s or len(everything) >= most
+        if is_late and len(everything) >= least:
+            break
+        waiting = Waiting(device)
+        everything.append(run(len(everything)))
+        shares.append(waiting.share())
+        if shares[-1] <= MAX_WAITING:
+            quiet.append(everything[-1])
+    if len(quiet) >= least:
+        return quiet, ""
+    return everything, disturbed_by(statistics.mean(shares)) or disturbed_by(max(shares))
 
 
 @dataclass(frozen=True)
@@ -132,30 +173,21 @@ def time_against(dense: Model, other: Model, images: Tensor, repeats: int = REPE
     Pairs that were disturbed are left out. It goes on until enough were quiet and their interval is narrow, or until
     MOST_PAIRS times as many have run, or for `timing_limit` seconds.
     """
-    quiet: list[tuple[float, float]] = []
-    everything: list[tuple[float, float]] = []
-    shares: list[float] = []
-    limit_s = timing_limit()
+
+    def pair(number: int) -> tuple[float, float]:
+        """Who goes first alternates: a slow drift then favours neither."""
+        return _time_pair(dense, other, images) if number % 2 else _time_pair(other, dense, images)[::-1]
+
     with exclusive():
-        began = time.perf_counter()
         _time_pair(dense, other, images)
-        while len(everything) < repeats or not (len(quiet) >= repeats and _paired(images, quiet).is_narrow):
-            is_late = time.perf_counter() - began > limit_s or len(everything) >= MOST_PAIRS * repeats
-            if is_late and len(everything) >= repeats:
-                break
-            waiting = Waiting(images.device)
-            # who goes first alternates: a slow drift then favours neither
-            pair = _time_pair(dense, other, images) if len(everything) % 2 else _time_pair(other, dense, images)[::-1]
-            shares.append(waiting.share())
-            everything.append(pair)
-            if shares[-1] <= MAX_WAITING:
-                quiet.append(pair)
-    if len(quiet) < repeats:
-        return _paired(images, everything, disturbed_by(statistics.mean(shares)) or disturbed_by(max(shares)))
-    timing = _paired(images, quiet)
+        pairs, disturbed = repeat_until(
+            lambda quiet: _paired(images, quiet).is_narrow, pair, images.device, repeats, MOST_PAIRS * repeats
+        )
+    timing = _paired(images, pairs, disturbed)
+    if disturbed or timing.is_narrow:
+        return timing
     low, high = timing.interval
-    reason = "" if timing.is_narrow else f"after {len(quiet)} pairs its 95% interval was still {low:.2f} to {high:.2f}"
-    return _paired(images, quiet, reason)
+    return _paired(images, pairs, f"after {len(pairs)} pairs its 95% interval was still {low:.2f} to {high:.2f}")
 
 
 def _time_pair(first: Model, second: Model, images: Tensor) -> tuple[float, float]:

@@ -22,13 +22,10 @@ from pruning.tokens import Tokens
 from search.errors import InputError
 from search.evaluation.data.pixels import Pixels
 from search.evaluation.data.preprocessing import Preprocessing
+from search.evaluation.data.sources import DemoImages
 from search.evaluation.data.splits import Split, open_images
 from search.evaluation.device import DTYPES, choose_device
 from search.evaluation.reproduce import spec_of
-
-FASHION = "T-shirt,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot".split(
-    ","
-)  # in Fashion-MNIST's order
 
 
 @dataclass(frozen=True)
@@ -115,7 +112,7 @@ def _answers(logits: Tensor, words: Callable[[int], str]) -> list[Answer]:
 def class_words(backbone: Backbone) -> Callable[[int], str]:
     """What to call a class: ImageNet's and the demo's by name, others by number."""
     if backbone.name == DEMO:
-        return lambda index: FASHION[index]
+        return lambda index: DemoImages.names[index].partition("/")[0]
     info = ImageNetInfo("imagenet-1k")
     if backbone.num_classes == info.num_classes():  # type: ignore[no-untyped-call]
         return lambda index: str(info.index_to_description(index)).split(",")[0]

@@ -28,7 +28,7 @@ from search.config.spec import StudySpec
 from search.config.starting_schedules import baselines
 from search.evaluation.calibration import CHECKED_BATCHES, CHECKED_IMAGES
 from search.evaluation.data.label_mapping import Classes
-from search.evaluation.data.pixels import Pixels
+from search.evaluation.data.sources import LoadedImages
 from search.evaluation.data.splits import Images
 from search.evaluation.device import bfloat16_is_fast, choose_device, synchronize
 from search.evaluation.evaluation_context import EvaluationContext, for_backbone
@@ -43,8 +43,9 @@ from search.runtime.feasibility import check_budget, check_methods, check_source
 DRAWS = 1000  # schedules of the space, drawn uniformly: a share of 0.5 is then known to 0.03
 PROFILE_POINTS = 3
 SHORT = Turns(least=1, most=3, enough_s=2.0)
-# passes of the dense model that a profile's rounds take: for each kind of stage, for the grid, for each kind's parts
-WHOLE_PASSES, GRID_PASSES, KIND_PASSES = 0.75, 1.6, 0.25
+# passes of the dense model that a profile's rounds take: of each kind's whole model, of all blocks on fewer tokens, of
+# the grid, of each kind's parts
+WHOLE_PASSES, BLOCKS_PASSES, GRID_PASSES, KIND_PASSES = 0.75, 2.5, 1.6, 0.25
 BATCH_S = 0.4  # the dense model's batch is cut to about this, for a forecast is to take seconds
 FIRST_LOOKS = 4  # at one image, the first of which warms up
 FINALISTS = 10  # that are confirmed; a front has rarely more within a budget's trials
@@ -110,26 +111,6 @@ class Forecast:
         return (used if limit is None else min(used, max(limit, self.prepare_s))) + self.confirm_s
 
 
-class NoImages:
-    """The source of a dry run's context, which never looks at an image."""
-
-    fingerprint = cache_key = "none"
-    classes = Classes(None, "none", "no images")
-    images: Pixels | None = None
-
-    def __init__(self, shape: tuple[int, int, int]) -> None:
-        self.shape = shape
-
-    def __len__(self) -> int:
-        return 0
-
-    def name(self, index: int) -> str:
-        raise IndexError(index)
-
-    def pixels(self, index: int) -> Pixels:
-        raise IndexError(index)
-
-
 def forecast(spec: StudySpec) -> Forecast:
     """Raises InputError or PruningError for a study that could not be launched anywhere; writes nothing."""
     context, notes = _open(spec)
@@ -192,8 +173,9 @@ def _open(spec: StudySpec) -> tuple[EvaluationContext, list[str]]:
     if spec.deployed is not None:
         where = f"{RUNTIMES[spec.deployed.runtime].title} at {spec.deployed.precision}"
         notes.append(f"speed: taken in torch here; the study takes its own in {where}")
-    none = np.arange(0)
-    images = Images(NoImages(backbone.family.image_shape), none, none, False, torch.zeros(1), torch.ones(1))
+    none = np.arange(0)  # a dry run never looks at an image
+    source = LoadedImages(np.empty((0, *backbone.family.image_shape), np.uint8), Classes(None, "none"), "none")
+    images = Images(source, none, none, False, torch.zeros(1), torch.ones(1))
     return EvaluationContext(for_backbone(spec, backbone.family), backbone, images, device), notes
 
 
@@ -240,7 +222,7 @@ class _Clock:
         batch = spec.runtime.batch_size
         pass_s = self._dense_s * min(batch, max(MIN_IMAGES, int(PASS_S / self._dense_s)))
         whole_s, parts_s = (
-            WHOLE_PASSES * len(self._kinds) * pass_s,
+            (BLOCKS_PASSES + WHOLE_PASSES * len(self._kinds)) * pass_s,
             (GRID_PASSES + KIND_PASSES * len(self._kinds)) * pass_s,
         )
         profile_s = sum(

@@ -21,7 +21,6 @@ from search.errors import InputError
 from search.evaluation.calibration import Calibration
 from search.evaluation.data.sources import DemoImages
 from search.evaluation.evaluation_context import EvaluationContext, for_backbone
-from search.evaluation.profile_cases import StageKind, typical_schedule
 from search.evaluation.runtimes import RUNTIMES
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
 from search.samplers.custom import allowed_classes, check_sampler
@@ -132,7 +131,7 @@ def check_source(spec: StudySpec, backbone: Backbone) -> None:
 
 
 def check_tokens(spec: StudySpec, backbone: Backbone) -> None:
-    """Raise InputError for a backbone of so few tokens that the latency profile's typical schedules leave none."""
+    """Raise InputError for a backbone of so few tokens that three ordinary stages leave none."""
     tokens, depth = backbone.family.tokens, backbone.family.depth
     fewest = next(count for count in itertools.count(2) if _leaves_tokens(count, depth))
     if tokens < fewest:
@@ -143,7 +142,7 @@ def check_tokens(spec: StudySpec, backbone: Backbone) -> None:
 
 def _leaves_tokens(tokens: int, depth: int) -> bool:
     try:
-        typical_schedule(StageKind("random", "random", {}, 1), depth).plan(tokens, depth)
+        Schedule([Stage(block, 0.7) for block in range(min(3, depth - 1))], "random").plan(tokens, depth)
     except ScheduleError:
         return False
     return True

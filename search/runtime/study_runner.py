@@ -251,7 +251,7 @@ class StudyRunner:
         missed = None
         if not has_front:
             missed = missed_limits(self._store.evaluations(self._record.id), self._evaluator.spec.budget)
-        return "; ".join(filter(None, (self._why_early(), missed and missed.note)))
+        return "; ".join(filter(None, (self._why_early(), missed.note if missed else "")))
 
     def _why_early(self) -> str:
         progress = self._store.progress(self._record.id)

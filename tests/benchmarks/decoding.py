@@ -68,9 +68,9 @@ class Told:
 
     def around(self, decode_chunks: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
         def noting(*arguments: Any, **options: Any) -> Iterator[Any]:
-            for number, states in decode_chunks(*arguments, **options):
+            for states in decode_chunks(*arguments, **options):
                 self._times.append((time.perf_counter(), len(states)))
-                yield number, states
+                yield states
 
         return noting
 

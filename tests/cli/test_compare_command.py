@@ -19,6 +19,7 @@ from search.storage.store import Store
 from search.types import Evaluation
 
 Ztp = Callable[..., Any]
+pytestmark = pytest.mark.usefixtures("brief")
 
 STUDY = {
     "name": "tiny",

@@ -16,6 +16,7 @@ from search.config.spec import make_spec
 from search.types import Throughput
 
 Ztp = Callable[..., Any]
+pytestmark = pytest.mark.usefixtures("brief")
 
 DATA = {"source": "demo", "search_images": 8, "confirm_images": 8}
 CONFIGURATION: dict[str, Any] = {

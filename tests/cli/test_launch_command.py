@@ -6,6 +6,7 @@ Searching itself is the fleet's matter; here studies are found done, or the sear
 from __future__ import annotations
 
 import re
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,10 +35,11 @@ def small(spec: StudySpec) -> StudySpec:
 
 @pytest.fixture
 def done(
-    ztp: Ztp, small: StudySpec, evaluations: list[Evaluation], fill: Callable[..., StudyRecord]
+    ztp: Ztp, small: StudySpec, evaluations: list[Evaluation], fill: Callable[..., StudyRecord], empty_file: Path
 ) -> Iterator[Store]:
     """The current folder holds shirts.yaml, and ztp.db with that study, done."""
     Path("shirts.yaml").write_text(yaml.safe_dump(small.to_dict()))
+    shutil.copy(empty_file, "ztp.db")
     store = Store.open("sqlite:///ztp.db")
     fill(store, small, evaluations)
     yield store

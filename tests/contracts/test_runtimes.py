@@ -29,7 +29,7 @@ from search.config.deployment import RuntimeName
 from search.errors import InputError, SearchError
 from search.evaluation.peak_memory import peak_memory
 from search.evaluation.runtimes import FLOAT32, INT8, RUNTIMES, Deployment, Runtime, find_runtime
-from search.evaluation.runtimes.base import Session
+from search.evaluation.runtimes.base import Exported, Session
 from search.extras import PACKAGES
 
 # mean difference of logits that spread over some ten; single images differ more, where two tokens are nearly equal
@@ -66,7 +66,7 @@ def opened(images: torch.Tensor) -> Callable[[str, str], Opened]:
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(onnx_export, "to_onnx", lambda *asked: exported())
                 patch.setattr(openvino_export, "trace", lambda *asked: traced())
-                session = RUNTIMES[name].open(pruned, (images[:2],), Deployment(precision, 1), calibration)
+                session = RUNTIMES[name].open(Exported(pruned, (images[:2],), precision, calibration), 1)
             kept[name, precision] = pruned, session
         return kept[name, precision]
 
@@ -134,7 +134,7 @@ def test_threads_of_torch_are_those_asked_for_and_no_longer(images: torch.Tensor
             return images
 
     before = torch.get_num_threads()
-    RUNTIMES["torch"].open(Spy(), (images[:2],), Deployment(threads=before + 1))(images[:2].numpy())
+    RUNTIMES["torch"].open(Exported(Spy(), (images[:2],)), before + 1)(images[:2].numpy())
     assert (seen, torch.get_num_threads()) == ([before + 1], before)
 
 
@@ -143,7 +143,7 @@ def test_what_it_saves_runs_in_another_process(name: str, precision: str, images
     """Where the peak memory of its passes is measured."""
     wide = nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 4096), nn.Linear(4096, 4096)).eval()
     calibration = [[image[None]] for image in images[:16].numpy()] if precision == INT8 else []
-    RUNTIMES[name].save(wide, (images[:2],), precision, tmp_path, calibration)
+    RUNTIMES[name].save(Exported(wide, (images[:2],), precision, calibration), tmp_path)
     found = peak_memory(name, Deployment(precision, 1), tmp_path, images.shape[1:], [1024, 1])
     weights = 19 * {FLOAT32: 4, INT8: 1}.get(precision, 2)  # MiB
     assert list(found) == [1, 1024]
@@ -254,5 +254,5 @@ FIXED = r"no graph of this model for batches of any size .*: Constraints violate
 )
 def test_what_cannot_be_exported_is_said(name: str, module: nn.Module, words: str, tmp_path: Path) -> None:
     with pytest.raises(DeploymentError, match=words):
-        RUNTIMES[name].save(module.eval(), (torch.zeros(2, 3),), FLOAT32, tmp_path)
+        RUNTIMES[name].save(Exported(module.eval(), (torch.zeros(2, 3),)), tmp_path)
     assert list(tmp_path.iterdir()) == []

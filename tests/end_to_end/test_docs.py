@@ -133,7 +133,8 @@ def test_the_library_snippet_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_flops_are_those_of_the_table(model: str, schedule: str, bare: str, full: str) -> None:
     stages = [Stage(2, 0.9, 30), Stage(5, 0.8, 5), Stage(8, 0.7, 1)] if schedule.startswith(".") else []
-    backbone, written = timm.create_model(model), [{**stage.numbers(), "similarity_share": 0.5} for stage in stages]
+    backbone = timm.create_model(model, device="meta")  # its shapes are all that is counted
+    written = [{**stage.numbers(), "similarity_share": 0.5} for stage in stages]
     paper = Schedule.from_dict({"stages": written})  # as files of the first release mean it
     assert f"{count_flops(backbone, paper, stage_costs=False):,}" == bare
     assert not full or f"{count_flops(backbone, paper):,}" == full

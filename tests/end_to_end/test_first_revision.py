@@ -25,13 +25,11 @@ from search.runtime.launch import launch
 from search.storage.store import Store
 from search.types import Evaluation
 
-pytestmark = pytest.mark.usefixtures("brief")
+pytestmark = pytest.mark.usefixtures("brief", "one_at_a_time")
 
 OLD = Path(__file__).parents[1] / "fixtures" / "revision_1"
 DONE, TRIALS = 9, 12  # of the stopped study
 DEPTH = 12
-
-pytestmark = pytest.mark.usefixtures("one_at_a_time")
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from search.evaluation import calibration, calibrator, throughput
 from search.evaluation.calibration import choose_dtype
 from search.evaluation.calibrator import Calibrator
 from search.evaluation.data.splits import Split
+from search.evaluation.latency_profile import LatencyProfile
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
 from search.types import Latency
 
@@ -90,20 +91,20 @@ def test_fast_but_other_answers(choose: Maker, evaluator: ScheduleEvaluator) -> 
 WAITED = "other work on this machine kept its threads waiting for 50% of the time"
 
 
-def waiting(monkeypatch: pytest.MonkeyPatch, where: ModuleType, *shares: float) -> Iterator[float]:
-    """What the clocks of `where` find one after the other, where a limit of time says that timings are repeated."""
+def waiting(monkeypatch: pytest.MonkeyPatch, *shares: float) -> Iterator[float]:
+    """What clocks find one after the other, where a limit of time says that timings are repeated."""
     monkeypatch.setenv("ZTP_TIMING_LIMIT", "20")
     monkeypatch.setattr(throughput, "MAX_WAITING", 0.1)
     left = iter(shares)
-    monkeypatch.setattr(where, "Waiting", lambda device: SimpleNamespace(share=lambda: next(left)))
+    monkeypatch.setattr(throughput, "Waiting", lambda device: SimpleNamespace(share=lambda: next(left)))
     return left
 
 
 def test_a_disturbed_choice_is_made_again(choose: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
-    left = waiting(monkeypatch, calibration, 0.5, 0.0, 0.9)
+    left = waiting(monkeypatch, 0.5, 0.0, 0.9)
     assert choose() == ("bfloat16", "2.00 times as fast; 100.0% of 12 dense answers as in float32")
     assert list(left) == [0.9]
-    waiting(monkeypatch, calibration, 0.5, 0.5)
+    waiting(monkeypatch, 0.5, 0.5)
     assert choose() == ("bfloat16", f"2.00 times as fast; {WAITED}; 100.0% of 12 dense answers as in float32")
 
 
@@ -112,13 +113,14 @@ def test_a_disturbed_dense_latency_is_taken_again(
     make_evaluator: Maker, backbone: Backbone, small_spec: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Limits of latency are relative to it. Of the study's profile others still know that it was quiet."""
-    context = make_evaluator(
-        backbone, small_spec(deployment={"runtime": "onnxruntime", "precision": "float32"})
-    ).context
+    deployment = {"runtime": "onnxruntime", "precision": "float32"}
+    context = make_evaluator(backbone, small_spec(deployment=deployment)).context
+    profile = LatencyProfile(4, 12, (5, 196), (0.5, 7.0), 0.7, {})
+    monkeypatch.setattr(calibrator, "measure_profile", lambda *given, **more: profile)
     quiet = Latency(4, 1.0, 2.0, 3.0, 7)
     clocks = iter([replace(quiet, disturbed=WAITED), quiet, *[replace(quiet, disturbed=WAITED)] * 2])
     monkeypatch.setattr(context.deployed, "latency", lambda schedule, images: next(clocks))
-    waiting(monkeypatch, calibrator, 0.0, 0.0)
+    waiting(monkeypatch, 0.0, 0.0)
     found = Calibrator(context).calibrate()
     assert (found.dense_latency["disturbed"], found.disturbed) == ("", "")
     found = Calibrator(context).calibrate()

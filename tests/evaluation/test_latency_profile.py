@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,7 +22,7 @@ from search.evaluation import latency_profiler
 from search.evaluation.data.splits import Split
 from search.evaluation.latency_profile import LatencyProfile, StageCost
 from search.evaluation.latency_profiler import Turns, images_of_a_pass, measure_profile
-from search.evaluation.profile_cases import stage_kinds
+from search.evaluation.profile_cases import DENSE, StageKind, stage_kinds, typical_schedule
 
 # linear in tokens, so that every value between the grid's is known
 ZERO = StageCost(opened=(1.0, 10.0), vote=(0.1, 1.0), similarity=(0.2, 2.0))
@@ -162,6 +165,54 @@ def test_kinds_are_apart_by_what_they_open_of_the_attention(backbone: Backbone) 
 
     assert names({}) == ["zero-tprune (class_row)", "zero-tprune", "tome"]
     assert names({"zero-tprune": {"personalized": [False]}}) == ["zero-tprune", "tome"]
+
+
+def test_blocks_take_at_each_count_what_all_of_them_take_in_a_row() -> None:
+    """And stages what they take in whole models: here one and a half times as long as by themselves."""
+    kind = StageKind("random", "random", {}, 1)
+    typical = typical_schedule(kind, 12)
+    alone = replace(PROFILE, stages={"random": RANDOM}, seeds=0.0)
+    truth = replace(alone, block=(3.0, 28.0), mlp=(1.8, 16.8), sized=(3.75, 35.0), last=(0.75, 7.0))
+    in_truth = replace(truth, stages={"random": RANDOM.times(1.5)})
+    took: dict[Any, float] = {("whole", 10): 12 * 3.0, ("whole", DENSE): 12 * 28.0 + 3.0}
+    took["whole", "random"] = in_truth.latency_ms(typical)
+    found = latency_profiler._scaled_to_whole_models(alone, [kind], took)
+    for part in ("block", "mlp", "sized", "last"):
+        assert getattr(found, part) == pytest.approx(getattr(truth, part))
+    assert found.stages["random"].opened == pytest.approx((0.75, 7.5))
+    schedule = Schedule([Stage(2, 0.7), Stage(6, 0.4)], "random")
+    assert found.latency_ms(schedule) == pytest.approx(in_truth.latency_ms(schedule))
+
+
+def test_stage_scales_that_disagree_say_little() -> None:
+    def scale(*scales: float) -> float:
+        return latency_profiler._shrunk(np.array(scales))
+
+    assert scale(1.5) == scale(1.5, 1.5, 1.5) == 1.5
+    assert 1.35 < scale(1.4, 1.5, 1.6, 1.5, 1.45) < 1.5
+    assert 1 < scale(0.2, 1.5, 3.0) < 1.1
+
+
+def test_a_machine_that_slows_down_favours_no_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half as fast in two rounds of five; and one pass of one case is disturbed besides."""
+    now, passes = 0.0, 0
+    slow = [1.0, 1.0, 2.0, 2.0, 1.0, 1.0]  # the first warms up
+    seconds = {("a",): 0.1, ("b",): 0.3, ("c",): 0.2}
+
+    def taking(each: float) -> Callable[[], None]:
+        def run() -> None:
+            nonlocal now, passes
+            disturbed = 5.0 if passes == 13 else 1.0
+            now += each * slow[passes // 3] * disturbed
+            passes += 1
+
+        return run
+
+    monkeypatch.setattr(latency_profiler, "time", SimpleNamespace(perf_counter=lambda: now))
+    cases = {case: taking(each) for case, each in seconds.items()}
+    found = latency_profiler._take_turns(cases, torch.device("cpu"), Turns(5, 5))
+    assert passes == 18
+    assert found == pytest.approx({case: 1e3 * each for case, each in seconds.items()})
 
 
 def test_a_slow_processor_takes_the_profile_with_few_images(

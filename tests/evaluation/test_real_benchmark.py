@@ -146,6 +146,7 @@ def test_seeds_of_a_search_and_their_median(document: dict[str, Any]) -> None:
     assert median["layout"] == f"median of 2, top-1 {ends[0]:.2f} to {ends[1]:.2f}"
 
 
+@pytest.mark.usefixtures("brief")
 def test_the_ablation_and_speeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # a timing lock of its own: no speed is judged here
     chain = {name: real.real_ablation.CHAIN[name] for name in ("weighted page rank", "+ EIR")}

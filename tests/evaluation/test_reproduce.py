@@ -100,6 +100,11 @@ def test_recorded_without_images_claims_nothing(config: Config, tmp_path: Path, 
     assert (found.same_images, found.reproduced, found.measured.accuracy.images) == (False, None, 10)
 
 
+def test_recorded_without_a_number_format_is_run_in_float32(config: Config, tmp_path: Path) -> None:
+    found = replay(write(config, tmp_path, runtime={"batch_size": 4}))
+    assert (found.reproduced, found.measured.setting.dtype) == (True, "float32")
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "rule"),
     [

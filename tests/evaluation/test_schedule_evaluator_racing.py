@@ -56,9 +56,7 @@ def race(evaluator: ScheduleEvaluator, gain: float, alpha: float = 0.05) -> Race
 
 class TestFacts:
     def test_strata_are_of_the_dense_models_margins_and_errors(self, stratified: ScheduleEvaluator) -> None:
-        classes, margins = stratified.context.evaluator(
-            stratified.context.model, stratified.context.search_split
-        ).dense()
+        classes, margins = stratified.context.evaluator(stratified.context.search_split).dense()
         wrong = classes != stratified.context.search_split.labels
         expected = stratify(margins, wrong, stratified.spec.racing.strata)
         assert 0 < wrong.sum() < IMAGES / 2
@@ -111,7 +109,7 @@ class TestMeasure:
         found = stratified.measure(DRASTIC, TIMED, races[which])
         assert found.complete
         assert found.accuracy.images == IMAGES
-        whole = stratified.context.evaluator(stratified.context.model, stratified.context.search_split).correct(DRASTIC)
+        whole = stratified.context.evaluator(stratified.context.search_split).correct(DRASTIC)
         assert stratified.bits(found).tolist() == whole.tolist()
         assert found.accuracy.value == whole.mean()
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -178,7 +180,8 @@ def oracle() -> Callable[..., Oracle]:
 
 
 @pytest.fixture
-def fresh_store(tmp_path: Any) -> Iterator[Store]:
+def fresh_store(tmp_path: Path, empty_file: Path) -> Iterator[Store]:
+    shutil.copy(empty_file, tmp_path / "fleet.db")
     store = Store.open(f"sqlite:///{tmp_path}/fleet.db")
     yield store
     store.close()

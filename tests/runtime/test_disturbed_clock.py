@@ -172,7 +172,7 @@ def test_a_disturbed_profile_is_marked_and_no_other_study_takes_it_over(
     monkeypatch.setattr(calibrator, "measure_profile", lambda *given: taken.append(given) or profile)
     words = "other work on this machine kept its threads waiting for 40% of the time"
     found = iter([words, words, words, ""])
-    monkeypatch.setattr(calibrator, "disturbed_by", lambda share: next(found))
+    monkeypatch.setattr(throughput, "disturbed_by", lambda share: next(found))
     first = start(tiny_spec()).evaluator
     first._calibration = None
     facts = first.calibrate()

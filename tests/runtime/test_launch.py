@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 import pytest
-import yaml
 
 from pruning.errors import ScheduleError
 from search.errors import InputError, SearchError
@@ -275,38 +274,41 @@ class TestRefused:
             launch(started.evaluator.spec, started.store.url, ignore)
 
 
-LAUNCH = """
-import sys, torch
-torch.set_num_threads(1)
-from search.runtime.launch import launch
-from search.runtime.worker_entrypoints import serve
-from search.config.spec import read_spec
-launch(read_spec(sys.argv[1], {}), sys.argv[2], lambda progress: print(progress.done, flush=True))
-"""
+def launch_apart(spec: Any, url: str) -> tuple[int, IO[str]]:
+    """A launch in a process of its own, and what it says: a line after each trial, with how many are done.
+
+    Forked, for a new interpreter takes seconds to load torch. Nobody may have the database open meanwhile: SQLite's
+    locks are not inherited.
+    """
+    heard, said = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            launch(spec, url, lambda progress: os.write(said, b"%d\n" % progress.done))
+        finally:
+            os._exit(1)
+    os.close(said)
+    return child, os.fdopen(heard)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("delays", [(0.0, 0.05, 0.3, 0.15)])
 def test_kill_9_at_any_moment_loses_and_doubles_nothing(
-    start: Start, tiny_spec: Spec, tmp_path: Path, tiny_document: Any, check_sound: Any, delays: tuple[float, ...]
+    start: Start, tiny_spec: Spec, check_sound: Any, delays: tuple[float, ...]
 ) -> None:
     """Each process is killed a moment after it finished a trial: asking, measuring, writing, whatever it is at."""
     total = 8
     changes = {"budget": {"trials": total}, "racing": {"tolerance": 0.5}}  # few images: luck may be large
     started = start(tiny_spec(**changes))
-    study = tmp_path / "study.yaml"
-    study.write_text(yaml.safe_dump(tiny_document(**changes)))
     done = 0
     for delay in delays:
-        process = subprocess.Popen(
-            [sys.executable, "-c", LAUNCH, str(study), started.store.url], stdout=subprocess.PIPE, text=True
-        )
-        assert process.stdout is not None
-        with process.stdout:
-            lines = [process.stdout.readline() for _ in range(2)]  # when it starts, and after its first trial
+        started.store.close()
+        child, said = launch_apart(started.evaluator.spec, started.store.url)
+        with said:
+            lines = [said.readline() for _ in range(2)]  # when it starts, and after its first trial
             time.sleep(delay)
-            process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
+            os.kill(child, signal.SIGKILL)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
         assert int(lines[0]) >= done
         done = started.store.progress(started.record.id).done
         assert done >= int(lines[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -253,12 +254,13 @@ class TestAsked:
 
 @pytest.mark.parametrize(("workers", "same"), [((0, 0), True), ((0, 1), False)])
 def test_suggestions_follow_from_seed_and_worker(
-    start: Start, tiny_spec: Spec, tmp_path: Any, workers: tuple[int, int], same: bool
+    start: Start, tiny_spec: Spec, tmp_path: Any, empty_file: Any, workers: tuple[int, int], same: bool
 ) -> None:
     from search.storage.store import Store
 
     found = []
     for place, number in enumerate(workers):
+        shutil.copy(empty_file, tmp_path / f"{place}.db")
         store = Store.open(f"sqlite:///{tmp_path}/{place}.db")
         started = start(tiny_spec(), store)
         trials = OptunaBridge(store, started.record, started.evaluator.spec, started.evaluator, number)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +15,6 @@ from search.config.spec import StudySpec
 from search.errors import InputError, StudyDeletedError, StudyPausedError
 from search.evaluation import calibrator, evaluation_context
 from search.evaluation.latency_profile import LatencyProfile
-from search.evaluation.throughput import time_pairs
 from search.runtime import launch as launching
 from search.runtime.launch import launch
 from search.runtime.study_runner import StudyRunner
@@ -26,13 +24,14 @@ from search.storage.database import writing
 from search.storage.store import Store
 from search.storage.tables import STUDY
 from search.types import CONFIRM, NOT_TIMED, PREPARE, TIMING, Progress, Slot
+from tests.conftest import time_briefly
 
 
 @pytest.fixture(autouse=True)
 def brief(profile: LatencyProfile, monkeypatch: pytest.MonkeyPatch) -> None:
     """No speed is of interest here."""
     monkeypatch.setattr(calibrator, "measure_profile", lambda *given: profile)
-    monkeypatch.setattr(evaluation_context, "time_pairs", functools.partial(time_pairs, repeats=2))
+    monkeypatch.setattr(evaluation_context, "time_pairs", time_briefly)
 
 
 @pytest.mark.parametrize("state", ["paused", "stopped"])

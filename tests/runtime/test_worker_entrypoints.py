@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import logging
 import os
@@ -19,13 +18,13 @@ from pruning.schedule import UNTOUCHED
 from search.errors import InputError, SearchError
 from search.evaluation import calibrator, evaluation_context
 from search.evaluation.latency_profile import LatencyProfile
-from search.evaluation.throughput import time_pairs
 from search.runtime import worker_entrypoints
 from search.runtime.shutdown import ShutdownRequested
 from search.runtime.study_runner import StudyRunner
 from search.runtime.worker import Worker
 from search.runtime.worker_entrypoints import join, join_any
 from search.types import PREPARE
+from tests.conftest import time_briefly
 
 Start = Callable[..., Any]
 Spec = Callable[..., Any]
@@ -35,7 +34,7 @@ Spec = Callable[..., Any]
 def several(start: Start, tiny_spec: Spec, profile: LatencyProfile, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """A study in each state, of two trials each, oldest first; one that waits has no facts yet."""
     monkeypatch.setattr(calibrator, "measure_profile", lambda *given: profile)
-    monkeypatch.setattr(evaluation_context, "time_pairs", functools.partial(time_pairs, repeats=2))
+    monkeypatch.setattr(evaluation_context, "time_pairs", time_briefly)
     states = ("running", "paused", "stopped", "done", "running")
     names = ("first", "paused", "stopped", "done", "second")
     found = {name: start(tiny_spec(name=name, budget={"trials": 2})) for name in names}

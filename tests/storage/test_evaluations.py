@@ -3,6 +3,7 @@ tests/contracts/stores."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from search.types import Evaluation
 
 
 @pytest.fixture
-def opened(tmp_path: Path) -> Iterator[Store]:
+def opened(tmp_path: Path, empty_file: Path) -> Iterator[Store]:
+    shutil.copy(empty_file, tmp_path / "ztp.db")
     store = Store.open(f"sqlite:///{tmp_path}/ztp.db")
     yield store
     store.close()

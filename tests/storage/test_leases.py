@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -54,7 +55,8 @@ def test_machine_has_one_identity() -> None:
 
 
 @pytest.fixture
-def opened(tmp_path: Path) -> Store:
+def opened(tmp_path: Path, empty_file: Path) -> Store:
+    shutil.copy(empty_file, tmp_path / "ztp.db")
     return Store.open(f"sqlite:///{tmp_path}/ztp.db")
 
 

@@ -3,6 +3,7 @@ are in tests/contracts/stores."""
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
@@ -82,7 +83,8 @@ for worker in range(int(sys.argv[4])):
 
 
 @pytest.fixture
-def opened(tmp_path: Path) -> Iterator[Store]:
+def opened(tmp_path: Path, empty_file: Path) -> Iterator[Store]:
+    shutil.copy(empty_file, tmp_path / "ztp.db")
     store = Store.open(f"sqlite:///{tmp_path}/ztp.db")
     yield store
     store.close()

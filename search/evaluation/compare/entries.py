@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -249,11 +250,11 @@ def dearest_below(make: Callable[[int], Schedule], steps: range, flops: int, cos
 
 def _least_steps(stages: int, tokens: int) -> int:
     """The smallest keep, in steps, that leaves a token after every stage."""
-    low, high = 0, KEEP_STEPS
-    while high - low > 1:
-        middle = (low + high) // 2
+
+    def leaves_one(step: int) -> bool:
         left = tokens
         for _ in range(stages):
-            left = int(left * (middle / KEEP_STEPS))
-        low, high = (low, middle) if left else (middle, high)
-    return high
+            left = int(left * (step / KEEP_STEPS))
+        return left > 0
+
+    return bisect_left(range(KEEP_STEPS), True, key=leaves_one)

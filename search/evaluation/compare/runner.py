@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,8 @@ def compare(
     }
     facts["preprocessing"] = backbone.preprocessing
     measured = [dense, saving, *(row.measurement for row, _ in rows)]
-    costs = _both_costs(backbone, [each for each in measured if each])
+    counter = FlopCounter(backbone.model)
+    costs = {each.key: both_costs(counter, each.schedule) for each in measured if each}
     return Comparison(facts, words, dense, judge_levels(rows), saving, costs)
 
 
@@ -82,11 +83,6 @@ def _measure_saving(evaluator: ScheduleEvaluator) -> Measurement | None:
     # not by ScheduleEvaluator.time: what has no stages is as fast as the untouched model to it
     timing = evaluator.context.time_pairs(SAVING)
     return evaluator.measure(SAVING, to_throughput(timing, evaluator.calibration.dense_images_per_s))
-
-
-def _both_costs(backbone: Backbone, measured: Iterable[Measurement]) -> dict[str, Costs]:
-    counter = FlopCounter(backbone.model)
-    return {each.key: both_costs(counter, each.schedule) for each in measured}
 
 
 def both_costs(counter: FlopCounter, schedule: Schedule) -> Costs:
@@ -186,7 +182,13 @@ def line_up(
     for group in groups:
         if group and all(entry.schedule is None for entry in group):
             raise InputError(group[0].level, "some method must reach it", f"none; {group[0].name}: {group[0].absent}")
-    joined = [Entry(name, _method(s), _level(gflops, costs), s) for name, s, gflops in joining]
+    joined = []
+    for name, schedule, gflops in joining:
+        method = " + ".join(schedule.methods) or schedule.method
+        level = min(
+            (each for each in costs if gflops <= each), default=gflops
+        )  # the lowest that it keeps to, or its own
+        joined.append(Entry(name, method, f"{level:.4g} GFLOPs", schedule))
     # a level of a configuration of its own comes first
     order = list(dict.fromkeys(group[0].level for group in groups if group))
     entries = [*joined, *(entry for group in groups for entry in group)]
@@ -214,16 +216,6 @@ def _costs(levels: Levels, dense: float, joining: Sequence[float]) -> list[float
         return []
     asked = levels.gflops or tuple(joining) or tuple(share * dense for share in SHARES)
     return sorted(set(asked), reverse=True)
-
-
-def _method(schedule: Schedule) -> str:
-    """Of a configuration: its stages may have several."""
-    return " + ".join(schedule.methods) or schedule.method
-
-
-def _level(gflops: float, costs: Sequence[float]) -> str:
-    """The lowest level that a configuration keeps to; one of its own if it keeps to none."""
-    return f"{min((c for c in costs if gflops <= c), default=gflops):.4g} GFLOPs"
 
 
 def _measure(

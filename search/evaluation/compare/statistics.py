@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from search.errors import InputError
 from search.evaluation.intervals import fair_binomial_test
-from search.types import FLOP_CONVENTION, Measurement
+from search.types import FLOP_CONVENTION, Measurement, to_document, to_record
 
 FORMAT = 1
 SAVING = "dense, exact savings"
@@ -152,10 +152,7 @@ class Comparison:
         return {f"flops_{name}": flops for name, flops in asdict(costs).items()} if costs else {}
 
     def _row_dict(self, row: Row) -> dict[str, Any]:
-        plain: dict[str, Any] = {"name": row.name, "method": row.method, "level": row.level, "best": row.best}
-        plain["absent"] = row.absent or None
-        plain["verdict"] = asdict(row.verdict) if row.verdict else None
-        plain["measurement"] = None
+        plain = to_document(row) | {"absent": row.absent or None}
         if row.measurement:
             plain["measurement"] = self._measured_dict(row.measurement)
             plain |= {"ideal_speedup": self.ideal(row.measurement), "realised": self.realised(row.measurement)}
@@ -167,13 +164,12 @@ class Comparison:
         if not isinstance(data, Mapping) or data.get("format") != FORMAT or "rows" not in data:
             raise InputError(place, f"must be what ztp compare --json printed, format {FORMAT}", remedy="compare again")
         try:
-            rows = tuple(_row(row) for row in data["rows"])
             found = [data["dense"], data.get("dense_saving"), *(row["measurement"] for row in data["rows"])]
             return cls(
                 backbone=dict(data["backbone"]),
                 images=data["images"],
                 dense=Measurement.from_dict(data["dense"]),
-                rows=rows,
+                rows=tuple(to_record(Row, row | {"absent": row["absent"] or ""}) for row in data["rows"]),
                 saving=Measurement.from_dict(data["dense_saving"]) if data.get("dense_saving") else None,
                 costs=_costs([each for each in found if each]),
             )
@@ -184,19 +180,6 @@ class Comparison:
 def _costs(measured: Iterable[Mapping[str, Any]]) -> dict[str, Costs]:
     names = ("flops_without_savings", "flops_with_savings")
     return {each["key"]: Costs(*(each[name] for name in names)) for each in measured if names[0] in each}
-
-
-def _row(data: Mapping[str, Any]) -> Row:
-    found, verdict = data["measurement"], data["verdict"]
-    return Row(
-        name=data["name"],
-        method=data["method"],
-        level=data["level"],
-        measurement=None if found is None else Measurement.from_dict(found),
-        absent=data["absent"] or "",
-        verdict=None if verdict is None else Verdict(**verdict),
-        best=data["best"],
-    )
 
 
 def judge(rows: Sequence[Row], answers: Mapping[int, Bits]) -> list[Row]:

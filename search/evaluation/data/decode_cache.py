@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from filelock import Timeout
@@ -26,7 +25,7 @@ from search.evaluation.data.decode_cache_files import (
     gib,
     remove_unused,
 )
-from search.evaluation.data.decode_pool import CHUNK, Chunk, Decode, Job, decode_chunks, processes_for
+from search.evaluation.data.decode_pool import CHUNK, Decode, Job, decode_chunks, processes_for
 from search.evaluation.data.pixels import CorruptImageError, Pixels
 from search.evaluation.data.progress import decoding, say
 
@@ -67,7 +66,9 @@ def decode_once(
             state = _mend(entry, indices, decode, state)
         return Decoded(entry.map(), np.flatnonzero(state == DECODED))
     except OSError as error:
-        raise _unwritable(entry.folder, error) from None
+        rule = f"cannot be written: {error.strerror or error}"
+        remedy = "set ZTP_CACHE to a folder with room, or run: ztp cache --clear"
+        raise InputError(f"cache {entry.folder}", rule, remedy=remedy) from None
 
 
 def _fill(entry: Entry, indices: NDArray[np.int64], decode: Decode, skip: bool, processes: int | None) -> None:
@@ -98,23 +99,20 @@ def _decode(entry: Entry, indices: NDArray[np.int64], decode: Decode, skip: bool
         f"{gib(entry.size)}; see `ztp cache`"
     )
     try:
-        _run(entry, Job(decode, entry.pixels_path, entry.shape[1:], skip), indices, todo, state, processes)
+        _run(entry, Job(decode, indices, entry.pixels_path, entry.shape[1:], skip), todo, state, processes)
     except CorruptImageError:
         entry.remove()  # once the image is mended, this key is never asked for again
         raise
 
 
-def _run(
-    entry: Entry, job: Job, indices: NDArray[np.int64], todo: NDArray[np.intp], state: State, processes: int
-) -> None:
+def _run(entry: Entry, job: Job, todo: NDArray[np.intp], state: State, processes: int) -> None:
     """Decode chunk by chunk; save what is known every few seconds, and in the end, whatever ends it."""
-    places = [todo[start : start + CHUNK] for start in range(0, len(todo), CHUNK)]
-    chunks = [_chunk(entry, indices, chunk) for chunk in places]
+    chunks = [todo[start : start + CHUNK] for start in range(0, len(todo), CHUNK)]
     last = time.monotonic()
     try:
         with decoding(len(state) - len(todo), len(state)) as advance:
-            for number, states in decode_chunks(job, chunks, processes):
-                state[places[number]] = np.frombuffer(states, dtype=np.uint8)
+            for chunk, states in zip(chunks, decode_chunks(job, chunks, processes), strict=True):
+                state[chunk] = np.frombuffer(states, dtype=np.uint8)
                 advance(len(states))
                 if time.monotonic() - last >= SAVE_EVERY_S:
                     entry.save(state)
@@ -123,21 +121,9 @@ def _run(
         entry.save(state)
 
 
-def _chunk(entry: Entry, indices: NDArray[np.int64], places: NDArray[np.intp]) -> Chunk:
-    return [(int(indices[place]), entry.place(int(place))) for place in places]
-
-
 def _mend(entry: Entry, indices: NDArray[np.int64], decode: Decode, state: State) -> State:
     """Decode again what another study skipped: raises its CorruptImageError, or finds it sound now."""
     with entry.lock():
-        bad = np.flatnonzero(state == CORRUPT)
-        job = Job(decode, entry.pixels_path, entry.shape[1:], skip=False)
-        for _, states in decode_chunks(job, [_chunk(entry, indices, bad)], processes=1):
-            state[bad] = np.frombuffer(states, dtype=np.uint8)
-        entry.save(state)
+        job = Job(decode, indices, entry.pixels_path, entry.shape[1:], skip=False)
+        _run(entry, job, np.flatnonzero(state == CORRUPT), state, processes=1)
     return state
-
-
-def _unwritable(folder: Path, error: OSError) -> InputError:
-    rule = f"cannot be written: {error.strerror or error}"
-    return InputError(f"cache {folder}", rule, remedy="set ZTP_CACHE to a folder with room, or run: ztp cache --clear")

@@ -7,14 +7,12 @@ another is begun; `ztp cache --clear` removes all.
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -67,19 +65,16 @@ class Entry:
         nothing = np.zeros(self.shape[0], dtype=np.uint8)
         try:
             state = np.fromfile(self.state_path, dtype=np.uint8)
-            with self.pixels_path.open("rb") as file:
-                header, end = file.read(len(self._header)), file.seek(0, os.SEEK_END)
-        except OSError:
+            pixels = np.load(self.pixels_path, mmap_mode="r")
+        except (OSError, ValueError, EOFError):
             return nothing
-        fits = header == self._header and end == len(header) + self.size and len(state) == self.shape[0]
+        fits = (pixels.shape, pixels.dtype, len(state)) == (self.shape, np.uint8, self.shape[0])
         return state if fits and state.max(initial=0) <= CORRUPT else nothing
 
     def create(self) -> None:
         """An empty file of the full length, which takes no room on the disk yet. Raises OSError."""
         self.state_path.unlink(missing_ok=True)  # before the pixels that it tells of
-        with self.pixels_path.open("wb") as file:
-            file.write(self._header)
-            file.truncate(len(self._header) + self.size)
+        np.lib.format.open_memmap(self.pixels_path, "w+", np.dtype(np.uint8), self.shape)
 
     def save(self, state: State) -> None:
         """Make known what is decoded: the pixels reach the disk before the state does. Raises OSError."""
@@ -97,18 +92,6 @@ class Entry:
         os.utime(self.state_path)
         pixels: Pixels = np.load(self.pixels_path, mmap_mode="r")
         return pixels
-
-    def place(self, index: int) -> int:
-        """Where image `index` begins in the file, in bytes."""
-        return len(self._header) + index * (self.size // self.shape[0])
-
-    @cached_property
-    def _header(self) -> bytes:
-        """Of a .npy file: what tells numpy the shape."""
-        buffer = io.BytesIO()
-        facts = {"descr": "|u1", "fortran_order": False, "shape": self.shape}
-        np.lib.format.write_array_header_1_0(buffer, facts)
-        return buffer.getvalue()
 
     @contextmanager
     def lock(self, wait: bool = True) -> Iterator[None]:

@@ -6,13 +6,13 @@ timm), so few images are decoded in the process that asks.
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import signal
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,18 +27,18 @@ from search.evaluation.data.pixels import CorruptImageError, Pixels
 CHUNK = 32  # images: a quarter of a second, so that progress flows and little is lost
 WORTH_A_PROCESS = 1000  # images: decoding so many takes longer than starting a process, 5 s of a core
 MAX_PROCESSES = 16  # each holds torch in memory, about 0.3 GiB
-AHEAD = 3  # chunks submitted per process
 
 Decode = Callable[[int], Pixels]
-Chunk = Sequence[tuple[int, int]]  # index of an image in its source, and where its pixels begin in the file
-Told = tuple[int, bytes]  # number of a chunk, and a state byte of each of its images
+Chunk = NDArray[np.intp]  # places of images in the file
 
 
 @dataclass(frozen=True)
 class Job:
-    """What to do with each image. skip: go on after one that cannot be decoded."""
+    """What to do with each image. indices: of the images in their source, in the file's order. skip: go on after one
+    that cannot be decoded."""
 
     decode: Decode
+    indices: NDArray[np.int64]
     file: Path
     shape: tuple[int, int, int]
     skip: bool
@@ -50,19 +50,19 @@ def processes_for(images: int) -> int:
     return max(1, min(cores, images // WORTH_A_PROCESS, MAX_PROCESSES))
 
 
-def decode_chunks(job: Job, chunks: Sequence[Chunk], processes: int) -> Iterator[Told]:
-    """Decode all chunks, in any order. One process means this one.
+def decode_chunks(job: Job, chunks: Sequence[Chunk], processes: int) -> Iterator[bytes]:
+    """Decode all chunks: of each in turn, a state byte of each of its images. One process means this one.
 
     Raises what `job.decode` raises (CorruptImageError only if not to skip), OSError if the file cannot be written,
     and SearchError if a process dies.
     """
     if processes == 1:
-        yield from ((number, _decode_chunk(job, chunk)) for number, chunk in enumerate(chunks))
+        yield from (_decode_chunk(job, chunk) for chunk in chunks)
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, context, _start, (job,)) as pool:
         try:
-            yield from _in_flight(pool, chunks, processes * AHEAD)
+            yield from pool.map(_decode_here, chunks)
         except BrokenProcessPool:
             raise SearchError(
                 "a process that decodes images was ended from outside, perhaps for lack of memory; what is decoded is "
@@ -70,17 +70,6 @@ def decode_chunks(job: Job, chunks: Sequence[Chunk], processes: int) -> Iterator
             ) from None
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def _in_flight(pool: ProcessPoolExecutor, chunks: Sequence[Chunk], limit: int) -> Iterator[Told]:
-    waiting: deque[tuple[int, Future[bytes]]] = deque()
-    for number, chunk in enumerate(chunks):
-        waiting.append((number, pool.submit(_decode_here, chunk)))
-        if len(waiting) >= limit:
-            first, future = waiting.popleft()
-            yield first, future.result()
-    for number, future in waiting:
-        yield number, future.result()
 
 
 _job: Job | None = None  # of a decoding process, which has one for life
@@ -108,8 +97,10 @@ def _decode_here(chunk: Chunk) -> bytes:
 
 def _decode_chunk(job: Job, chunk: Chunk) -> bytes:
     states = bytearray()
+    start, size = np.load(job.file, mmap_mode="r").offset, math.prod(job.shape)
     with job.file.open("r+b", buffering=0) as file:
-        for index, offset in chunk:
+        for place in chunk.tolist():
+            index = int(job.indices[place])
             try:
                 pixels = job.decode(index)
             except CorruptImageError:
@@ -118,7 +109,7 @@ def _decode_chunk(job: Job, chunk: Chunk) -> bytes:
                 states.append(CORRUPT)
                 continue
             assert pixels.shape == job.shape, f"image {index}: {pixels.shape}, not {job.shape}"
-            _write(file.fileno(), np.ascontiguousarray(pixels), offset)
+            _write(file.fileno(), np.ascontiguousarray(pixels), start + place * size)
             states.append(DECODED)
     return bytes(states)
 

@@ -56,62 +56,64 @@ def assign(listing: Listing, target: Target, class_map: ClassMap | None = None) 
     sorted, the backbone's classes one to one, if those have no names. A folder without images counts as a class there.
     """
     labels = listing.labels
-    if labels is None:
-        return Classes(None, "none", f"no labels: {listing.unlabelled}")
-    if target == OF_IMAGES:
-        return _own(listing, labels, class_map)
-    if class_map is not None:
-        return _by_map(labels, listing.class_names, target, class_map)
-    if not isinstance(labels[0], str):
-        return _of_indices(np.asarray(labels), listing.class_names, target)
-    index, mapping = _of_names(sorted(set(map(str, labels))), target, listing.empty)
-    if listing.empty:
-        mapping += f"; without images: {_some(listing.empty)}"
-    if index is None:
-        return Classes(None, "none", mapping)
+    without = ""
+    try:
+        if labels is None:
+            raise _MisfitError(f"no labels: {listing.unlabelled}")
+        if target == OF_IMAGES:
+            return _own(listing, labels, class_map)
+        if class_map is not None:
+            return _by_map(labels, listing.class_names, target, class_map)
+        if not isinstance(labels[0], str):
+            return _of_indices(np.asarray(labels), listing.class_names, target)
+        without = f"; without images: {_some(listing.empty)}" if listing.empty else ""
+        index, mapping = _of_names(sorted(set(map(str, labels))), target, listing.empty)
+    except _MisfitError as misfit:
+        return Classes(None, "none", f"{misfit}{without}")
     indices = np.array([index[str(label)] for label in labels], dtype=np.int64)
-    return Classes(indices, mapping, names=_by_index(index))
+    return Classes(indices, f"{mapping}{without}", names=_by_index(index))
+
+
+class _MisfitError(Exception):
+    """The labels do not fit the target's classes; the message is what one got instead of such that do."""
 
 
 def _own(listing: Listing, labels: Sequence[Any], class_map: ClassMap | None) -> Classes:
     """Equal labels, or equal classes of `class_map`, are one class; indices are in sorted order."""
     places: Mapping[Any, Any] = {label: label for label in labels}
     if class_map is not None:
-        places, problem = _looked_up(labels, listing.class_names, class_map)
-        if problem:
-            return Classes(None, "none", problem)
+        places = _looked_up(labels, listing.class_names, class_map)
     names, indices = np.unique([str(places[label]) for label in labels], return_inverse=True)
     if len(names) < 2:
-        return Classes(None, "none", f"one class ({names[0]})")
+        raise _MisfitError(f"one class ({names[0]})")
     origin = "labels" if class_map is None else "data.class_map"
     return Classes(indices.astype(np.int64), f"{origin}, {len(names)} classes of the images' own")
 
 
 def _by_map(labels: Sequence[Any], names: Sequence[str], target: Target, class_map: ClassMap) -> Classes:
     """Labels that are indices are looked up by their names, where those are known, or as they are."""
-    places, missing = _looked_up(labels, names, class_map)
-    if missing:
-        return Classes(None, "none", missing)
+    places = _looked_up(labels, names, class_map)
     texts = sorted({place for place in places.values() if isinstance(place, str)})
-    index, problem = _of_names(texts, target) if texts else ({}, "")
-    if index is None:
-        return Classes(None, "none", f"in data.class_map {problem}")
+    try:
+        index, _ = _of_names(texts, target) if texts else ({}, "")
+    except _MisfitError as misfit:
+        raise _MisfitError(f"in data.class_map {misfit}") from None
     found = {label: place if isinstance(place, int) else index[place] for label, place in places.items()}
     outside = [place for place in found.values() if not 0 <= place < target.num_classes]
     if outside:
-        return Classes(None, "none", f"in data.class_map class index {outside[0]}, where {_range(target)}")
+        raise _MisfitError(f"in data.class_map class index {outside[0]}, where {_range(target)}")
     indices = np.array([found[label] for label in labels], dtype=np.int64)
     called = _by_index({_called(label, names, class_map): index for label, index in found.items()})
     return Classes(indices, "data.class_map", names=called)
 
 
-def _looked_up(labels: Sequence[Any], names: Sequence[str], class_map: ClassMap) -> tuple[dict[Any, Any], str]:
-    """What the map says of each label; or, as the second value, which of them it leaves out."""
+def _looked_up(labels: Sequence[Any], names: Sequence[str], class_map: ClassMap) -> dict[Any, Any]:
+    """What the map says of each label. Raises _MisfitError for those that it leaves out."""
     called = {label: _called(label, names, class_map) for label in dict.fromkeys(labels)}
     missing = [name for name in called.values() if name not in class_map]
     if missing:
-        return {}, f"{len(missing)} labels that data.class_map leaves out ({_some(missing)})"
-    return {label: class_map[name] for label, name in called.items()}, ""
+        raise _MisfitError(f"{len(missing)} labels that data.class_map leaves out ({_some(missing)})")
+    return {label: class_map[name] for label, name in called.items()}
 
 
 def _called(label: Any, names: Sequence[str], class_map: ClassMap) -> str:
@@ -127,18 +129,16 @@ def _range(target: Target) -> str:
 def _of_indices(indices: NDArray[np.int64], names: Sequence[str], target: Target) -> Classes:
     """`names`: of the classes, in the order of the indices, where they are known."""
     if names and int(indices.max()) >= len(names):
-        return Classes(None, "none", f"index {indices.max()} for {len(names)} class names")
+        raise _MisfitError(f"index {indices.max()} for {len(names)} class names")
     are_numbers = bool(names) and all(NUMBER.fullmatch(name) for name in names)  # which readers sort as text
     is_mapped = are_numbers or len(names) != target.num_classes or _by_lemma(names, target.names)[0]
     if indices.min() >= 0 and names and is_mapped:
         index, mapping = _of_names(names, target)
-        if index is None:
-            return Classes(None, "none", mapping)
         found = np.array([index[names[each]] for each in indices], dtype=np.int64)
         return Classes(found, mapping, names=_by_index(index))
     for worst in (int(indices.min()), int(indices.max())):
         if not 0 <= worst < target.num_classes:
-            return Classes(None, "none", f"class index {worst}, where {_range(target)}")
+            raise _MisfitError(f"class index {worst}, where {_range(target)}")
     return Classes(indices.astype(np.int64), "class indices as given", names=dict(enumerate(names)))
 
 
@@ -147,8 +147,8 @@ def _by_index(index: Index) -> dict[int, str]:
     return {place: name for name, place in reversed([*index.items()])}
 
 
-def _of_names(names: Sequence[str], target: Target, empty: Sequence[str] = ()) -> tuple[Index | None, str]:
-    """Class index of each name, and how it was found; or None and what does not fit."""
+def _of_names(names: Sequence[str], target: Target, empty: Sequence[str] = ()) -> tuple[Index, str]:
+    """Class index of each name, and how it was found. Raises _MisfitError saying what does not fit."""
     index, doubt = _by_lemma(names, target.names)
     if index is not None:
         return index, f"{target.whose} own class names"
@@ -170,10 +170,10 @@ def _of_names(names: Sequence[str], target: Target, empty: Sequence[str] = ()) -
     for everything in (sorted({*names, *empty}), sorted(names)):
         if len(everything) == target.num_classes and not doubt:
             return {name: place for place, name in enumerate(everything)}, SORTED
-    return None, doubt or f"{len(names)} class names ({_some(names)})"
+    raise _MisfitError(doubt or f"{len(names)} class names ({_some(names)})")
 
 
-def _of_numbers(names: Sequence[str], target: Target, empty: Sequence[str] = ()) -> tuple[Index | None, str]:
+def _of_numbers(names: Sequence[str], target: Target, empty: Sequence[str] = ()) -> tuple[Index, str]:
     """Class index of each name that is a number: itself, if all are the backbone's; else sorted, if as text and as
     numbers they sort alike. empty: names of classes without images, which count where they are numbers, too."""
     names = sorted({*names, *(name for name in empty if NUMBER.fullmatch(name))})
@@ -181,19 +181,19 @@ def _of_numbers(names: Sequence[str], target: Target, empty: Sequence[str] = ())
     num_classes = target.num_classes
     in_order = sorted(names) == sorted(names, key=numbers.__getitem__)
     if len(set(numbers.values())) < len(names):
-        return None, f"class names that are the same number ({_some(names)})"
+        raise _MisfitError(f"class names that are the same number ({_some(names)})")
     if len(names) == num_classes and in_order:
         return {name: place for place, name in enumerate(sorted(names))}, SORTED
     if max(numbers.values()) < num_classes:
         return numbers, "class names as class indices"
     if len(names) == num_classes:
-        return None, (
+        raise _MisfitError(
             f"class names that are numbers, {min(numbers.values())} to {max(numbers.values())}, which sort otherwise "
             "as text than as numbers, so that there is no telling which is "
             f"{target.whose} first class (name them 0 to {num_classes - 1}, or with leading zeros)"
         )
     worst = max(names, key=numbers.__getitem__)
-    return None, f"class name {worst}, where {_range(target)}"
+    raise _MisfitError(f"class name {worst}, where {_range(target)}")
 
 
 def _by_lemma(names: Sequence[str], descriptions: Sequence[str]) -> tuple[Index | None, str]:

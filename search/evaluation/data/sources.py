@@ -1,6 +1,14 @@
 """Where labelled images come from, as the splits see it: a collection on disk, or the bundled demo.
 
-A source lists its images without decoding them.
+A source lists its images without decoding them. Each has:
+
+    classes      of each image, or why there are none
+    fingerprint  identity of images, classes and preprocessing, the same for a copy
+    cache_key    of what pixels depend on, changed by any change of a file
+    shape        of one image, [C, H, W]
+    images       the pixels of all images, where they are in memory already
+    name         of an index: what to call the image in a message
+    pixels       of an index: the image decoded and preprocessed, [C, H, W] uint8
 """
 
 from __future__ import annotations
@@ -9,7 +17,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from importlib.resources import as_file, files
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,33 +33,27 @@ from search.evaluation.data.readers import ANYWHERE, USUAL, Bounds, Columns, ope
 from search.evaluation.data.readers.idx_reader import read_idx
 
 
-class Source(Protocol):
-    """A list of images.
+class LoadedImages:
+    """Images that are in memory: [images, C, H, W]."""
 
-    classes: of each image, or why there are none. fingerprint: identity of images, classes and preprocessing, the
-    same for a copy. cache_key: of what pixels depend on, changed by any change of a file. shape: of one image.
-    images: the pixels of all images, where they are in memory already.
-    """
-
-    classes: Classes
-    fingerprint: str
-    cache_key: str
     shape: tuple[int, int, int]
-    images: Pixels | None
 
-    def __len__(self) -> int: ...
+    def __init__(self, images: Pixels, classes: Classes, fingerprint: str) -> None:
+        self.images, self.classes, self.fingerprint, self.cache_key = images, classes, fingerprint, fingerprint
+        self.shape = images.shape[1:]
+
+    def __len__(self) -> int:
+        return len(self.images)
 
     def name(self, index: int) -> str:
-        """What to call image `index` in a message."""
-        ...
+        return f"demo image {index}"
 
     def pixels(self, index: int) -> Pixels:
-        """Decode and preprocess one image: [C, H, W] uint8. Raises CorruptImageError, or InputError, naming the
-        image."""
-        ...
+        image: Pixels = self.images[index]
+        return image
 
 
-class DemoImages:
+class DemoImages(LoadedImages):
     """The 10,000 test images of Fashion-MNIST, as they ship with the package (MIT licence)."""
 
     shape = (1, 28, 28)
@@ -62,29 +64,17 @@ class DemoImages:
 
     def __init__(self) -> None:
         folder = files("studies") / "demo"
-        with as_file(folder / "t10k-images-idx3-ubyte.gz") as path:
-            self.images: Pixels | None = read_idx(path, 3)[:, None]
-            self.fingerprint = self.cache_key = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
         with as_file(folder / "t10k-labels-idx1-ubyte.gz") as path:
             self.labels = read_idx(path, 1).astype(np.int64)
-        self.classes = Classes(self.labels, "class indices as given", names=dict(enumerate(self.names)))
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def name(self, index: int) -> str:
-        return f"demo image {index}"
-
-    def pixels(self, index: int) -> Pixels:
-        assert self.images is not None
-        image: Pixels = self.images[index]
-        return image
+        classes = Classes(self.labels, "class indices as given", names=dict(enumerate(self.names)))
+        with as_file(folder / "t10k-images-idx3-ubyte.gz") as path:
+            super().__init__(read_idx(path, 3)[:, None], classes, hashlib.sha256(path.read_bytes()).hexdigest()[:16])
 
 
 class Collection:
     """Images of any form that a reader knows, for one backbone. Can be pickled, for processes that decode."""
 
-    images: Pixels | None = None
+    images = None
 
     def __init__(
         self,
@@ -120,6 +110,7 @@ class Collection:
         return self._reader.name(index)
 
     def pixels(self, index: int) -> Pixels:
+        """Raises CorruptImageError, or InputError, naming the image."""
         try:
             with self._reader.open(index) as image:
                 return self._preprocess(image)
@@ -131,6 +122,9 @@ class Collection:
             rule = f"image {self.name(index)} cannot be decoded: {reason}"
             remedy = "mend or remove it, or set data.skip_corrupt: true"
             raise CorruptImageError("data.path", rule, remedy=remedy) from None
+
+
+Source = Collection | LoadedImages
 
 
 def _digest(lines: Sequence[str], config: dict[str, Any]) -> str:

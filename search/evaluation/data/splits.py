@@ -6,7 +6,7 @@ The search split is what trials see; the confirm split is kept for finalists.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,6 +56,10 @@ class Split:
         rows = positions if self.rows is None else self.rows[positions]
         raw = torch.from_numpy(np.array(self.pixels[rows])).float()  # a copy: the file is read-only
         return raw.div_(255).sub_(self.mean).div_(self.std)
+
+    def cycle(self, start: int, stop: int) -> Tensor:
+        """As `batch`, but behind the last image the first comes again: full batches of however few images."""
+        return self.take(np.arange(start, stop) % len(self))
 
     def distinct(self) -> NDArray[np.int64]:
         """Positions of the images, of equal ones the first alone."""
@@ -145,48 +149,44 @@ def open_images(data: DataSpec, objectives: ObjectivesSpec, backbone: Backbone) 
 
     Raises InputError if `data.path` is missing, empty, broken or too small, or if its labels cannot serve.
     """
-    texts = _texts(objectives, backbone)
-    source = open_source(data, objectives, backbone, texts)
-    return _images(source, draw(data, objectives, len(source)), data, objectives, backbone, texts)
+    return _open(data, objectives, backbone, draw)
 
 
 def open_all(data: DataSpec, objectives: ObjectivesSpec, backbone: Backbone) -> Images:
     """Every image of a source as one search split, but for those of a gallery; none to confirm. Raises InputError like
     `open_images`."""
-    texts = _texts(objectives, backbone)
-    source = open_source(data, objectives, backbone, texts)
-    gallery = _order(data, len(source))[len(source) - _gallery_of_all(data, objectives, len(source)) :]
-    search = np.setdiff1d(np.arange(len(source)), gallery)
-    return _images(source, (search, np.arange(0), gallery), data, objectives, backbone, texts)
+    return _open(data, objectives, backbone, _take_all)
 
 
 Indices = NDArray[np.int64]
+Splits = tuple[Indices, Indices, Indices]  # which images are searched on, confirmed on, and in the gallery
+Cut = Callable[[DataSpec, ObjectivesSpec, int], Splits]  # the last: how many images there are
 
 
-def draw(data: DataSpec, objectives: ObjectivesSpec, available: int) -> tuple[Indices, Indices, Indices]:
+def draw(data: DataSpec, objectives: ObjectivesSpec, available: int) -> Splits:
     """Which images are searched on, confirmed on, and in the gallery. Raises InputError if there are too few."""
     order = _order(data, available)
     search, confirm, gallery = _sizes(data, objectives, available)
     return order[:search], order[search : search + confirm], order[search + confirm : search + confirm + gallery]
 
 
+def _take_all(data: DataSpec, objectives: ObjectivesSpec, available: int) -> Splits:
+    gallery = _order(data, available)[available - _gallery_of_all(data, objectives, available) :]
+    return np.setdiff1d(np.arange(available), gallery), np.arange(0), gallery
+
+
 def _order(data: DataSpec, available: int) -> Indices:
     return np.random.default_rng(data.seed).permutation(available)
 
 
-def _images(
-    source: Source,
-    splits: tuple[Indices, Indices, Indices],
-    data: DataSpec,
-    objectives: ObjectivesSpec,
-    backbone: Backbone,
-    texts: ClassTexts | None,
-) -> Images:
+def _open(data: DataSpec, objectives: ObjectivesSpec, backbone: Backbone, cut: Cut) -> Images:
+    texts = _texts(objectives, backbone)
+    source = open_source(data, objectives, backbone, texts)
     channels = backbone.family.image_shape[0]
     mean, std = (
         torch.tensor(backbone.data_config[name]).expand(channels).reshape(-1, 1, 1) for name in ("mean", "std")
     )
-    search, confirm, gallery = splits
+    search, confirm, gallery = cut(data, objectives, len(source))
     question = "" if objectives.accuracy in ("top1", "agreement") else f"{objectives.accuracy}"
     question += f" k={objectives.neighbours}" if objectives.accuracy == "knn" else ""
     question += f" {texts.identity}" if texts else ""

@@ -34,6 +34,21 @@ class Deployment:
     threads: int = 1
 
 
+@dataclass(frozen=True)
+class Exported:
+    """What is saved for a runtime: a module in evaluation mode, on the CPU in float32.
+
+    examples: its inputs, with first axes of 2 or more. precision: as of `Deployment`. calibration: where int8
+    `is_calibrated`, the inputs of some passes. is_draft: quantise it for a timing alone, without care for exactness.
+    """
+
+    module: nn.Module
+    examples: Sequence[Tensor]
+    precision: str = FLOAT32
+    calibration: Sequence[Sequence[Array]] = ()
+    is_draft: bool = False
+
+
 class Runtime(ABC):
     """Opens modules as functions of arrays: written as files, which it then loads."""
 
@@ -48,38 +63,21 @@ class Runtime(ABC):
         """ "1.32.0": speeds hold for it."""
 
     @abstractmethod
-    def save(
-        self,
-        module: nn.Module,
-        examples: Sequence[Tensor],
-        precision: str,
-        folder: Path,
-        calibration: Sequence[Sequence[Array]] = (),
-        is_draft: bool = False,
-    ) -> None:
-        """Write a module in evaluation mode, on the CPU in float32; takes seconds to tens of seconds.
+    def save(self, model: Exported, folder: Path) -> None:
+        """Write a model; takes seconds to tens of seconds. folder: an empty one.
 
-        examples: its inputs, with first axes of 2 or more. folder: an empty one. calibration: where int8
-        `is_calibrated`, the inputs of some passes. is_draft: quantise it for a timing alone, without care for
-        exactness. Raises DeploymentError for an operator that the runtime lacks.
+        Raises DeploymentError for an operator that the runtime lacks.
         """
 
     @abstractmethod
     def load(self, folder: Path, deployment: Deployment) -> Session:
         """What `save` wrote, in this process or another; the files may go once it is loaded."""
 
-    def open(
-        self,
-        module: nn.Module,
-        examples: Sequence[Tensor],
-        deployment: Deployment,
-        calibration: Sequence[Sequence[Array]] = (),
-        is_draft: bool = False,
-    ) -> Session:
+    def open(self, model: Exported, threads: int) -> Session:
         """`save` and `load`."""
         with tempfile.TemporaryDirectory(prefix="ztp-") as folder:
-            self.save(module, examples, deployment.precision, Path(folder), calibration, is_draft)
-            return self.load(Path(folder), deployment)
+            self.save(model, Path(folder))
+            return self.load(Path(folder), Deployment(model.precision, threads))
 
     def check_precision(self, place: str, precision: str) -> None:
         """Raise InputError for a precision that it does not know. place: what asks for it."""
@@ -110,5 +108,5 @@ class Runtime(ABC):
         draft = [[array[:1] for array in arrays]] if deployment.precision == INT8 else []
         with torch.inference_mode(False):  # what is made in inference mode cannot be exported
             examples = [torch.cat((given[:1], given[:1])) for given in inputs]
-            run = self.open(module, examples, deployment, draft, is_draft=True)
+            run = self.open(Exported(module, examples, deployment.precision, draft, is_draft=True), deployment.threads)
         return lambda: run(*arrays)

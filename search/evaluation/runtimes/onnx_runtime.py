@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pruning.errors import DeploymentError
-from search.evaluation.runtimes.base import INT8, Array, Deployment, Runtime, Session
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
+from search.evaluation.runtimes.base import INT8, Array, Deployment, Exported, Runtime, Session
 
 MODEL = "model.onnx"
 
@@ -27,20 +22,13 @@ class OnnxRuntime(Runtime):
 
         return str(onnxruntime.__version__)
 
-    def save(
-        self,
-        module: nn.Module,
-        examples: Sequence[Tensor],
-        precision: str,
-        folder: Path,
-        calibration: Sequence[Sequence[Array]] = (),
-        is_draft: bool = False,
-    ) -> None:
+    def save(self, model: Exported, folder: Path) -> None:
         from pruning.deployment.onnx_export import to_onnx
         from pruning.deployment.quantization import quantize_onnx
 
-        program = to_onnx(module, examples, [f"input_{number}" for number in range(len(examples))], "output")
-        if precision == INT8:
+        names = [f"input_{number}" for number in range(len(model.examples))]
+        program = to_onnx(model.module, model.examples, names, "output")
+        if model.precision == INT8:
             (folder / MODEL).write_bytes(quantize_onnx(program.model_proto).SerializeToString())
         else:
             program.save(folder / MODEL)

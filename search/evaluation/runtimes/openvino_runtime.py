@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from search.evaluation.runtimes.base import INT8, Array, Deployment, Runtime, Session
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
+from search.evaluation.runtimes.base import INT8, Array, Deployment, Exported, Runtime, Session
 
 MODEL = "model.xml"
 FORMATS = {"float32": "f32", "bfloat16": "bf16", INT8: "f32"}  # of what is not quantised
@@ -29,24 +24,16 @@ class OpenVino(Runtime):
 
         return str(openvino.__version__).partition("-")[0]
 
-    def save(
-        self,
-        module: nn.Module,
-        examples: Sequence[Tensor],
-        precision: str,
-        folder: Path,
-        calibration: Sequence[Sequence[Array]] = (),
-        is_draft: bool = False,
-    ) -> None:
+    def save(self, model: Exported, folder: Path) -> None:
         import openvino  # late: an extra
 
         from pruning.deployment.openvino_export import to_openvino
         from pruning.deployment.quantization import quantize_openvino
 
-        model = to_openvino(module, examples)
-        if precision == INT8:
-            model = quantize_openvino(model, calibration, is_draft)
-        openvino.save_model(model, folder / MODEL, compress_to_fp16=False)
+        program = to_openvino(model.module, model.examples)
+        if model.precision == INT8:
+            program = quantize_openvino(program, model.calibration, model.is_draft)
+        openvino.save_model(program, folder / MODEL, compress_to_fp16=False)
 
     def load(self, folder: Path, deployment: Deployment) -> Session:
         import openvino  # late: an extra

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from search.evaluation.runtimes.base import FLOAT32, Array, Deployment, Runtime, Session
+from search.evaluation.runtimes.base import FLOAT32, Array, Deployment, Exported, Runtime, Session
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 MODEL = "model.pt"
 
@@ -26,18 +25,10 @@ class TorchRuntime(Runtime):
 
         return torch.__version__
 
-    def save(
-        self,
-        module: nn.Module,
-        examples: Sequence[Tensor],
-        precision: str,
-        folder: Path,
-        calibration: Sequence[Sequence[Array]] = (),
-        is_draft: bool = False,
-    ) -> None:
+    def save(self, model: Exported, folder: Path) -> None:
         import torch
 
-        torch.save(_cast(module, precision), folder / MODEL)
+        torch.save(_cast(model), folder / MODEL)
 
     def load(self, folder: Path, deployment: Deployment) -> Session:
         import torch
@@ -45,22 +36,15 @@ class TorchRuntime(Runtime):
         module = torch.load(folder / MODEL, weights_only=False)  # a file of our own
         return _session(module, deployment)
 
-    def open(
-        self,
-        module: nn.Module,
-        examples: Sequence[Tensor],
-        deployment: Deployment,
-        calibration: Sequence[Sequence[Array]] = (),
-        is_draft: bool = False,
-    ) -> Session:
+    def open(self, model: Exported, threads: int) -> Session:
         """Without files; in float32 it is the module itself."""
-        return _session(_cast(module, deployment.precision), deployment)
+        return _session(_cast(model), Deployment(model.precision, threads))
 
 
-def _cast(module: nn.Module, precision: str) -> nn.Module:
+def _cast(model: Exported) -> nn.Module:
     from search.evaluation.device import DTYPES
 
-    return module if precision == FLOAT32 else copy.deepcopy(module).to(DTYPES[precision])
+    return model.module if model.precision == FLOAT32 else copy.deepcopy(model.module).to(DTYPES[model.precision])
 
 
 def _session(module: nn.Module, deployment: Deployment) -> Session:

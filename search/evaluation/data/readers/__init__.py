@@ -15,7 +15,7 @@ from search.evaluation.data.readers.base import ANYWHERE, USUAL, Bounds, Columns
 from search.evaluation.data.readers.csv_reader import RowsReader
 from search.evaluation.data.readers.folder_reader import FolderReader, has_images
 from search.evaluation.data.readers.idx_reader import IdxReader, images_files
-from search.evaluation.data.readers.parquet_reader import ParquetReader, shard_files
+from search.evaluation.data.readers.parquet_reader import read_parquet, shard_files
 from search.evaluation.data.readers.tar_reader import TarReader
 
 __all__ = [
@@ -45,7 +45,7 @@ class Form:
 READERS: dict[str, Form] = {  # of a folder, the first that fits
     FOLDER: Form(FolderReader, has_images),
     TAR: Form(TarReader, lambda folder: any(folder.glob("*.tar"))),
-    PARQUET: Form(ParquetReader, lambda folder: bool(shard_files(folder))),
+    PARQUET: Form(read_parquet, lambda folder: bool(shard_files(folder))),
     IDX: Form(IdxReader, lambda folder: bool(images_files(folder))),
     ROWS: Form(RowsReader, lambda folder: False),  # a table is named itself: many a folder has one for other ends
 }

@@ -117,12 +117,9 @@ ANYWHERE = Bounds()
 def stat_lines(paths: Sequence[Path], root: Path) -> tuple[list[str], list[str]]:
     """Identity and stamps of files: path under root and size; place and time of change. Raises OSError."""
     stats = [path.stat() for path in paths]
-    identity = [f"{_under(path, root)} {stat.st_size}" for path, stat in zip(paths, stats, strict=True)]
+    below = [path.relative_to(root) if path.is_relative_to(root) else path for path in paths]
+    identity = [f"{path} {stat.st_size}" for path, stat in zip(below, stats, strict=True)]
     return identity, [str(root.resolve()), *(str(stat.st_mtime_ns) for stat in stats)]
-
-
-def _under(path: Path, root: Path) -> Path:
-    return path.relative_to(root) if path.is_relative_to(root) else path
 
 
 def open_bytes(content: bytes) -> Image.Image:

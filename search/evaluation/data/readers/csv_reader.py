@@ -11,16 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from search.errors import InputError
-from search.evaluation.data.readers.base import (
-    ANYWHERE,
-    USUAL,
-    Bounds,
-    Columns,
-    Files,
-    Listing,
-    stat_lines,
-    unreadable,
-)
+from search.evaluation.data.readers.base import Bounds, Columns, Files, Listing, stat_lines, unreadable
 
 IMAGE_COLUMNS = ("path", "file_name", "filename", "image", "file", "image_path", "filepath", "img")
 LABEL_COLUMNS = ("label", "class", "target", "labels", "class_name", "cls", "synset", "wnid", "category")
@@ -32,7 +23,7 @@ Row = tuple[str, str, str]  # where it stands ("line 3"), path, label ("" if the
 class FileRows(Files):
     """Image files that the rows of any table name; the part of a reader that does not depend on the table's format."""
 
-    def __init__(self, table: Path, rows: Sequence[Row], unlabelled: str = "", bounds: Bounds = ANYWHERE) -> None:
+    def __init__(self, table: Path, rows: Sequence[Row], unlabelled: str, bounds: Bounds) -> None:
         """unlabelled: why the rows have no labels, if they have none. Raises InputError naming the row."""
         if not rows:
             raise InputError("data.path", f"{table} must hold at least one row", "none", "add rows below the header")
@@ -54,7 +45,7 @@ class FileRows(Files):
 class RowsReader(FileRows):
     """Image files that a .csv, .tsv or .txt names."""
 
-    def __init__(self, paths: list[Path], columns: Columns = USUAL, bounds: Bounds = ANYWHERE) -> None:
+    def __init__(self, paths: list[Path], columns: Columns, bounds: Bounds) -> None:
         """Raises InputError naming the line for missing columns, fields, files, and for what is no such table."""
         path = paths[0]
         bounds.check([(str(path), path)])

@@ -7,23 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from search.errors import InputError
-from search.evaluation.data.readers.base import (
-    ANYWHERE,
-    ENDINGS,
-    USUAL,
-    Bounds,
-    Columns,
-    Files,
-    Listing,
-    stat_lines,
-    unreadable,
-)
+from search.evaluation.data.readers.base import ENDINGS, Bounds, Columns, Files, Listing, stat_lines, unreadable
 
 
 class FolderReader(Files):
     """root/class/**/image, or root/image without labels. What is hidden (.name) at the top is passed over."""
 
-    def __init__(self, paths: list[Path], columns: Columns = USUAL, bounds: Bounds = ANYWHERE) -> None:
+    def __init__(self, paths: list[Path], columns: Columns, bounds: Bounds) -> None:
         """Raises InputError if the folder is missing, unreadable or holds no images."""
         root = paths[0]
         try:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from search.errors import InputError
-from search.evaluation.data.readers.base import ANYWHERE, USUAL, Bounds, Columns, Listing, unreadable
+from search.evaluation.data.readers.base import Bounds, Columns, Listing, unreadable
 
 UNSIGNED_BYTE = 8
 IMAGES_NAME = re.compile(r"images?[-.]idx3[-.]ubyte(\.gz)?$", re.IGNORECASE)
@@ -34,7 +34,7 @@ def images_files(folder: Path) -> list[Path]:
 class IdxReader:
     """A pair of IDX files; the labels' file is found by the images' name (images -> labels, idx3 -> idx1)."""
 
-    def __init__(self, paths: list[Path], columns: Columns = USUAL, bounds: Bounds = ANYWHERE) -> None:
+    def __init__(self, paths: list[Path], columns: Columns, bounds: Bounds) -> None:
         """paths: the file of images, or a folder that holds one. Raises InputError."""
         self._path = _images_path(paths[0])
         labels_path = _labels_path(self._path)

@@ -10,24 +10,26 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from search.errors import InputError
-from search.evaluation.data.readers.base import ANYWHERE, USUAL, Bounds, Columns, Listing, open_bytes, unreadable
-from search.evaluation.data.readers.csv_reader import FileRows, as_labels, find_columns, no_label_column
+from search.evaluation.data.readers.base import Bounds, Columns, Listing, Reader, open_bytes, unreadable
+from search.evaluation.data.readers.csv_reader import FileRows, Row, as_labels, find_columns, no_label_column
 from search.extras import check_extra
 
 if TYPE_CHECKING:
     import pyarrow.parquet as parquet
 
 SPLIT_NAME = re.compile(r"(.+)-\d{5}-of-\d{5}\.parquet")  # as Hugging Face names shards
+PATHS, BYTES = ("string", "large_string"), ("binary", "large_binary")  # types of columns, as Arrow writes them
 FOOTER_TAIL = 8  # bytes: the length of the footer, then "PAR1"
+
+Shards = Sequence[tuple[Path, "parquet.ParquetFile"]]
 
 
 def shard_files(folder: Path) -> list[Path]:
@@ -35,88 +37,92 @@ def shard_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.parquet")) or sorted(folder.glob("data/*.parquet"))
 
 
-class ParquetReader:
-    """One data set in one or more files of the same columns."""
+def read_parquet(paths: list[Path], columns: Columns, bounds: Bounds) -> Reader:
+    """One data set in one or more files of the same columns, or in a folder of them.
 
-    def __init__(self, paths: list[Path], columns: Columns = USUAL, bounds: Bounds = ANYWHERE) -> None:
-        """paths: files, or one folder of them. Raises InputError naming file, column and row."""
-        self._paths = _one_split(shard_files(paths[0]), paths[0]) if paths[0].is_dir() else paths
-        bounds.check((str(path), path) for path in self._paths)
-        self._bounds = bounds
-        opened = [_open(path) for path in self._paths]
-        first, schema = self._paths[0], opened[0].schema_arrow
-        for path, file in zip(self._paths, opened, strict=True):
-            if file.schema_arrow.names != schema.names:
-                rule = f"{path} must have the columns of {first} ({', '.join(schema.names)})"
-                got = ", ".join(file.schema_arrow.names)
-                raise InputError("data.path", rule, got, "give the files of one data set")
-        features = _features(schema)
-        self._column, label = _columns(first, schema, features, columns)
-        rows = [file.metadata.num_rows for file in opened]
-        self._starts = np.cumsum([0, *rows])  # of each file, and the end
-        self._groups = [_group_starts(file) for file in opened]
-        self._files: FileRows | None = None
-        self._group: tuple[int, int, Any] | None = None  # file, row group, its column of images
-        unlabelled = no_label_column(schema.names) if label is None else ""
-        labels = [value for path, file in zip(self._paths, opened, strict=True) for value in _labels(path, file, label)]
-        if _is_text(schema.field(self._column).type):
-            self._files = FileRows(first, list(self._rows(opened, labels)), unlabelled, bounds)
-            self.listing = self._files.listing
-            return
-        if not self._starts[-1]:
-            raise InputError("data.path", f"{first} must hold at least one row", "none", "check the file")
+    Raises InputError naming file, column and row.
+    """
+    paths = _one_split(shard_files(paths[0]), paths[0]) if paths[0].is_dir() else paths
+    bounds.check((str(path), path) for path in paths)
+    shards = [(path, _open(path)) for path in paths]
+    first, schema = paths[0], shards[0][1].schema_arrow
+    for path, file in shards:
+        if file.schema_arrow.names != schema.names:
+            rule = f"{path} must have the columns of {first} ({', '.join(schema.names)})"
+            got = ", ".join(file.schema_arrow.names)
+            raise InputError("data.path", rule, got, "give the files of one data set")
+    features = _features(schema)
+    column, label = _columns(first, schema, features, columns)
+    unlabelled = no_label_column(schema.names) if label is None else ""
+    labels = [value for path, file in shards for value in _labels(path, file, label)]
+    if str(schema.field(column).type) in PATHS:
+        return FileRows(first, _rows(shards, column, labels), unlabelled, bounds)
+    listing = Listing(
+        [_identity(path) for path in paths],
+        [f"{path.resolve()} {path.stat().st_mtime_ns}" for path in paths],
+        None if label is None else _typed(labels),
+        class_names=tuple(features.get(label or "", {}).get("names") or ()),
+        unlabelled=unlabelled,
+    )
+    return ParquetImages(shards, column, listing, bounds)
+
+
+class ParquetImages:
+    """Images inside the files, or beside them where a row has no bytes."""
+
+    def __init__(self, shards: Shards, column: str, listing: Listing, bounds: Bounds) -> None:
+        """column: of the images. Raises InputError naming file and row."""
+        self._column, self._bounds, self.listing = column, bounds, listing
+        self._groups: list[tuple[Path, int, int]] = []  # file, row group in it, index of the file's first image
+        self._starts: list[int] = []  # index of each group's first image
+        self._length = 0
+        self._group: tuple[int, Any] | None = None  # the one in memory: its place, its column of images
+        for path, file in shards:
+            began = self._length
+            for group in range(file.metadata.num_row_groups):
+                self._groups.append((path, group, began))
+                self._starts.append(self._length)
+                self._length += file.metadata.row_group(group).num_rows
+        if not self._length:
+            raise InputError("data.path", f"{shards[0][0]} must hold at least one row", "none", "check the file")
         if bounds.roots is not None:
-            for path, file in zip(self._paths, opened, strict=True):
-                bounds.check(_named(path, file, self._column))
-        self.listing = Listing(
-            [_identity(path) for path in self._paths],
-            [f"{path.resolve()} {path.stat().st_mtime_ns}" for path in self._paths],
-            None if label is None else _typed(labels),
-            class_names=tuple(features.get(label or "", {}).get("names") or ()),
-            unlabelled=unlabelled,
-        )
+            for path, file in shards:
+                bounds.check(_named(path, file, column))
 
     def __len__(self) -> int:
-        return int(self._starts[-1]) if self._files is None else len(self._files)
+        return self._length
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_group": None}
 
     def name(self, index: int) -> str:
-        if self._files is not None:
-            return self._files.name(index)
-        file, row = self._locate(index)
-        return f"{self._paths[file]} row {row + 1}"
+        path, _, began = self._groups[bisect_right(self._starts, index) - 1]
+        return f"{path} row {index - began + 1}"
 
     def open(self, index: int) -> Image.Image:
-        if self._files is not None:
-            return self._files.open(index)
-        file, row = self._locate(index)
-        group = int(np.searchsorted(self._groups[file], row, side="right")) - 1
-        if self._group is None or self._group[:2] != (file, group):
+        place = bisect_right(self._starts, index) - 1
+        file, group, _ = self._groups[place]
+        if self._group is None or self._group[0] != place:
             self._group = None  # so that never two are in memory
-            self._group = (file, group, _open(self._paths[file]).read_row_group(group, columns=[self._column])[0])
-        value = self._group[2][row - int(self._groups[file][group])].as_py()
+            self._group = place, _open(file).read_row_group(group, columns=[self._column])[0]
+        value = self._group[1][index - self._starts[place]].as_py()
         content = value.get("bytes") if isinstance(value, dict) else value
         if content is not None:
             return open_bytes(content)
         path = value.get("path") if isinstance(value, dict) else None
         if not path:
             raise ValueError("the row holds neither bytes nor a path")
-        self._bounds.check([(f"{self.name(index)}: {path!r}", self._paths[file].parent / path)])
-        return Image.open(self._paths[file].parent / path)
+        self._bounds.check([(f"{self.name(index)}: {path!r}", file.parent / path)])
+        return Image.open(file.parent / path)
 
-    def _locate(self, index: int) -> tuple[int, int]:
-        file = int(np.searchsorted(self._starts, index, side="right")) - 1
-        return file, index - int(self._starts[file])
 
-    def _rows(self, opened: Sequence[parquet.ParquetFile], labels: Sequence[Any]) -> Iterator[tuple[str, str, str]]:
-        number = 0
-        for path, file in zip(self._paths, opened, strict=True):
-            for row, value in enumerate(file.read(columns=[self._column])[0].to_pylist(), start=1):
-                label = "" if labels[number] is None else str(labels[number])
-                yield (f"row {row}" if len(self._paths) == 1 else f"{path.name} row {row}"), value or "", label
-                number += 1
+def _rows(shards: Shards, column: str, labels: Sequence[Any]) -> list[Row]:
+    named = [
+        (f"row {row}" if len(shards) == 1 else f"{path.name} row {row}", value or "")
+        for path, file in shards
+        for row, value in enumerate(file.read(columns=[column])[0].to_pylist(), start=1)
+    ]
+    return [(place, value, str(label)) for (place, value), label in zip(named, labels, strict=True)]
 
 
 def _open(path: Path) -> parquet.ParquetFile:
@@ -170,34 +176,20 @@ def _columns(path: Path, schema: Any, features: dict[str, Any], columns: Columns
     )
     image, label = find_columns(path, schema.names, told)
     kind = schema.field(image).type
-    if not (_is_text(kind) or _is_binary(kind) or _is_image(kind)):
+    if not (str(kind) in (*PATHS, *BYTES) or _is_image(kind)):
         rule = f"{path}: column {image} must hold images (bytes, or a struct with bytes) or paths"
         raise InputError("data.path", rule, kind, "name another by data.image_column")
     return image, label
 
 
-def _is_text(kind: Any) -> bool:
-    from pyarrow import types
-
-    return bool(types.is_string(kind) or types.is_large_string(kind))
-
-
-def _is_binary(kind: Any) -> bool:
-    from pyarrow import types
-
-    return bool(types.is_binary(kind) or types.is_large_binary(kind))
-
-
 def _is_image(kind: Any) -> bool:
-    from pyarrow import types
-
-    return bool(types.is_struct(kind) and kind.get_field_index("bytes") >= 0)
+    return str(kind).startswith("struct<") and kind.get_field_index("bytes") >= 0
 
 
 def _labels(path: Path, file: parquet.ParquetFile, label: str | None) -> list[Any]:
-    """Of each row; None where there is no column of labels. Raises InputError naming a row that has none."""
+    """Of each row; "" where there is no column of labels. Raises InputError naming a row that has none."""
     if label is None:
-        return [None] * int(file.metadata.num_rows)
+        return [""] * int(file.metadata.num_rows)
     values: list[Any] = file.read(columns=[label])[0].to_pylist()
     for row, value in enumerate(values, start=1):
         if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
@@ -230,16 +222,7 @@ def _may_lack(group: Any, column: str) -> bool:
 
 
 def _typed(labels: Sequence[Any]) -> Sequence[str] | Sequence[int]:
-    return (
-        list(labels) if all(isinstance(label, int) for label in labels) else as_labels([str(each) for each in labels])
-    )
-
-
-def _group_starts(file: parquet.ParquetFile) -> NDArray[np.int64]:
-    """First row of each row group."""
-    metadata = file.metadata
-    sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
-    return np.cumsum([0, *sizes])[:-1].astype(np.int64)
+    return list(labels) if all(isinstance(label, int) for label in labels) else as_labels(list(map(str, labels)))
 
 
 def _identity(path: Path) -> str:

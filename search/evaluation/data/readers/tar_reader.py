@@ -15,17 +15,7 @@ from pathlib import Path
 from PIL import Image
 
 from search.errors import InputError
-from search.evaluation.data.readers.base import (
-    ANYWHERE,
-    ENDINGS,
-    USUAL,
-    Bounds,
-    Columns,
-    Listing,
-    open_bytes,
-    stat_lines,
-    unreadable,
-)
+from search.evaluation.data.readers.base import ENDINGS, Bounds, Columns, Listing, open_bytes, stat_lines, unreadable
 from search.evaluation.data.readers.csv_reader import LABEL_COLUMNS, as_labels
 
 MAX_LABEL_BYTES = 2**20  # a label's file; captions and boxes beside the label fit
@@ -50,7 +40,7 @@ class _Image:
 class TarReader:
     """A folder of .tar files, or the files themselves."""
 
-    def __init__(self, paths: list[Path], columns: Columns = USUAL, bounds: Bounds = ANYWHERE) -> None:
+    def __init__(self, paths: list[Path], columns: Columns, bounds: Bounds) -> None:
         """Raises InputError naming shard and sample."""
         self._shards = sorted(paths[0].glob("*.tar")) if paths[0].is_dir() else paths
         bounds.check((str(shard), shard) for shard in self._shards)
