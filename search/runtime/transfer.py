@@ -46,7 +46,7 @@ def found_elsewhere(records: Sequence[StudyRecord], name: str) -> dict[str, Cali
         known = record.provenance.get(FACTS)
         if known is None or record.name == name:
             continue
-        with suppress(TypeError, AttributeError):
+        with suppress(KeyError, TypeError, AttributeError):
             found[record.name] = _trusted(Calibration.from_dict(known), record.provenance.get(PREDICTION_ERROR))
     return found
 
