@@ -62,11 +62,21 @@ def redacted(text: str) -> str:
     return text
 
 
+def printable(text: object) -> str:
+    """With escapes for what a terminal would obey instead of showing it, line ends included."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(text))
+
+
+def printable_lines(text: str) -> str:
+    """`printable`, but for the ends of lines: names of files and others' errors are somebody else's words."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
 class Lines(logging.Formatter):
     """`ztp: message`, with a traceback below where there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return redacted(super().format(record))
+        return printable_lines(redacted(super().format(record)))
 
 
 class JsonLines(logging.Formatter):
@@ -138,4 +148,4 @@ def say(text: str) -> None:
     if as_json():
         logging.getLogger("ztp").info(text.removeprefix("ztp: ").strip())
     else:
-        print(redacted(text), file=sys.stderr)
+        print(printable_lines(redacted(text)), file=sys.stderr)

@@ -329,8 +329,11 @@ class Progress:
     @property
     def is_spent(self) -> bool:
         """Whether every trial is done, the time is used up, or the front has stopped growing."""
-        is_late = self.limit_s is not None and self.seconds >= self.limit_s
-        return self.done >= self.total or is_late or self.is_stagnant
+        return self.done >= self.total or self.is_late or self.is_stagnant
+
+    @property
+    def is_late(self) -> bool:
+        return self.limit_s is not None and self.seconds >= self.limit_s
 
     @property
     def share(self) -> float:

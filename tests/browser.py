@@ -72,13 +72,13 @@ class Browser:
         found = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
         return found.get("result", {}).get("value")
 
-    def picture(self, scheme: str) -> Image.Image:
-        """A screenshot for people who prefer a scheme."""
+    def picture(self, scheme: str, suffix: str = "") -> Image.Image:
+        """A screenshot for people who prefer a scheme. suffix: of the name under which it is kept."""
         feature = {"name": "prefers-color-scheme", "value": scheme}
         self.call("Emulation.setEmulatedMedia", features=[feature])
         shot = base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])
         if folder := os.environ.get("ZTP_SCREENSHOTS"):
-            (Path(folder) / f"page-{scheme}.png").write_bytes(shot)
+            (Path(folder) / f"page-{scheme}{suffix}.png").write_bytes(shot)
         return Image.open(io.BytesIO(shot)).convert("RGB")
 
     def close(self) -> None:

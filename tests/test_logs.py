@@ -56,6 +56,17 @@ def test_a_message_is_one_json_object_with_time_and_place(stream: Stderr) -> Non
     assert entry == {"level": "info", "logger": "search.somewhere", "message": "took 3\ntrials", "trial": 7}
 
 
+def test_what_a_terminal_would_obey_is_escaped_for_people(stream: Stderr) -> None:
+    logs.set_up(False, None)
+    LOGGER.warning("of \x1b[2J\u202egnp.exe\nand another line")
+    logs.say("ztp: wrote \x1b]0;title\x07")
+    assert stream.getvalue().splitlines() == [
+        r"ztp: of \x1b[2J\u202egnp.exe",
+        "and another line",
+        r"ztp: wrote \x1b]0;title\x07",
+    ]
+
+
 def test_fields_hold_inside_their_block_and_thread(stream: Stderr) -> None:
     logs.set_up(True, "info")
     with logs.fields(study="shirts"), logs.fields(worker="w1"):

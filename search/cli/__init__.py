@@ -103,7 +103,7 @@ def _exit(error: Exception, code: int) -> NoReturn:
     if logs.as_json():
         logging.getLogger("ztp").error(str(error))
     else:
-        print(f"ztp: {error}", file=sys.stderr)
+        print(logs.printable_lines(f"ztp: {error}"), file=sys.stderr)
     sys.exit(code)
 
 

@@ -51,7 +51,8 @@ def study_status(
 ) -> None:
     """Show how far a study is, and what is known of it."""
     from search.reporting import status, tables
-    from search.reporting.queries import no_front
+    from search.reporting.front_notes import volume_note
+    from search.reporting.queries import lack
     from search.server.serialization import study_document
 
     store = open_reader(storage, server)
@@ -60,8 +61,9 @@ def study_status(
     if as_json:
         print(json.dumps(study_document(study, progress), indent=2))
     else:
-        lack = str(no_front(store, study)) if progress.done and not progress.front_size else ""
-        tables.show(status.study_status(study, progress, lack))
+        latest = store.front(study.id) if progress.front_size and not progress.hypervolume else None
+        volume = volume_note(latest) if latest else ""
+        tables.show(status.study_status(study, progress, lack(store, study, progress), volume))
 
 
 def front(

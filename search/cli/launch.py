@@ -140,12 +140,18 @@ def _run(spec: StudySpec, storage: str, mlflow: str | None) -> None:
 def _launch_there(spec: StudySpec, server: str) -> None:
     """The server's workers do it; this process follows, and may be ended without harm."""
     from search.attribute_keys import ERROR
+    from search.config.continuation import kept_budget, what_continues
     from search.reporting.export import server_commands
     from search.reporting.progress_display import display
     from search.server.client import Client
 
     with Client(server) as client:
         study = client.launch(spec)
+        ended = what_continues(client.progress(study.id)) if study.state == "done" else ""
+        for line in kept_budget(study.spec, spec, ended):
+            logs.say(f"ztp: {line}")
+        if ended:
+            logs.say(f"ztp: study {study.name} is done: {ended}")
         try:
             with display(spec.name) as observe:
                 client.follow(study.id, observe)
@@ -208,19 +214,21 @@ def _derived_name(backbone: str, data: str) -> str:
 
 def _conclude(reader: Reader, name: str) -> tuple[StudyRecord, Front]:
     """What one wants to see when a launch ends: the front and its plots."""
-    from search.reporting import report, tables
+    from search.reporting import formatting, report, tables
     from search.reporting.plots import front_plot
     from search.reporting.queries import no_front
+    from search.storage.selection import NONE_KEEPS_LIMITS
 
     study = reader.study(name)
     front = reader.front(study.id)
     progress = reader.progress(study.id)
     if front is None:
-        note = f" ({progress.note})" if progress.note else ""
+        note = f" ({progress.note})" if progress.note and NONE_KEEPS_LIMITS not in progress.note else ""
         raise SearchError(f"{name}: {study.state}{note}; {no_front(reader, study)}")
     tables.show(report.front_table(study, front))
     if study.state != "done":
-        print(f"\n{name}: {study.state} after {progress.done} of {progress.total} trials; {progress.note}")
+        note = formatting.printable(progress.note)
+        print(f"\n{name}: {study.state} after {progress.done} of {progress.total} trials; {note}")
     print()
     for path in (Path(f"{name}-front.png"), Path(f"{name}-front.html")):
         try:

@@ -7,6 +7,7 @@ from typing import Any
 
 from search.config.spec import StudySpec, make_spec
 from search.errors import SpecConflictError
+from search.types import Progress
 
 WITHOUT_EFFECT = frozenset(  # may differ on resume: they say how many and by what means, not what
     {
@@ -37,6 +38,14 @@ def continued_spec(stored: StudySpec, wanted: StudySpec) -> StudySpec:
     return make_spec(document, stored.name)
 
 
+def kept_budget(stored: StudySpec, wanted: StudySpec, ended: str) -> list[str]:
+    """What to tell who asks for less than the stored budget. ended: see `what_continues`; "" for a study under way."""
+    earlier = "" if ended else "; ztp stop ends it earlier"
+    return [
+        f"study {stored.name} keeps {line}: a budget may grow alone{earlier}" for line in smaller_budget(stored, wanted)
+    ]
+
+
 def smaller_budget(stored: StudySpec, wanted: StudySpec) -> list[str]:
     """Where `wanted` asks for less than the stored budget, which then stays: each as "budget.trials: 200, not 100"."""
     before, given = dict(_flatten(stored.to_dict())), dict(_flatten(wanted.given()))
@@ -45,6 +54,25 @@ def smaller_budget(stored: StudySpec, wanted: StudySpec) -> list[str]:
         for name in GROWING
         if name in given and before[name] != given[name] and not _grows(stored, wanted, name)
     ]
+
+
+def what_continues(progress: Progress) -> str:
+    """Of a study that is done, what of its budget ended the search, and the flags by which a launch continues it.
+
+    "" if nothing of it is used up.
+    """
+    used = [
+        (progress.done >= progress.total, f"all {progress.total} trials are done", f"--trials above {progress.total}"),
+        (progress.is_late, "its time is used up", "a longer --time"),
+        (
+            progress.is_stagnant,
+            f"its front has not grown for {progress.stagnant} trials",
+            f"--patience above {progress.stagnant}",
+        ),
+    ]
+    reasons = [why for applies, why, _ in used if applies]
+    flags = [flag for applies, _, flag in used if applies]
+    return f"{' and '.join(reasons)}; ztp launch with {' and '.join(flags)} continues it" if reasons else ""
 
 
 def _grows(stored: StudySpec, wanted: StudySpec, name: str) -> bool:

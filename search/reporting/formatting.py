@@ -8,6 +8,7 @@ from typing import Any
 
 from pruning.backbone_options import RULES
 from pruning.schedule import Schedule
+from search.logs import printable as printable
 from search.types import Accuracy, Evaluation, Front, Latency, Measurement, Progress, Throughput
 
 KIND_WORDS = {
@@ -107,11 +108,6 @@ def backbone(spec: Mapping[str, Any]) -> str:
     """`deit_small_patch16_224`, with what is not its own: `deit_small_patch16_224 at img_size 384`."""
     options = " and ".join(f"{name} {spec[name]}" for name in RULES if spec.get(name) is not None)
     return f"{printable(spec['name'])} at {options}" if options else printable(spec["name"])
-
-
-def printable(text: object) -> str:
-    """With escapes for what a terminal would obey instead of showing it."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(text))
 
 
 def one_line(value: Any) -> str:

@@ -47,6 +47,17 @@ def disturbed_notes(front: Front) -> list[str]:
     return [f"marked {formatting.DISTURBED}: the clock was disturbed, {again}"]
 
 
+def volume_note(front: Front) -> str:
+    """`0, for no point is above ...`; "" for a front of which the hypervolume says something."""
+    if front.hypervolume != 0:
+        return ""
+    least, speedup = front.reference
+    return (
+        f"0, for no point is above {100 * least:.2f} % and faster than {speedup:g}x, where it starts; "
+        "the points are as good as their own numbers"
+    )
+
+
 def footnotes(front: Front) -> list[str]:
     """What the numbers of a front mean: which images, which machine, which FLOPs."""
     shown = formatting.measurements(front)
@@ -66,12 +77,8 @@ def footnotes(front: Front) -> list[str]:
     how = ", ".join(dict.fromkeys(p.best_known.throughput.how for p in front.points)) or "measured"
     lines.append(f"throughput: {how}, speed-up over the dense model, on {formatting.settings(front)}")
     lines += disturbed_notes(front)
-    if front.hypervolume == 0:
-        least, speedup = front.reference
-        lines.append(
-            f"hypervolume: 0, for no point is above {100 * least:.2f} % and faster than {speedup:g}x, where it "
-            "starts; the points are as good as their own numbers"
-        )
+    if note := volume_note(front):
+        lines.append(f"hypervolume: {note}")
     if formatting.behind(front):
         lines.append(
             f"marked {formatting.BEHIND}: by the confirmed numbers another row is at least as accurate and as fast; "
@@ -121,4 +128,4 @@ def deployment_notes(study: StudyRecord, front: Front) -> list[str]:
 def front_notes(study: StudyRecord, front: Front) -> list[str]:
     """All that is said under a front."""
     limits = limit_notes(front, study.spec.budget.min_speedup)
-    return [*footnotes(front), *deployment_notes(study, front), *limits]
+    return list(map(formatting.printable, [*footnotes(front), *deployment_notes(study, front), *limits]))

@@ -152,7 +152,8 @@ class StudyRuns:
                 params=[Param(name, text[:MAX_VALUE]) for name, text in params.items()],
             )
         else:
-            self._client.log_batch(run, tags=[RunTag(NOTE, str(trial.user_attributes.get(FAILED, "")))])
+            failure = formatting.printable(trial.user_attributes.get(FAILED, ""))
+            self._client.log_batch(run, tags=[RunTag(NOTE, failure)])
         self._client.set_terminated(run, TRIAL_ENDINGS[trial.state], ended)
         self._known[trial.number] = run, True
 
@@ -192,7 +193,8 @@ class StudyRuns:
         if progress.state == self._state:
             return
         on_front = ",".join(str(point.trial) for point in front.points) if (front := store.front(study.id)) else ""
-        tags = {STATE: progress.state, NOTE: progress.note, ON_FRONT: on_front, "mlflow.runName": study.name}
+        note = formatting.printable(progress.note)
+        tags = {STATE: progress.state, NOTE: note, ON_FRONT: on_front, "mlflow.runName": study.name}
         self._client.log_batch(self._run, tags=[RunTag(name, text) for name, text in tags.items()])
         if progress.state in OPEN_STATES:
             self._client.update_run(self._run, status="RUNNING")

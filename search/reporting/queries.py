@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Protocol
 
-from search.config.sections import shown_limit
+from search.config.continuation import what_continues
 from search.config.spec import StudyRecord
 from search.errors import InputError, UnknownStudyError
 from search.reporting import formatting
 from search.reporting.export import Limits, budget_limits, choose
-from search.storage.selection import budget_bounds, front_numbers
+from search.storage.selection import NONE_KEEPS_LIMITS, missed_limits
 from search.types import OPEN_STATES, Evaluation, Front, Progress
 
 
@@ -51,36 +51,28 @@ def no_front(reader: Reader, study: StudyRecord) -> NoFrontError:
 
     Then which of them, by how many schedules, and the schedule whose worst miss is the least.
     """
-    known = reader.evaluations(study.id)
-    dense = next((evaluation for evaluation in known if not evaluation.search.schedule.stages), None)
-    pruned = [evaluation for evaluation in known if evaluation is not dense]
-    if not pruned or any(evaluation.feasible for evaluation in known):
+    missed = missed_limits(reader.evaluations(study.id), study.spec.budget)
+    if missed is None:
         progress = reader.progress(study.id)
         done = f"{formatting.count(progress.done, 'trial')} done"
         if progress.state in OPEN_STATES:
             return NoFrontError(f"study {study.name}", "has no front yet", done, "wait for the dense model's")
-        why = progress.note or "launch it again"
+        again = what_continues(progress) if progress.state == "done" else "launch it again"
+        why = formatting.printable(progress.note) or again
         return NoFrontError(f"study {study.name}", f"has no front, and is {progress.state}", done, why)
-    bounds = budget_bounds(vars(study.spec.budget), front_numbers([dense])[0] if dense else None)
-    misses = [bounds.misses(numbers) for numbers in front_numbers(pruned)]
-    by_limit = {
-        budget: sum(name in missed for missed in misses)
-        for name, budget in (
-            ("max_gflops", "max_gflops"),
-            ("min_speedup", "min_speedup"),
-            ("min_accuracy", "max_accuracy_drop"),
-            ("max_latency_ms", "max_latency_ms"),
-        )
-    }
-    told = ", ".join(
-        f"budget.{name} {shown_limit(study.spec.budget, name)} by {count}" for name, count in by_limit.items() if count
-    )
-    nearest = pruned[min(range(len(pruned)), key=lambda place: max(misses[place].values(), default=0.0))]
+    tried = formatting.count(missed.schedules, "schedule")
     return NoFrontError(
         f"study {study.name}",
-        f"has no front: none of {formatting.count(len(pruned), 'schedule')} keeps its limits; missed: {told}",
-        remedy=f"the nearest is {formatting.point(nearest)}; loosen the limits in a study of another name",
+        f"has no front: none of {tried} keeps its limits; missed: {missed.limits}",
+        remedy=f"the nearest is {formatting.point(missed.nearest)}; loosen the limits in a study of another name",
     )
+
+
+def lack(reader: Reader, study: StudyRecord, progress: Progress) -> str:
+    """Why trials have made no front; "" where they have, where there are none, and where the note says it."""
+    if progress.front_size or not progress.done or NONE_KEEPS_LIMITS in progress.note:
+        return ""
+    return str(no_front(reader, study))
 
 
 def the_point(reader: Reader, study: StudyRecord, limits: Limits, trial: int | None) -> Evaluation:

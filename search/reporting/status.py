@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -28,6 +28,7 @@ def study_list(rows: Iterable[tuple[StudyRecord, Progress]]) -> RenderableType:
         for name, width in {"trials": 8, "front": 5, "time used": 9, BEST: 15, CREATED: 16}.items()
     }
     table = FittedTable({**texts, **numbers}, [CREATED, "time used", "front", "backbone", BEST])
+    rows = list(rows)
     for study, progress in rows:
         table.add_row(
             study.name,
@@ -39,7 +40,12 @@ def study_list(rows: Iterable[tuple[StudyRecord, Progress]]) -> RenderableType:
             _best_short(progress.best),
             study.created_at[:16].replace("T", " "),
         )
-    return table
+    notes = [
+        Text(f"{study.name}: {formatting.printable(progress.note)}", style="dim")
+        for study, progress in rows
+        if study.state == "done" and not progress.front_size and progress.note
+    ]
+    return Group(table, *notes) if notes else table
 
 
 def _state(study: StudyRecord, progress: Progress) -> Text:
@@ -55,12 +61,13 @@ def _best_short(best: Evaluation | None) -> str:
     return f"{100 * known.accuracy.value:.2f} % at {known.throughput.speedup:.2f}x"
 
 
-def study_status(study: StudyRecord, progress: Progress, lack: str = "") -> Table:
-    """All that is known of one study, a line per fact. lack: why trials have made no front."""
-    return facts_table((Text(name, style="dim"), value) for name, value in _facts(study, progress, lack))
+def study_status(study: StudyRecord, progress: Progress, lack: str = "", volume: str = "") -> Table:
+    """All that is known of one study, a line per fact. lack: why trials have made no front. volume: what is to be said
+    of its hypervolume, instead of the number alone."""
+    return facts_table((Text(name, style="dim"), value) for name, value in _facts(study, progress, lack, volume))
 
 
-def _facts(study: StudyRecord, progress: Progress, lack: str) -> list[tuple[str, RenderableType]]:
+def _facts(study: StudyRecord, progress: Progress, lack: str, volume: str) -> list[tuple[str, RenderableType]]:
     state = _state(study, progress)
     if progress.note:
         state.append(f" ({formatting.printable(progress.note)})", style="default")
@@ -72,7 +79,7 @@ def _facts(study: StudyRecord, progress: Progress, lack: str) -> list[tuple[str,
         ("trials", f"{progress.done} of {progress.total} in {formatting.duration(progress.seconds)} of evaluation"),
         ("stopped early", _stopped(progress)),
         ("front", lack or ", ".join([points, f"{progress.confirmed} confirmed", *([clock] if clock else [])])),
-        ("hypervolume", f"{progress.hypervolume:.4g}"),
+        ("hypervolume", volume or f"{progress.hypervolume:.4g}"),
         ("fastest within 1 point", formatting.point(progress.best) if progress.best else "-"),
     ]
     if progress.patience is not None:
@@ -81,7 +88,8 @@ def _facts(study: StudyRecord, progress: Progress, lack: str) -> list[tuple[str,
     if progress.failed:
         facts.insert(4, ("failed", f"{formatting.count(progress.failed, 'trial')}; the reasons are in ztp_attempt"))
     facts += [(name, formatting.one_line(study.document[name])) for name in SHOWN_SECTIONS if name in study.document]
-    return facts + list(_origin(study.provenance))
+    facts += _origin(study.provenance)
+    return [(name, formatting.printable(fact) if isinstance(fact, str) else fact) for name, fact in facts]
 
 
 def _origin(known: Mapping[str, Any]) -> Iterator[tuple[str, RenderableType]]:

@@ -26,10 +26,9 @@ from search.config.sections import WEIGHTS
 from search.config.space import distributions, smallest, to_schedule
 from search.config.spec import StudySpec
 from search.config.starting_schedules import baselines
-from search.errors import InputError
 from search.evaluation.calibration import CHECKED_BATCHES, CHECKED_IMAGES
 from search.evaluation.data.label_mapping import Classes
-from search.evaluation.data.sources import DemoImages, LoadedImages
+from search.evaluation.data.sources import LoadedImages
 from search.evaluation.data.splits import Images
 from search.evaluation.device import bfloat16_is_fast, choose_device, synchronize
 from search.evaluation.evaluation_context import EvaluationContext, for_backbone
@@ -39,7 +38,7 @@ from search.evaluation.profile_cases import stage_kinds
 from search.evaluation.runtimes import RUNTIMES
 from search.evaluation.schedule_evaluator import images_of_a_look
 from search.evaluation.throughput import REPEATS
-from search.runtime.feasibility import check_budget, check_methods, check_tokens, speedup_limit_error
+from search.runtime.feasibility import check_budget, check_methods, check_source, check_tokens, speedup_limit_error
 
 DRAWS = 1000  # schedules of the space, drawn uniformly: a share of 0.5 is then known to 0.03
 PROFILE_POINTS = 3
@@ -116,8 +115,8 @@ def forecast(spec: StudySpec) -> Forecast:
     """Raises InputError or PruningError for a study that could not be launched anywhere; writes nothing."""
     context, notes = _open(spec)
     spec = context.spec
-    check_tokens(spec, context)
-    check_methods(spec, context)
+    check_tokens(spec, context.backbone)
+    check_methods(spec, context.backbone)
     check_budget(spec, context)
     depth = context.backbone.family.depth
     drawn = _draw(context)
@@ -170,9 +169,7 @@ def _open(spec: StudySpec) -> tuple[EvaluationContext, list[str]]:
         notes.append(f"classifier: {spec.backbone.name} has none of its own, the weights must bring it")
     if spec.data.path is not None and not Path(spec.data.path).exists():
         notes.append(f"images: {spec.data.path} is not on this machine")
-    if spec.data.path is None and backbone.family.image_shape != DemoImages.shape:
-        rule = f"{spec.data.source} does not fit backbone {spec.backbone.name}"
-        raise InputError("data.source", rule, source=spec.name)
+    check_source(spec, backbone)
     if spec.deployed is not None:
         where = f"{RUNTIMES[spec.deployed.runtime].title} at {spec.deployed.precision}"
         notes.append(f"speed: taken in torch here; the study takes its own in {where}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
+from pruning.backbones import Backbone, sketch_backbone
 from pruning.errors import ScheduleError
 from pruning.model import PrunedViT
 from pruning.model_registry import Refused, look_up
@@ -13,12 +14,13 @@ from pruning.stage import Stage
 from search.attribute_keys import FACTS
 from search.config.environment import timing_limit
 from search.config.sections import shown_limit
-from search.config.space import smallest
+from search.config.space import block_range, smallest
 from search.config.spec import StudyRecord, StudySpec, check_files, check_packages
 from search.config.warm_start import Start, check_start, starts_of
 from search.errors import InputError
 from search.evaluation.calibration import Calibration
-from search.evaluation.evaluation_context import EvaluationContext
+from search.evaluation.data.sources import DemoImages
+from search.evaluation.evaluation_context import EvaluationContext, for_backbone
 from search.evaluation.runtimes import RUNTIMES
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
 from search.samplers.custom import allowed_classes, check_sampler
@@ -48,8 +50,8 @@ def open_evaluator(spec: StudySpec, known: StudyRecord | None, start: Sequence[S
     evaluator = ScheduleEvaluator.open(spec, calibration)
     if calibration is not None:
         evaluator.use(calibration)
-    check_tokens(evaluator.spec, evaluator.context)
-    check_methods(evaluator.spec, evaluator.context)
+    check_tokens(evaluator.spec, evaluator.backbone)
+    check_methods(evaluator.spec, evaluator.backbone)
     check_budget(evaluator.spec, evaluator.context)
     if found is None:  # of a study that has begun, this was checked then
         starts = start if known is None else starts_of(known)
@@ -111,13 +113,30 @@ def speedup_limit_error(spec: StudySpec, most: float, origin: str = "") -> Input
     return InputError("budget.min_speedup", rule, f"{spec.budget.min_speedup:g}", remedy, source=spec.name)
 
 
-def check_tokens(spec: StudySpec, context: EvaluationContext) -> None:
+def check_sketch(spec: StudySpec) -> None:
+    """What a backbone's shape tells, without its weights. Raises InputError or PruningError."""
+    backbone = sketch_backbone(spec.backbone.name, **spec.backbone.options)
+    spec = for_backbone(spec, backbone.family)
+    block_range(spec.space, backbone.family.depth)
+    check_tokens(spec, backbone)
+    check_methods(spec, backbone)
+    check_source(spec, backbone)
+
+
+def check_source(spec: StudySpec, backbone: Backbone) -> None:
+    """Raise InputError for bundled images that are not of the backbone's size."""
+    if spec.data.path is None and backbone.family.image_shape != DemoImages.shape:
+        rule = f"{spec.data.source} does not fit backbone {spec.backbone.name}"
+        raise InputError("data.source", rule, source=spec.name)
+
+
+def check_tokens(spec: StudySpec, backbone: Backbone) -> None:
     """Raise InputError for a backbone of so few tokens that three ordinary stages leave none."""
-    tokens, depth = context.backbone.family.tokens, context.backbone.family.depth
+    tokens, depth = backbone.family.tokens, backbone.family.depth
     fewest = next(count for count in itertools.count(2) if _leaves_tokens(count, depth))
     if tokens < fewest:
         rule = f"must give at least {fewest} patch tokens, for fewer leave nothing to prune"
-        size = "x".join(map(str, context.backbone.family.image_shape[1:]))
+        size = "x".join(map(str, backbone.family.image_shape[1:]))
         raise InputError("backbone.img_size", rule, f"{tokens} of {size} pixels", "enlarge it", source=spec.name)
 
 
@@ -129,7 +148,7 @@ def _leaves_tokens(tokens: int, depth: int) -> bool:
     return True
 
 
-def check_methods(spec: StudySpec, context: EvaluationContext) -> None:
+def check_methods(spec: StudySpec, backbone: Backbone) -> None:
     """Raise ScheduleError if a method of the space cannot prune this backbone."""
     for method in spec.space.methods:
-        PrunedViT(context.backbone.model, Schedule([Stage(block=0, keep=0.5)], method))
+        PrunedViT(backbone.model, Schedule([Stage(block=0, keep=0.5)], method))

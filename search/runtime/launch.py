@@ -13,7 +13,8 @@ from dataclasses import replace
 from functools import partial
 
 from pruning.schedule import Schedule
-from search.config.continuation import check_same, continued_spec, smaller_budget
+from search import logs
+from search.config.continuation import check_same, continued_spec, kept_budget, what_continues
 from search.config.environment import read_settings
 from search.config.notify import read_webhook
 from search.config.spec import StudyRecord, StudySpec
@@ -45,12 +46,13 @@ def launch(spec: StudySpec, url: str, observe: Observer, workers: int = 1, engin
     check_here(spec)
     check_engine(engine, url)
     read_webhook()
-    known, others, start, has_work = _look(spec, url)
+    known, others, start, ended = _look(spec, url)
     if known is not None:
-        for line in smaller_budget(known.spec, spec):
-            log.warning("study %s keeps %s: a budget may grow alone; ztp stop ends it earlier", spec.name, line)
+        for line in kept_budget(known.spec, spec, ended):
+            log.warning(line)
         spec = continued_spec(known.spec, spec)
-    if known is not None and not has_work:
+    if known is not None and ended:
+        logs.say(f"ztp: study {spec.name} is done: {ended}")
         return known  # nothing needs to be loaded
     evaluator = open_evaluator(spec, known, start)
     evaluator.learn(others)
@@ -82,12 +84,14 @@ def _no_study(name: str) -> tuple[str, list[Schedule]]:
     raise UnknownStudyError("", "study must be one of this storage, which has none", repr(name))
 
 
-def _has_work(store: Store, known: StudyRecord, spec: StudySpec) -> bool:
+def _ended(store: Store, known: StudyRecord, spec: StudySpec) -> str:
+    """Why the study stays done, and what would continue it; "" if anything is left to do."""
     check_same(known.spec, spec, store.place)
     budget = continued_spec(known.spec, spec).budget
     progress = replace(store.progress(known.id), total=budget.trials, limit_s=budget.time, patience=budget.patience)
     front = store.front(known.id)
-    return known.state != "done" or not progress.is_spent or bool(front and front.is_disturbed)
+    has_work = known.state != "done" or not progress.is_spent or bool(front and front.is_disturbed)
+    return "" if has_work else what_continues(progress)
 
 
 def _existing(store: Store, known: StudyRecord) -> StudyRecord:
@@ -96,9 +100,8 @@ def _existing(store: Store, known: StudyRecord) -> StudyRecord:
         return store.study_of_id(known.id)
 
 
-def _look(spec: StudySpec, url: str) -> tuple[StudyRecord | None, dict[str, Calibration], list[Start], bool]:
-    """The study, if it was launched before; what others found out; what it starts from; and whether anything is left
-    to do.
+def _look(spec: StudySpec, url: str) -> tuple[StudyRecord | None, dict[str, Calibration], list[Start], str]:
+    """The study, if it was launched before; what others found out; what it starts from; and why nothing is left to do.
 
     A study that is done has something left if its budget grows, or if finalists' clocks were disturbed. Raises
     InputError for another spec, and for a database that cannot be used.
@@ -107,12 +110,12 @@ def _look(spec: StudySpec, url: str) -> tuple[StudyRecord | None, dict[str, Cali
         store = Store.open(url, create=False)
     except NoStoreError:
         check_writable(url)
-        return None, {}, read_start(spec, _no_study), True
+        return None, {}, read_start(spec, _no_study), ""
     with closing(store):
         records = store.studies()
         known = next((record for record in records if record.name == spec.name), None)
-        has_work = known is None or _has_work(store, known, spec)
-        if has_work:
+        ended = "" if known is None else _ended(store, known, spec)
+        if not ended:
             store.check_writable()
         start = read_start(spec, store.front_of) if known is None else []
-        return known, found_elsewhere(records, spec.name), start, has_work
+        return known, found_elsewhere(records, spec.name), start, ended

@@ -15,6 +15,7 @@ from importlib.metadata import version
 
 from pruning.schedule import UNTOUCHED
 from search import attribute_keys as keys
+from search import logs
 from search.config.spec import StudyRecord
 from search.errors import SearchError, StorageLostError, StudyDeletedError, StudyPausedError, TrialStoppedError
 from search.evaluation.calibration import Calibration
@@ -24,6 +25,7 @@ from search.runtime.confirmation import clock_limit_s, confirm
 from search.runtime.feasibility import check_speedup
 from search.runtime.transfer import found_elsewhere, prediction_error
 from search.runtime.worker import Observer, Worker, naming_deleted
+from search.storage.selection import missed_limits
 from search.storage.steering import BY_REQUEST
 from search.storage.store import Store
 from search.types import CONFIRM, HELD_STATES, PREPARE, RETIMING, SEARCH_STATES, TIMING, TIMINGS, Slot
@@ -70,10 +72,22 @@ class StudyRunner:
             raise
         except BaseException as error:
             if self._left_as and isinstance(error, KeyboardInterrupt):
-                self._store.tasks.leave(self._record.id, *self._left_as)
+                self._leave(*self._left_as)
             elif self._left_as:
                 self._store.tasks.stop_for(self._record.id, error)
             raise
+
+    def _leave(self, state: str, note: str) -> None:
+        """Asked to end, with everything handed back: the study's state, and what whoever ended a launch is told."""
+        study_id, name, tasks = self._record.id, self._record.name, self._store.tasks
+        is_last = tasks.leave(study_id, state, note)
+        if not self._is_launch:
+            return
+        others = len(tasks.workers(study_id))
+        if not is_last and others:
+            logs.say(f"ztp: study {name} goes on: {others} more at work on it")
+        elif PREPARE in tasks.open_tasks(study_id):
+            logs.say(f"ztp: study {name}: its preparation was handed back; workers that wait for it end, too")
 
     def _run(self) -> None:
         self._worker.mend()  # what an earlier launch left here is known to be free at once
@@ -227,13 +241,19 @@ class StudyRunner:
         estimates = estimate_accuracies(self._store.evaluations(study_id), keys_of_finalists)
         known = {key: estimate.accuracy for key, estimate in estimates.items()}
         self._worker.mirror_all()
-        error = prediction_error(finalists)
-        is_concluded = self._store.tasks.conclude(study_id, known, {keys.PREDICTION_ERROR: error}, self._ending())
+        error, note = prediction_error(finalists), self._ending(front is not None)
+        is_concluded = self._store.tasks.conclude(study_id, known, {keys.PREDICTION_ERROR: error}, note)
         self._tell()
         return is_concluded
 
-    def _ending(self) -> str:
-        """Why the search ended before the last trial; "" if it did not."""
+    def _ending(self, has_front: bool) -> str:
+        """Why the search ended before the last trial, and why it has no front; "" if all was as one wishes."""
+        missed = None
+        if not has_front:
+            missed = missed_limits(self._store.evaluations(self._record.id), self._evaluator.spec.budget)
+        return "; ".join(filter(None, (self._why_early(), missed.note if missed else "")))
+
+    def _why_early(self) -> str:
         progress = self._store.progress(self._record.id)
         done, total = progress.done, progress.total
         if done >= total:

@@ -11,6 +11,7 @@ import time
 from contextlib import closing
 
 from pruning.errors import PruningError
+from search import logs
 from search.config.environment import read_settings
 from search.config.spec import StudyRecord
 from search.errors import SearchError, StorageLostError, StudyPausedError
@@ -45,8 +46,9 @@ def join(name: str, url: str, number: int | None = None) -> None:
             try:
                 runner.run()
                 break
-            except StudyPausedError:
+            except StudyPausedError as held:
                 if store.state(record.id) == "stopped":
+                    logs.say(f"ztp: {held}")
                     break
             with graceful_shutdown():
                 time.sleep(POLL_S)

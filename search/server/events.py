@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from typing import Annotated, Any
@@ -18,10 +17,12 @@ from search.errors import SearchError, UnknownStudyError
 from search.server.errors import check_parameters, documented
 from search.server.serialization import Document
 from search.server.studies import API, DENIED, Study
+from search.storage.changes import Mark
 from search.storage.store import Store
 from search.types import HELD_STATES, Progress, to_document
 
 LOOK_EVERY_S = 1.0
+FORGET_S = 5.0  # nobody has asked for a study so long: its streams have ended
 PING_EVERY_S = 15.0  # proxies close what is silent
 LONGEST_S = 24 * 3600.0
 ENDED = ("done", *HELD_STATES)
@@ -51,33 +52,50 @@ router = APIRouter(prefix=API, tags=["events"], dependencies=[Depends(check_para
 
 
 class StudyReader:
-    """Reads for all streams together: the database is asked once a second, however many listen."""
+    """Reads for all streams together: the database is asked once a second, however many listen and to however many
+    studies; of these, only those that may have changed are read as a whole."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._locks: dict[str | None, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._latest: dict[str | None, tuple[float, Snapshot]] = {}
+        self._lock = asyncio.Lock()
+        self._known: dict[str, tuple[Mark, Progress, int]] = {}
+        self._asked: dict[str | None, float] = {}  # when each of those that are watched was last asked for
+        self._read: dict[str | None, tuple[float, Snapshot]] = {}
 
     async def read(self, name: str | None, max_age_s: float) -> Snapshot:
         """How the study stands, or with None every study; empty without any. Raises SearchError."""
-        async with self._locks[name]:
-            read_at, snapshot = self._latest.get(name, (float("-inf"), {}))
-            if time.monotonic() - read_at >= max_age_s:
-                snapshot = await run_in_threadpool(self._read, name, snapshot)
-                self._latest[name] = time.monotonic(), snapshot
+        self._asked[name] = asked_at = time.monotonic()  # who reads next does it for all that wait
+        async with self._lock:
+            read_at, snapshot = self._read.get(name, (float("-inf"), {}))
+            now = time.monotonic()
+            if read_at < asked_at and now - read_at >= max_age_s:
+                self._asked = {each: at for each, at in self._asked.items() if now - at < FORGET_S} | {name: asked_at}
+                snapshots = await run_in_threadpool(self._look, [*self._asked])
+                self._read = {each: (now, found) for each, found in snapshots.items()}
+                snapshot = snapshots[name]
             return snapshot
 
-    def _read(self, name: str | None, before: Snapshot) -> Snapshot:
-        snapshot: Snapshot = {}
-        for study in self._store.studies():
-            if name in (None, study.name):
-                with suppress(UnknownStudyError):  # deleted meanwhile
-                    progress = self._store.progress(study.id)
-                    earlier, version = before.get(study.name, (None, 0))
-                    if earlier is None or earlier.hypervolume != progress.hypervolume:
-                        version = len(self._store.front_history(study.id))
-                    snapshot[study.name] = progress, version
-        return snapshot
+    def _look(self, watched: list[str | None]) -> dict[str | None, Snapshot]:
+        marks = self._store.marks()
+        wanted = marks if None in watched else {name: marks[name] for name in watched if name in marks}
+        known: dict[str, tuple[Mark, Progress, int]] = {}
+        for name, mark in wanted.items():
+            before = self._known.get(name)
+            with suppress(UnknownStudyError):  # deleted meanwhile
+                known[name] = before if before and before[0] == mark else self._read_whole(mark, before)
+        self._known = known
+        every = {name: (progress, version) for name, (_, progress, version) in known.items()}
+        return {name: every if name is None else _only(name, every) for name in watched}
+
+    def _read_whole(self, mark: Mark, before: tuple[Mark, Progress, int] | None) -> tuple[Mark, Progress, int]:
+        progress = self._store.progress(mark.study_id)
+        if before is not None and before[1].hypervolume == progress.hypervolume:
+            return mark, progress, before[2]
+        return mark, progress, len(self._store.front_history(mark.study_id))
+
+
+def _only(name: str, snapshot: Snapshot) -> Snapshot:
+    return {name: snapshot[name]} if name in snapshot else {}
 
 
 @router.get(

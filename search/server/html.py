@@ -13,13 +13,14 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 
 from search.config.spec import StudyRecord
 from search.reporting import formatting
+from search.reporting.front_notes import disturbed_notes, volume_note
 from search.reporting.plots import canvas, front_plot
-from search.reporting.queries import no_front, the_front, with_progress
+from search.reporting.queries import lack, the_front, with_progress
 from search.server.dashboard.application import needs_root
 from search.server.dashboard.plots import front_id
 from search.server.studies import Reading, Study
 from search.storage.store import Store
-from search.types import OPEN_STATES, Front, Progress
+from search.types import AT_WORK_STATES, OPEN_STATES, Front, Progress
 
 ASSETS = {"app.css": "text/css", "app.js": "text/javascript"}
 STATE_WORDS = {"created": "waiting"}
@@ -27,11 +28,17 @@ ORDERS = {
     "pause": "No worker begins another trial until it is resumed; trials under way are finished.",
     "resume": "Workers go on where it was left.",
     "stop": "The search ends here. What was found stays, and it can be resumed.",
+    "rename": "Trials, evaluations and fronts go with the study to its new name.",
     "delete": "Its trials, evaluations and fronts are removed for good: nothing brings them back.",
 }
 
 router = APIRouter(include_in_schema=False)
-TEMPLATES = Environment(loader=PackageLoader("search.server", "page"), autoescape=select_autoescape())
+TEMPLATES = Environment(
+    loader=PackageLoader("search.server", "page"),
+    autoescape=select_autoescape(),
+    # whatever is shown: notes, reasons and names of files may be somebody else's words
+    finalize=lambda value: formatting.printable(value) if isinstance(value, str) else value,
+)
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,16 @@ class Card:
         return min(by_trials, by_time)
 
     @property
+    def volume(self) -> str:
+        """What is to be said of the hypervolume beside the number; "" for one that speaks for itself."""
+        return f"hypervolume {note}" if self.front and (note := volume_note(self.front)) else ""
+
+    @property
+    def disturbed(self) -> list[str]:
+        """Why speeds are marked, for those whose pointer cannot rest on a mark."""
+        return disturbed_notes(self.front) if self.front else []
+
+    @property
     def state(self) -> str:
         return STATE_WORDS.get(self.study.state, self.study.state)
 
@@ -65,10 +82,13 @@ class Card:
     def orders(self) -> dict[str, str]:
         """What may be ordered of the study, each with what it means."""
         state = "open" if self.study.state in OPEN_STATES else self.study.state
-        names = {"open": ("pause", "stop"), "paused": ("resume", "stop", "delete"), "stopped": ("resume", "delete")}
+        names = {"open": ("pause", "stop"), "paused": ("resume", "stop"), "stopped": ("resume",)}
+        orders = {name: ORDERS[name] for name in names.get(state, ())}
         if state == "done" and self.front and self.front.is_disturbed:
-            return {"resume": "Finalists whose clock other work disturbed are timed again.", "delete": ORDERS["delete"]}
-        return {name: ORDERS[name] for name in names.get(state, ("delete",))}
+            orders["resume"] = "Finalists whose clock other work disturbed are timed again."
+        if self.study.state not in AT_WORK_STATES:
+            orders["rename"] = ORDERS["rename"]
+        return orders if state == "open" else orders | {"delete": ORDERS["delete"]}
 
     @property
     def path(self) -> str:
@@ -83,9 +103,7 @@ class Card:
 
 def make_card(store: Store, study: StudyRecord, progress: Progress) -> Card:
     front, volumes = store.front(study.id), [row[-1] for row in store.front_history(study.id)]
-    why = "No front yet: the dense model is measured first."
-    if front is None and progress.done:
-        why = str(no_front(store, study))
+    why = lack(store, study, progress) if progress.done else "No front yet: the dense model is measured first."
     return Card(study, progress, front, volumes, why)
 
 

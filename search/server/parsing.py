@@ -27,13 +27,15 @@ JSON_TYPE = "application/json"
 BODY = "study"  # what messages call the document
 CHECK_S = 60.0
 CHECK = """
-import sys
-from pruning.backbones import sketch_backbone
+import json, sys
 from pruning.errors import PruningError
+from search.config.spec import make_spec
+from search.errors import InputError
+from search.runtime.feasibility import check_sketch
 try:
-    sketch_backbone(sys.argv[1])
-except PruningError as error:
-    print(error)
+    check_sketch(make_spec(json.loads(sys.argv[1]), ""))
+except (InputError, PruningError) as error:
+    print(json.dumps(InputError.of([error]).to_dict()))
 """
 
 
@@ -47,27 +49,33 @@ def parse_study(
     resolved = within_roots(spec, roots)
     check_tables(resolved)  # first: of what lies outside, nobody learns whether it is there
     check_files(resolved)
-    check_backbone(resolved.backbone.name)
+    check_backbone(resolved)
     return resolved
 
 
-def check_backbone(name: str) -> None:
-    """Raises InputError for a timm model that does not exist or cannot be pruned: no worker could do anything with it.
+def check_backbone(spec: StudySpec) -> None:
+    """Raises InputError for a timm model that does not exist, or cannot be pruned as it is asked for: no worker could
+    do anything with it.
 
-    Folders and models of a hub are the workers' matter.
+    Of another size, say, or with blocks that it does not have. Folders and models of a hub are the workers' matter.
     """
-    refusal = "" if name == DEMO or folder_of(name) or hub_id_of(name) else _refusal(name)
-    if refusal:
-        raise InputError("", refusal, source=BODY)
+    name, given = spec.backbone.name, spec.to_dict()
+    if (name == DEMO and spec.space.blocks is None) or folder_of(name) or hub_id_of(name):
+        return
+    # what refuses a sketch, and no more: studies that differ otherwise are not asked about twice
+    asked = {"name": BODY, "backbone": given["backbone"], "space": given["space"]}
+    asked["data"] = {"source": DEMO} if spec.data.path is None else {"path": "elsewhere"}
+    if refusal := _refusal(json.dumps(asked, sort_keys=True)):
+        raise InputError.from_dict(json.loads(refusal)).within(BODY)
 
 
 @lru_cache(maxsize=1024)
-def _refusal(name: str) -> str:
-    """Why a backbone cannot be pruned; empty if it can, or if that cannot be found out here.
+def _refusal(study: str) -> str:
+    """Why a backbone cannot be pruned, as JSON; empty if it can, or if that cannot be found out here.
 
-    By a process of its own, once a name: with torch in it the server would be as large as a worker.
+    By a process of its own, once a backbone: with torch in it the server would be as large as a worker.
     """
-    command = [sys.executable, "-c", CHECK, name]
+    command = [sys.executable, "-c", CHECK, study]
     with suppress(OSError, subprocess.TimeoutExpired):
         asked = subprocess.run(command, capture_output=True, text=True, timeout=CHECK_S, check=False)
         return asked.stdout.strip() if asked.returncode == 0 else ""

@@ -51,6 +51,16 @@ LIMITS: dict[str, dict[str, int]] = {
     },
     DRIVERS["mysql"]: {"connect_timeout": CONNECT_S, "read_timeout": ANSWER_S, "write_timeout": ANSWER_S},
 }
+# none can succeed, and MySQL looks at the user's rights before it finds out why
+RIGHTS_ON_MYSQL = (
+    f"CREATE TABLE {PREFIX}rights "
+    f"(id INTEGER PRIMARY KEY, id INTEGER, FOREIGN KEY (id) REFERENCES {PREFIX}rights (id))",
+    f"CREATE INDEX {PREFIX}rights ON {PREFIX}rights (id)",
+    f"INSERT INTO {PREFIX}rights VALUES (1)",
+    f"UPDATE {PREFIX}rights SET id = 1",
+    f"DELETE FROM {PREFIX}rights",
+)
+PERMITTED_ON_MYSQL = (1060, 1146)  # the same column twice; no such table
 EXTRAS = {"psycopg": "postgresql", "pymysql": "mysql"}
 
 
@@ -148,9 +158,14 @@ def refuse_foreign(tables: set[str], url: URL) -> None:
 def check_writable(url: str) -> None:
     """Whether tables can be made at the URL, before anything is computed for them. Raises InputError.
 
-    PostgreSQL forgets the table that is made for it; MySQL would not, and is not asked.
+    PostgreSQL forgets the table that is made for it. MySQL would not: see RIGHTS_ON_MYSQL.
     """
     parsed = parse_url(url)
+    if parsed.get_backend_name() == "mysql":
+        with opened(parsed) as engine, engine.connect() as connection:
+            for statement in RIGHTS_ON_MYSQL:
+                _check_right(connection, statement)
+        return
     if parsed.get_backend_name() == "postgresql":
         with opened(parsed) as engine, engine.connect() as connection:  # nothing is committed
             connection.exec_driver_sql(f"CREATE TABLE {PREFIX}rights (id INTEGER)")
@@ -163,6 +178,15 @@ def check_writable(url: str) -> None:
     except OSError as error:
         rule = f"folder {folder} must be writable: {error.strerror}"
         raise InputError(f"storage {shown(parsed)}", rule, remedy="choose another by --storage") from None
+
+
+def _check_right(connection: Connection, statement: str) -> None:
+    """Raises the database's error if it is another than those that tell of the right."""
+    try:
+        connection.exec_driver_sql(statement)
+    except DatabaseError as error:
+        if getattr(error.orig, "args", (None,))[0] not in PERMITTED_ON_MYSQL:
+            raise
 
 
 def exists(url: URL) -> bool:

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from search.config.sections import LatencyLimit
+from search.config.sections import BudgetSpec, LatencyLimit, shown_limit
 from search.types import Evaluation, Latency
 
 Name = TypeVar("Name")
 
+NONE_KEEPS_LIMITS = "no schedule keeps the limits"  # in the note of a study that is done without a front
 ROUNDING = 1e-9  # shares of images are exact to this
 WORTHWHILE_DROP = 0.01  # of accuracy: a percentage point, what the field calls a negligible loss
 
@@ -93,6 +94,44 @@ def budget_bounds(budget: Mapping[str, Any], dense: Numbers | None) -> Bounds:
     if limit is None:
         return bounds
     return replace(bounds, max_latency_ms=limit.ms, latency_of=(limit.percentile, limit.batch))
+
+
+@dataclass(frozen=True)
+class Missed:
+    """What became of trials of which none keeps the limits of its budget.
+
+    schedules: how many, without the dense model. limits: each limit that was missed as "budget.min_speedup 2 by 3".
+    nearest: the one whose worst miss is the least.
+    """
+
+    schedules: int
+    limits: str
+    nearest: Evaluation
+
+    @property
+    def note(self) -> str:
+        """For the study that ended so."""
+        found = self.nearest.search
+        near = f"{100 * found.accuracy.value:.2f} % at {found.throughput.speedup:.2f}x, {found.gflops:.3g} GFLOPs"
+        return f"{NONE_KEEPS_LIMITS} ({self.limits}); the nearest is trial {self.nearest.trial}: {near}"
+
+
+def missed_limits(known: Sequence[Evaluation], budget: BudgetSpec) -> Missed | None:
+    """Of all evaluations of a study; None if one of them keeps the limits, or only the dense model was measured."""
+    dense = next((evaluation for evaluation in known if not evaluation.search.schedule.stages), None)
+    pruned = [evaluation for evaluation in known if evaluation is not dense]
+    if not pruned or any(evaluation.feasible for evaluation in known):
+        return None
+    bounds = budget_bounds(vars(budget), front_numbers([dense])[0] if dense else None)
+    misses = [bounds.misses(numbers) for numbers in front_numbers(pruned)]
+    names = {"min_accuracy": "max_accuracy_drop"}  # as the budget has it
+    by_limit = {
+        names.get(limit, limit): sum(limit in missed for missed in misses)
+        for limit in ("max_gflops", "min_speedup", "min_accuracy", "max_latency_ms")
+    }
+    told = [f"budget.{name} {shown_limit(budget, name)} by {count}" for name, count in by_limit.items() if count]
+    nearest = pruned[min(range(len(pruned)), key=lambda place: max(misses[place].values(), default=0.0))]
+    return Missed(len(pruned), ", ".join(told), nearest)
 
 
 def fastest_worthwhile(points: Mapping[Name, Numbers], bounds: Bounds = NO_BOUNDS) -> Name | None:

@@ -26,7 +26,7 @@ from sqlalchemy.exc import IntegrityError
 from pruning.schedule import Schedule
 from search.config.spec import StudyRecord, StudySpec
 from search.errors import InputError, NoStoreError, SearchError, SpecConflictError, StudyDeletedError
-from search.storage import evaluations, fronts, leases, readonly_copy, studies
+from search.storage import changes, evaluations, fronts, leases, readonly_copy, studies
 from search.storage.database import (
     exists,
     explained,
@@ -266,6 +266,7 @@ class Store:
     front = in_transaction(reading, fronts.read_front)
     front_history = in_transaction(reading, fronts.read_history)
     progress = in_transaction(reading, fronts.read_progress)
+    marks = in_transaction(reading, changes.read_marks)
 
     def front_of(self, name: str) -> tuple[str, list[Schedule]]:
         """A study's backbone and the schedules of its front, as `search.config.warm_start` asks. Raises InputError."""

@@ -55,6 +55,21 @@ def test_status(ztp: Ztp) -> None:
         assert fact in ran.out
 
 
+def test_status_explains_a_hypervolume_of_nothing(
+    ztp: Ztp,
+    store: Store,
+    spec: StudySpec,
+    fill: Callable[..., StudyRecord],
+    make_evaluation: Callable[..., Evaluation],
+) -> None:
+    flat = make_spec({**spec.to_dict(), "name": "flat"}, "test")
+    fill(store, flat, [make_evaluation(0, 0.9, 1.0), make_evaluation(1, 0.7, 1.5)])
+    (line,) = [line for line in ztp("status", "flat").out.splitlines() if line.startswith("hypervolume")]
+    assert "0, for no point is above 80.00 % and faster than 1x, where it starts" in line
+    (line,) = [line for line in ztp("status", "shirts").out.splitlines() if line.startswith("hypervolume")]
+    assert "for no point" not in line
+
+
 def test_front_as_a_table(ztp: Ztp) -> None:
     ran = ztp("front", "shirts")
     assert (ran.code, ran.err) == (0, "")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from pruning.methods import METHODS, REVISION
-from search.config.continuation import check_same, continued_spec, differences, smaller_budget
+from search.config.continuation import check_same, continued_spec, differences, smaller_budget, what_continues
 from search.config.search_sections import SpaceSpec
 from search.config.spec import StudySpec, make_spec, read_stored_spec
 from search.errors import InputError, SpecConflictError
+from search.types import Progress
 
 SMALL: dict[str, Any] = {"name": "shirts", "backbone": {"name": "demo"}}
 OLD_SPACE = {  # as the last release without revisions wrote it out, all fields at their defaults of then
@@ -139,6 +141,27 @@ class TestContinued:
         old, new = spec(budget=before), spec(budget=wanted)
         assert continued_spec(old, new) == spec(budget=after)
         assert smaller_budget(old, new) == kept
+
+    @pytest.mark.parametrize(
+        ("changes", "words"),
+        [
+            ({"done": 8}, "all 8 trials are done; ztp launch with --trials above 8 continues it"),
+            ({"seconds": 60.0, "limit_s": 60.0}, "its time is used up; ztp launch with a longer --time continues it"),
+            (
+                {"patience": 2, "stagnant": 3},
+                "its front has not grown for 3 trials; ztp launch with --patience above 3 continues it",
+            ),
+            (
+                {"done": 8, "limit_s": 1.0},
+                "all 8 trials are done and its time is used up; "
+                "ztp launch with --trials above 8 and a longer --time continues it",
+            ),
+            ({}, ""),
+        ],
+    )
+    def test_what_continues_a_study_that_is_done(self, changes: dict[str, Any], words: str) -> None:
+        progress = Progress("done", 3, 8, 12.0, 1, 0.0, None)
+        assert what_continues(replace(progress, **changes)) == words
 
     @pytest.mark.parametrize("limit", [{"max_gflops": 0.1}, {"min_speedup": 1.5}, {"max_accuracy_drop": 0.5}])
     def test_a_changed_limit_is_refused_with_the_reason(self, limit: dict[str, Any]) -> None:

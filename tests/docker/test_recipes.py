@@ -229,6 +229,20 @@ class TestKubernetes:
         for component in ("upgrade", "service", "worker"):
             assert plain(CONTAINERS[f"ztp-{component}"]["args"]) == plain(SERVICES[component]["command"])
 
+    def test_its_environment_is_that_of_compose(self) -> None:
+        """What one recipe passes on the other does, too; without a value it is quoted, or it would be null."""
+        (shared,) = [each["data"] for each in recipes.manifests() if each["kind"] == "ConfigMap"]
+        assert all(isinstance(value, str) for value in shared.values())
+        older = {"ZTP_DASHBOARD_PORT"}
+        for component in ("upgrade", "service", "worker"):
+            container = CONTAINERS[f"ztp-{component}"]
+            assert container["envFrom"] == [{"configMapRef": {"name": "ztp"}}]
+            own = {each["name"]: each["value"] for each in container.get("env", [])}
+            assert all(isinstance(value, str) for value in own.values())
+            assert {*shared, *own} == set(SERVICES[component]["environment"]) - older
+            for name in {*shared, *own} - {"OMP_NUM_THREADS"}:
+                assert re.search(f"`{name}`", (FOLDER / "README.md").read_text()), name
+
     def test_secrets_are_made_by_hand_and_named_alike(self) -> None:
         text = (FOLDER / "kubernetes.yaml").read_text()
         made = set(re.findall(r"--from-literal=(\w+)=\.\.\.", text))

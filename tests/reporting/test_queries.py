@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from search.config.spec import StudyRecord, StudySpec
-from search.reporting.queries import NoFrontError, the_front
+from search.reporting.queries import NoFrontError, lack, the_front
+from search.storage.selection import missed_limits
 from search.storage.store import Store
 from search.types import Evaluation
 
@@ -34,6 +36,18 @@ def test_missed_limits_are_named_with_how_many_and_the_nearest(store: Store, str
     assert "missed: budget.min_speedup 2 by 3, budget.max_accuracy_drop 0.01 by 1" in said
     assert "the nearest is 89.50" in said
     assert "(trial 3)" in said
+
+
+def test_who_reads_the_note_is_not_told_twice(store: Store, strict: StudyRecord) -> None:
+    progress = store.progress(strict.id)
+    assert "has no front: none of 3" in lack(store, strict, progress)
+    missed = missed_limits(store.evaluations(strict.id), strict.spec.budget)
+    assert missed is not None
+    assert missed.note == (
+        "no schedule keeps the limits (budget.min_speedup 2 by 3, budget.max_accuracy_drop 0.01 by 1); "
+        f"the nearest is trial 3: 89.50 % at 1.90x, {missed.nearest.search.gflops:.3g} GFLOPs"
+    )
+    assert lack(store, strict, replace(progress, note=f"time budget used up; {missed.note}")) == ""
 
 
 def test_where_every_proposal_was_refused_the_note_says_why(

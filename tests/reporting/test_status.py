@@ -46,6 +46,17 @@ def test_patience_is_told_of_a_study_that_has_it(printed: Printed, study: StudyR
     assert "12 of 40 trials without growth of the front beyond its noise" in shown
 
 
+def test_the_list_says_why_a_study_is_done_without_a_front(
+    printed: Printed, study: StudyRecord, progress: MakeProgress
+) -> None:
+    note = "no schedule keeps the limits (budget.min_speedup 2 by 3); \x1b[2J"
+    bare = progress(state="done", front_size=0, best=None, note=note)
+    done = replace(study, state="done")
+    told = printed(status.study_list([(done, bare)]))
+    assert r"shirts: no schedule keeps the limits (budget.min_speedup 2 by 3); \x1b[2J" in told
+    assert "no schedule" not in printed(status.study_list([(done, progress(note="time budget used up"))]))
+
+
 def test_list_of_nothing_is_a_header(printed: Printed) -> None:
     assert printed(status.study_list([])).split()[0] == "study"
 
@@ -82,11 +93,13 @@ def test_status_escapes_what_a_terminal_would_obey(
     printed: Printed, study: StudyRecord, progress: MakeProgress
 ) -> None:
     """Names of files and reasons are somebody else's words."""
-    odd = replace(study, provenance={**study.provenance, "skipped_images": ["a\x1b[2J.png", "b\u202egnp.jpg"]})
+    known = {"skipped_images": ["a\x1b[2J.png", "b\u202egnp.jpg"], "classes": "of \x1b[31mlist.txt"}
+    odd = replace(study, provenance={**study.provenance, **known})
     text = printed(status.study_status(odd, progress(note="lost \x1b]0;title\x07")))
     assert not {"\x1b", "\u202e", "\x07"} & set(text)
     assert r"lost \x1b]0;title\x07" in text
     assert r"a\x1b[2J.png, b\u202egnp.jpg" in text
+    assert r"of \x1b[31mlist.txt" in text
 
 
 def test_status_before_anything_is_known(printed: Printed, study: StudyRecord, progress: MakeProgress) -> None:

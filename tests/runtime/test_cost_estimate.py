@@ -122,7 +122,7 @@ def test_every_shipped_study_opens_and_its_budget_fits(name: str, monkeypatch: p
 
     monkeypatch.setattr(cost_estimate, "load_backbone", sketch)
     context, notes = cost_estimate._open(spec)
-    check_methods(context.spec, context)
+    check_methods(context.spec, context.backbone)
     check_budget(context.spec, context)
     assert spec.name == name
     assert sketched == [(spec.backbone.name, "random")]

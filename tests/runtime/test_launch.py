@@ -151,6 +151,18 @@ class TestMore:
         assert "study tiny keeps budget.trials: 6, not 3" in caplog.text
         check_sound(store, "tiny", 6)
 
+    def test_that_cannot_continue_a_study_tells_what_does(
+        self, start: Start, tiny_spec: Spec, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """It ended by its trials and knows no limit of time: a limit of time is no larger budget."""
+        started = start(tiny_spec(budget={"trials": 3}))
+        launch(started.evaluator.spec, started.store.url, ignore)
+        launch(tiny_spec(budget={"trials": 3, "time": "2h"}), started.store.url, ignore)
+        assert "study tiny keeps budget.time: null, not 2h: a budget may grow alone" in caplog.text
+        assert "ztp stop" not in caplog.text
+        told = "ztp: study tiny is done: all 3 trials are done; ztp launch with --trials above 3 continues it"
+        assert told in capsys.readouterr().err
+
     def test_trials_while_the_front_is_confirmed(
         self, start: Start, tiny_spec: Spec, check_sound: Callable[..., None]
     ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ from search.reporting.export import Limits, budget_limits, choose
 from search.reporting.report import front_json
 from search.runtime import webhook
 from search.runtime.launch import launch
+from search.runtime.study_runner import StudyRunner
 from search.runtime.webhook import END_S, notifying
 from search.storage.database import writing
 from search.storage.store import Store
@@ -73,6 +75,23 @@ def test_of_a_launch_that_is_done(start: Start, tiny_spec: Spec, receiver: Recei
         "hypervolume": progress.hypervolume,
         "export": "ztp export tiny -o tiny-best.yaml",
     }
+
+
+@pytest.mark.slow
+def test_of_a_study_of_which_no_schedule_keeps_the_limits(
+    start: Start, tiny_spec: Spec, oracle: Callable[..., Any], receiver: Receiver
+) -> None:
+    """Its note says which limits were missed by how many, and the nearest: so do the list, the status and the page."""
+    limits = {"trials": 4, "min_speedup": 1.1, "max_accuracy_drop": 0.0}
+    started = start(tiny_spec(budget=limits, notify={"webhook": receiver.url}))
+    oracle(started.evaluator)
+    StudyRunner(notifying(started.store), started.record, started.evaluator).run()
+    progress = started.store.progress(started.record.id)
+    assert (progress.state, progress.front_size) == ("done", 0)
+    told = r"no schedule keeps the limits \(budget.max_accuracy_drop 0 by 3\); the nearest is trial [123]: [\d.]+ % at"
+    assert re.match(told, progress.note)
+    webhook.wait()
+    assert [document["note"] for document in receiver.documents] == [progress.note]
 
 
 def test_of_a_failure_that_stops_it(

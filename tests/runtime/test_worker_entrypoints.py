@@ -20,7 +20,10 @@ from search.evaluation import calibrator, evaluation_context
 from search.evaluation.latency_profile import LatencyProfile
 from search.runtime import worker_entrypoints
 from search.runtime.shutdown import ShutdownRequested
+from search.runtime.study_runner import StudyRunner
+from search.runtime.worker import Worker
 from search.runtime.worker_entrypoints import join, join_any
+from search.types import PREPARE
 from tests.conftest import time_briefly
 
 Start = Callable[..., Any]
@@ -124,6 +127,42 @@ def test_worker_of_one_study_waits_while_it_is_paused(start: Start, tiny_spec: S
     join("tiny", started.store.url)
     timer.join()
     assert started.store.state(started.record.id) == "done"
+
+
+@pytest.mark.slow
+def test_an_interrupted_launch_hands_its_preparation_back_and_says_so(
+    start: Start, tiny_spec: Spec, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """While another worker waits for it, which ends then and says why."""
+    started = start(tiny_spec())
+    store, study_id = started.store, started.record.id
+    runner = StudyRunner(store, started.record, started.evaluator)
+    other = threading.Thread(target=join, args=("tiny", store.url))
+    waits = threading.Event()
+    wait = Worker.wait
+
+    def idle(worker: Worker) -> None:
+        waits.set()
+        wait(worker)
+
+    def interrupted(task: Any) -> None:
+        other.start()
+        assert waits.wait(60)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Worker, "wait", idle)
+    monkeypatch.setattr(runner, "_calibrate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        runner.run()
+    other.join(60)
+    assert not other.is_alive()
+    assert not store.tasks.slots(study_id, "reserved", kind=None)
+    assert store.tasks.open_tasks(study_id) == {PREPARE}
+    progress = store.progress(study_id)
+    assert (progress.state, progress.note) == ("stopped", "interrupted")
+    said = capsys.readouterr().err
+    assert "ztp: study tiny: its preparation was handed back; workers that wait for it end, too" in said
+    assert "ztp: study tiny was stopped (interrupted); what it found is kept; launch or resume it to continue" in said
 
 
 def test_stopped_study_is_not_joined(start: Start, tiny_spec: Spec) -> None:

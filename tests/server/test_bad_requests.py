@@ -176,6 +176,26 @@ def test_a_body_of_the_largest_size_is_read(service: Any, new_study: Any) -> Non
     assert service.api("POST", "/studies", content=body, headers={"Content-Type": YAML}).status_code == 201
 
 
+VIT = {"name": "vit_tiny_patch16_224", "weights": "random"}
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"backbone": {**VIT, "img_size": 32}}, "study: backbone.img_size must give at least"),
+        ({"backbone": {**VIT, "patch_size": 224}}, "patch_size"),
+        ({"backbone": VIT, "space": {"blocks": [0, 12]}}, "space.blocks must end at 10 or below"),
+        ({"backbone": VIT}, "study: data.source: demo does not fit backbone vit_tiny_patch16_224"),
+        ({"backbone": {"name": "demo"}, "space": {"blocks": [0, 11]}}, "space.blocks must end at 10 or below"),
+    ],
+)
+def test_what_a_backbone_is_asked_for_and_cannot_be_is_refused(service: Any, sections: Any, message: str) -> None:
+    answer = service.api("POST", "/studies", json={"name": "unfit", "data": {"source": "demo"}, **sections})
+    assert answer.status_code == 422
+    assert message in answer.json()["error"]["message"]
+    assert service.api("GET", "/studies/unfit").status_code == 404
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

@@ -136,6 +136,9 @@ def test_a_launch_over_a_server_ends_with_the_front(
     assert "next: ztp export shirts --min-speedup" in ran.out
     assert f"{served.address}/  (in a browser)" in ran.out
     assert {path.name for path in Path().glob("*front*")} == {"shirts-front.png", "shirts-front.html"}
+    assert "shirts is done: all 8 trials are done; ztp launch with --trials above 8 continues it" in ran.err
+    less = ztp("launch", "shirts.yaml", "--time", "2h")
+    assert "study shirts keeps budget.time: null, not 2h: a budget may grow alone\n" in less.err
     other = ztp("launch", "shirts.yaml", "--max-gflops", "0.3")
     assert (other.code, "budget.max_gflops: null -> 0.3" in other.err) == (2, True)
 

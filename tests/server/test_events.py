@@ -18,13 +18,13 @@ from search.types import Progress
 @pytest.fixture
 def reads(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[None]:
     """One for each time that the database is asked."""
-    studies, asked = store.studies, list[None]()
+    marks, asked = store.marks, list[None]()
 
     def counted() -> Any:
         asked.append(None)
-        return studies()
+        return marks()
 
-    monkeypatch.setattr(store, "studies", counted)
+    monkeypatch.setattr(store, "marks", counted)
     return asked
 
 
@@ -39,6 +39,39 @@ def test_many_listeners_read_once(store: Store, reads: list[None], name: str | N
     assert all(snapshot is snapshots[0] for snapshot in snapshots)
     progress, version = snapshots[0]["shirts"]
     assert (progress, version) == (store.progress(1), len(store.front_history(1)))
+
+
+def test_listeners_of_many_studies_read_together_what_has_changed(
+    store: Store, reads: list[None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"study-{number}" for number in range(12)]
+    for name in names:
+        store.add_study(make_spec({"name": name, "backbone": {"name": "demo"}}, "test"))
+    progress, whole = store.progress, list[int]()
+
+    def counted(study_id: int) -> Progress:
+        whole.append(study_id)
+        return progress(study_id)
+
+    monkeypatch.setattr(store, "progress", counted)
+
+    async def listen() -> list[Any]:
+        reader = StudyReader(store)
+        for name in names:
+            await reader.read(name, 0.0)
+        whole.clear()
+        reads.clear()
+        changed = store.study(names[7]).id
+        assert store.trials.reserve(changed, "a worker", 9) is not None
+        first = await reader.read(names[0], 0.0)
+        assert whole == [changed]
+        return [first, *[await reader.read(name, 60.0) for name in names[1:]]]
+
+    snapshots = asyncio.run(listen())
+    assert len(reads) == 1
+    assert [list(snapshot) for snapshot in snapshots] == [[name] for name in names]
+    for name, snapshot in zip(names, snapshots, strict=True):
+        assert snapshot[name][0] == progress(store.study(name).id)
 
 
 def test_who_begins_to_listen_learns_how_things_stand_now(store: Store, reads: list[None]) -> None:

@@ -9,9 +9,9 @@ import pytest
 
 from search.config.spec import StudyRecord
 from search.reporting import formatting
-from search.server.html import TEMPLATES, make_card
+from search.server.html import TEMPLATES, Card, make_card
 from search.storage.store import Store
-from search.types import Progress
+from search.types import Front, Progress
 
 
 @pytest.fixture
@@ -31,9 +31,23 @@ def test_trials_that_were_stopped_or_failed_are_counted(shown: Callable[..., str
     assert "<dd>3 / 8</dd>" in shown(stopped=0, failed=0)
 
 
+def test_a_hypervolume_of_nothing_is_explained(
+    shown: Callable[..., str], study: StudyRecord, progress: Callable[..., Progress], front: Front
+) -> None:
+    told = "hypervolume 0, for no point is above 80.20 % and faster than 1x, where it starts"
+    flat = Card(study, progress(hypervolume=0.0), replace(front, hypervolume=0.0), [], "")
+    assert told in TEMPLATES.get_template("card.html").render(card=flat, formatting=formatting)
+    assert "for no point" not in shown()
+
+
 def test_downloads_are_called_by_what_they_are(shown: Callable[..., str]) -> None:
     for name in ("study YAML", "best YAML", "front JSON"):
         assert f">{name}</a>" in shown()
+
+
+def test_notes_are_escaped(shown: Callable[..., str]) -> None:
+    card = shown(note="SearchError: \x1b[2J\u202egnp.exe\r\n<i>")
+    assert r"SearchError: \x1b[2J\u202egnp.exe\r\n&lt;i&gt;" in card
 
 
 def test_text_that_would_turn_a_line_around_is_escaped(shown: Callable[..., str]) -> None:

@@ -16,8 +16,9 @@ from optuna.storages import BaseStorage, get_storage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from search.attribute_keys import MEASUREMENT
+from search.attribute_keys import FAILED, MEASUREMENT
 from search.errors import InputError
+from search.reporting import formatting
 from search.reporting.queries import no_front
 from search.server.dashboard import trial_annotations
 from search.server.dashboard.plots import front_id, patches_id, refuse
@@ -110,12 +111,13 @@ class FrontReader(BaseStorage):
 
 
 def _as_shown(trial: FrozenTrial) -> FrozenTrial:
-    """The trial with its constraints where the dashboard looks for them, and its measurement in words.
+    """The trial with its constraints where the dashboard looks for them, and measurement and failure in words.
 
     The cached original stays as it is.
     """
     measurement = trial.user_attrs.get(MEASUREMENT)
-    if not trial.constraints and measurement is None:
+    failure = trial.user_attrs.get(FAILED)
+    if not trial.constraints and measurement is None and failure is None:
         return trial
     shown = copy.copy(trial)
     if trial.constraints:
@@ -123,4 +125,6 @@ def _as_shown(trial: FrozenTrial) -> FrozenTrial:
     if measurement is not None:
         others = {key: value for key, value in trial.user_attrs.items() if key != MEASUREMENT}
         shown.user_attrs = others | trial_annotations.words(Measurement.from_dict(measurement))
+    if failure is not None:
+        shown.user_attrs = {**shown.user_attrs, FAILED: formatting.printable(failure)}
     return shown

@@ -40,7 +40,7 @@ def words(measurement: Measurement) -> dict[str, str]:
 
 def state_line(study: StudyRecord, progress: Progress) -> str:
     """`**running**, 12 of 40 trials`, with the note of a study that was stopped."""
-    note = f": {progress.note}" if progress.note else ""
+    note = f": {formatting.printable(progress.note)}" if progress.note else ""
     return f"**{study.state}**{note}, {progress.done} of {formatting.count(progress.total, 'trial')}"
 
 

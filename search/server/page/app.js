@@ -52,28 +52,41 @@ events.onerror = () => {
 
 const question = document.getElementById("question").content.firstElementChild;
 
-function ask(title, text, order) {
+// name: of the study, where another is asked for. The answer: whether it is yes, or the other name.
+function ask(title, text, order, name) {
   // a dialog of its own: "close" of one that was just answered may come after the next is open
   const dialog = document.body.appendChild(question.cloneNode(true));
   dialog.querySelector("h2").textContent = title;
   dialog.querySelector("p").textContent = text;
-  dialog.querySelector("[value=yes]").textContent = order;
+  const yes = dialog.querySelector("[value=yes]");
+  yes.textContent = order;
+  const field = dialog.querySelector("input");
+  field.hidden = field.disabled = name === undefined;
+  field.required = !field.hidden;
+  field.value = name ?? "";
+  field.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter") return; // it would press the first button, which is to cancel
+    event.preventDefault();
+    yes.click();
+  });
   dialog.showModal();
+  if (name !== undefined) field.select();
   return new Promise((resolve) => {
     dialog.addEventListener("close", () => {
       dialog.remove();
-      resolve(dialog.returnValue === "yes");
+      resolve(dialog.returnValue === "yes" && (field.hidden || field.value.trim()));
     });
   });
 }
 
-async function send(order, name) {
+async function send(order, name, to) {
   const path = `api/v1/studies/${encodeURIComponent(name)}`;
+  const more = order === "rename" ? `?to=${encodeURIComponent(to)}` : "";
   try {
     const answer =
       order === "delete"
         ? await fetch(`${path}?confirm=${encodeURIComponent(name)}`, { method: "DELETE" })
-        : await fetch(`${path}/${order}`, { method: "POST" });
+        : await fetch(`${path}/${order}${more}`, { method: "POST" });
     return answer.ok ? "" : (await answer.json()).error.message;
   } catch {
     return "the server does not answer";
@@ -85,9 +98,11 @@ document.addEventListener("click", async (event) => {
   if (!button) return;
   const { order } = button.dataset;
   const { name } = button.closest("article").dataset;
-  if (!(await ask(`${order} ${name}?`, button.title, order))) return;
+  const asked = order === "rename" ? name : undefined;
+  const answer = await ask(`${order} ${name}?`, button.title, order, asked);
+  if (!answer || answer === asked) return;
   button.disabled = true;
-  const error = await send(order, name);
+  const error = await send(order, name, answer);
   if (error) {
     button.disabled = false;
     await ask(`${name}: ${order} failed`, error, "close");

@@ -113,6 +113,30 @@ class TestOpening:
             assert sa.inspect(engine).get_table_names() == []
         engine.dispose()
 
+    @pytest.mark.parametrize(
+        ("granted", "lacking"),
+        [
+            ("SELECT, INSERT, UPDATE, DELETE", "CREATE command denied"),
+            ("SELECT, INSERT, UPDATE, DELETE, CREATE, REFERENCES", "INDEX command denied"),
+            ("SELECT, CREATE, INDEX, REFERENCES", "INSERT command denied"),
+        ],
+    )
+    def test_who_may_not_write_to_mysql_is_told_before_anything_is_computed(
+        self, mysql_server: Any, granted: str, lacking: str
+    ) -> None:
+        """MySQL keeps every table that it makes: asking must make none."""
+        engine = sa.create_engine(mysql_server.new_database())
+        guest = f"guest_{engine.url.database}_{lacking.split()[0].lower()}"
+        with engine.begin() as connection:
+            connection.exec_driver_sql(f"CREATE USER {guest}@localhost")
+            connection.exec_driver_sql(f"GRANT {granted} ON {engine.url.database}.* TO {guest}@localhost")
+        theirs = engine.url.set(username=guest).render_as_string(False)
+        with pytest.raises(InputError, match=rf"{lacking}.*; check that it exists and may be written"):
+            check_writable(theirs)
+        check_writable(engine.url.render_as_string(False))
+        assert sa.inspect(engine).get_table_names() == []
+        engine.dispose()
+
     def test_looking_whether_it_can_be_written_changes_nothing(self, opened: Store, record: StudyRecord) -> None:
         opened.check_writable()
         assert opened.study_of_id(record.id) == record

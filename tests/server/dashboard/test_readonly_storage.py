@@ -215,9 +215,9 @@ def test_a_study_without_a_front_has_a_note_that_says_why(
     budget = spec.budget.model_copy(update={"min_speedup": 2.0})
     strict = spec.model_copy(update={"name": "strict", "budget": budget})
     fill(store, strict, [make_evaluation(0, 0.9, 1.0, feasible=False), make_evaluation(1, 0.9, 1.5, feasible=False)])
-    store.set_state(store.study("strict").id, "stopped", "somebody pressed Ctrl-C")
+    store.set_state(store.study("strict").id, "stopped", "somebody pressed \x1b[2JCtrl-C")
     study_id = reader.get_study_id_from_name("strict")
     attributes = reader.get_study_system_attrs(study_id)
     note = "".join(value for key, value in sorted(attributes.items()) if key.startswith("dashboard:note_str"))
-    assert "**stopped**: somebody pressed Ctrl-C, 2 of 8 trials" in note
+    assert r"**stopped**: somebody pressed \x1b[2JCtrl-C, 2 of 8 trials" in note
     assert "study strict has no front: none of 1 schedule keeps its limits; missed: budget.min_speedup 2 by 1" in note
