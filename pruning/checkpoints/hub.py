@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from huggingface_hub import hf_hub_download
+from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from pruning.checkpoints.base import WEIGHTS
@@ -41,6 +41,8 @@ def _download(hub_id: str, name: str) -> Path | None:
     try:
         return Path(hf_hub_download(repository, name, revision=revision or None))
     except LocalEntryNotFoundError as error:  # offline, or no answer
+        if try_to_load_from_cache(repository, name, revision=revision or None) is _CACHED_NO_EXIST:
+            return None  # as the hub has said before
         reason = str(error).strip().splitlines()[0]
     except EntryNotFoundError:
         return None
