@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pruning.methods import DROPS, METHODS
+from pruning.methods import METHODS
+from pruning.methods.shared_options import DROPS
 from pruning.schedule import Schedule
 from pruning.stage import Stage
 from search.config.search_sections import SpaceSpec
