@@ -86,6 +86,7 @@ def test_a_comparison_is_measured_saved_and_shown_again(ztp: Ztp) -> None:
     assert size_of("methods.png") == (2080, 960)
     shown = ztp("compare", "--from", "saved.json").out
     assert "even: random, seed 2" in shown
+    assert "preprocessing: mean: [0.286], std: [0.353]" in shown
     assert "paper: zero-tprune, drop block-end, feature key, head_filter True" in shown
     assert "similarity_share 0.5, wpr_iterations 30/5/1" in " ".join(shown.split())
 

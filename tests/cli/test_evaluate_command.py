@@ -54,6 +54,8 @@ def test_the_same_accuracy_and_flops_come_out(ztp: Ztp, recorded: dict[str, Any]
     assert document["reproduced"] is True
     assert (document["images"], document["flops"]) == (8, recorded["metrics"]["flops"])
     assert document["accuracy"] == recorded["metrics"]["search"]["accuracy"]
+    assert document["labels"] == "class indices as given"
+    assert {name: document["preprocessing"][name] for name in ("mean", "std")} == {"mean": [0.286], "std": [0.353]}
 
 
 def test_another_number_is_a_failure(ztp: Ztp, recorded: dict[str, Any]) -> None:
@@ -63,6 +65,8 @@ def test_another_number_is_a_failure(ztp: Ztp, recorded: dict[str, Any]) -> None
     assert ran.code == 1
     assert f"{recorded['metrics']['flops']:,}" in ran.out
     assert f"{wrong['flops']:,}" in ran.out
+    assert "8 search images; labels: class indices as given" in ran.out
+    assert "preprocessing: mean: [0.286], std: [0.353]" in ran.out
     assert ran.err == "ztp: best.yaml: NOT reproduced: accuracy or FLOPs differ from those recorded\n"
 
 
