@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -23,8 +24,10 @@ from pruning.checkpoints.hub import download_weights
 from pruning.checkpoints.names import folder_of, hub_id_of
 from pruning.checkpoints.sources import SOURCES, find_blueprint, folder_of_weights, read_folder, read_weights
 from pruning.checkpoints.training_flags import preprocessing_of, warn_of_another_model
-from pruning.errors import UnsupportedBackbone, WeightsError
+from pruning.errors import PruningError, UnsupportedBackbone, WeightsError
 from pruning.model_registry import build_without_values
+
+log = logging.getLogger(__name__)
 
 RANDOM_SEED = 0  # "random" weights are the same on every machine, so that what is measured on them repeats
 
@@ -71,11 +74,12 @@ def _create(
     path = blueprint.weights
     if weights != "pretrained":
         path = Path(weights)
-        described = read_folder(path, "backbone.weights") if path.is_dir() else folder_of_weights(path)
-        if described is not None:
-            named, blueprint = blueprint, described
+        if path.is_dir():
+            named, blueprint = blueprint, read_folder(path, "backbone.weights")
             _check_same(named, blueprint, name, path)
             path = blueprint.weights or path / "model.safetensors"
+        else:
+            blueprint = _of_its_folder(path, blueprint)
     elif blueprint.download is not None:
         return resize(_download_state(name, blueprint, channels), sizes), "", blueprint
     elif path is None and (hub_id := hub_id_of(name)) is not None:
@@ -130,13 +134,32 @@ def _for_channels(state: State, model: nn.Module) -> State:
 
 def _check_same(named: Blueprint, found: Blueprint, name: str, path: Path) -> None:
     """Raise WeightsError unless a folder describes the architecture that is named: what its weights are for."""
-    sides = [_shape(build_without_values(blueprint.build)) for blueprint in (named, found)]
-    other = [f"{fact} {sides[1][fact]}, not {sides[0][fact]}" for fact in sides[0] if sides[0][fact] != sides[1][fact]]
-    if other:
+    if other := _differences(named, found):
         raise WeightsError(
-            f"backbone.weights: {path} must hold a model like {name}, got {'; '.join(other)}; leave out weights and "
+            f"backbone.weights: {path} must hold a model like {name}, got {other}; leave out weights and "
             f"give the folder as backbone.name"
         )
+
+
+def _of_its_folder(path: Path, named: Blueprint) -> Blueprint:
+    """The blueprint of the folder whose own weights a file is; `named` for any other file, and where the folder
+    describes another model, or nothing that can be read: its configuration was not asked for."""
+    try:
+        found = folder_of_weights(path)
+        other = "" if found is None else _differences(named, found)
+    except (PruningError, AttributeError, KeyError, TypeError, ValueError):  # what it says can be anything
+        found, other = None, "an unreadable description"
+    if other:
+        log.warning("%s: the configuration beside it is not used: it has %s", path, other)
+        return named
+    return found or named
+
+
+def _differences(named: Blueprint, found: Blueprint) -> str:
+    sides = [_shape(build_without_values(blueprint.build)) for blueprint in (named, found)]
+    return "; ".join(
+        f"{fact} {sides[1][fact]}, not {sides[0][fact]}" for fact in sides[0] if sides[0][fact] != sides[1][fact]
+    )
 
 
 def _shape(model: nn.Module) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,7 @@ def preprocessing_of(flags: Flags, path: Path) -> dict[str, Any]:
     elif BEIT in flags:
         found = {**(IMAGENET if flags[BEIT] else HALF), **given}
     elif flags.keys() >= TORCHVISION:
-        share = crop_share(flags["val_crop_size"], flags["val_resize_size"])
-        found = {**IMAGENET, "interpolation": flags["interpolation"], "crop_mode": "center", "crop_pct": share}
+        found = {**IMAGENET, "interpolation": flags["interpolation"], "crop_mode": "center", **_crop(flags)}
     else:
         found, known = given, False
     checked = {}
@@ -67,12 +67,24 @@ def preprocessing_of(flags: Flags, path: Path) -> dict[str, Any]:
     return checked if known else {}
 
 
+def _crop(flags: Flags) -> dict[str, Any]:
+    """torchvision's, of two sizes; nothing where these are no sides of squares."""
+    crop, resized = flags["val_crop_size"], flags["val_resize_size"]
+    if type(crop) is not int or type(resized) is not int or not 0 < crop <= resized:
+        return {}
+    return {"crop_pct": crop_share(crop, resized)}
+
+
 def _of_timms_model(name: Any) -> dict[str, Any]:
-    """What train.py falls back on: the facts of the model that it was called with, whose tag may want other images."""
-    config = get_pretrained_cfg(name) if _is_timms(name) else None
-    return (
-        {} if config is None else {key: value for key in PREPROCESSING if (value := getattr(config, key)) is not None}
-    )
+    """What train.py falls back on: the facts of the model that it was called with, whose tag may want other images;
+    nothing of a tag that this timm does not know."""
+    config = None
+    if _is_timms(name):
+        with suppress(RuntimeError):
+            config = get_pretrained_cfg(name.removeprefix("timm/"))
+    if config is None:
+        return {}
+    return {key: value for key in PREPROCESSING if (value := getattr(config, key)) is not None}
 
 
 def warn_of_another_model(flags: Flags, model: nn.Module, name: str, asked: Mapping[str, Any], path: Path) -> None:

@@ -91,7 +91,9 @@ def measure_profile(
     is seen, and taken out (see `_take_turns`).
     """
     family = model.family
-    typical = [typical_schedule(kind, family.depth).plan(family.tokens, family.depth)[-1].kept for kind in kinds]
+    typical = [
+        typical_schedule(kind, family.tokens, family.depth).plan(family.tokens, family.depth)[-1].kept for kind in kinds
+    ]
     grid = sorted({int(count) for count in np.linspace(max(2, min(fewest, *typical)), family.tokens, points)})
     chosen = np.unique(np.linspace(0, len(grid) - 1, STAGE_GRID).round().astype(int))
     staged = [grid[i] for i in chosen]
@@ -149,7 +151,8 @@ def _scaled_to_whole_models(
     profile = replace(profile, block=block, mlp=mlp, sized=sized, last=last)
     scales = []
     for kind in kinds:
-        typical, cost = typical_schedule(kind, profile.depth), profile.stages[kind.name]
+        typical = typical_schedule(kind, profile.tokens[-1], profile.depth)
+        cost = profile.stages[kind.name]
         without = replace(profile, stages={kind.name: cost.times(0)}).latency_ms(typical)
         in_stages = profile.latency_ms(typical) - without
         if in_stages > 0:
@@ -159,8 +162,13 @@ def _scaled_to_whole_models(
 
 
 def _shrunk(scales: NDArray[np.float64]) -> float:
-    """Their median, the closer to 1 the less they agree: weighted with its error, and 1 with SCALE_ERROR."""
+    """Their median, the closer to 1 the less they agree: weighted with its error, and 1 with SCALE_ERROR.
+
+    A single one agrees with nothing: it counts half.
+    """
     middle = float(np.median(scales))
+    if len(scales) == 1:
+        return (1 + middle) / 2
     # of a normal distribution, 1.48 median deviations are a standard one; the median's error is 1.25 times the mean's
     error = 1.25 * 1.48 * float(np.median(np.abs(scales - middle))) / len(scales) ** 0.5
     return float(1 + (middle - 1) * SCALE_ERROR**2 / (SCALE_ERROR**2 + error**2))

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pruning.errors import ScheduleError
 from pruning.methods import METHODS, load_method
 from pruning.methods.base import TokenMethod
 from pruning.model import PrunedViT
@@ -58,11 +60,23 @@ def stage_kinds(
     return list(found.values())
 
 
-def typical_schedule(kind: StageKind, depth: int) -> Schedule:
-    """A stage in every block but the last, as in published schedules of most methods; a third of the tokens is left."""
-    keep = TYPICAL_LEFT ** (1 / max(1, depth - 1))
-    stages = [Stage(block, keep, kind.iterations) for block in range(depth - 1)]
-    return Schedule(stages, kind.method, kind.options, exact_savings=False)
+def typical_schedule(kind: StageKind, tokens: int, depth: int) -> Schedule:
+    """A stage in every block but the last, as in published schedules of most methods; a third of the tokens is left.
+
+    Of few tokens, from which so many stages could not take one each, in fewer blocks.
+    """
+    for count in range(max(1, depth - 1), 0, -1):
+        keep = max(TYPICAL_LEFT ** (1 / count), METHODS[kind.method].least_keep)
+        blocks = np.linspace(0, max(0, depth - 2), count).round().astype(int).tolist()
+        schedule = Schedule(
+            [Stage(block, keep, kind.iterations) for block in blocks], kind.method, kind.options, exact_savings=False
+        )
+        try:
+            schedule.plan(tokens, depth)
+        except ScheduleError:
+            continue
+        break
+    return schedule
 
 
 class _Part(nn.Module):
@@ -152,7 +166,7 @@ def profile_cases(
     cases["seeds", 0] = _Seeds(), (images,)
     cases["whole", DENSE] = dense, (images,)
     for kind in kinds:
-        typical = PrunedViT(model.backbone, typical_schedule(kind, model.family.depth)).eval()
+        typical = PrunedViT(model.backbone, typical_schedule(kind, model.family.tokens, model.family.depth)).eval()
         cases["whole", kind.name] = typical, (images,)
     for count in grid[:-1]:  # all tokens are the dense model's
         cases["whole", count] = _Blocks(model), (everything[:, : prefix + count].contiguous(),)

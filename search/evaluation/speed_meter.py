@@ -50,7 +50,7 @@ class SpeedMeter:
         timing, reason = self._timed(schedule)
         if reason and not self._profile and tries() > 1:
             timing, reason = self._timed(schedule)
-        elif not reason and self._is_surprise(schedule, timing):
+        elif not reason and tries() > 1 and self._is_surprise(schedule, timing):
             first = timing
             timing, reason = self._timed(schedule)
             reason = reason or _contradiction(first, timing)

@@ -117,7 +117,10 @@ class Missed:
 
 
 def missed_limits(known: Sequence[Evaluation], budget: BudgetSpec) -> Missed | None:
-    """Of all evaluations of a study; None if one of them keeps the limits, or only the dense model was measured."""
+    """Of all evaluations of a study; None if one of them keeps the limits, or only the dense model was measured.
+
+    None as well where nothing that was measured tells the limits apart: what a prediction of latencies ruled out.
+    """
     dense = next((evaluation for evaluation in known if not evaluation.search.schedule.stages), None)
     pruned = [evaluation for evaluation in known if evaluation is not dense]
     if not pruned or any(evaluation.feasible for evaluation in known):
@@ -130,6 +133,8 @@ def missed_limits(known: Sequence[Evaluation], budget: BudgetSpec) -> Missed | N
         for limit in ("max_gflops", "min_speedup", "min_accuracy", "max_latency_ms")
     }
     told = [f"budget.{name} {shown_limit(budget, name)} by {count}" for name, count in by_limit.items() if count]
+    if not told:
+        return None
     nearest = pruned[min(range(len(pruned)), key=lambda place: max(misses[place].values(), default=0.0))]
     return Missed(len(pruned), ", ".join(told), nearest)
 

@@ -169,26 +169,39 @@ def test_kinds_are_apart_by_what_they_open_of_the_attention(backbone: Backbone) 
 
 def test_blocks_take_at_each_count_what_all_of_them_take_in_a_row() -> None:
     """And stages what they take in whole models: here one and a half times as long as by themselves."""
-    kind = StageKind("random", "random", {}, 1)
-    typical = typical_schedule(kind, 12)
-    alone = replace(PROFILE, stages={"random": RANDOM}, seeds=0.0)
+    kinds = [StageKind(name, name, {}, 1) for name in ("random", "hatp")]
+    alone = replace(PROFILE, stages={"random": RANDOM, "hatp": RANDOM}, seeds=0.0)
     truth = replace(alone, block=(3.0, 28.0), mlp=(1.8, 16.8), sized=(3.75, 35.0), last=(0.75, 7.0))
-    in_truth = replace(truth, stages={"random": RANDOM.times(1.5)})
+    in_truth = replace(truth, stages={"random": RANDOM.times(1.5), "hatp": RANDOM.times(1.5)})
     took: dict[Any, float] = {("whole", 10): 12 * 3.0, ("whole", DENSE): 12 * 28.0 + 3.0}
-    took["whole", "random"] = in_truth.latency_ms(typical)
-    found = latency_profiler._scaled_to_whole_models(alone, [kind], took)
+    took |= {("whole", kind.name): in_truth.latency_ms(typical_schedule(kind, alone.tokens[-1], 12)) for kind in kinds}
+    found = latency_profiler._scaled_to_whole_models(alone, kinds, took)
     for part in ("block", "mlp", "sized", "last"):
         assert getattr(found, part) == pytest.approx(getattr(truth, part))
     assert found.stages["random"].opened == pytest.approx((0.75, 7.5))
     schedule = Schedule([Stage(2, 0.7), Stage(6, 0.4)], "random")
     assert found.latency_ms(schedule) == pytest.approx(in_truth.latency_ms(schedule))
+    single = latency_profiler._scaled_to_whole_models(alone, kinds[:1], took)  # nothing says that it was no accident
+    assert single.stages["random"].opened == pytest.approx((0.625, 6.25))
+
+
+@pytest.mark.parametrize("depth", [2, 6, 12, 24, 32])
+@pytest.mark.parametrize("method", ["random", "zero-tprune", "tome"])
+def test_typical_schedules_fit_whatever_a_study_is_allowed(method: str, depth: int) -> None:
+    kind = StageKind(method, method, {}, 1)
+    for tokens in (5, 9, 25, 50):
+        plans = typical_schedule(kind, tokens, depth).plan(tokens, depth)
+        assert 0 < plans[-1].kept < tokens
+    blocks = [plan.block for plan in typical_schedule(kind, 196, depth).plan(196, depth)]
+    assert blocks == list(range(depth - 1))
 
 
 def test_stage_scales_that_disagree_say_little() -> None:
     def scale(*scales: float) -> float:
         return latency_profiler._shrunk(np.array(scales))
 
-    assert scale(1.5) == scale(1.5, 1.5, 1.5) == 1.5
+    assert scale(1.5) == 1.25  # it agrees with nothing
+    assert scale(1.5, 1.5) == scale(1.5, 1.5, 1.5) == 1.5
     assert 1.35 < scale(1.4, 1.5, 1.6, 1.5, 1.45) < 1.5
     assert 1 < scale(0.2, 1.5, 3.0) < 1.1
 

@@ -145,6 +145,10 @@ def test_a_backbone_of_too_few_tokens_is_refused_by_its_size(ztp: Callable[..., 
     assert (ran.code, ran.out) == (2, "")
     rule = "small: backbone.img_size must give at least 5 patch tokens, for fewer leave nothing to prune"
     assert ran.err == f"ztp: {rule}, got 4 of 32x32 pixels; enlarge it\n"
+    backbone["img_size"] = 48  # 9 tokens, fewer than it has blocks
+    Path("small.yaml").write_text(json.dumps(document))
+    ran = ztp("launch", "small.yaml", "--dry-run")
+    assert (ran.code, ran.err) == (0, "")
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from timm.models import save_for_hf
 
 from pruning.backbones import Backbone, load_backbone
 from pruning.checkpoints.open_clip import SOURCE
+from pruning.checkpoints.training_flags import preprocessing_of
 
 SMALL = "test_vit"
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -77,6 +79,29 @@ def test_as_timm_resolves_its_flags(tmp_path: Path) -> None:
     assert (facts(silent), silent.identity) == (facts(plain), plain.identity)
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"val_resize_size": None, "val_crop_size": 160, "interpolation": "bicubic"},
+        {"val_resize_size": [200], "val_crop_size": 160, "interpolation": "bicubic"},
+        {"val_resize_size": 200, "val_crop_size": 0, "interpolation": "bicubic"},
+        TIMM | {"model": f"{SMALL}.of_a_later_timm"},
+    ],
+)
+def test_flags_that_say_too_little_keep_nothing_from_being_loaded(tmp_path: Path, flags: Mapping[str, Any]) -> None:
+    found = load_backbone(SMALL, save(tmp_path / "w.pth", argparse.Namespace(**flags)))
+    assert found.data_config["crop_pct"] == load_backbone(SMALL, "random").data_config["crop_pct"]
+
+
+def test_the_models_tag_says_what_flags_do_not(tmp_path: Path) -> None:
+    """With timm's own prefix or without."""
+    name = "vit_base_patch16_224.dino"  # whose mean is not the one of timm's first tag for the architecture
+    mean = timm.get_pretrained_cfg(name).mean
+    for model in (name, f"timm/{name}"):
+        found = preprocessing_of(TIMM | {"model": model}, tmp_path)
+        assert found["mean"] == mean
+
+
 WARNED: dict[str, tuple[Mapping[str, Any], str]] = {
     "a script that nobody knows": ({"crop_pct": 0.7}, "its args have crop_pct 0.7, not used"),
     "a value that nothing can have": (TIMM | {"mean": [123.7]}, r"its args have mean [123.7], which must be a list"),
@@ -115,6 +140,24 @@ def test_a_file_that_is_its_folders_own_stands_for_the_folder(tmp_path: Path) ->
     assert file.identity != load_backbone(SMALL, "random").identity
     (tmp_path / "config.json").write_text('{"architectures": ["Unheard"]}')
     assert facts(load_backbone(SMALL, str(tmp_path / "model.safetensors"))) == facts(load_backbone(SMALL, "random"))
+
+
+@pytest.mark.parametrize(
+    ("configuration", "said"),
+    [
+        ({"architecture": "vit_tiny_patch16_224"}, "it has blocks 12, not "),
+        ({"architectures": {"a": 1}}, ""),
+        ({"architecture": SMALL, "pretrained_cfg": None}, ""),
+        ({"architectures": ["ViTForImageClassification"], "hidden_act": []}, ""),
+    ],
+)
+def test_what_lies_beside_a_file_keeps_it_from_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, configuration: Mapping[str, Any], said: str
+) -> None:
+    save_for_hf(timm.create_model(SMALL), tmp_path, safe_serialization=True)
+    (tmp_path / "config.json").write_text(json.dumps(configuration))
+    assert facts(load_backbone(SMALL, str(tmp_path / "model.safetensors"))) == facts(load_backbone(SMALL, "random"))
+    assert said in caplog.text
 
 
 def test_a_bare_file_of_open_clips_has_its_images_under_timms_name() -> None:
