@@ -29,6 +29,7 @@ from search.errors import InputError, SearchError
 if TYPE_CHECKING:
     from pruning.config import Config
     from search.config.spec import StudyRecord
+    from search.reporting.plots.canvas import Picture
     from search.reporting.queries import Reader
     from search.types import Evaluation, Front
 
@@ -88,7 +89,7 @@ def front(
     store = open_reader(storage, server)
     found = [(study, the_front(store, study)) for study in map(store.study, names)]
     if plot is not None:
-        _plot(plot, store, found)
+        canvas.save(plot, _picture(store, found))
         logs.say(f"ztp: wrote {plot}")
     elif as_json:
         documents = [report.front_json(study, latest) for study, latest in found]
@@ -99,15 +100,14 @@ def front(
         tables.show(*(report.front_table(study, latest) for study, latest in found))
 
 
-def _plot(path: Path, store: Reader, found: Sequence[tuple[StudyRecord, Front]]) -> None:
+def _picture(store: Reader, found: Sequence[tuple[StudyRecord, Front]]) -> Picture:
     """One study with everything that it evaluated; several with their fronts alone."""
-    from search.reporting.plots import canvas, front_plot, fronts_plot
+    from search.reporting.plots import front_plot, fronts_plot
 
-    if len(found) == 1:
-        ((study, latest),) = found
-        front_plot.save_plot(path, study, latest, store.evaluations(study.id))
-    else:
-        canvas.save(path, fronts_plot.gather(found))
+    if len(found) > 1:
+        return fronts_plot.gather(found)
+    ((study, latest),) = found
+    return front_plot.picture(study, latest, store.evaluations(study.id))
 
 
 def export(

@@ -215,7 +215,7 @@ def _derived_name(backbone: str, data: str) -> str:
 def _conclude(reader: Reader, name: str) -> tuple[StudyRecord, Front]:
     """What one wants to see when a launch ends: the front and its plots."""
     from search.reporting import formatting, report, tables
-    from search.reporting.plots import front_plot
+    from search.reporting.plots import canvas, front_plot
     from search.reporting.queries import no_front
     from search.storage.selection import NONE_KEEPS_LIMITS
 
@@ -232,7 +232,7 @@ def _conclude(reader: Reader, name: str) -> tuple[StudyRecord, Front]:
     print()
     for path in (Path(f"{name}-front.png"), Path(f"{name}-front.html")):
         try:
-            front_plot.save_plot(path, study, front, reader.evaluations(study.id))
+            canvas.save(path, front_plot.picture(study, front, reader.evaluations(study.id)))
             print(f"plot: {path.resolve()}")
         except InputError as error:  # the search is done and stored: a folder without space must not fail it
             logs.say(f"ztp: {error}")
