@@ -113,7 +113,7 @@ def _forecast(spec: StudySpec) -> None:
 
 
 def _run(spec: StudySpec, storage: str, mlflow: str | None) -> None:
-    from search.reporting.mlflow_log import logging_to_mlflow
+    from search.reporting.mlflow_log import MlflowLog
     from search.reporting.progress_display import display
     from search.runtime.feasibility import check_here  # only now: torch, for seconds
     from search.runtime.launch import launch as launch_study
@@ -124,7 +124,7 @@ def _run(spec: StudySpec, storage: str, mlflow: str | None) -> None:
         with graceful_shutdown(), ExitStack() as following:
             observers: list[Callable[[Progress], None]] = []
             if mlflow is not None:
-                observers.append(following.enter_context(logging_to_mlflow(mlflow, storage, spec.name)))
+                observers.append(following.enter_context(MlflowLog(mlflow, storage, spec.name)))
             observers.append(following.enter_context(display(spec.name)))
 
             def observe(progress: Progress) -> None:

@@ -75,7 +75,7 @@ def _cells(shown: Comparison, row: Row) -> list[str]:
 def _numbers(shown: Comparison, measured: Measurement) -> list[str]:
     return [
         formatting.percent(measured.accuracy, formatting.lopsided(_accuracies(shown))),
-        formatting.rate(measured.throughput.images_per_s),
+        formatting.rounded(measured.throughput.images_per_s),
         formatting.speedup(measured.throughput),
         f"{shown.realised(measured):.2f}",
         f"{measured.gflops:.4f}",
@@ -129,14 +129,8 @@ def _disturbed(shown: Comparison) -> list[str]:
 
 def _recipes(shown: Comparison) -> dict[str, str]:
     """What stands behind each name that is not a method with its defaults: `zero-tprune, split alternate`."""
-    found = {}
-    for row in shown.rows:
-        if row.measurement is None:
-            continue
-        words = recipe(row.measurement.schedule)
-        if words != row.name:
-            found[row.name] = words
-    return found
+    measured = [(row.name, recipe(row.measurement.schedule)) for row in shown.rows if row.measurement]
+    return {name: words for name, words in measured if words != name}
 
 
 def recipe(schedule: Schedule) -> str:

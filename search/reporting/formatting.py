@@ -60,20 +60,15 @@ def latency(measured: Latency) -> str:
     return f"{measured.p50:.3g} / {measured.p95:.3g} / {measured.p99:.3g}{mark}"
 
 
-def memory(mib: float) -> str:
-    """`87.3`: MiB."""
-    return f"{mib:,.0f}" if mib >= 100 else f"{mib:.3g}"
-
-
 def speedup(throughput: Throughput) -> str:
     """`1.42x ±1.3%`; without a spread, where it was not repeated, `1.42x`; `1.42x?` where the clock was disturbed."""
     spread = "" if throughput.spread is None else f" ±{100 * throughput.spread:.1f}%"
     return f"{throughput.speedup:.2f}x{DISTURBED if throughput.disturbed else ''}{spread}"
 
 
-def rate(images_per_s: float) -> str:
-    """Images per second: `1,234`, but `12.3` where rounding to a whole number would cost more than 1%."""
-    return f"{images_per_s:,.0f}" if images_per_s >= 100 else f"{images_per_s:.3g}"
+def rounded(number: float) -> str:
+    """`1,234`, but `12.3` where rounding to a whole number would cost more than 1%: images per second, say, or MiB."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def gflops(measurement: Measurement) -> str:
@@ -231,7 +226,7 @@ def front_cells(front: Front, evaluation: Evaluation, named: bool | None = None)
         _mark(front, evaluation.trial) + str(evaluation.trial),
         percent(search.accuracy, ends),
         percent(confirm.accuracy, ends) if confirm else "-",
-        rate(known.throughput.images_per_s),
+        rounded(known.throughput.images_per_s),
         speedup(known.throughput),
         gflops(search),
         stages(search.schedule, named=len(methods(front)) > 1 if named is None else named),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from importlib.resources import files
 from urllib.parse import quote
@@ -57,12 +56,10 @@ class Card:
     @property
     def seconds_left(self) -> float:
         """Until trials or time are used up, at the pace so far; 0 if they are, or nobody knows."""
-        progress = self.progress
-        if self.study.state != "running" or progress.done < 2:
+        done, seconds = self.progress.done, self.progress.seconds
+        if self.study.state != "running" or done < 2:
             return 0.0
-        by_trials = (progress.total - progress.done) * progress.seconds / progress.done
-        by_time = math.inf if progress.limit_s is None else max(0.0, progress.limit_s - progress.seconds)
-        return min(by_trials, by_time)
+        return self.progress.seconds_left(done / seconds if seconds else None) or 0.0
 
     @property
     def volume(self) -> str:

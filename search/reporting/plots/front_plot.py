@@ -97,6 +97,7 @@ def _floor(front: Series, dense: Sequence[Series]) -> float:
 
 
 def _words(evaluation: Evaluation, measured: Measurement) -> str:
+    speed = measured.throughput
     stages = "<br>".join(
         f"block {stage.block}: {measured.schedule.method_of(stage)[0]}, keep {stage.keep:.3g}"
         + "".join(f", {name} {getattr(stage, name):.3g}" for name in read_fields(measured.schedule.method_of(stage)[0]))
@@ -106,7 +107,7 @@ def _words(evaluation: Evaluation, measured: Measurement) -> str:
         f"<b>trial {evaluation.trial}</b>: {', '.join(measured.schedule.methods) or 'dense'}<br>"
         f"{formatting.percent(measured.accuracy)} %, {measured.accuracy.images:,} images"
         f"{'' if measured.complete else ', then stopped'}<br>"
-        f"{formatting.speedup(measured.throughput)}, {formatting.rate(measured.throughput.images_per_s)} images/s<br>"
+        f"{formatting.speedup(speed)}, {formatting.rounded(speed.images_per_s)} images/s<br>"
         f"{formatting.gflops(measured)} GFLOPs<br>{stages}"
     )
 
