@@ -28,10 +28,6 @@ class StudyMetrics(Collector):
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def describe(self) -> list[GaugeMetricFamily]:
-        """Nothing: else the registry would read the store when it is made."""
-        return []
-
     def collect(self) -> Iterator[GaugeMetricFamily]:
         studies = GaugeMetricFamily("ztp_studies", "Studies by state.", labels=["state"])
         trials = GaugeMetricFamily("ztp_trials", "Trials of the budget by state.", labels=["study", "state"])
@@ -65,12 +61,9 @@ class RequestMetrics:
         self._registry = CollectorRegistry()
         labels = ("method", "route", "status")
         self._requests = Counter("ztp_http_requests", "Answers given.", labels, registry=self._registry)
+        begun = "Seconds until an answer began."
         self._seconds = Histogram(
-            "ztp_http_request_seconds",
-            "Seconds until an answer began.",
-            ("method", "route"),
-            buckets=LATENCIES_S,
-            registry=self._registry,
+            "ztp_http_request_seconds", begun, labels[:2], buckets=LATENCIES_S, registry=self._registry
         )
         self._registry.register(StudyMetrics(store))
 

@@ -15,12 +15,6 @@ from search.server.errors import ServiceError, error_response
 
 MAX_BODY = 64 * 1024  # bytes; a study has some hundreds
 TOO_LARGE = InputError("body", f"must be at most {MAX_BODY} bytes", remedy="a study needs some hundreds")
-CODES = {
-    Verdict.UNAUTHENTICATED: 401,
-    Verdict.WRONG_TOKEN: 401,
-    Verdict.FOREIGN_HOST: 403,
-    Verdict.FOREIGN_ORIGIN: 403,
-}
 SAFE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
@@ -62,7 +56,7 @@ class AccessMiddleware:
         if verdict is Verdict.LOGIN:
             return RedirectResponse(f"{relative(LOGIN, base=path)}?next={quote(path)}", 303)
         if verdict is not Verdict.PASS:
-            return error_response(CODES[verdict], verdict.message(headers))
+            return error_response(verdict.value[0], verdict.message(headers))
         return self._app
 
 

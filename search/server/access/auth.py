@@ -26,24 +26,26 @@ READING = ("GET", "HEAD")
 
 
 class Verdict(Enum):
-    """What to do with a request."""
+    """What to do with a request: the status of the answer, and why."""
 
-    PASS = "pass"
-    LOGIN = "show the login form"  # a browser came without a token
-    UNAUTHENTICATED = "a token is required: send Authorization: Bearer TOKEN"
-    WRONG_TOKEN = "the token that was sent is not the server's"
+    PASS = 200, "pass"
+    LOGIN = 303, "show the login form"  # a browser came without a token
+    UNAUTHENTICATED = 401, "a token is required: send Authorization: Bearer TOKEN"
+    WRONG_TOKEN = 401, "the token that was sent is not the server's"
     FOREIGN_HOST = (
+        403,
         "without a token, this server answers to its loopback name alone, got Host {host}; "
-        "start it with ZTP_TOKEN or --token-file"
+        "start it with ZTP_TOKEN or --token-file",
     )
     FOREIGN_ORIGIN = (
+        403,
         "a page of another origin must not change anything here, got Origin {origin} and Host {host}; "
-        "a proxy must pass the browser's Host on (nginx: proxy_set_header Host $http_host)"
+        "a proxy must pass the browser's Host on (nginx: proxy_set_header Host $http_host)",
     )
 
     def message(self, headers: Mapping[str, str]) -> str:
         """The reason, for whoever sent these headers."""
-        return self.value.format(host=headers.get("host"), origin=headers.get("origin"))
+        return self.value[1].format(host=headers.get("host"), origin=headers.get("origin"))
 
 
 @dataclass(frozen=True)
