@@ -1,5 +1,5 @@
 """The commands of `ztp` that steer studies (`pause`, `resume`, `stop`, `rename`, `delete`) and keep the service running
-(`doctor`, `db upgrade`, `db backup`)."""
+(`doctor`, `cache`, `db upgrade`, `db backup`)."""
 
 from __future__ import annotations
 
@@ -100,6 +100,33 @@ def doctor(as_json: AsJson = False, storage: Storage = DEFAULT_STORAGE) -> None:
         tables.show(examination.as_table(checks))
     if not examination.healthy(checks):
         raise typer.Exit(UNHEALTHY)
+
+
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Remove all but what is being decoded now.")] = False,
+) -> None:
+    """Show where decoded images are kept and how much that is; they are decoded again when they are missing."""
+    from search.evaluation.data.decode_cache_files import (
+        UNUSED_DAYS,
+        cache_folder,
+        disk_bytes,
+        gib,
+        list_entries,
+        remove_unused,
+    )
+    from search.reporting.formatting import count
+
+    folder = cache_folder()
+    before = {path: disk_bytes(path) for path in list_entries(folder)}
+    if clear:
+        removed = remove_unused(folder, days=0)
+        freed = gib(sum(before[path] for path in removed))
+        print(f"removed {len(removed)} of {count(len(before), 'split')}, {freed}: {folder}")
+        return
+    held = f"{count(len(before), 'split')}, {gib(sum(before.values()))}"
+    print(f"{folder}: {held}; unused ones go after {UNUSED_DAYS} days")
+    for path, size in before.items():
+        print(f"  {path.stem}  {gib(size)}")
 
 
 @database.command()

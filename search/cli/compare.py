@@ -55,13 +55,23 @@ def compare(
     plot: Annotated[Path | None, option("FILE", "Write a picture besides: .png or .html.")] = None,
 ) -> None:
     """Compare pruning methods on a backbone: accuracy, FLOPs and measured speed on the same images."""
+    from pruning.backbone_names import check_name
+    from pruning.config import read_config
+
     mistakes = Mistakes()
     mistakes.attempt(lambda: _check_output(as_json, as_csv, plot))
     if saved is None:
         flags = {"--backbone": backbone, "--weights": weights, "--data": data, "--source": source}
         spec = mistakes.attempt(lambda: _spec(study, flags | {"--accuracy": accuracy, "--text": text}, config or []))
         asked = _read_flags(mistakes, methods, options or [], {"keep": keep, "gflops": gflops, "blocks": blocks})
-        _rehearse(mistakes, spec, backbone, *asked, images, study is not None, config or [])
+        read = [(path, mistakes.attempt(partial(read_config, path))) for path in config or []]
+        if spec is not None:
+            from search.evaluation.compare.validation import rehearse  # only now: torch, for seconds
+
+            exported = [(path, known) for path, known in read if known is not None]
+            rehearse(mistakes, spec, *asked, images, study is not None, exported)
+        elif backbone is not None:
+            mistakes.attempt(lambda: check_name(backbone))
     mistakes.check()
     if saved is not None:
         shown = _read(saved)
@@ -100,31 +110,6 @@ def _read_flags(
     return contenders or [], levels
 
 
-def _rehearse(
-    mistakes: Mistakes,
-    spec: StudySpec | None,
-    backbone: str | None,
-    contenders: Sequence[Contender],
-    levels: Levels | None,
-    images: int | None,
-    searched: bool,
-    configs: Sequence[Path],
-) -> None:
-    """What only the backbone can tell, though not its weights."""
-    from pruning.config import read_config
-
-    read = [(path, mistakes.attempt(partial(read_config, path))) for path in configs]
-    exported = [(path, config) for path, config in read if config is not None]
-    if spec is not None:
-        from search.evaluation.compare.validation import rehearse  # only now: torch, for seconds
-
-        rehearse(mistakes, spec, contenders, levels, images, searched, exported)
-    elif backbone is not None:
-        from pruning.backbone_names import check_name
-
-        mistakes.attempt(lambda: check_name(backbone))
-
-
 def _numbers(flag: str, text: str | None, kind: type[int] | type[float]) -> tuple[Any, ...]:
     """The values of "2,5,8"; none for None."""
     try:
@@ -157,7 +142,10 @@ def _spec(study: str | None, flags: Mapping[str, str | None], configs: Sequence[
     elif "--backbone" in given:
         spec = make_spec(_document(given), "compare")
     elif configs and not given:
-        spec = _spec_of(configs[0])
+        from pruning.config import read_config
+        from search.evaluation.reproduce import spec_of
+
+        spec = spec_of(read_config(configs[0]), configs[0])
     else:
         raise InputError("compare", "needs a study, --backbone or --config", remedy="for example: ztp compare demo")
     check_files(spec)
@@ -176,13 +164,6 @@ def _document(given: Mapping[str, str]) -> dict[str, Any]:
         values = {name: given[flag] for name, flag in names.items() if flag in given}
         plain |= {section: values} if values else {}
     return plain
-
-
-def _spec_of(path: Path) -> StudySpec:
-    from pruning.config import read_config
-    from search.evaluation.reproduce import spec_of
-
-    return spec_of(read_config(path), path)
 
 
 def _measure(

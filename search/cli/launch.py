@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pruning.errors import PruningError
 from search import logs
 from search.cli.options import (
     DEFAULT_STORAGE,
@@ -234,7 +235,10 @@ def _conclude(reader: Reader, name: str) -> tuple[StudyRecord, Front]:
         try:
             canvas.save(path, front_plot.picture(study, front, reader.evaluations(study.id)))
             print(f"plot: {path.resolve()}")
-        except InputError as error:  # the search is done and stored: a folder without space must not fail it
+        except (
+            InputError,
+            PruningError,
+        ) as error:  # the search is done and stored: a folder without space must not fail it
             logs.say(f"ztp: {error}")
     return study, front
 

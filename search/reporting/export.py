@@ -17,7 +17,7 @@ from search import attribute_keys as keys
 from search.config.spec import StudyRecord
 from search.errors import InputError
 from search.reporting import formatting
-from search.storage.point_document import latency_documents
+from search.storage.point_document import accuracy_document, latency_documents
 from search.storage.selection import NO_BOUNDS, Bounds, budget_bounds, fastest_worthwhile, front_numbers
 from search.storage.urls import shown
 from search.types import FLOP_CONVENTION, Evaluation, Front, Measurement
@@ -114,9 +114,9 @@ def _backbone(study: StudyRecord) -> dict[str, Any]:
 
 def _runtime(study: StudyRecord, search: Measurement) -> dict[str, Any]:
     """What the numbers depend on beside the images; the device only if the study asked for one."""
-    runtime = {"dtype": search.setting.dtype, "batch_size": search.setting.batch_size}
     device = study.spec.runtime.device
-    return runtime if device == "auto" else {**runtime, "device": device}
+    asked = {} if device == "auto" else {"device": device}
+    return {"dtype": search.setting.dtype, "batch_size": search.setting.batch_size, **asked}
 
 
 def _data(study: StudyRecord) -> dict[str, Any]:
@@ -147,13 +147,9 @@ def _metrics(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _accuracy(measured: Measurement) -> Mapping[str, Any]:
-    accuracy = measured.accuracy
-    return {
-        "accuracy": accuracy.value,
-        "accuracy_ci95": [accuracy.low, accuracy.high],
-        "images": accuracy.images,
-        "kind": accuracy.kind,
-    }
+    document = accuracy_document(measured)
+    del document["fidelity"]
+    return document | {"kind": measured.accuracy.kind}
 
 
 def next_commands(study: StudyRecord, front: Front, storage: str, default_storage: str) -> list[str]:

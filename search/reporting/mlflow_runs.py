@@ -22,7 +22,7 @@ from search.reporting import formatting
 from search.reporting.report import front_json
 from search.reporting.tables import measured_cells
 from search.storage.store import Store
-from search.types import OPEN_STATES, Evaluation, Measurement, Trial
+from search.types import OPEN_STATES, Measurement, Trial
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -169,15 +169,11 @@ class StudyRuns:
         self._client.log_dict(self._run, document, "front.json")
         self._note_answer()
         for point in front.points:
-            self._log_confirmed(point)
+            run, _ = self._known.get(point.trial, ("", False))
+            if run and point.confirm is not None:
+                numbers = {f"confirm_{name}": value for name, value in _numbers(point.confirm).items()}
+                self._send(run, numbers=numbers, at=(int(1000 * time.time()), point.trial))
         self._front = document
-
-    def _log_confirmed(self, point: Evaluation) -> None:
-        """Of a point of the front, what it measured on the confirm split."""
-        run, _ = self._known.get(point.trial, ("", False))
-        if run and point.confirm is not None:
-            numbers = {f"confirm_{name}": value for name, value in _numbers(point.confirm).items()}
-            self._send(run, numbers=numbers, at=(int(1000 * time.time()), point.trial))
 
     def _log_state(self, store: Store, study: StudyRecord) -> None:
         progress = store.progress(study.id)

@@ -71,7 +71,7 @@ class LiveProgress:
         the best point again only where it has changed."""
         best = _best(progress)
         again = progress.state == "confirming" and best == [self._best]
-        facts = [*self._counts(progress), _front(progress), *([] if again else best), *_note(progress)]
+        facts = [*self._counts(progress), f"front {progress.front_size}", *([] if again else best), *_note(progress)]
         line = f"{self._name}: " + ", ".join(facts)
         if line != self._printed:
             self._say(line, progress)
@@ -128,7 +128,7 @@ class LiveProgress:
             ProgressBar(total=1.0, completed=progress.share, width=BAR_WIDTH),
             Text(" · ".join(self._counts(progress))),
         )
-        front = Text(" · ".join([_front(progress), *_best(progress)]))
+        front = Text(" · ".join([f"front {progress.front_size}", *_best(progress)]))
         return Group(bar, front, *(Text(note, style="dim") for note in _note(progress)))
 
 
@@ -148,10 +148,6 @@ class LoggedProgress(LiveProgress):
 def display(name: str) -> LiveProgress:
     """What shows a study's progress to whoever reads stderr: people, or a program."""
     return LoggedProgress(name) if logs.as_json() else LiveProgress(name)
-
-
-def _front(progress: Progress) -> str:
-    return f"front {progress.front_size}"
 
 
 def _best(progress: Progress) -> list[str]:

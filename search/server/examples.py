@@ -18,6 +18,7 @@ from search.server.serialization import study_document
 from search.types import Accuracy, Evaluation, Front, Measurement, Progress, Setting, Throughput, to_document
 
 NAME, BEGAN = "deit-small-3g", "2026-11-22T16:55:00.000+00:00"
+WAIT = "stop it, then delete it once its workers have ended their trials"
 SETTING = Setting("cuda: NVIDIA H100", "bfloat16", 64)
 PRUNED = Schedule([Stage(3, 0.6, 5, 0.5, 0.5)])
 
@@ -95,15 +96,7 @@ ERRORS: dict[int, JsonDict] = {
         UnknownStudyError("", "study must be one on this server", "'deit-smal-3g'", "did you mean deit-small-3g?"),
         place="name",
     ),
-    409: _error(
-        InputError(
-            "",
-            "must not be at work",
-            "running",
-            "stop it, then delete it once its workers have ended their trials",
-            source="deit-small-3g",
-        )
-    ),
+    409: _error(InputError("", "must not be at work", "running", WAIT, source=NAME)),
     413: _error(InputError("body", "must be at most 65536 bytes", remedy="a study needs some hundreds")),
     415: _error(InputError("Content-Type", "must be one of application/json, application/yaml", "'text/plain'")),
     422: _error(InputError("query parameter", "must be left out, for there are none here", "'limit'"), place="limit"),

@@ -39,12 +39,8 @@ class StudyMetrics(Collector):
             running = len(self._store.tasks.slots(study.id, "reserved"))
             states[study.state] += 1
             left = max(0, progress.total - progress.done - running)
-            for state, count in (
-                ("done", progress.done - progress.failed),
-                ("failed", progress.failed),
-                ("running", running),
-                ("waiting", left),
-            ):
+            ended = {"done": progress.done - progress.failed, "failed": progress.failed}
+            for state, count in (ended | {"running": running, "waiting": left}).items():
                 trials.add_metric([study.name, state], count)
             volume.add_metric([study.name], progress.hypervolume)
             points.add_metric([study.name], progress.front_size)

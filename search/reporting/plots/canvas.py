@@ -7,7 +7,6 @@ matplotlib's object interface, no pyplot.
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pruning.yaml_io import write_bytes
 from search.errors import InputError
 from search.types import FLOP_CONVENTION
 
@@ -111,20 +111,9 @@ def check_path(path: Path, endings: tuple[str, ...] = ENDINGS, flag: str = "--pl
 
 
 def save(path: Path, shown: Picture) -> None:
-    """Draw and write; the ending chooses the form. Raises InputError for another ending, or if unwritable."""
+    """Draw and write; the ending chooses the form. Raises InputError for another one, ConfigError if unwritable."""
     check_path(path)
     write_bytes(path, png(shown) if path.suffix.lower() == ".png" else html(shown))
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a whole file or nothing. Raises InputError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise InputError(path, f"cannot be written: {error.strerror}", remedy="choose a writable folder") from None
 
 
 def png(shown: Picture) -> bytes:

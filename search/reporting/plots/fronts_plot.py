@@ -27,7 +27,8 @@ RATE = Axis("images per second", lambda measured: measured.throughput.images_per
 def gather(found: Sequence[Found]) -> Picture:
     """Raises InputError unless all fronts can share axes: measured against labels, or all against the dense model."""
     _check_kinds(found)
-    absolute = _same_images(found)
+    # by fingerprint, which covers both splits and the preprocessing, or else by what the studies asked for
+    absolute = len({study.provenance.get(IMAGES) or str(study.spec.data) for study, _ in found}) == 1
     kind = formatting.KIND_WORDS[formatting.measurements(found[0][1])[-1].accuracy.kind]
     machines = list(dict.fromkeys(formatting.settings(front) for _, front in found))
     panels = [
@@ -53,18 +54,10 @@ def _check_kinds(found: Sequence[Found]) -> None:
 def _by_rate(found: Sequence[Found]) -> bool:
     """Several backbones, or ways to deploy one, on one machine: what counts is images per second."""
     rivals = {(study.spec.backbone, study.spec.deployment) for study, _ in found}
-    devices = {_machine(m.setting.device) for _, front in found for m in formatting.measurements(front)}
-    return len(rivals) > 1 and len(devices) == 1
-
-
-def _machine(device: str) -> str:
-    """Without what runs there: "cpu: AMD EPYC, 2 threads, OpenVINO 2026.4.1, int8"."""
-    return device.partition(" threads")[0]
-
-
-def _same_images(found: Sequence[Found]) -> bool:
-    """By fingerprint, which covers both splits and the preprocessing, or else by what the studies asked for."""
-    return len({study.provenance.get(IMAGES) or str(study.spec.data) for study, _ in found}) == 1
+    devices = [m.setting.device for _, front in found for m in formatting.measurements(front)]
+    # without what runs there: "cpu: AMD EPYC, 2 threads, OpenVINO 2026.4.1, int8"
+    machines = {device.partition(" threads")[0] for device in devices}
+    return len(rivals) > 1 and len(machines) == 1
 
 
 def _series(place: int, found: Found, axis: Axis, absolute: bool) -> Iterator[Series]:
