@@ -106,27 +106,20 @@ def cache(
     clear: Annotated[bool, typer.Option("--clear", help="Remove all but what is being decoded now.")] = False,
 ) -> None:
     """Show where decoded images are kept and how much that is; they are decoded again when they are missing."""
-    from search.evaluation.data.decode_cache_files import (
-        UNUSED_DAYS,
-        cache_folder,
-        disk_bytes,
-        gib,
-        list_entries,
-        remove_unused,
-    )
+    from search.evaluation.data import decode_cache_files as files
     from search.reporting.formatting import count
 
-    folder = cache_folder()
-    before = {path: disk_bytes(path) for path in list_entries(folder)}
+    folder = files.cache_folder()
+    before = {path: files.disk_bytes(path) for path in files.list_entries(folder)}
     if clear:
-        removed = remove_unused(folder, days=0)
-        freed = gib(sum(before[path] for path in removed))
+        removed = files.remove_unused(folder, days=0)
+        freed = files.gib(sum(before[path] for path in removed))
         print(f"removed {len(removed)} of {count(len(before), 'split')}, {freed}: {folder}")
         return
-    held = f"{count(len(before), 'split')}, {gib(sum(before.values()))}"
-    print(f"{folder}: {held}; unused ones go after {UNUSED_DAYS} days")
+    held = f"{count(len(before), 'split')}, {files.gib(sum(before.values()))}"
+    print(f"{folder}: {held}; unused ones go after {files.UNUSED_DAYS} days")
     for path, size in before.items():
-        print(f"  {path.stem}  {gib(size)}")
+        print(f"  {path.stem}  {files.gib(size)}")
 
 
 @database.command()

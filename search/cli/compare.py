@@ -19,6 +19,15 @@ if TYPE_CHECKING:
     from search.evaluation.compare.entries import Contender, Levels
     from search.evaluation.compare.statistics import Comparison, Row
 
+FIELDS = {  # of a study, by the flag that stands for it
+    "--backbone": "backbone.name",
+    "--weights": "backbone.weights",
+    "--data": "data.path",
+    "--source": "data.source",
+    "--accuracy": "objectives.accuracy",
+    "--text": "objectives.text",
+}
+
 
 def compare(
     study: Annotated[
@@ -132,7 +141,7 @@ def _read(path: Path) -> Comparison:
 
 def _spec(study: str | None, flags: Mapping[str, str | None], configs: Sequence[Path]) -> StudySpec:
     """Backbone, images and number format: of a study, of flags, or of the first configuration."""
-    from search.config.spec import check_files, make_spec, read_spec
+    from search.config.spec import check_files, make_spec, override, read_spec
 
     given = {flag: value for flag, value in flags.items() if value is not None}
     if study is not None:
@@ -140,7 +149,7 @@ def _spec(study: str | None, flags: Mapping[str, str | None], configs: Sequence[
             raise InputError(next(iter(given)), "is for a comparison without a study", f"it beside {study}", "drop one")
         spec = read_spec(study)
     elif "--backbone" in given:
-        spec = make_spec(_document(given), "compare")
+        spec = make_spec(override({"name": "compare"}, {FIELDS[flag]: given[flag] for flag in given}), "compare")
     elif configs and not given:
         from pruning.config import read_config
         from search.evaluation.reproduce import spec_of
@@ -150,20 +159,6 @@ def _spec(study: str | None, flags: Mapping[str, str | None], configs: Sequence[
         raise InputError("compare", "needs a study, --backbone or --config", remedy="for example: ztp compare demo")
     check_files(spec)
     return spec
-
-
-def _document(given: Mapping[str, str]) -> dict[str, Any]:
-    """A study's plain data from flags."""
-    fields = {
-        "backbone": {"name": "--backbone", "weights": "--weights"},
-        "data": {"path": "--data", "source": "--source"},
-        "objectives": {"accuracy": "--accuracy", "text": "--text"},
-    }
-    plain: dict[str, Any] = {"name": "compare"}
-    for section, names in fields.items():
-        values = {name: given[flag] for name, flag in names.items() if flag in given}
-        plain |= {section: values} if values else {}
-    return plain
 
 
 def _measure(

@@ -149,9 +149,7 @@ def stages(schedule: Schedule, named: bool = False) -> str:
     before = None if named or len(schedule.methods) > 1 else next(iter(schedule.methods), None)
     for stage in schedule.stages:
         method = schedule.method_of(stage)[0]
-        words += (
-            [f"{stage.block}:{stage.keep:.3g}"] if method == before else [method, f"{stage.block}:{stage.keep:.3g}"]
-        )
+        words += [*([] if method == before else [method]), f"{stage.block}:{stage.keep:.3g}"]
         before = method
     return " ".join(words) or "dense"
 

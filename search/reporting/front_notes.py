@@ -33,9 +33,8 @@ def disturbed_notes(front: Front) -> list[str]:
     if not rows:
         return []
     named = "; ".join(f"{p.trial}: {p.best_known.throughput.disturbed}" for p in rows)
-    instead = (
-        "the prediction stands instead" if rows[-1].best_known.throughput.how == "profiled" else "do not rely on it"
-    )
+    is_predicted = rows[-1].best_known.throughput.how == "profiled"
+    instead = "the prediction stands instead" if is_predicted else "do not rely on it"
     again = f"{instead}; the same ztp launch, or ztp resume for workers, measures again ({named})"
     return [f"marked {formatting.DISTURBED}: the clock was disturbed, {again}"]
 

@@ -46,11 +46,10 @@ def front_table(study: StudyRecord, front: Front) -> RenderableType:
     least = [*([LATENCY] if has_latencies else []), "GFLOPs", "images/s", doubtful, "speed-up"]
     title = Text(f"{study.name}: ", style="bold").append(formatting.front_line(front), style="not bold")
     table = FittedTable(columns, least, title)
-    is_apart = front.dense is not None and front.dense.trial not in {point.trial for point in front.points}
-    for row in [*([front.dense] if front.dense and is_apart else []), *front.points]:
+    for row in front.finalists:
         *cells, told = formatting.front_cells(front, row)
         latency = [next(iter(formatting.latencies(row)), "-")] if has_latencies else []
-        table.add_row(*cells, *latency, told, style="dim" if is_apart and row is front.dense else "")
+        table.add_row(*cells, *latency, told, style="" if row in front.points else "dim")
     return Group(table, *(Text(line, style="dim") for line in front_notes(study, front)))
 
 

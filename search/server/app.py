@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +18,7 @@ from search.errors import SearchError
 from search.server import errors, events, fronts, html, studies
 from search.server.access import login
 from search.server.access.auth import LOGIN, Gate
+from search.server.access.token import Token
 from search.server.dashboard import application as dashboard
 from search.server.errors import ErrorBody, Responses, documented, shown
 from search.server.examples import FAILING
@@ -34,19 +35,25 @@ answered as `{"error": {"place", "rule", "got", "remedy", "message"}}`, in the w
 """
 
 
-def make_app(
-    store: Store,
-    gate: Gate,
-    roots: Sequence[Path] = (),
-    root_path: str = "",
-    samplers: Sequence[str] = (),
-    webhook_hosts: Sequence[str] = (),
-) -> FastAPI:
-    """roots: the folders that studies may read. root_path: the prefix under which a proxy shows the server.
-
-    samplers: the classes of users' own samplers that studies may name. webhook_hosts: to which they may have their
-    end posted.
+@dataclass(frozen=True)
+class Settings:
+    """port: 0 for any free one. data_roots: the folders that studies may read. root_path: the prefix under which a
+    proxy shows the server, "" or as "/ztp". samplers: the classes of users' own samplers that studies may name.
+    webhook_hosts: to which they may have their end posted.
     """
+
+    host: str
+    port: int
+    workers: int
+    token: Token | None
+    data_roots: tuple[Path, ...] = ()
+    root_path: str = ""
+    samplers: tuple[str, ...] = ()
+    webhook_hosts: tuple[str, ...] = ()
+
+
+def make_app(store: Store, settings: Settings) -> FastAPI:
+    """What answers; nothing of it listens or works on studies yet."""
     app = FastAPI(
         title="Zero-TPrune Search",
         version=version("zero-tprune-search"),
@@ -56,8 +63,8 @@ def make_app(
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.state.store, app.state.gate, app.state.roots, app.state.samplers = store, gate, roots, samplers
-    app.state.webhook_hosts = webhook_hosts
+    app.state.store, app.state.settings = store, settings
+    app.state.gate = gate = Gate(settings.token)
     app.state.reader, app.state.closing = events.StudyReader(store), asyncio.Event()
     store.place = "on this server"  # who asks from elsewhere knows no database
     app.state.metrics = metrics = RequestMetrics(store)
@@ -69,7 +76,7 @@ def make_app(
     app.add_api_route("/metrics", scrape, response_class=Response, tags=["operations"], responses=METRICS)
     app.add_api_route(LOGIN, login.answer, methods=login.METHODS, include_in_schema=False)
     app.router.routes.extend(dashboard.routes(store))
-    app.add_middleware(AccessMiddleware, gate=gate, root_path=root_path)
+    app.add_middleware(AccessMiddleware, gate=gate, root_path=settings.root_path)
     app.add_middleware(MetricsMiddleware, metrics=metrics)  # the last added is the first to see a request
     app.openapi = cache(partial(_openapi, app))  # type: ignore[method-assign]
     return app

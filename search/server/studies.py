@@ -93,9 +93,9 @@ async def create_study(request: Request, response: Response, store: Reading) -> 
     `prefix_cache_gib` and `notify`.
     """
     body = await request.body()
-    kind, state = request.headers.get("content-type", ""), request.app.state
+    kind, known = request.headers.get("content-type", ""), request.app.state.settings
     # a table of a million rows takes a second
-    spec = await run_in_threadpool(parse_study, body, kind, state.roots, state.samplers, state.webhook_hosts)
+    spec = await run_in_threadpool(parse_study, body, kind, known.data_roots, known.samplers, known.webhook_hosts)
     study, is_new = await run_in_threadpool(_add, store, spec)
     response.status_code = 201 if is_new else 200
     response.headers["Location"] = f"{request.scope['root_path']}{API}/studies/{study.name}"
