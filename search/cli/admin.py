@@ -32,17 +32,15 @@ def resume(name: Name, storage: Storage = DEFAULT_STORAGE, server: Server = None
     """Open a paused or stopped study again."""
     with _orders(storage, server) as orders:
         is_led = orders.resume(name).state != "created"
-    print(
-        f"{name}: " + ("goes on" if is_led else "waits for a worker: launch it again, or start ztp worker or ztp serve")
-    )
+    told = "goes on" if is_led else "waits for a worker: launch it again, or start ztp worker or ztp serve"
+    print(f"{name}: {told}")
 
 
 def stop(name: Name, storage: Storage = DEFAULT_STORAGE, server: Server = None) -> None:
     """End a study's search here; what was found stays."""
     with _orders(storage, server) as orders:
-        print(
-            f"{orders.stop(name).name}: stopped; what was found stays; ztp resume {name}, or its launch, continues it"
-        )
+        stopped = orders.stop(name).name
+    print(f"{stopped}: stopped; what was found stays; ztp resume {name}, or its launch, continues it")
 
 
 def rename(

@@ -69,7 +69,10 @@ def compare(
 
     mistakes = Mistakes()
     mistakes.attempt(lambda: _check_output(as_json, as_csv, plot))
-    if saved is None:
+    if saved is not None:
+        mistakes.check()
+        shown = _read(saved)
+    else:
         flags = {"--backbone": backbone, "--weights": weights, "--data": data, "--source": source}
         spec = mistakes.attempt(lambda: _spec(study, flags | {"--accuracy": accuracy, "--text": text}, config or []))
         asked = _read_flags(mistakes, methods, options or [], {"keep": keep, "gflops": gflops, "blocks": blocks})
@@ -81,10 +84,7 @@ def compare(
             rehearse(mistakes, spec, *asked, images, study is not None, exported)
         elif backbone is not None:
             mistakes.attempt(lambda: check_name(backbone))
-    mistakes.check()
-    if saved is not None:
-        shown = _read(saved)
-    else:
+        mistakes.check()
         contenders, levels = asked
         assert spec is not None  # or a mistake would have been told
         assert levels is not None

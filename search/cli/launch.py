@@ -85,7 +85,11 @@ def launch(
     with _naming_flags({*given, *(["data.path"] if data is not None else [])}):
         spec = _spec(study, backbone, data, given)
         if dry_run:
-            _forecast(spec)
+            from search.reporting.cost_estimate import forecast_table
+            from search.reporting.tables import show
+            from search.runtime.cost_estimate import forecast  # only now: torch, for seconds
+
+            show(forecast_table(forecast(spec)))
         elif server:
             _launch_there(spec, server)
         else:
@@ -103,14 +107,6 @@ def _naming_flags(given: Collection[str]) -> Iterator[None]:
             for each in wrong:
                 each.place, each.source = (FLAGS[str(each.place)], "") if each.place in given else (each.place, source)
         raise
-
-
-def _forecast(spec: StudySpec) -> None:
-    from search.reporting.cost_estimate import forecast_table
-    from search.reporting.tables import show
-    from search.runtime.cost_estimate import forecast  # only now: torch, for seconds
-
-    show(forecast_table(forecast(spec)))
 
 
 def _run(spec: StudySpec, storage: str, mlflow: str | None) -> None:

@@ -147,9 +147,8 @@ def _metrics(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _accuracy(measured: Measurement) -> Mapping[str, Any]:
-    document = accuracy_document(measured)
-    del document["fidelity"]
-    return document | {"kind": measured.accuracy.kind}
+    known = accuracy_document(measured) | {"kind": measured.accuracy.kind}
+    return {name: value for name, value in known.items() if name != "fidelity"}
 
 
 def next_commands(study: StudyRecord, front: Front, storage: str, default_storage: str) -> list[str]:

@@ -220,8 +220,9 @@ def front_cells(front: Front, evaluation: Evaluation, named: bool | None = None)
     """Of FRONT_COLUMNS. named: whether the schedule tells its method; None for where the front has several."""
     search, confirm = evaluation.search, evaluation.confirm
     known, ends = evaluation.best_known, lopsided(accuracies(front))
+    mark = FOR_FLOPS if evaluation.trial in for_flops(front) else BEHIND if evaluation.trial in behind(front) else ""
     return [
-        _mark(front, evaluation.trial) + str(evaluation.trial),
+        f"{mark}{evaluation.trial}",
         percent(search.accuracy, ends),
         percent(confirm.accuracy, ends) if confirm else "-",
         rounded(known.throughput.images_per_s),
@@ -229,10 +230,6 @@ def front_cells(front: Front, evaluation: Evaluation, named: bool | None = None)
         gflops(search),
         stages(search.schedule, named=len(methods(front)) > 1 if named is None else named),
     ]
-
-
-def _mark(front: Front, trial: int) -> str:
-    return FOR_FLOPS if trial in for_flops(front) else BEHIND if trial in behind(front) else ""
 
 
 def front_line(front: Front) -> str:

@@ -12,17 +12,18 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from search.config.spec import StudySpec
 from search.errors import SearchError
 from search.server import errors, events, fronts, html, studies
 from search.server.access import login
-from search.server.access.auth import LOGIN, Gate
+from search.server.access.auth import LOGIN
 from search.server.access.token import Token
 from search.server.dashboard import application as dashboard
 from search.server.errors import ErrorBody, Responses, documented, shown
 from search.server.examples import FAILING
-from search.server.metrics import CONTENT_TYPE, MetricsMiddleware, RequestMetrics
+from search.server.metrics import MetricsMiddleware, RequestMetrics
 from search.server.middleware import AccessMiddleware
 from search.server.models import HealthModel
 from search.server.studies import API
@@ -63,8 +64,7 @@ def make_app(store: Store, settings: Settings) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.state.store, app.state.settings = store, settings
-    app.state.gate = gate = Gate(settings.token)
+    app.state.store, app.state.settings, app.state.token = store, settings, settings.token
     app.state.reader, app.state.closing = events.StudyReader(store), asyncio.Event()
     store.place = "on this server"  # who asks from elsewhere knows no database
     app.state.metrics = metrics = RequestMetrics(store)
@@ -76,7 +76,7 @@ def make_app(store: Store, settings: Settings) -> FastAPI:
     app.add_api_route("/metrics", scrape, response_class=Response, tags=["operations"], responses=METRICS)
     app.add_api_route(LOGIN, login.answer, methods=login.METHODS, include_in_schema=False)
     app.router.routes.extend(dashboard.routes(store))
-    app.add_middleware(AccessMiddleware, gate=gate, root_path=settings.root_path)
+    app.add_middleware(AccessMiddleware, token=settings.token, root_path=settings.root_path)
     app.add_middleware(MetricsMiddleware, metrics=metrics)  # the last added is the first to see a request
     app.openapi = cache(partial(_openapi, app))  # type: ignore[method-assign]
     return app
@@ -103,7 +103,7 @@ METRICS: Responses = {
 
 def scrape(request: Request) -> Response:
     """Metrics for Prometheus: studies, trials, hypervolumes, requests and their latencies."""
-    return Response(request.app.state.metrics.render(), media_type=CONTENT_TYPE)
+    return Response(request.app.state.metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:

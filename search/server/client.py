@@ -72,7 +72,9 @@ class Client:
         found: list[Evaluation] = []
         while True:
             path = f"{self._path(study_id)}/evaluations"
-            some = self._get(path, _to_evaluations, skip=len(found), limit=PAGE)
+            some = self._get(
+                path, lambda answer: to_record(list[Evaluation], answer["evaluations"]), skip=len(found), limit=PAGE
+            )
             found += some
             if len(some) < PAGE:
                 return found
@@ -193,10 +195,6 @@ def check_server(url: str) -> str:
     if not fits:
         raise InputError("--server", "must be an address such as http://127.0.0.1:8000", repr(url), "check it")
     return url.rstrip("/")
-
-
-def _to_evaluations(answer: Document) -> list[Evaluation]:
-    return [to_record(Evaluation, each) for each in answer["evaluations"]]
 
 
 def _error(response: httpx.Response) -> Document:

@@ -64,7 +64,6 @@ _STUDY = StudyRecord(
     provenance={"hardware": "cuda: NVIDIA H100", "dtype": "bfloat16", "fingerprint": "0123456789abcdef"},
     created_at=BEGAN,
 )
-SCHEDULE: JsonDict = PRUNED.to_dict()
 EVALUATION: JsonDict = _plain(to_document(_POINT))
 STUDY: JsonDict = _plain(study_document(_STUDY, _PROGRESS))
 STUDIES: JsonDict = {"studies": [STUDY]}

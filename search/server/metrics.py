@@ -7,8 +7,7 @@ from collections import Counter as Tally
 from collections.abc import Iterator
 from typing import Any
 
-import prometheus_client
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -17,7 +16,6 @@ from search.reporting.queries import with_progress
 from search.storage.store import Store
 from search.types import STUDY_STATES
 
-CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 LATENCIES_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
@@ -70,7 +68,7 @@ class RequestMetrics:
 
     def render(self) -> bytes:
         """The text format that Prometheus scrapes."""
-        return prometheus_client.generate_latest(self._registry)
+        return generate_latest(self._registry)
 
 
 class MetricsMiddleware:

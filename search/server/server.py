@@ -18,7 +18,6 @@ from starlette.applications import Starlette
 
 from search import logs
 from search.errors import InputError
-from search.server.access.auth import Gate
 from search.server.access.token import Token
 from search.storage.store import Store
 
@@ -71,7 +70,7 @@ def serve_dashboard(store: Store, host: str, port: int, token: Token | None) -> 
 
     with _listen(host, port) as listening:
         greeting = f"{_address(host, listening)}/dashboard  (Ctrl-C ends it)"
-        _run(make_dashboard(store, Gate(token)), listening, token, lambda: print(greeting, flush=True))
+        _run(make_dashboard(store, token), listening, token, lambda: print(greeting, flush=True))
 
 
 def _run(app: Starlette, listening: socket.socket, token: Token | None, announce: Callable[[], None]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
@@ -151,8 +152,11 @@ def matplotlib_figure(shown: Picture) -> Figure:
         axes.grid(color=GRID, linewidth=0.8)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
-        if panel.rate:
-            _add_rates(axes, panel.rate)
+        if rate := panel.rate:
+            both = (partial(np.multiply, rate), partial(np.multiply, 1 / rate))
+            top = axes.secondary_xaxis("top", functions=both)
+            top.set_xlabel("images per second")
+            top.spines["top"].set_visible(False)
     row[0].set_title(shown.title, loc="left", fontsize=13, fontweight="bold")
     row[0].set_ylabel(shown.y_label)
     named = [sum(series.in_legend and bool(series.x) for series in panel.series) for panel in shown.panels]
@@ -179,12 +183,6 @@ def _draw(axes: Axes, series: Series) -> None:
         bars: dict[str, Any] = {"yerr": series.arms, "elinewidth": 1.1, "capsize": series.cap}
         looks: dict[str, Any] = {"color": series.color, "markersize": size, "markerfacecolor": face, "linewidth": 1.3}
         axes.errorbar(series.x, series.y, linestyle=LINES[series.line][0], **bars, **looks, **named)
-
-
-def _add_rates(axes: Axes, rate: float) -> None:
-    top = axes.secondary_xaxis("top", functions=(lambda x: np.multiply(x, rate), lambda x: np.divide(x, rate)))
-    top.set_xlabel("images per second")
-    top.spines["top"].set_visible(False)
 
 
 def plotly_figure(shown: Picture) -> PlotlyFigure:

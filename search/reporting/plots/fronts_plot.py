@@ -26,10 +26,13 @@ RATE = Axis("images per second", lambda measured: measured.throughput.images_per
 
 def gather(found: Sequence[Found]) -> Picture:
     """Raises InputError unless all fronts can share axes: measured against labels, or all against the dense model."""
-    _check_kinds(found)
+    kinds = {study.name: formatting.measurements(front)[-1].accuracy.kind for study, front in found}
+    if len(set(kinds.values())) > 1:
+        told = ", ".join(f"{name}: {kind}" for name, kind in kinds.items())
+        raise InputError("--plot", "fronts must have one objectives.accuracy to share an axis", told, "plot them apart")
     # by fingerprint, which covers both splits and the preprocessing, or else by what the studies asked for
     absolute = len({study.provenance.get(IMAGES) or str(study.spec.data) for study, _ in found}) == 1
-    kind = formatting.KIND_WORDS[formatting.measurements(found[0][1])[-1].accuracy.kind]
+    kind = formatting.KIND_WORDS[kinds[found[0][0].name]]
     machines = list(dict.fromkeys(formatting.settings(front) for _, front in found))
     panels = [
         Panel(axis.label, tuple(s for place, one in enumerate(found) for s in _series(place, one, axis, absolute)))
@@ -42,13 +45,6 @@ def gather(found: Sequence[Found]) -> Picture:
         footnote=f"{'; '.join(machines)}; confirmed where confirmed; bars: 95% intervals; stars: dense models",
         panels=tuple(panels),
     )
-
-
-def _check_kinds(found: Sequence[Found]) -> None:
-    kinds = {study.name: formatting.measurements(front)[-1].accuracy.kind for study, front in found}
-    if len(set(kinds.values())) > 1:
-        told = ", ".join(f"{name}: {kind}" for name, kind in kinds.items())
-        raise InputError("--plot", "fronts must have one objectives.accuracy to share an axis", told, "plot them apart")
 
 
 def _by_rate(found: Sequence[Found]) -> bool:

@@ -7,7 +7,7 @@ from urllib.parse import urljoin
 
 import pytest
 
-from search.server.access.auth import COOKIE, Gate, Verdict, hostname
+from search.server.access.auth import COOKIE, Verdict, hostname, judge
 from search.server.access.login import cookie_header, local_path, page, relative, submitted
 from search.server.access.token import Token
 
@@ -54,7 +54,7 @@ WITH_TOKEN: list[Any] = [
 @pytest.mark.parametrize("row", WITH_TOKEN, ids=lambda row: f"{row[0]} {row[1]} {row[2]}")
 def test_with_a_token(row: Any) -> None:
     method, path, headers, verdict = row
-    assert Gate(TOKEN).judge(method, path, headers) is verdict
+    assert judge(TOKEN, method, path, headers) is verdict
 
 
 LOOPBACK_ONLY: list[Any] = [
@@ -75,7 +75,7 @@ LOOPBACK_ONLY: list[Any] = [
 @pytest.mark.parametrize("row", LOOPBACK_ONLY, ids=lambda row: f"{row[0]} {row[1]}")
 def test_without_a_token(row: Any) -> None:
     method, headers, verdict = row
-    assert Gate(None).judge(method, "/api/v1/studies", headers) is verdict
+    assert judge(None, method, "/api/v1/studies", headers) is verdict
 
 
 @pytest.mark.parametrize(
