@@ -34,7 +34,9 @@ PARENT = "mlflow.parentRunId"  # by which MLflow's pages show a run below anothe
 MAX_VALUE = 500  # characters of a parameter
 ENDINGS = {"done": "FINISHED", "stopped": "KILLED", "paused": "KILLED"}
 NUMBERS = ("accuracy", "accuracy_low", "accuracy_high", "images", "throughput", "speedup", "gflops")
-Texts, Numbers = Mapping[str, str], Mapping[str, float]
+Texts = Mapping[str, str]
+Numbers = Mapping[str, float]
+Moment = tuple[int, int]  # milliseconds since 1970, and trials by then
 NOTHING: Mapping[str, Any] = {}
 TRIAL_ENDINGS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 
@@ -191,14 +193,9 @@ class StudyRuns:
         self._note_answer()
 
     def _send(
-        self,
-        run: str,
-        params: Texts = NOTHING,
-        tags: Texts = NOTHING,
-        numbers: Numbers = NOTHING,
-        at: tuple[int, int] = (0, 0),
+        self, run: str, params: Texts = NOTHING, tags: Texts = NOTHING, numbers: Numbers = NOTHING, at: Moment = (0, 0)
     ) -> None:
-        """at: milliseconds since 1970, and the step, of the numbers."""
+        """at: when the numbers were so."""
         from mlflow.entities import Metric, Param, RunTag
 
         self._client.log_batch(

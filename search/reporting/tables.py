@@ -39,10 +39,11 @@ def new_table(**options: Any) -> Table:
 def facts_table(rows: Iterable[Sequence[RenderableType]]) -> Table:
     """A line a fact: its name, or what else is short, then the fact, folded where the terminal is narrow."""
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    for row in rows:
-        while len(table.columns) < len(row):
-            is_last = len(table.columns) + 1 == len(row)
-            table.add_column(overflow="fold" if is_last else "ellipsis", no_wrap=not is_last)
+    known = list(rows)
+    for _ in known[0][1:]:
+        table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for row in known:
         table.add_row(*row)
     return table
 
