@@ -48,6 +48,8 @@ WITH_TOKEN: list[Any] = [
     ("GET", "/", {"cookie": f"{COOKIE}={TOKEN.secret}"}, Verdict.UNAUTHENTICATED),
     ("GET", "/", {"cookie": f"{COOKIE}="}, Verdict.UNAUTHENTICATED),
     ("GET", "/", {"cookie": "\x00;;=;=\x7f"}, Verdict.UNAUTHENTICATED),
+    # another program's of this host, which is no cookie by the book, hides ours from nobody
+    ("GET", "/", {"cookie": f'seen={{"a": "b c"}}; {COOKIE}={TOKEN.cookie}'}, Verdict.PASS),
 ]
 
 
