@@ -57,11 +57,8 @@ def series(
     placed = [(x, measured.accuracy, words) for measured, words in points if (x := axis.of(measured)) is not None]
     if ordered:
         placed.sort(key=lambda point: point[0])
+    accuracies = [accuracy for _, accuracy, _ in placed]
     if looks.get("marker") != STAR and not looks.get("faint"):
-        below, above = (
-            [100 * (a.value - a.low) for _, a, _ in placed],
-            [100 * (a.high - a.value) for _, a, _ in placed],
-        )
-        looks["arms"] = below, above
-    x, y = [x for x, _, _ in placed], [100 * (accuracy.value - base) for _, accuracy, _ in placed]
+        looks["arms"] = [100 * (a.value - a.low) for a in accuracies], [100 * (a.high - a.value) for a in accuracies]
+    x, y = [x for x, _, _ in placed], [100 * (accuracy.value - base) for accuracy in accuracies]
     return Series(name, x, y, [words for _, _, words in placed], **{"group": name, **looks})
