@@ -231,10 +231,8 @@ def _conclude(reader: Reader, name: str) -> tuple[StudyRecord, Front]:
         try:
             canvas.save(path, front_plot.picture(study, front, reader.evaluations(study.id)))
             print(f"plot: {path.resolve()}")
-        except (
-            InputError,
-            PruningError,
-        ) as error:  # the search is done and stored: a folder without space must not fail it
+        except (InputError, PruningError) as error:
+            # the search is done and stored: a folder without space must not fail it
             logs.say(f"ztp: {error}")
     return study, front
 
