@@ -57,7 +57,7 @@ class AccessMiddleware:
         if verdict is Verdict.LOGIN:
             return RedirectResponse(f"{relative(LOGIN, base=path)}?next={quote(path)}", 303)
         if verdict is not Verdict.PASS:
-            return error_response(verdict.value[0], verdict.message(headers))
+            return error_response(verdict.status, verdict.message(headers))
         return self._app
 
 

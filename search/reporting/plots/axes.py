@@ -60,5 +60,5 @@ def series(
     accuracies = [accuracy for _, accuracy, _ in placed]
     if looks.get("marker") != STAR and not looks.get("faint"):
         looks["arms"] = [100 * (a.value - a.low) for a in accuracies], [100 * (a.high - a.value) for a in accuracies]
-    x, y = [x for x, _, _ in placed], [100 * (accuracy.value - base) for accuracy in accuracies]
-    return Series(name, x, y, [words for _, _, words in placed], **{"group": name, **looks})
+    places, heights = [place for place, _, _ in placed], [100 * (accuracy.value - base) for accuracy in accuracies]
+    return Series(name, places, heights, [words for _, _, words in placed], **{"group": name, **looks})

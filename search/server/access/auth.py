@@ -28,6 +28,9 @@ READING = ("GET", "HEAD")
 class Verdict(Enum):
     """What to do with a request: the status of the answer, and why."""
 
+    def __init__(self, status: int, reason: str) -> None:
+        self.status, self.reason = status, reason
+
     PASS = 200, "pass"
     LOGIN = 303, "show the login form"  # a browser came without a token
     UNAUTHENTICATED = 401, "a token is required: send Authorization: Bearer TOKEN"
@@ -45,7 +48,7 @@ class Verdict(Enum):
 
     def message(self, headers: Mapping[str, str]) -> str:
         """The reason, for whoever sent these headers."""
-        return self.value[1].format(host=headers.get("host"), origin=headers.get("origin"))
+        return self.reason.format(host=headers.get("host"), origin=headers.get("origin"))
 
 
 def judge(token: Token | None, method: str, path: str, headers: Mapping[str, str]) -> Verdict:
