@@ -104,12 +104,17 @@ def read_yaml(path: Path) -> Any:
 
 
 def write_text(path: Path, text: str) -> None:
+    """`write_bytes`, in UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
     """Write a whole file or nothing: to a temporary neighbour first, then renamed. Raises ConfigError."""
     temporary = None
     try:
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
         os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide an exported file from its users
         os.replace(temporary, path)
         temporary = None

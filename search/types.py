@@ -341,6 +341,15 @@ class Progress:
         by_time = self.seconds / self.limit_s if self.limit_s else 0.0
         return min(1.0, max(by_time, self.done / self.total if self.total else 0.0))
 
+    def seconds_left(self, per_s: float | None) -> float | None:
+        """Until the trials or the time budget run out, whichever is first; None before either is known.
+
+        per_s: trials per second; None while nobody knows.
+        """
+        by_trials = (self.total - self.done) / per_s if per_s else None
+        by_time = None if self.limit_s is None else max(0.0, self.limit_s - self.seconds)
+        return min((left for left in (by_trials, by_time) if left is not None), default=None)
+
     @property
     def is_stagnant(self) -> bool:
         return self.patience is not None and self.stagnant >= self.patience

@@ -18,7 +18,7 @@ import typer
 
 from pruning.errors import PruningError
 from search import logs
-from search.cli import admin, backbones, cache, compare, inspect, launch, serve, visualize
+from search.cli import admin, backbones, compare, inspect, launch, serve
 from search.errors import InputError, SearchError
 
 FAILED, INVALID = 1, 2
@@ -36,12 +36,12 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "export": inspect.export,
     "evaluate": inspect.evaluate,
     "compare": compare.compare,
-    "visualize": visualize.visualize,
+    "visualize": inspect.visualize,
     "dashboard": inspect.dashboard,
     "backbones": backbones.backbones,
     "serve": serve.serve,
     "worker": launch.worker,
-    "cache": cache.cache,
+    "cache": admin.cache,
     "pause": admin.pause,
     "resume": admin.resume,
     "stop": admin.stop,

@@ -1,5 +1,5 @@
 """The commands of `ztp` that steer studies (`pause`, `resume`, `stop`, `rename`, `delete`) and keep the service running
-(`doctor`, `db upgrade`, `db backup`)."""
+(`doctor`, `cache`, `db upgrade`, `db backup`)."""
 
 from __future__ import annotations
 
@@ -32,17 +32,15 @@ def resume(name: Name, storage: Storage = DEFAULT_STORAGE, server: Server = None
     """Open a paused or stopped study again."""
     with _orders(storage, server) as orders:
         is_led = orders.resume(name).state != "created"
-    print(
-        f"{name}: " + ("goes on" if is_led else "waits for a worker: launch it again, or start ztp worker or ztp serve")
-    )
+    told = "goes on" if is_led else "waits for a worker: launch it again, or start ztp worker or ztp serve"
+    print(f"{name}: {told}")
 
 
 def stop(name: Name, storage: Storage = DEFAULT_STORAGE, server: Server = None) -> None:
     """End a study's search here; what was found stays."""
     with _orders(storage, server) as orders:
-        print(
-            f"{orders.stop(name).name}: stopped; what was found stays; ztp resume {name}, or its launch, continues it"
-        )
+        stopped = orders.stop(name).name
+    print(f"{stopped}: stopped; what was found stays; ztp resume {name}, or its launch, continues it")
 
 
 def rename(
@@ -100,6 +98,26 @@ def doctor(as_json: AsJson = False, storage: Storage = DEFAULT_STORAGE) -> None:
         tables.show(examination.as_table(checks))
     if not examination.healthy(checks):
         raise typer.Exit(UNHEALTHY)
+
+
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Remove all but what is being decoded now.")] = False,
+) -> None:
+    """Show where decoded images are kept and how much that is; they are decoded again when they are missing."""
+    from search.evaluation.data import decode_cache_files as files
+    from search.reporting.formatting import count
+
+    folder = files.cache_folder()
+    before = {path: files.disk_bytes(path) for path in files.list_entries(folder)}
+    if clear:
+        removed = files.remove_unused(folder, days=0)
+        freed = files.gib(sum(before[path] for path in removed))
+        print(f"removed {len(removed)} of {count(len(before), 'split')}, {freed}: {folder}")
+        return
+    held = f"{count(len(before), 'split')}, {files.gib(sum(before.values()))}"
+    print(f"{folder}: {held}; unused ones go after {files.UNUSED_DAYS} days")
+    for path, size in before.items():
+        print(f"  {path.stem}  {files.gib(size)}")
 
 
 @database.command()

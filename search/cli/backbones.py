@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -29,16 +29,8 @@ def backbones(
     if source == "timm":
         chosen = names() if pattern is None else names(pattern)
         console = stderr_console()
-        answers = list(
-            track(
-                look_up(chosen, cache_folder()),
-                "asking timm's models",
-                total=len(chosen),
-                console=console,
-                transient=True,
-                disable=not console.is_terminal,
-            )
-        )
+        looks: dict[str, Any] = {"console": console, "transient": True, "disable": not console.is_terminal}
+        answers = list(track(look_up(chosen, cache_folder()), "asking timm's models", len(chosen), **looks))
     else:
         answers = look_up_source(source, pattern or "*")
     entries = [each for each in answers if isinstance(each, Entry)]

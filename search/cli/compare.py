@@ -19,6 +19,15 @@ if TYPE_CHECKING:
     from search.evaluation.compare.entries import Contender, Levels
     from search.evaluation.compare.statistics import Comparison, Row
 
+FIELDS = {  # of a study, by the flag that stands for it
+    "--backbone": "backbone.name",
+    "--weights": "backbone.weights",
+    "--data": "data.path",
+    "--source": "data.source",
+    "--accuracy": "objectives.accuracy",
+    "--text": "objectives.text",
+}
+
 
 def compare(
     study: Annotated[
@@ -55,17 +64,27 @@ def compare(
     plot: Annotated[Path | None, option("FILE", "Write a picture besides: .png or .html.")] = None,
 ) -> None:
     """Compare pruning methods on a backbone: accuracy, FLOPs and measured speed on the same images."""
+    from pruning.backbone_names import check_name
+    from pruning.config import read_config
+
     mistakes = Mistakes()
     mistakes.attempt(lambda: _check_output(as_json, as_csv, plot))
-    if saved is None:
+    if saved is not None:
+        mistakes.check()
+        shown = _read(saved)
+    else:
         flags = {"--backbone": backbone, "--weights": weights, "--data": data, "--source": source}
         spec = mistakes.attempt(lambda: _spec(study, flags | {"--accuracy": accuracy, "--text": text}, config or []))
         asked = _read_flags(mistakes, methods, options or [], {"keep": keep, "gflops": gflops, "blocks": blocks})
-        _rehearse(mistakes, spec, backbone, *asked, images, study is not None, config or [])
-    mistakes.check()
-    if saved is not None:
-        shown = _read(saved)
-    else:
+        read = [(path, mistakes.attempt(partial(read_config, path))) for path in config or []]
+        if spec is not None:
+            from search.evaluation.compare.validation import rehearse  # only now: torch, for seconds
+
+            exported = [(path, known) for path, known in read if known is not None]
+            rehearse(mistakes, spec, *asked, images, study is not None, exported)
+        elif backbone is not None:
+            mistakes.attempt(lambda: check_name(backbone))
+        mistakes.check()
         contenders, levels = asked
         assert spec is not None  # or a mistake would have been told
         assert levels is not None
@@ -100,31 +119,6 @@ def _read_flags(
     return contenders or [], levels
 
 
-def _rehearse(
-    mistakes: Mistakes,
-    spec: StudySpec | None,
-    backbone: str | None,
-    contenders: Sequence[Contender],
-    levels: Levels | None,
-    images: int | None,
-    searched: bool,
-    configs: Sequence[Path],
-) -> None:
-    """What only the backbone can tell, though not its weights."""
-    from pruning.config import read_config
-
-    read = [(path, mistakes.attempt(partial(read_config, path))) for path in configs]
-    exported = [(path, config) for path, config in read if config is not None]
-    if spec is not None:
-        from search.evaluation.compare.validation import rehearse  # only now: torch, for seconds
-
-        rehearse(mistakes, spec, contenders, levels, images, searched, exported)
-    elif backbone is not None:
-        from pruning.backbone_names import check_name
-
-        mistakes.attempt(lambda: check_name(backbone))
-
-
 def _numbers(flag: str, text: str | None, kind: type[int] | type[float]) -> tuple[Any, ...]:
     """The values of "2,5,8"; none for None."""
     try:
@@ -147,7 +141,7 @@ def _read(path: Path) -> Comparison:
 
 def _spec(study: str | None, flags: Mapping[str, str | None], configs: Sequence[Path]) -> StudySpec:
     """Backbone, images and number format: of a study, of flags, or of the first configuration."""
-    from search.config.spec import check_files, make_spec, read_spec
+    from search.config.spec import check_files, make_spec, override, read_spec
 
     given = {flag: value for flag, value in flags.items() if value is not None}
     if study is not None:
@@ -155,34 +149,16 @@ def _spec(study: str | None, flags: Mapping[str, str | None], configs: Sequence[
             raise InputError(next(iter(given)), "is for a comparison without a study", f"it beside {study}", "drop one")
         spec = read_spec(study)
     elif "--backbone" in given:
-        spec = make_spec(_document(given), "compare")
+        spec = make_spec(override({"name": "compare"}, {FIELDS[flag]: given[flag] for flag in given}), "compare")
     elif configs and not given:
-        spec = _spec_of(configs[0])
+        from pruning.config import read_config
+        from search.evaluation.reproduce import spec_of
+
+        spec = spec_of(read_config(configs[0]), configs[0])
     else:
         raise InputError("compare", "needs a study, --backbone or --config", remedy="for example: ztp compare demo")
     check_files(spec)
     return spec
-
-
-def _document(given: Mapping[str, str]) -> dict[str, Any]:
-    """A study's plain data from flags."""
-    fields = {
-        "backbone": {"name": "--backbone", "weights": "--weights"},
-        "data": {"path": "--data", "source": "--source"},
-        "objectives": {"accuracy": "--accuracy", "text": "--text"},
-    }
-    plain: dict[str, Any] = {"name": "compare"}
-    for section, names in fields.items():
-        values = {name: given[flag] for name, flag in names.items() if flag in given}
-        plain |= {section: values} if values else {}
-    return plain
-
-
-def _spec_of(path: Path) -> StudySpec:
-    from pruning.config import read_config
-    from search.evaluation.reproduce import spec_of
-
-    return spec_of(read_config(path), path)
 
 
 def _measure(

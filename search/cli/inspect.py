@@ -1,4 +1,4 @@
-"""The commands of `ztp` that look at what was found: list, status, front, export, evaluate, dashboard."""
+"""The commands of `ztp` that look at what was found: list, status, front, export, evaluate, visualize, dashboard."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from search.errors import InputError, SearchError
 if TYPE_CHECKING:
     from pruning.config import Config
     from search.config.spec import StudyRecord
+    from search.reporting.plots.canvas import Picture
     from search.reporting.queries import Reader
     from search.types import Evaluation, Front
 
@@ -88,7 +89,7 @@ def front(
     store = open_reader(storage, server)
     found = [(study, the_front(store, study)) for study in map(store.study, names)]
     if plot is not None:
-        _plot(plot, store, found)
+        canvas.save(plot, _picture(store, found))
         logs.say(f"ztp: wrote {plot}")
     elif as_json:
         documents = [report.front_json(study, latest) for study, latest in found]
@@ -99,15 +100,14 @@ def front(
         tables.show(*(report.front_table(study, latest) for study, latest in found))
 
 
-def _plot(path: Path, store: Reader, found: Sequence[tuple[StudyRecord, Front]]) -> None:
+def _picture(store: Reader, found: Sequence[tuple[StudyRecord, Front]]) -> Picture:
     """One study with everything that it evaluated; several with their fronts alone."""
-    from search.reporting.plots import canvas, front_plot, fronts_plot
+    from search.reporting.plots import front_plot, fronts_plot
 
-    if len(found) == 1:
-        ((study, latest),) = found
-        front_plot.save_plot(path, study, latest, store.evaluations(study.id))
-    else:
-        canvas.save(path, fronts_plot.gather(found))
+    if len(found) > 1:
+        return fronts_plot.gather(found)
+    ((study, latest),) = found
+    return front_plot.picture(study, latest, store.evaluations(study.id))
 
 
 def export(
@@ -217,6 +217,39 @@ def _deployment(
         return {}
     asked: dict[str, object] = {"runtime": runtime, "precision": "int8" if int8 else "float32"}
     return asked | ({"batch_sizes": batch} if batch else {}) | ({"threads": threads} if threads else {})
+
+
+def visualize(
+    config: Annotated[Path, argument("best.yaml", "An exported configuration.")],
+    images: Annotated[
+        list[Path] | None, argument("[IMAGE]...", "Image files; default: images it was found on.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE.png", help="Default: the configuration's name.")
+    ] = None,
+    data: Annotated[str | None, option("DIR", "Without files: images of another folder.")] = None,
+    count: Annotated[int | None, whole_number("N", "Without files: how many images; default: 4.")] = None,
+) -> None:
+    """Draw which patches survive each stage, as a contact sheet, with the answers before and after pruning."""
+    from pruning.config import read_config
+    from pruning.yaml_io import write_bytes
+    from search.reporting.plots import canvas
+
+    if images and (data is not None or count is not None):
+        flag = "--data" if data is not None else "--count"
+        raise InputError(flag, "is for a sheet without image files", f"it beside {images[0]}", "drop one")
+    target = output or Path(f"{config.stem}-patches.png")
+    canvas.check_path(target, endings=(".png",), flag="--output")
+    read = read_config(config)
+
+    from search.evaluation.token_trace import anatomies  # only now: torch, for seconds
+    from search.reporting import formatting
+    from search.reporting.plots import patches_plot
+
+    rows = anatomies(read, config, images or (), data, 4 if count is None else count)
+    title = f"{read.backbone['name']}, {formatting.stages(read.schedule, named=True)}"
+    write_bytes(target, patches_plot.png(rows, title))
+    logs.say(f"ztp: wrote {target}: {formatting.count(len(rows), 'image')}")
 
 
 def dashboard(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pruning.errors import PruningError
 from search import logs
 from search.cli.options import (
     DEFAULT_STORAGE,
@@ -84,7 +85,11 @@ def launch(
     with _naming_flags({*given, *(["data.path"] if data is not None else [])}):
         spec = _spec(study, backbone, data, given)
         if dry_run:
-            _forecast(spec)
+            from search.reporting.cost_estimate import forecast_table
+            from search.reporting.tables import show
+            from search.runtime.cost_estimate import forecast  # only now: torch, for seconds
+
+            show(forecast_table(forecast(spec)))
         elif server:
             _launch_there(spec, server)
         else:
@@ -104,16 +109,8 @@ def _naming_flags(given: Collection[str]) -> Iterator[None]:
         raise
 
 
-def _forecast(spec: StudySpec) -> None:
-    from search.reporting.cost_estimate import forecast_table
-    from search.reporting.tables import show
-    from search.runtime.cost_estimate import forecast  # only now: torch, for seconds
-
-    show(forecast_table(forecast(spec)))
-
-
 def _run(spec: StudySpec, storage: str, mlflow: str | None) -> None:
-    from search.reporting.mlflow_log import logging_to_mlflow
+    from search.reporting.mlflow_log import MlflowLog
     from search.reporting.progress_display import display
     from search.runtime.feasibility import check_here  # only now: torch, for seconds
     from search.runtime.launch import launch as launch_study
@@ -124,7 +121,7 @@ def _run(spec: StudySpec, storage: str, mlflow: str | None) -> None:
         with graceful_shutdown(), ExitStack() as following:
             observers: list[Callable[[Progress], None]] = []
             if mlflow is not None:
-                observers.append(following.enter_context(logging_to_mlflow(mlflow, storage, spec.name)))
+                observers.append(following.enter_context(MlflowLog(mlflow, storage, spec.name)))
             observers.append(following.enter_context(display(spec.name)))
 
             def observe(progress: Progress) -> None:
@@ -215,7 +212,7 @@ def _derived_name(backbone: str, data: str) -> str:
 def _conclude(reader: Reader, name: str) -> tuple[StudyRecord, Front]:
     """What one wants to see when a launch ends: the front and its plots."""
     from search.reporting import formatting, report, tables
-    from search.reporting.plots import front_plot
+    from search.reporting.plots import canvas, front_plot
     from search.reporting.queries import no_front
     from search.storage.selection import NONE_KEEPS_LIMITS
 
@@ -232,9 +229,10 @@ def _conclude(reader: Reader, name: str) -> tuple[StudyRecord, Front]:
     print()
     for path in (Path(f"{name}-front.png"), Path(f"{name}-front.html")):
         try:
-            front_plot.save_plot(path, study, front, reader.evaluations(study.id))
+            canvas.save(path, front_plot.picture(study, front, reader.evaluations(study.id)))
             print(f"plot: {path.resolve()}")
-        except InputError as error:  # the search is done and stored: a folder without space must not fail it
+        except (InputError, PruningError) as error:
+            # the search is done and stored: a folder without space must not fail it
             logs.say(f"ztp: {error}")
     return study, front
 

@@ -29,14 +29,6 @@ def argument(metavar: str, text: str) -> Any:
     return typer.Argument(metavar=metavar, help=text)
 
 
-def whole_number(metavar: str, text: str, **more: Any) -> Any:
-    return option(metavar, text, parser=partial(_parse, int, "a whole number"), **more)
-
-
-def number(metavar: str, text: str) -> Any:
-    return option(metavar, text, parser=partial(_parse, float, "a number"))
-
-
 def _parse(kind: Callable[[str], float], noun: str, text: str) -> float:
     """Typer's own message leaves out the value that was wrong."""
     try:
@@ -45,6 +37,8 @@ def _parse(kind: Callable[[str], float], noun: str, text: str) -> float:
         raise typer.BadParameter(f"must be {noun}, got {text!r}") from None
 
 
+whole_number = partial(option, parser=partial(_parse, int, "a whole number"))
+number = partial(option, parser=partial(_parse, float, "a number"))
 Name = Annotated[str, argument("NAME", "Name of a study; `ztp list` shows them.")]
 Storage = Annotated[
     str, typer.Option("--storage", envvar="ZTP_STORAGE", metavar="URL", help="Database of the studies.")

@@ -63,7 +63,8 @@ def serve(
     check_host(host, token)
 
     from search.runtime.webhook import notifying
-    from search.server.server import Settings, serve  # only now: the web framework and Optuna, for a second
+    from search.server.app import Settings  # only now: the web framework and Optuna, for a second
+    from search.server.server import serve
     from search.storage.store import Store
 
     with closing(notifying(Store.open(storage))) as store:

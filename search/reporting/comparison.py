@@ -41,10 +41,12 @@ def table(shown: Comparison) -> RenderableType:
     columns |= {name: {"justify": "right", "no_wrap": True} for name in _columns(shown)}
     columns["schedule"] = {"overflow": "fold", "min_width": 12}
     least = [name for name in LEAST if name in columns]
-    made = FittedTable(columns, least, _title(shown))
+    title = Text(f"{formatting.backbone(shown.backbone)}: ", style="bold")
+    title.append(f"{formatting.count(len(shown.rows), 'row')}, images: {shown.images}", style="not bold")
+    made = FittedTable(columns, least, title)
     for name, dense in shown.denses.items():
-        last = dense is list(shown.denses.values())[-1]
-        made.add_row("", name, *_numbers(shown, dense), "", "", style="dim", end_section=last)
+        is_last = name == [*shown.denses][-1]
+        made.add_row("", name, *_numbers(shown, dense), "", "", style="dim", end_section=is_last)
     for level in shown.levels:
         rows = shown.at(level)
         for row in rows:
@@ -60,11 +62,6 @@ def _columns(shown: Comparison) -> list[str]:
     return [*COLUMNS, *([BOTH_COSTS] if shown.saving else []), "p"]
 
 
-def _title(shown: Comparison) -> Text:
-    text = Text(f"{formatting.backbone(shown.backbone)}: ", style="bold")
-    return text.append(f"{formatting.count(len(shown.rows), 'row')}, images: {shown.images}", style="not bold")
-
-
 def _cells(shown: Comparison, row: Row) -> list[str]:
     if row.measurement is None:
         return [row.name, *[""] * len(_columns(shown)), f"not run: {row.absent}"]
@@ -73,19 +70,15 @@ def _cells(shown: Comparison, row: Row) -> list[str]:
 
 
 def _numbers(shown: Comparison, measured: Measurement) -> list[str]:
+    costs = shown.costs_dict(measured).values()
     return [
         formatting.percent(measured.accuracy, formatting.lopsided(_accuracies(shown))),
-        formatting.rate(measured.throughput.images_per_s),
+        formatting.rounded(measured.throughput.images_per_s),
         formatting.speedup(measured.throughput),
         f"{shown.realised(measured):.2f}",
         f"{measured.gflops:.4f}",
-        *([_both_costs(shown, measured)] if shown.saving else []),
+        *([" / ".join(f"{flops / 1e9:.4f}" for flops in costs)] if shown.saving else []),  # none where not known
     ]
-
-
-def _both_costs(shown: Comparison, measured: Measurement) -> str:
-    """`1.2584 / 1.1760`; empty where they are not known."""
-    return " / ".join(f"{flops / 1e9:.4f}" for flops in shown.costs_dict(measured).values())
 
 
 def _accuracies(shown: Comparison) -> list[Accuracy]:
@@ -129,14 +122,8 @@ def _disturbed(shown: Comparison) -> list[str]:
 
 def _recipes(shown: Comparison) -> dict[str, str]:
     """What stands behind each name that is not a method with its defaults: `zero-tprune, split alternate`."""
-    found = {}
-    for row in shown.rows:
-        if row.measurement is None:
-            continue
-        words = recipe(row.measurement.schedule)
-        if words != row.name:
-            found[row.name] = words
-    return found
+    measured = [(row.name, recipe(row.measurement.schedule)) for row in shown.rows if row.measurement]
+    return {name: words for name, words in measured if words != name}
 
 
 def recipe(schedule: Schedule) -> str:

@@ -24,7 +24,7 @@ def forecast_table(forecast: Forecast) -> Table:
 def _facts(forecast: Forecast) -> list[tuple[str, str]]:
     spec = forecast.spec
     data, limits = spec.data, _limits(forecast)
-    low, high = forecast.speedups
+    dense, (low, high) = formatting.rounded(forecast.dense_images_per_s), forecast.speedups
     shortest, trial, longest = map(formatting.duration, forecast.trial_s)
     low_s, high_s = map(formatting.duration, forecast.between_s)
     within = "" if spec.budget.time is None else f", at most {formatting.duration(spec.budget.time)} by budget.time"
@@ -40,7 +40,7 @@ def _facts(forecast: Forecast) -> list[tuple[str, str]]:
         ("GFLOPs", ", ".join(f"{name} {value:.3g}" for name, value in forecast.gflops.items())),
         ("limits", limits or "none"),
         ("feasible", f"{forecast.feasible:.1%} of the space's schedules, drawn uniformly"),
-        ("speed", f"dense {formatting.rate(forecast.dense_images_per_s)} images/s, feasible {low:.2f}x to {high:.2f}x"),
+        ("speed", f"dense {dense} images/s, feasible {low:.2f}x to {high:.2f}x"),
         ("to prepare", f"{formatting.duration(forecast.prepare_s)}: number format, latency profile, the dense model"),
         ("a trial", f"{trial} at the median, {shortest} to {longest}, if it sees every image"),
         ("the search", f"{formatting.duration(forecast.search_s)}{within}; racing and caches make it shorter{longer}"),

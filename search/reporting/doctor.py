@@ -31,11 +31,13 @@ PORT = 8000  # of `ztp serve`, unless told otherwise
 
 def examine(storage: str) -> list[Check]:
     """Every check, this machine's first. Takes some seconds: torch is loaded."""
+    from search.evaluation.data.decode_cache_files import cache_folder  # loads Pillow
+
     return [
         *_packages(),
         *_machine(),
         *inspect_database(storage),
-        _cache(),
+        cache_check(cache_folder()),
         token_check(os.environ.get("ZTP_TOKEN")),
         port_check(PORT),
     ]
@@ -86,9 +88,8 @@ def _machine() -> Iterator[Check]:
 
         from search.evaluation.device import bfloat16_is_fast, choose_device, describe_device
     except (ImportError, OSError) as error:  # OSError: one of its libraries is missing
-        yield Check(
-            "device", FAIL, f"torch cannot be loaded: {error}", "pip install --force-reinstall torch torchvision"
-        )
+        remedy = "pip install --force-reinstall torch torchvision"
+        yield Check("device", FAIL, f"torch cannot be loaded: {error}", remedy)
         return
     device = choose_device("auto")
     fast = "fast" if bfloat16_is_fast(device) else "no fast"
@@ -123,12 +124,6 @@ def memory_check(free: int | None) -> Check:
     found = f"{free / GIB:.1f} GiB available"
     remedy = "stop other programs, or lower runtime.batch_size and prefix_cache_gib"
     return check_unless(free < MIN_MEMORY, "memory", found, remedy)
-
-
-def _cache() -> Check:
-    from search.evaluation.data.decode_cache_files import cache_folder  # loads Pillow
-
-    return cache_check(cache_folder())
 
 
 def cache_check(folder: Path) -> Check:

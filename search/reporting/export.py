@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import shutil
 import sys
@@ -11,13 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sqlalchemy.engine import make_url
+
 from pruning.config import Config
 from search import attribute_keys as keys
 from search.config.spec import StudyRecord
 from search.errors import InputError
 from search.reporting import formatting
-from search.storage.point_document import latency_documents
+from search.storage.point_document import accuracy_document, latency_documents
 from search.storage.selection import NO_BOUNDS, Bounds, budget_bounds, fastest_worthwhile, front_numbers
+from search.storage.urls import shown
 from search.types import FLOP_CONVENTION, Evaluation, Front, Measurement
 
 STRICTEST = {"max_gflops": min, "min_speedup": max, "min_accuracy": max, "max_latency_ms": min}
@@ -31,7 +33,7 @@ class Limits(Bounds):
         for name in ("max_gflops", "min_speedup"):
             value = getattr(self, name)
             if value is not None and not value > 0:
-                raise InputError(_flag(name), "must be above 0", value)
+                raise InputError(f"--{name.replace('_', '-')}", "must be above 0", value)
         accuracy = self.min_accuracy
         if accuracy is not None and not 0 <= accuracy <= 1:
             remedy = f"write {accuracy / 100:g}" if 1 < accuracy <= 100 else ""
@@ -84,10 +86,6 @@ def choose(front: Front, asked: Limits, budget: Bounds = NO_BOUNDS) -> Evaluatio
     raise InputError("", f"no point of the front is within {given}", remedy=remedy)
 
 
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
 def to_config(study: StudyRecord, evaluation: Evaluation) -> Config:
     """The exported configuration: enough to run the point, to measure it again, and to know where it came from."""
     search = evaluation.search
@@ -116,9 +114,9 @@ def _backbone(study: StudyRecord) -> dict[str, Any]:
 
 def _runtime(study: StudyRecord, search: Measurement) -> dict[str, Any]:
     """What the numbers depend on beside the images; the device only if the study asked for one."""
-    runtime = {"dtype": search.setting.dtype, "batch_size": search.setting.batch_size}
     device = study.spec.runtime.device
-    return runtime if device == "auto" else {**runtime, "device": device}
+    asked = {} if device == "auto" else {"device": device}
+    return {"dtype": search.setting.dtype, "batch_size": search.setting.batch_size, **asked}
 
 
 def _data(study: StudyRecord) -> dict[str, Any]:
@@ -149,32 +147,25 @@ def _metrics(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _accuracy(measured: Measurement) -> Mapping[str, Any]:
-    accuracy = measured.accuracy
-    return {
-        "accuracy": accuracy.value,
-        "accuracy_ci95": [accuracy.low, accuracy.high],
-        "images": accuracy.images,
-        "kind": accuracy.kind,
-    }
+    known = accuracy_document(measured) | {"kind": measured.accuracy.kind}
+    return {name: value for name, value in known.items() if name != "fidelity"}
 
 
 def next_commands(study: StudyRecord, front: Front, storage: str, default_storage: str) -> list[str]:
-    """What to type after a launch, ready to paste."""
-    where = "" if storage in (default_storage, os.environ.get("ZTP_STORAGE")) else f" --storage {_quoted(storage)}"
-    ztp = _program()
-    return [
-        f"{ztp} export {study.name}{_worthwhile_speedup(study, front)} -o {study.name}-best.yaml{where}",
-        f"{ztp} dashboard{where}",
-    ]
+    """What to type after a launch, ready to paste; without a password, for terminals are watched and logged."""
+    is_known = storage in (default_storage, os.environ.get("ZTP_STORAGE"))
+    where = "" if is_known else f" --storage {shlex.quote(shown(make_url(storage)))}"
+    return [_export_command(study, front, where), f"{_program()} dashboard{where}"]
 
 
 def server_commands(study: StudyRecord, front: Front, server: str) -> list[str]:
     """The same after a launch over a server."""
     where = "" if server == os.environ.get("ZTP_SERVER", "").rstrip("/") else f" --server {shlex.quote(server)}"
-    return [
-        f"{_program()} export {study.name}{_worthwhile_speedup(study, front)} -o {study.name}-best.yaml{where}",
-        f"{server}/  (in a browser)",
-    ]
+    return [_export_command(study, front, where), f"{server}/  (in a browser)"]
+
+
+def _export_command(study: StudyRecord, front: Front, where: str) -> str:
+    return f"{_program()} export {study.name}{_worthwhile_speedup(study, front)} -o {study.name}-best.yaml{where}"
 
 
 def _program() -> str:
@@ -191,12 +182,3 @@ def _worthwhile_speedup(study: StudyRecord, front: Front) -> str:
         return ""
     hundredths = int(100 * known[fastest].speedup)  # rounded down, or the point itself would miss it
     return f" --min-speedup {hundredths / 100:.2f}" if hundredths > 100 else ""
-
-
-def _quoted(storage: str) -> str:
-    """For a shell, and without a password: terminals are watched and logged."""
-    return shlex.quote(re.sub(r"(://[^:/@]*:)[^@]*@|(password=)[^&]*", _masked, storage))
-
-
-def _masked(found: re.Match[str]) -> str:
-    return f"{found[1]}***@" if found[1] else f"{found[2]}***"

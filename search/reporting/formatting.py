@@ -60,20 +60,15 @@ def latency(measured: Latency) -> str:
     return f"{measured.p50:.3g} / {measured.p95:.3g} / {measured.p99:.3g}{mark}"
 
 
-def memory(mib: float) -> str:
-    """`87.3`: MiB."""
-    return f"{mib:,.0f}" if mib >= 100 else f"{mib:.3g}"
-
-
 def speedup(throughput: Throughput) -> str:
     """`1.42x ±1.3%`; without a spread, where it was not repeated, `1.42x`; `1.42x?` where the clock was disturbed."""
     spread = "" if throughput.spread is None else f" ±{100 * throughput.spread:.1f}%"
     return f"{throughput.speedup:.2f}x{DISTURBED if throughput.disturbed else ''}{spread}"
 
 
-def rate(images_per_s: float) -> str:
-    """Images per second: `1,234`, but `12.3` where rounding to a whole number would cost more than 1%."""
-    return f"{images_per_s:,.0f}" if images_per_s >= 100 else f"{images_per_s:.3g}"
+def rounded(number: float) -> str:
+    """`1,234`, but `12.3` where rounding to a whole number would cost more than 1%: images per second, say, or MiB."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def gflops(measurement: Measurement) -> str:
@@ -154,9 +149,7 @@ def stages(schedule: Schedule, named: bool = False) -> str:
     before = None if named or len(schedule.methods) > 1 else next(iter(schedule.methods), None)
     for stage in schedule.stages:
         method = schedule.method_of(stage)[0]
-        words += (
-            [f"{stage.block}:{stage.keep:.3g}"] if method == before else [method, f"{stage.block}:{stage.keep:.3g}"]
-        )
+        words += [*([] if method == before else [method]), f"{stage.block}:{stage.keep:.3g}"]
         before = method
     return " ".join(words) or "dense"
 
@@ -227,19 +220,16 @@ def front_cells(front: Front, evaluation: Evaluation, named: bool | None = None)
     """Of FRONT_COLUMNS. named: whether the schedule tells its method; None for where the front has several."""
     search, confirm = evaluation.search, evaluation.confirm
     known, ends = evaluation.best_known, lopsided(accuracies(front))
+    mark = FOR_FLOPS if evaluation.trial in for_flops(front) else BEHIND if evaluation.trial in behind(front) else ""
     return [
-        _mark(front, evaluation.trial) + str(evaluation.trial),
+        f"{mark}{evaluation.trial}",
         percent(search.accuracy, ends),
         percent(confirm.accuracy, ends) if confirm else "-",
-        rate(known.throughput.images_per_s),
+        rounded(known.throughput.images_per_s),
         speedup(known.throughput),
         gflops(search),
         stages(search.schedule, named=len(methods(front)) > 1 if named is None else named),
     ]
-
-
-def _mark(front: Front, trial: int) -> str:
-    return FOR_FLOPS if trial in for_flops(front) else BEHIND if trial in behind(front) else ""
 
 
 def front_line(front: Front) -> str:

@@ -7,29 +7,22 @@ import statistics
 from search import attribute_keys as keys
 from search.config.spec import StudyRecord
 from search.reporting import formatting
-from search.types import FLOP_CONVENTION, Evaluation, Front
+from search.types import FLOP_CONVENTION, Front
 
 PEAK_MEMORY = "most resident memory that the loaded model and a pass add to a process of their own"
 
 
-def slower(front: Front, min_speedup: float | None) -> list[Evaluation]:
-    """Confirmed pruning points whose measured speed-up is below the limit that their predicted one kept to."""
+def limit_notes(front: Front, min_speedup: float | None) -> list[str]:
+    """How budget.min_speedup was applied, and which confirmed points are below it by what was measured then."""
     if min_speedup is None:
         return []
     confirmed = [p for p in front.points if p.confirm and p.search.schedule.stages]
-    return [p for p in confirmed if p.best_known.throughput.speedup < min_speedup]
-
-
-def limit_notes(front: Front, min_speedup: float | None) -> list[str]:
-    """How budget.min_speedup was applied, and which points formatting.measurements put below it."""
-    found = slower(front, min_speedup)
-    if min_speedup is None:
-        return []
+    slower = [p for p in confirmed if p.best_known.throughput.speedup < min_speedup]
     how = front.points[-1].search.throughput.how if front.points else "profiled"
     word = "the speed measured once" if how == "measured" else "predicted speed"
     line = f"budget.min_speedup {min_speedup:g}: the search kept it by {word}, which is right to a few percent"
-    if found:
-        named = ", ".join(f"{p.trial} ({p.best_known.throughput.speedup:.2f}x)" for p in found)
+    if slower:
+        named = ", ".join(f"{p.trial} ({p.best_known.throughput.speedup:.2f}x)" for p in slower)
         line += f"; measured when confirmed, these trials are slower, and export passes them over: {named}"
     return [line]
 
@@ -40,9 +33,8 @@ def disturbed_notes(front: Front) -> list[str]:
     if not rows:
         return []
     named = "; ".join(f"{p.trial}: {p.best_known.throughput.disturbed}" for p in rows)
-    instead = (
-        "the prediction stands instead" if rows[-1].best_known.throughput.how == "profiled" else "do not rely on it"
-    )
+    is_predicted = rows[-1].best_known.throughput.how == "profiled"
+    instead = "the prediction stands instead" if is_predicted else "do not rely on it"
     again = f"{instead}; the same ztp launch, or ztp resume for workers, measures again ({named})"
     return [f"marked {formatting.DISTURBED}: the clock was disturbed, {again}"]
 
@@ -120,7 +112,7 @@ def deployment_notes(study: StudyRecord, front: Front) -> list[str]:
         lines.append(f"ms: 50th, 95th and 99th percentile of passes, one after another, of {images}")
     peaks = [each.peak_mib for each in firsts if each.peak_mib is not None]
     if peaks:
-        least, most = formatting.memory(min(peaks)), formatting.memory(max(peaks))
+        least, most = formatting.rounded(min(peaks)), formatting.rounded(max(peaks))
         lines.append(f"memory: {least} to {most} MiB at {images}; {PEAK_MEMORY}")
     return lines
 

@@ -10,8 +10,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 
 from search import logs
 from search.config.notify import check_webhook, shown_webhook
@@ -43,22 +42,11 @@ def check_mlflow(uri: str) -> None:
     check_extra(FLAG, "mlflow")
 
 
-@contextmanager
-def logging_to_mlflow(uri: str, url: str, name: str) -> Iterator[MlflowLog]:
-    """Log the study while the block runs, from the first call on, and what is left when it ends.
+class MlflowLog:
+    """Logs the study of a launch while the block runs, from the first call on, and what is left when it ends.
 
     url: of the store. A block that fails before the first call logs nothing: the study may be another's.
     """
-    made = MlflowLog(uri, url, name)
-    try:
-        yield made
-        made.start()
-    finally:
-        made.close()
-
-
-class MlflowLog:
-    """What one launch logs of one study; `logging_to_mlflow` makes it."""
 
     def __init__(self, uri: str, url: str, name: str) -> None:
         self._uri, self._url, self._name = uri, url, name
@@ -66,16 +54,18 @@ class MlflowLog:
         self._ending = threading.Event()
         self._answered = time.monotonic()
 
-    def __call__(self, progress: Progress) -> None:
-        """As an observer of the launch: the study is there."""
-        self.start()
+    def __enter__(self) -> MlflowLog:
+        return self
 
-    def start(self) -> None:
+    def __call__(self, progress: Progress | None = None) -> None:
+        """As an observer of the launch: the study is there."""
         if self._thread.ident is None:
             self._thread.start()
 
-    def close(self) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Wait for what is left to be logged, for as long as the server takes it."""
+        if kind is None:
+            self()
         self._ending.set()
         self._answered = max(self._answered, time.monotonic())
         with suppress(KeyboardInterrupt):

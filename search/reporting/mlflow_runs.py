@@ -10,7 +10,7 @@ import hashlib
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -20,12 +20,12 @@ from search.config.spec import StudyRecord
 from search.errors import SearchError
 from search.reporting import formatting
 from search.reporting.report import front_json
+from search.reporting.tables import measured_cells
 from search.storage.store import Store
-from search.types import OPEN_STATES, Evaluation, Measurement, Trial
+from search.types import OPEN_STATES, Measurement, Trial
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric
 
 EXPERIMENT = "zero-tprune-search"
 LEASE_S = 20.0  # of who logs a study; renewed with every trial
@@ -33,6 +33,11 @@ STUDY, TRIAL, STATE, NOTE, ON_FRONT = "ztp.study", "ztp.trial", "ztp.state", "zt
 PARENT = "mlflow.parentRunId"  # by which MLflow's pages show a run below another
 MAX_VALUE = 500  # characters of a parameter
 ENDINGS = {"done": "FINISHED", "stopped": "KILLED", "paused": "KILLED"}
+NUMBERS = ("accuracy", "accuracy_low", "accuracy_high", "images", "throughput", "speedup", "gflops")
+Texts = Mapping[str, str]
+Numbers = Mapping[str, float]
+Moment = tuple[int, int]  # milliseconds since 1970, and trials by then
+NOTHING: Mapping[str, Any] = {}
 TRIAL_ENDINGS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 
 
@@ -78,8 +83,6 @@ class StudyRuns:
     # What the server has
 
     def _read(self, study: StudyRecord) -> None:
-        from mlflow.entities import Param
-
         key = hashlib.sha256(f"{study.id} {study.created_at}".encode()).hexdigest()[:32]  # whatever its name is by now
         experiment = self._experiment()
         found = self._client.search_runs([experiment], f"tags.`{STUDY}` = '{key}'", max_results=1)
@@ -89,7 +92,7 @@ class StudyRuns:
             began = int(1000 * datetime.fromisoformat(study.created_at).timestamp())
             run = self._client.create_run(experiment, began, {STUDY: key}, study.name).info.run_id
         if not (found and found[0].data.params):  # they stay as they were: MLflow takes no other value
-            self._client.log_batch(run, params=[Param(name, text) for name, text in _params(study)])
+            self._send(run, dict(_params(study)))
         self._known, self._last, self._front, self._state = {}, -1, None, ""
         page = None
         while True:
@@ -123,9 +126,10 @@ class StudyRuns:
         has_gap = False
         for trial in store.trials.find_all(study.id, self._last):
             is_logged = trial.number in self._known and self._known[trial.number][1]
-            if trial.is_ended and not is_logged and (MEASUREMENT in trial.user_attributes or _has_failed(trial)):
+            # one that was over a limit before it was measured is no trial of the budget
+            counts = MEASUREMENT in trial.user_attributes or trial.state == "FAIL"
+            if trial.is_ended and counts and not is_logged:
                 self._log_trial(trial)
-                self._note_answer()
                 store.tasks.claim_log(study.id, self._holder, LEASE_S)
             has_gap = has_gap or not trial.is_ended
             if not has_gap:
@@ -133,8 +137,6 @@ class StudyRuns:
 
     def _log_trial(self, trial: Trial) -> None:
         """What is known on the server is completed: it may be from a process that was killed in between."""
-        from mlflow.entities import Param, RunTag
-
         began, ended = (None if at is None else int(1000 * at) for at in (trial.started_at, trial.ended_at))
         run, _ = self._known.get(trial.number, ("", False))
         if not run:
@@ -146,14 +148,9 @@ class StudyRuns:
         if document is not None:
             measured = Measurement.from_dict(document)
             params = {"method": measured.schedule.method, "schedule": formatting.stages(measured.schedule, named=True)}
-            self._client.log_batch(
-                run,
-                metrics=_metrics(ended or 0, trial.number, _numbers(measured)),
-                params=[Param(name, text[:MAX_VALUE]) for name, text in params.items()],
-            )
+            self._send(run, params, numbers=_numbers(measured), at=(ended or 0, trial.number))
         else:
-            failure = formatting.printable(trial.user_attributes.get(FAILED, ""))
-            self._client.log_batch(run, tags=[RunTag(NOTE, failure)])
+            self._send(run, tags={NOTE: formatting.printable(trial.user_attributes.get(FAILED, ""))})
         self._client.set_terminated(run, TRIAL_ENDINGS[trial.state], ended)
         self._known[trial.number] = run, True
 
@@ -166,36 +163,28 @@ class StudyRuns:
         for _, trials, at, volume in store.front_history(study.id):
             stamp = int(1000 * datetime.fromisoformat(at).timestamp())
             if (stamp, volume) not in self._versions:
-                self._client.log_batch(self._run, metrics=_metrics(stamp, trials, {"hypervolume": volume}))
+                self._send(self._run, numbers={"hypervolume": volume}, at=(stamp, trials))
                 self._versions.add((stamp, volume))
-                self._note_answer()
         document = front_json(study, front)
         if document == self._front:
             return
         self._client.log_dict(self._run, document, "front.json")
         self._note_answer()
         for point in front.points:
-            self._log_confirmed(point)
+            run, _ = self._known.get(point.trial, ("", False))
+            if run and point.confirm is not None:
+                numbers = {f"confirm_{name}": value for name, value in _numbers(point.confirm).items()}
+                self._send(run, numbers=numbers, at=(int(1000 * time.time()), point.trial))
         self._front = document
 
-    def _log_confirmed(self, point: Evaluation) -> None:
-        """Of a point of the front, what it measured on the confirm split."""
-        run, _ = self._known.get(point.trial, ("", False))
-        if run and point.confirm is not None:
-            numbers = {f"confirm_{name}": value for name, value in _numbers(point.confirm).items()}
-            self._client.log_batch(run, metrics=_metrics(int(1000 * time.time()), point.trial, numbers))
-            self._note_answer()
-
     def _log_state(self, store: Store, study: StudyRecord) -> None:
-        from mlflow.entities import RunTag
-
         progress = store.progress(study.id)
         if progress.state == self._state:
             return
         on_front = ",".join(str(point.trial) for point in front.points) if (front := store.front(study.id)) else ""
         note = formatting.printable(progress.note)
         tags = {STATE: progress.state, NOTE: note, ON_FRONT: on_front, "mlflow.runName": study.name}
-        self._client.log_batch(self._run, tags=[RunTag(name, text) for name, text in tags.items()])
+        self._send(self._run, tags=tags)
         if progress.state in OPEN_STATES:
             self._client.update_run(self._run, status="RUNNING")
         else:
@@ -203,34 +192,28 @@ class StudyRuns:
         self._state = progress.state
         self._note_answer()
 
+    def _send(
+        self, run: str, params: Texts = NOTHING, tags: Texts = NOTHING, numbers: Numbers = NOTHING, at: Moment = (0, 0)
+    ) -> None:
+        """at: when the numbers were so."""
+        from mlflow.entities import Metric, Param, RunTag
 
-def _has_failed(trial: Trial) -> bool:
-    """Given up on; one that was over a limit before it was measured is no trial of the budget."""
-    return trial.state == "FAIL"
+        self._client.log_batch(
+            run,
+            [Metric(name, float(value), *at) for name, value in numbers.items()],
+            [Param(name, text[:MAX_VALUE]) for name, text in params.items()],
+            [RunTag(name, text) for name, text in tags.items()],
+        )
+        self._note_answer()
 
 
 def _params(study: StudyRecord) -> Iterator[tuple[str, str]]:
     """Of the study, by section; without where its end is posted, which may be a secret."""
     for section in ("backbone", "data", "objectives", "deployment", "space", "sampler", "racing", "runtime"):
         if known := study.document.get(section):
-            yield section, formatting.one_line(known)[:MAX_VALUE]
+            yield section, formatting.one_line(known)
 
 
 def _numbers(measured: Measurement) -> dict[str, float]:
-    accuracy, throughput = measured.accuracy, measured.throughput
-    return {
-        "accuracy": accuracy.value,
-        "accuracy_low": accuracy.low,
-        "accuracy_high": accuracy.high,
-        "images": accuracy.images,
-        "throughput": throughput.images_per_s,
-        "speedup": throughput.speedup,
-        "gflops": measured.gflops,
-    }
-
-
-def _metrics(timestamp: int, step: int, numbers: dict[str, float]) -> list[Metric]:
-    """timestamp: milliseconds since 1970."""
-    from mlflow.entities import Metric
-
-    return [Metric(name, float(value), timestamp, step) for name, value in numbers.items()]
+    cells = measured_cells(measured)
+    return {name: cells[name] for name in NUMBERS}

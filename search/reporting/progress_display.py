@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from types import TracebackType
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -35,12 +34,7 @@ class LiveProgress:
     console and clock are for tests.
     """
 
-    def __init__(
-        self,
-        name: str,
-        console: Console | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, name: str, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._name, self._clock = name, clock
         self._console = console or stderr_console()
         self._started = clock()
@@ -48,9 +42,7 @@ class LiveProgress:
         self._latest: Progress | None = None
         self._confirmed: tuple[float, int] | None = None  # when the confirmation began, and how many were by then
         self._last_line, self._printed, self._best = float("-inf"), "", ""
-        self._live = Live(
-            get_renderable=self._render, console=self._console, refresh_per_second=REDRAW_PER_S, transient=False
-        )
+        self._live = Live(get_renderable=self._render, console=self._console, refresh_per_second=REDRAW_PER_S)
 
     def __enter__(self) -> LiveProgress:
         if self._console.is_terminal:
@@ -59,9 +51,7 @@ class LiveProgress:
             self._say(f"{self._name}: {STARTING}", None)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._console.is_terminal:
             self._live.stop()
         elif self._latest:
@@ -81,7 +71,7 @@ class LiveProgress:
         the best point again only where it has changed."""
         best = _best(progress)
         again = progress.state == "confirming" and best == [self._best]
-        facts = [*self._counts(progress), _front(progress), *([] if again else best), *_note(progress)]
+        facts = [*self._counts(progress), f"front {progress.front_size}", *([] if again else best), *_note(progress)]
         line = f"{self._name}: " + ", ".join(facts)
         if line != self._printed:
             self._say(line, progress)
@@ -100,7 +90,7 @@ class LiveProgress:
         per_s = self._per_second(progress)
         if per_s:
             counts.append(f"{per_s:.2g} trials/s" if per_s >= 1 else f"{60 * per_s:.2g} trials/min")
-        left = self.seconds_left(progress)
+        left = progress.seconds_left(per_s)
         if left is not None:
             counts.append(f"about {formatting.duration(left)} left")
         return counts
@@ -128,13 +118,6 @@ class LiveProgress:
         done, elapsed = progress.done - self._first.done, self._clock() - self._started
         return done / elapsed if done > 0 and elapsed > 0 else None
 
-    def seconds_left(self, progress: Progress) -> float | None:
-        """Until the trials or the time budget run out, whichever is first; None before either is known."""
-        per_s = self._per_second(progress)
-        by_trials = (progress.total - progress.done) / per_s if per_s else None
-        by_time = None if progress.limit_s is None else max(0.0, progress.limit_s - progress.seconds)
-        return min((left for left in (by_trials, by_time) if left is not None), default=None)
-
     def _render(self) -> RenderableType:
         progress = self._latest
         if progress is None:
@@ -145,8 +128,8 @@ class LiveProgress:
             ProgressBar(total=1.0, completed=progress.share, width=BAR_WIDTH),
             Text(" · ".join(self._counts(progress))),
         )
-        lines = [Text(" · ".join([_front(progress), *_best(progress)]))]
-        return Group(bar, *lines, *(Text(note, style="dim") for note in _note(progress)))
+        front = Text(" · ".join([f"front {progress.front_size}", *_best(progress)]))
+        return Group(bar, front, *(Text(note, style="dim") for note in _note(progress)))
 
 
 class LoggedProgress(LiveProgress):
@@ -165,10 +148,6 @@ class LoggedProgress(LiveProgress):
 def display(name: str) -> LiveProgress:
     """What shows a study's progress to whoever reads stderr: people, or a program."""
     return LoggedProgress(name) if logs.as_json() else LiveProgress(name)
-
-
-def _front(progress: Progress) -> str:
-    return f"front {progress.front_size}"
 
 
 def _best(progress: Progress) -> list[str]:

@@ -46,11 +46,10 @@ def front_table(study: StudyRecord, front: Front) -> RenderableType:
     least = [*([LATENCY] if has_latencies else []), "GFLOPs", "images/s", doubtful, "speed-up"]
     title = Text(f"{study.name}: ", style="bold").append(formatting.front_line(front), style="not bold")
     table = FittedTable(columns, least, title)
-    is_apart = front.dense is not None and front.dense.trial not in {point.trial for point in front.points}
-    for row in [*([front.dense] if front.dense and is_apart else []), *front.points]:
+    for row in front.finalists:
         *cells, told = formatting.front_cells(front, row)
         latency = [next(iter(formatting.latencies(row)), "-")] if has_latencies else []
-        table.add_row(*cells, *latency, told, style="dim" if is_apart and row is front.dense else "")
+        table.add_row(*cells, *latency, told, style="" if row in front.points else "dim")
     return Group(table, *(Text(line, style="dim") for line in front_notes(study, front)))
 
 
@@ -61,9 +60,10 @@ def front_json(study: StudyRecord, front: Front) -> dict[str, Any]:
     measured), whether it is "for_flops" or "dominated" (what the table marks), "flop_convention" and "hardware" (the
     setting of each measurement, most often one).
     """
+    dense = point_document(front.dense) if front.dense else None
     return {
         "study": study.name,
-        "dense": _dense_json(front.dense),
+        "dense": dense and {name: dense[name] for name in ("accuracy", "throughput", "gflops")},
         "hypervolume": front.hypervolume,
         "points": [{**point_document(point), **marks} for point, marks in _marked(front)],
         "flop_convention": FLOP_CONVENTION,
@@ -77,17 +77,6 @@ def _marked(front: Front) -> Iterator[tuple[Evaluation, dict[str, bool]]]:
     for_flops, dominated = formatting.for_flops(front), formatting.behind(front)
     for point in front.points:
         yield point, {"for_flops": point.trial in for_flops, "dominated": point.trial in dominated}
-
-
-def _dense_json(dense: Evaluation | None) -> dict[str, float] | None:
-    if dense is None:
-        return None
-    measured = dense.search
-    return {
-        "accuracy": measured.accuracy.value,
-        "throughput": measured.throughput.images_per_s,
-        "gflops": measured.gflops,
-    }
 
 
 def front_csv(found: Iterable[tuple[StudyRecord, Front]]) -> str:
@@ -106,26 +95,25 @@ def replay_table(name: str, replay: Replay) -> RenderableType:
     """What a configuration measures now, beside what its file says."""
     measured = replay.measured
     table = new_table()
-    for column, justify in (("", "left"), ("measured", "right"), ("recorded", "right")):
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]  # rich's literal, lost in the tuple
+    table.add_column("")
+    for column in ("measured", "recorded"):
+        table.add_column(column, justify="right")
     recorded = "-" if replay.recorded_accuracy is None else f"{100 * replay.recorded_accuracy:.2f}"
     table.add_row("accuracy %", formatting.percent(measured.accuracy), recorded)
-    table.add_row(
-        "FLOPs", f"{measured.flops:,}", "-" if replay.recorded_flops is None else f"{replay.recorded_flops:,}"
-    )
-    table.add_row("images/s", formatting.rate(measured.throughput.images_per_s), "")
-    table.add_row("speed-up", formatting.speedup(measured.throughput), "")
-    if replay.precision_gain is not None:
-        pruning = measured.throughput.speedup / replay.precision_gain
-        table.add_row("- by precision", f"{replay.precision_gain:.2f}x", "")
-        table.add_row("- by pruning", f"{pruning:.2f}x", "")
+    recorded = "-" if replay.recorded_flops is None else f"{replay.recorded_flops:,}"
+    table.add_row("FLOPs", f"{measured.flops:,}", recorded)
+    table.add_row("images/s", formatting.rounded(measured.throughput.images_per_s))
+    table.add_row("speed-up", formatting.speedup(measured.throughput))
+    if gain := replay.precision_gain:
+        table.add_row("- by precision", f"{gain:.2f}x")
+        table.add_row("- by pruning", f"{measured.throughput.speedup / gain:.2f}x")
     for model, latencies in (("", measured.throughput.latencies), ("dense ", replay.dense_latencies)):
-        for latency in latencies:
-            table.add_row(f"{model}ms, batch {latency.batch}", formatting.latency(latency), "")
-            if latency.peak_mib is not None:
-                table.add_row(f"{model}MiB, batch {latency.batch}", formatting.memory(latency.peak_mib), "")
-            if latency.joules_per_image is not None:
-                table.add_row(f"{model}J an image, batch {latency.batch}", f"{latency.joules_per_image:.3g}", "")
+        for each in latencies:
+            table.add_row(f"{model}ms, batch {each.batch}", formatting.latency(each))
+            if each.peak_mib is not None:
+                table.add_row(f"{model}MiB, batch {each.batch}", formatting.rounded(each.peak_mib))
+            if each.joules_per_image is not None:
+                table.add_row(f"{model}J an image, batch {each.batch}", f"{each.joules_per_image:.3g}")
     lines = [
         f"{name}: {_verdict(name, replay)}",
         f"accuracy: {formatting.KIND_WORDS[measured.accuracy.kind]}, {formatting.interval([measured.accuracy])}, "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -92,35 +92,29 @@ def _facts(study: StudyRecord, progress: Progress, lack: str, volume: str) -> li
     return [(name, formatting.printable(fact) if isinstance(fact, str) else fact) for name, fact in facts]
 
 
-def _origin(known: Mapping[str, Any]) -> Iterator[tuple[str, RenderableType]]:
+def _origin(known: Mapping[str, Any]) -> list[tuple[str, RenderableType]]:
     """Where it ran and what was found out there; the rest of what is recorded is for programs."""
-    if known.get(keys.HARDWARE):
-        yield "hardware", str(known[keys.HARDWARE])
-    if starts := known.get(keys.START):
-        listed = (f"{each['from']} ({formatting.count(len(each['schedules']), 'schedule')})" for each in starts)
-        yield "started from", ", ".join(listed)
-    if known.get(keys.DTYPE):
-        reason = known.get(keys.DTYPE_REASON)
-        yield "number format", f"{known[keys.DTYPE]}: {reason}" if reason else str(known[keys.DTYPE])
-    if known.get(keys.PROFILE_FROM):
-        yield "latency profile", f"that of study {known[keys.PROFILE_FROM]}, whose finalists it predicted well"
-    if known.get(keys.DISTURBED):
-        yield "disturbed", f"{known[keys.DISTURBED]} when speeds were first measured: predictions may be wrong"
-    error = known.get(keys.PREDICTION_ERROR)
-    if error is not None:
-        yield "prediction error", f"{error:.1%}: median of the finalists' speed-ups, against measured"
-    if known.get(keys.INPUT):
-        shape, tokens = known[keys.INPUT]["image_shape"], known[keys.INPUT]["tokens"]
-        yield "input", f"{'x'.join(map(str, shape))}, {tokens} patch tokens"
-    if known.get(keys.PREPROCESSING):
-        yield "preprocessing", formatting.one_line(known[keys.PREPROCESSING])
-    if known.get(keys.CLASSES):
-        yield "labels", str(known[keys.CLASSES])
-    if known.get(keys.VERSIONS):
-        yield "versions", formatting.one_line(known[keys.VERSIONS])
-    if skipped := known.get(keys.SKIPPED_IMAGES):
-        names = ", ".join(map(formatting.printable, skipped[:3]))
-        yield "left out", f"{formatting.count(len(skipped), 'corrupt image')}: {names}"
+    starts = [
+        (each["from"], formatting.count(len(each["schedules"]), "schedule")) for each in known.get(keys.START) or ()
+    ]
+    number_format = (str(known[name]) for name in (keys.DTYPE, keys.DTYPE_REASON) if known.get(name))
+    profile, disturbed, error = (known.get(name) for name in (keys.PROFILE_FROM, keys.DISTURBED, keys.PREDICTION_ERROR))
+    read, skipped = known.get(keys.INPUT), known.get(keys.SKIPPED_IMAGES) or ()
+    names = ", ".join(map(formatting.printable, skipped[:3]))
+    facts = {
+        "hardware": known.get(keys.HARDWARE),
+        "started from": ", ".join(f"{name} ({schedules})" for name, schedules in starts),
+        "number format": ": ".join(number_format),
+        "latency profile": profile and f"that of study {profile}, whose finalists it predicted well",
+        "disturbed": disturbed and f"{disturbed} when speeds were first measured: predictions may be wrong",
+        "prediction error": error is not None and f"{error:.1%}: median of the finalists' speed-ups, against measured",
+        "input": read and f"{'x'.join(map(str, read['image_shape']))}, {read['tokens']} patch tokens",
+        "preprocessing": formatting.one_line(known.get(keys.PREPROCESSING) or {}),
+        "labels": known.get(keys.CLASSES),
+        "versions": formatting.one_line(known.get(keys.VERSIONS) or {}),
+        "left out": skipped and f"{formatting.count(len(skipped), 'corrupt image')}: {names}",
+    }
+    return [(name, str(fact)) for name, fact in facts.items() if fact]
 
 
 def _stopped(progress: Progress) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -19,20 +19,13 @@ from search.types import FLOP_CONVENTION, Measurement
 PLAIN_WIDTH = 240  # columns when nobody's terminal is the limit: a pipe or a file must not fold lines
 
 
-def terminal() -> Console:
-    """The console of stdout: the terminal's own width, or no folding where there is no terminal."""
-    console = Console(highlight=False, markup=False)
-    return (
-        console if console.is_terminal else Console(file=console.file, highlight=False, markup=False, width=PLAIN_WIDTH)
-    )
-
-
 def show(*parts: RenderableType) -> None:
-    """Print results to stdout; without rich's padding where no terminal needs it."""
-    console = terminal()
+    """Print results to stdout: as wide as a terminal is; where there is none, unfolded and without rich's padding."""
+    console = Console(highlight=False, markup=False)
     if console.is_terminal:
         console.print(*parts, sep="\n")
         return
+    console.width = PLAIN_WIDTH
     with console.capture() as capture:
         console.print(*parts, sep="\n")
     console.file.write("\n".join(line.rstrip() for line in capture.get().splitlines()).strip("\n") + "\n")
@@ -46,10 +39,11 @@ def new_table(**options: Any) -> Table:
 def facts_table(rows: Iterable[Sequence[RenderableType]]) -> Table:
     """A line a fact: its name, or what else is short, then the fact, folded where the terminal is narrow."""
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    for row in rows:
-        while len(table.columns) < len(row):
-            is_last = len(table.columns) + 1 == len(row)
-            table.add_column(overflow="fold" if is_last else "ellipsis", no_wrap=not is_last)
+    known = list(rows)
+    for _ in known[0][1:]:
+        table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for row in known:
         table.add_row(*row)
     return table
 
@@ -63,8 +57,8 @@ def as_csv(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
     return text.getvalue()
 
 
-def measured_cells(measured: Measurement) -> dict[str, object]:
-    """What CSV tells of a measurement, by column."""
+def measured_cells(measured: Measurement) -> dict[str, Any]:
+    """A measurement as flat cells, by column."""
     accuracy, throughput, where = measured.accuracy, measured.throughput, measured.setting
     return {
         "accuracy": accuracy.value,
@@ -112,15 +106,11 @@ class FittedTable:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         unbound = options.update(max_width=PLAIN_WIDTH)  # else the least width counts as what there is
-        dropped, table = next(
-            (dropped, table)
-            for dropped, table in self._narrowed()
-            if len(dropped) == len(self.droppable) or Measure.get(console, unbound, table).minimum <= options.max_width
-        )
+        for count in range(len(self.droppable) + 1):
+            dropped = self.droppable[:count]
+            table = self.without(dropped)
+            if Measure.get(console, unbound, table).minimum <= options.max_width:
+                break
         yield table
         if dropped:
             yield Text(f"not shown, for the terminal is {options.max_width} columns wide: {', '.join(dropped)}", "dim")
-
-    def _narrowed(self) -> Iterator[tuple[Sequence[str], Table]]:
-        for count in range(len(self.droppable) + 1):
-            yield self.droppable[:count], self.without(self.droppable[:count])

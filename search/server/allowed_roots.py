@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pruning.checkpoints.names import folder_of
 from search.config.sections import WEIGHTS
@@ -32,23 +33,22 @@ def within_roots(spec: StudySpec, roots: Sequence[Path]) -> StudySpec:
     A relative path is looked for below each root in turn. The message is the same whether or not the path exists:
     nobody learns from it what lies elsewhere.
     """
-    data, backbone = spec.data, spec.backbone
-    if data.path is not None:
-        path = _resolved(data.path, roots, "data.path", spec.name)
-        data = data.model_copy(update={"path": path, "roots": tuple(map(str, roots))})
-    if isinstance(data.class_map, str):
-        data = data.model_copy(update={"class_map": _resolved(data.class_map, roots, "data.class_map", spec.name)})
-    objectives = spec.objectives
-    if isinstance(objectives.text, str):
-        text = _resolved(objectives.text, roots, "objectives.text", spec.name)
-        objectives = objectives.model_copy(update={"text": text})
-    if backbone.weights not in WEIGHTS:
-        weights = _resolved(backbone.weights, roots, "backbone.weights", spec.name)
-        backbone = backbone.model_copy(update={"weights": weights})
-    folder = folder_of(backbone.name)
-    if folder is not None:
-        backbone = backbone.model_copy(update={"name": _resolved(folder, roots, "backbone.name", spec.name)})
-    return spec.model_copy(update={"data": data, "backbone": backbone, "objectives": objectives})
+    data, text, backbone = spec.data, spec.objectives.text, spec.backbone
+    paths = {
+        "data.path": data.path,
+        "data.class_map": data.class_map if isinstance(data.class_map, str) else None,
+        "objectives.text": text if isinstance(text, str) else None,
+        "backbone.weights": None if backbone.weights in WEIGHTS else backbone.weights,
+        "backbone.name": folder_of(backbone.name),
+    }
+    changes: dict[str, dict[str, Any]] = {"data": {} if data.path is None else {"roots": tuple(map(str, roots))}}
+    for place, path in paths.items():
+        if path is not None:
+            section, field = place.split(".")
+            changes.setdefault(section, {})[field] = _resolved(path, roots, place, spec.name)
+    return spec.model_copy(
+        update={section: getattr(spec, section).model_copy(update=changed) for section, changed in changes.items()}
+    )
 
 
 def check_tables(spec: StudySpec) -> None:

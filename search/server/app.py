@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,18 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from search.config.spec import StudySpec
 from search.errors import SearchError
 from search.server import errors, events, fronts, html, studies
 from search.server.access import login
-from search.server.access.auth import LOGIN, Gate
+from search.server.access.auth import LOGIN
+from search.server.access.token import Token
 from search.server.dashboard import application as dashboard
-from search.server.errors import ErrorBody, documented
+from search.server.errors import ErrorBody, Responses, documented, shown
 from search.server.examples import FAILING
-from search.server.metrics import CONTENT_TYPE, MetricsMiddleware, RequestMetrics
+from search.server.metrics import MetricsMiddleware, RequestMetrics
 from search.server.middleware import AccessMiddleware
 from search.server.models import HealthModel
 from search.server.studies import API
@@ -33,19 +36,25 @@ answered as `{"error": {"place", "rule", "got", "remedy", "message"}}`, in the w
 """
 
 
-def make_app(
-    store: Store,
-    gate: Gate,
-    roots: Sequence[Path] = (),
-    root_path: str = "",
-    samplers: Sequence[str] = (),
-    webhook_hosts: Sequence[str] = (),
-) -> FastAPI:
-    """roots: the folders that studies may read. root_path: the prefix under which a proxy shows the server.
-
-    samplers: the classes of users' own samplers that studies may name. webhook_hosts: to which they may have their
-    end posted.
+@dataclass(frozen=True)
+class Settings:
+    """port: 0 for any free one. data_roots: the folders that studies may read. root_path: the prefix under which a
+    proxy shows the server, "" or as "/ztp". samplers: the classes of users' own samplers that studies may name.
+    webhook_hosts: to which they may have their end posted.
     """
+
+    host: str
+    port: int
+    workers: int
+    token: Token | None
+    data_roots: tuple[Path, ...] = ()
+    root_path: str = ""
+    samplers: tuple[str, ...] = ()
+    webhook_hosts: tuple[str, ...] = ()
+
+
+def make_app(store: Store, settings: Settings) -> FastAPI:
+    """What answers; nothing of it listens or works on studies yet."""
     app = FastAPI(
         title="Zero-TPrune Search",
         version=version("zero-tprune-search"),
@@ -55,82 +64,55 @@ def make_app(
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.state.store, app.state.gate, app.state.roots, app.state.samplers = store, gate, roots, samplers
-    app.state.webhook_hosts = webhook_hosts
+    app.state.store, app.state.settings, app.state.token = store, settings, settings.token
     app.state.reader, app.state.closing = events.StudyReader(store), asyncio.Event()
     store.place = "on this server"  # who asks from elsewhere knows no database
     app.state.metrics = metrics = RequestMetrics(store)
     errors.install(app)
-    app.add_exception_handler(RequestValidationError, _wrong_parameter)
-    for router in (studies.router, fronts.router, events.router):
-        app.include_router(router)
-    app.include_router(html.router)
+    app.add_exception_handler(RequestValidationError, errors.wrong_parameter)
+    for part in (studies, fronts, events, html):
+        app.include_router(part.router)
     app.add_api_route("/health", health, response_model=HealthModel, tags=["operations"], responses=UNHEALTHY)
     app.add_api_route("/metrics", scrape, response_class=Response, tags=["operations"], responses=METRICS)
     app.add_api_route(LOGIN, login.answer, methods=login.METHODS, include_in_schema=False)
     app.router.routes.extend(dashboard.routes(store))
-    app.add_middleware(AccessMiddleware, gate=gate, root_path=root_path)
+    app.add_middleware(AccessMiddleware, token=settings.token, root_path=settings.root_path)
     app.add_middleware(MetricsMiddleware, metrics=metrics)  # the last added is the first to see a request
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    app.openapi = cache(partial(_openapi, app))  # type: ignore[method-assign]
     return app
-
-
-def _wrong_parameter(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    return errors.parameter_error(error.errors()[0])
 
 
 def health(request: Request, response: Response) -> dict[str, str]:
     """Whether this process lives and reaches its database. Needs no token, and tells nothing else."""
-    database = "reachable"
+    status, database = "ok", "reachable"
     try:
         request.app.state.store.ping()
     except SearchError:
-        database, response.status_code = "unreachable", 503
-    status = "ok" if response.status_code != 503 else "failing"
+        status, database, response.status_code = "failing", "unreachable", 503
     return {"status": status, "database": database, "version": request.app.version}
 
 
-UNHEALTHY: dict[int | str, dict[str, Any]] = {
-    503: {
-        "model": HealthModel,
-        "description": "The database is away",
-        "content": {"application/json": {"example": FAILING}},
-    }
+UNHEALTHY: Responses = {
+    503: {"model": HealthModel, "description": "The database is away", **shown(FAILING)},
 }
-METRICS: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/plain": {"schema": {"type": "string"}, "example": 'ztp_studies{state="running"} 1.0\n'}}},
+METRICS: Responses = {
+    200: shown('ztp_studies{state="running"} 1.0\n', "text/plain", {"type": "string"}),
     **documented(401, 403, 503),
 }
 
 
 def scrape(request: Request) -> Response:
     """Metrics for Prometheus: studies, trials, hypervolumes, requests and their latencies."""
-    return Response(request.app.state.metrics.render(), media_type=CONTENT_TYPE)
+    return Response(request.app.state.metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
     """FastAPI's document with the study's schema and the token added."""
-    if app.openapi_schema is None:
-        schema = get_openapi(
-            title=app.title, version=app.version, description=app.description, routes=app.routes, tags=app.openapi_tags
-        )
-        for model in (StudySpec, ErrorBody):
-            described = model.model_json_schema(ref_template="#/components/schemas/{model}")
-            schema["components"]["schemas"] |= described.pop("$defs") | {model.__name__: described}
-        _drop_unused(schema)
-        schema["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-        schema["security"] = [{"token": []}]
-        schema["paths"]["/health"]["get"]["security"] = []
-        app.openapi_schema = schema
-    return app.openapi_schema
-
-
-def _drop_unused(schema: dict[str, Any]) -> None:
-    """FastAPI documents an error of its own for every parameter; here all errors have one shape."""
-    for methods in schema["paths"].values():
-        for operation in methods.values():
-            if "HTTPValidationError" in str(operation["responses"].get("422")):
-                del operation["responses"]["422"]
-    for name in ("HTTPValidationError", "ValidationError"):
-        schema["components"]["schemas"].pop(name, None)
+    schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    for model in (StudySpec, ErrorBody):
+        described = model.model_json_schema(ref_template="#/components/schemas/{model}")
+        schema["components"]["schemas"] |= described.pop("$defs") | {model.__name__: described}
+    schema["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    schema["security"] = [{"token": []}]
+    schema["paths"]["/health"]["get"]["security"] = []
+    return schema

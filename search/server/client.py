@@ -51,10 +51,6 @@ class Client:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Give the connections back."""
         self._http.close()
 
     # Reading, as a store does
@@ -70,16 +66,15 @@ class Client:
 
     def front(self, study_id: int, version: int | None = None) -> Front | None:
         chosen = {} if version is None else {"version": version}
-        response = self._request("GET", f"{self._path(study_id)}/front/records", params=chosen)
-        if response.status_code == 404 and _error(response).get("place") == "front":
-            return None
-        return self._read(response, partial(to_record, Front))
+        return self._find(f"{self._path(study_id)}/front/records", "front", Front, **chosen)
 
     def evaluations(self, study_id: int) -> list[Evaluation]:
         found: list[Evaluation] = []
         while True:
             path = f"{self._path(study_id)}/evaluations"
-            some = self._get(path, _to_evaluations, skip=len(found), limit=PAGE)
+            some = self._get(
+                path, lambda answer: to_record(list[Evaluation], answer["evaluations"]), skip=len(found), limit=PAGE
+            )
             found += some
             if len(some) < PAGE:
                 return found
@@ -87,10 +82,7 @@ class Client:
     def evaluation_of_trial(self, study_id: int, trial: int) -> Evaluation | None:
         if not 0 <= trial <= MAX_TRIAL_NUMBER:
             return None
-        response = self._request("GET", f"{self._path(study_id)}/evaluations/{trial}")
-        if response.status_code == 404 and _error(response).get("place") == "trial":
-            return None
-        return self._read(response, partial(to_record, Evaluation))
+        return self._find(f"{self._path(study_id)}/evaluations/{trial}", "trial", Evaluation)
 
     # Launching
 
@@ -152,6 +144,13 @@ class Client:
     def _path(self, study_id: int) -> str:
         return f"/studies/{quote(self._names[study_id], safe='')}"
 
+    def _find(self, path: str, place: str, kind: type[Made], **params: Any) -> Made | None:
+        """A record; None where the server says of the place that there is none."""
+        response = self._request("GET", path, params=params)
+        if response.status_code == 404 and _error(response).get("place") == place:
+            return None
+        return self._read(response, partial(to_record, kind))
+
     def _get(self, path: str, make: Callable[[Document], Made], **params: Any) -> Made:
         return self._read(self._request("GET", path, params=params), make)
 
@@ -196,10 +195,6 @@ def check_server(url: str) -> str:
     if not fits:
         raise InputError("--server", "must be an address such as http://127.0.0.1:8000", repr(url), "check it")
     return url.rstrip("/")
-
-
-def _to_evaluations(answer: Document) -> list[Evaluation]:
-    return [to_record(Evaluation, each) for each in answer["evaluations"]]
 
 
 def _error(response: httpx.Response) -> Document:

@@ -22,6 +22,8 @@ from search.errors import InputError, SearchError, SpecConflictError, StudyState
 from search.server.examples import CONFLICT, ERRORS
 
 LOG = logging.getLogger(__name__)
+JSON_TYPE = "application/json"
+Responses = dict[int | str, dict[str, Any]]  # of an operation, by code
 
 
 class ErrorDetail(BaseModel):
@@ -55,7 +57,7 @@ def error_response(status: int, message: str, headers: Mapping[str, str] | None 
     """ASCII: a message may quote half a surrogate pair, which UTF-8 cannot hold."""
     body = json.dumps({"error": {**fields, "message": message}})
     challenge = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
-    return Response(body + "\n", status, {**challenge, **(headers or {})}, "application/json")
+    return Response(body + "\n", status, {**challenge, **(headers or {})}, JSON_TYPE)
 
 
 def input_error_response(status: int, error: InputError, place: str = "") -> Response:
@@ -63,21 +65,21 @@ def input_error_response(status: int, error: InputError, place: str = "") -> Res
     return error_response(status, str(error), **(error.to_dict() | ({"place": place} if place else {})))
 
 
-def documented(*codes: int) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI's `responses` of an operation, by code."""
+def documented(*codes: int) -> Responses:
+    """What OpenAPI tells of the refusals of an operation."""
     return {code: _described(code, ERRORS[code]) for code in codes}
 
 
-def shown(example: JsonDict) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI's example of what an operation answers."""
-    return {200: {"content": {"application/json": {"example": example}}}}
+def shown(example: JsonDict | str, media_type: str = JSON_TYPE, schema: JsonDict | None = None) -> dict[str, Any]:
+    """What OpenAPI tells of one answer. schema: None for that of what the operation returns."""
+    return {"content": {media_type: {"example": example} | ({"schema": schema} if schema else {})}}
 
 
 def _described(code: int, example: JsonDict) -> dict[str, Any]:
-    content = {"schema": {"$ref": "#/components/schemas/ErrorBody"}, "example": example}
-    return {"content": {"application/json": content}, "description": DESCRIPTIONS[code]}
+    return shown(example, schema=OF_ERRORS) | {"description": DESCRIPTIONS[code]}
 
 
+OF_ERRORS: JsonDict = {"$ref": "#/components/schemas/ErrorBody"}
 HINTS = {"confirm": ": the study's name again, as in ?confirm=NAME, for nothing brings it back"}
 DESCRIPTIONS = {
     400: "The body cannot be read",
@@ -91,7 +93,7 @@ DESCRIPTIONS = {
     503: "The database cannot be reached",
 }
 
-ANOTHER_SPEC: dict[int | str, dict[str, Any]] = {409: _described(409, CONFLICT)}
+ANOTHER_SPEC: Responses = {409: _described(409, CONFLICT)}
 
 
 # the status of an error that passes a route, and the parameter that it is about, where its rule names another
@@ -133,8 +135,9 @@ def _own(request: Request, error: Exception) -> Response:
     return input_error_response(error.status, error.error, error.place)
 
 
-def parameter_error(detail: Mapping[str, Any]) -> Response:
-    """A wrong parameter, as FastAPI describes it, in this project's words."""
+def wrong_parameter(request: Request, error: Any) -> Response:
+    """error: FastAPI's; told in this project's words."""
+    detail = error.errors()[0]
     place = str(detail["loc"][-1])
     if detail["type"] == "missing":
         return input_error_response(422, InputError(place, f"is required{HINTS.get(place, '')}"))
@@ -160,9 +163,7 @@ def check_parameters(request: Request) -> None:
 
 def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    response = error_response(error.status_code, f"{error.detail}: {request.method} {request.url.path}")
-    response.headers.update(error.headers or {})
-    return response
+    return error_response(error.status_code, f"{error.detail}: {request.method} {request.url.path}", error.headers)
 
 
 def _defect(request: Request, error: Exception) -> Response:

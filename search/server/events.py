@@ -7,14 +7,14 @@ import json
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
 from search.errors import SearchError, UnknownStudyError
-from search.server.errors import check_parameters, documented
+from search.server.errors import Responses, check_parameters, documented, shown
 from search.server.serialization import Document
 from search.server.studies import API, DENIED, Study
 from search.storage.changes import Mark
@@ -35,16 +35,9 @@ data: {"study": "shirts", "version": 2, "hypervolume": 0.0498, "points": 3}
 event: end
 data: {"study": "shirts", "state": "done"}
 """
-STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"example": EXAMPLE}}}}
-Seconds = Annotated[
-    float,
-    Query(
-        ge=0,
-        le=LONGEST_S,
-        description="end the stream after so many seconds; 0: after what is known now",
-        examples=[60.0],
-    ),
-]
+STREAM: Responses = {200: shown(EXAMPLE, "text/event-stream")}
+FOR_SECONDS = "end the stream after so many seconds; 0: after what is known now"
+Seconds = Annotated[float, Query(ge=0, le=LONGEST_S, description=FOR_SECONDS, examples=[60.0])]
 Event = tuple[str, Document]
 Snapshot = dict[str, tuple[Progress, int]]  # by study: how far it is, and the version of its front
 
@@ -85,17 +78,15 @@ class StudyReader:
                 known[name] = before if before and before[0] == mark else self._read_whole(mark, before)
         self._known = known
         every = {name: (progress, version) for name, (_, progress, version) in known.items()}
-        return {name: every if name is None else _only(name, every) for name in watched}
+        return {
+            name: every if name is None else {each: every[each] for each in every if each == name} for name in watched
+        }
 
     def _read_whole(self, mark: Mark, before: tuple[Mark, Progress, int] | None) -> tuple[Mark, Progress, int]:
         progress = self._store.progress(mark.study_id)
         if before is not None and before[1].hypervolume == progress.hypervolume:
             return mark, progress, before[2]
         return mark, progress, len(self._store.front_history(mark.study_id))
-
-
-def _only(name: str, snapshot: Snapshot) -> Snapshot:
-    return {name: snapshot[name]} if name in snapshot else {}
 
 
 @router.get(
@@ -138,17 +129,9 @@ async def _follow(request: Request, timeout_s: float, name: str | None) -> Async
         if news or time.monotonic() - last > PING_EVERY_S:
             last = time.monotonic()
             yield ServerSentEvent(comment="alive")
-        if await _closes(closing, min(LOOK_EVERY_S, max(0.0, deadline - time.monotonic()))):
+        with suppress(TimeoutError):
+            await asyncio.wait_for(closing.wait(), min(LOOK_EVERY_S, max(0.0, deadline - time.monotonic())))
             return
-
-
-async def _closes(closing: asyncio.Event, wait_s: float) -> bool:
-    """Wait, but no longer than until the server closes; whether it does."""
-    try:
-        await asyncio.wait_for(closing.wait(), wait_s)
-    except TimeoutError:
-        return False
-    return True
 
 
 def _event(kind: str, data: Document) -> ServerSentEvent:

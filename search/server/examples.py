@@ -18,6 +18,7 @@ from search.server.serialization import study_document
 from search.types import Accuracy, Evaluation, Front, Measurement, Progress, Setting, Throughput, to_document
 
 NAME, BEGAN = "deit-small-3g", "2026-11-22T16:55:00.000+00:00"
+WAIT = "stop it, then delete it once its workers have ended their trials"
 SETTING = Setting("cuda: NVIDIA H100", "bfloat16", 64)
 PRUNED = Schedule([Stage(3, 0.6, 5, 0.5, 0.5)])
 
@@ -63,7 +64,6 @@ _STUDY = StudyRecord(
     provenance={"hardware": "cuda: NVIDIA H100", "dtype": "bfloat16", "fingerprint": "0123456789abcdef"},
     created_at=BEGAN,
 )
-SCHEDULE: JsonDict = PRUNED.to_dict()
 EVALUATION: JsonDict = _plain(to_document(_POINT))
 STUDY: JsonDict = _plain(study_document(_STUDY, _PROGRESS))
 STUDIES: JsonDict = {"studies": [STUDY]}
@@ -95,15 +95,7 @@ ERRORS: dict[int, JsonDict] = {
         UnknownStudyError("", "study must be one on this server", "'deit-smal-3g'", "did you mean deit-small-3g?"),
         place="name",
     ),
-    409: _error(
-        InputError(
-            "",
-            "must not be at work",
-            "running",
-            "stop it, then delete it once its workers have ended their trials",
-            source="deit-small-3g",
-        )
-    ),
+    409: _error(InputError("", "must not be at work", "running", WAIT, source=NAME)),
     413: _error(InputError("body", "must be at most 65536 bytes", remedy="a study needs some hundreds")),
     415: _error(InputError("Content-Type", "must be one of application/json, application/yaml", "'text/plain'")),
     422: _error(InputError("query parameter", "must be left out, for there are none here", "'limit'"), place="limit"),

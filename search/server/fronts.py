@@ -16,7 +16,7 @@ from search.server import examples
 from search.server.errors import ServiceError, check_parameters, documented, shown
 from search.server.models import EvaluationListModel, FrontModel, HistoryModel
 from search.server.serialization import Document
-from search.server.studies import API, DENIED, Reading, Study, yaml_file
+from search.server.studies import API, DENIED, Reading, Study, yaml_file, yaml_shown
 from search.storage.evaluations import MAX_TRIAL_NUMBER
 from search.storage.store import Store
 from search.types import Evaluation, Front
@@ -37,9 +37,7 @@ router = APIRouter(prefix=f"{API}/studies/{{name}}", tags=["fronts"], dependenci
 
 
 @router.get(
-    "/front",
-    response_class=Response,
-    responses={200: {"model": FrontModel}} | DENIED | documented(404, 422, 503),
+    "/front", response_class=Response, responses={200: {"model": FrontModel}} | DENIED | documented(404, 422, 503)
 )
 def show_front(study: Study, store: Reading, version: Version = None) -> Response:
     """The Pareto front: byte for byte what `ztp front NAME --json` prints."""
@@ -47,7 +45,7 @@ def show_front(study: Study, store: Reading, version: Version = None) -> Respons
     return Response(json.dumps(document, indent=2) + "\n", media_type="application/json")
 
 
-@router.get("/front/records", responses=shown(examples.RECORDS) | DENIED | documented(404, 422, 503))
+@router.get("/front/records", responses={200: shown(examples.RECORDS)} | DENIED | documented(404, 422, 503))
 def show_records(study: Study, store: Reading, version: Version = None) -> Front:
     """The Pareto front with whole evaluations: intervals, spreads, settings."""
     return _front(store, study, version)
@@ -83,7 +81,7 @@ def list_evaluations(
     return {"study": study.name, "skip": skip, "evaluations": found}
 
 
-@router.get("/evaluations/{trial}", responses=shown(examples.EVALUATION) | DENIED | documented(404, 422, 503))
+@router.get("/evaluations/{trial}", responses={200: shown(examples.EVALUATION)} | DENIED | documented(404, 422, 503))
 def show_evaluation(
     study: Study, store: Reading, trial: Annotated[int, Path(ge=0, le=MAX_TRIAL_NUMBER, examples=[0])]
 ) -> Evaluation:
@@ -97,9 +95,7 @@ def show_evaluation(
 @router.get(
     "/export",
     response_class=Response,
-    responses={200: {"content": {"application/yaml": {"schema": {"type": "object"}, "example": CONFIG_EXAMPLE}}}}
-    | DENIED
-    | documented(404, 422, 503),
+    responses=yaml_shown(CONFIG_EXAMPLE) | DENIED | documented(404, 422, 503),
 )
 def export(
     study: Study,

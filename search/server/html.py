@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from importlib.resources import files
 from urllib.parse import quote
@@ -23,7 +22,6 @@ from search.storage.store import Store
 from search.types import AT_WORK_STATES, OPEN_STATES, Front, Progress
 
 ASSETS = {"app.css": "text/css", "app.js": "text/javascript"}
-STATE_WORDS = {"created": "waiting"}
 ORDERS = {
     "pause": "No worker begins another trial until it is resumed; trials under way are finished.",
     "resume": "Workers go on where it was left.",
@@ -39,6 +37,7 @@ TEMPLATES = Environment(
     # whatever is shown: notes, reasons and names of files may be somebody else's words
     finalize=lambda value: formatting.printable(value) if isinstance(value, str) else value,
 )
+TEMPLATES.globals.update(formatting=formatting, volume_note=volume_note, disturbed_notes=disturbed_notes)
 
 
 @dataclass(frozen=True)
@@ -57,26 +56,10 @@ class Card:
     @property
     def seconds_left(self) -> float:
         """Until trials or time are used up, at the pace so far; 0 if they are, or nobody knows."""
-        progress = self.progress
-        if self.study.state != "running" or progress.done < 2:
+        done, seconds = self.progress.done, self.progress.seconds
+        if self.study.state != "running" or done < 2:
             return 0.0
-        by_trials = (progress.total - progress.done) * progress.seconds / progress.done
-        by_time = math.inf if progress.limit_s is None else max(0.0, progress.limit_s - progress.seconds)
-        return min(by_trials, by_time)
-
-    @property
-    def volume(self) -> str:
-        """What is to be said of the hypervolume beside the number; "" for one that speaks for itself."""
-        return f"hypervolume {note}" if self.front and (note := volume_note(self.front)) else ""
-
-    @property
-    def disturbed(self) -> list[str]:
-        """Why speeds are marked, for those whose pointer cannot rest on a mark."""
-        return disturbed_notes(self.front) if self.front else []
-
-    @property
-    def state(self) -> str:
-        return STATE_WORDS.get(self.study.state, self.study.state)
+        return self.progress.seconds_left(done / seconds if seconds else None) or 0.0
 
     @property
     def orders(self) -> dict[str, str]:
@@ -112,7 +95,6 @@ def index(request: Request, store: Reading) -> str:
     """The page with every study, the latest first."""
     return TEMPLATES.get_template("index.html").render(
         cards=[make_card(store, study, progress) for study, progress in reversed(list(with_progress(store)))],
-        formatting=formatting,
         version=request.app.version,
         dashboard_is_away=needs_root(root_path) if (root_path := request.scope["root_path"]) else "",
     )
@@ -122,7 +104,7 @@ def index(request: Request, store: Reading) -> str:
 def show_card(study: Study, store: Reading) -> str:
     """One study's card, to take the place of an older one."""
     card = make_card(store, study, store.progress(study.id))
-    return TEMPLATES.get_template("card.html").render(card=card, formatting=formatting)
+    return TEMPLATES.get_template("card.html").render(card=card)
 
 
 @router.get("/cards/{name}/front.png")

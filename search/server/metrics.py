@@ -7,8 +7,7 @@ from collections import Counter as Tally
 from collections.abc import Iterator
 from typing import Any
 
-import prometheus_client
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -17,7 +16,6 @@ from search.reporting.queries import with_progress
 from search.storage.store import Store
 from search.types import STUDY_STATES
 
-CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 LATENCIES_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
@@ -27,10 +25,6 @@ class StudyMetrics(Collector):
 
     def __init__(self, store: Store) -> None:
         self._store = store
-
-    def describe(self) -> list[GaugeMetricFamily]:
-        """Nothing: else the registry would read the store when it is made."""
-        return []
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         studies = GaugeMetricFamily("ztp_studies", "Studies by state.", labels=["state"])
@@ -43,12 +37,8 @@ class StudyMetrics(Collector):
             running = len(self._store.tasks.slots(study.id, "reserved"))
             states[study.state] += 1
             left = max(0, progress.total - progress.done - running)
-            for state, count in (
-                ("done", progress.done - progress.failed),
-                ("failed", progress.failed),
-                ("running", running),
-                ("waiting", left),
-            ):
+            ended = {"done": progress.done - progress.failed, "failed": progress.failed}
+            for state, count in (ended | {"running": running, "waiting": left}).items():
                 trials.add_metric([study.name, state], count)
             volume.add_metric([study.name], progress.hypervolume)
             points.add_metric([study.name], progress.front_size)
@@ -65,12 +55,9 @@ class RequestMetrics:
         self._registry = CollectorRegistry()
         labels = ("method", "route", "status")
         self._requests = Counter("ztp_http_requests", "Answers given.", labels, registry=self._registry)
+        begun = "Seconds until an answer began."
         self._seconds = Histogram(
-            "ztp_http_request_seconds",
-            "Seconds until an answer began.",
-            ("method", "route"),
-            buckets=LATENCIES_S,
-            registry=self._registry,
+            "ztp_http_request_seconds", begun, labels[:2], buckets=LATENCIES_S, registry=self._registry
         )
         self._registry.register(StudyMetrics(store))
 
@@ -81,7 +68,7 @@ class RequestMetrics:
 
     def render(self) -> bytes:
         """The text format that Prometheus scrapes."""
-        return prometheus_client.generate_latest(self._registry)
+        return generate_latest(self._registry)
 
 
 class MetricsMiddleware:

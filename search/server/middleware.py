@@ -1,4 +1,4 @@
-"""What every request passes before a route sees it: the gate, a path prefix, the bound on its body."""
+"""What every request passes before a route sees it: access, a path prefix, the bound on its body."""
 
 from __future__ import annotations
 
@@ -9,18 +9,13 @@ from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from search.errors import InputError
-from search.server.access.auth import LOGIN, Gate, Verdict
+from search.server.access.auth import LOGIN, Verdict, judge
 from search.server.access.login import relative
+from search.server.access.token import Token
 from search.server.errors import ServiceError, error_response
 
 MAX_BODY = 64 * 1024  # bytes; a study has some hundreds
 TOO_LARGE = InputError("body", f"must be at most {MAX_BODY} bytes", remedy="a study needs some hundreds")
-CODES = {
-    Verdict.UNAUTHENTICATED: 401,
-    Verdict.WRONG_TOKEN: 401,
-    Verdict.FOREIGN_HOST: 403,
-    Verdict.FOREIGN_ORIGIN: 403,
-}
 SAFE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
@@ -33,13 +28,13 @@ SAFE_HEADERS = {
 
 
 class AccessMiddleware:
-    """Refuses what the gate refuses, and bodies above MAX_BODY; answers HEAD as GET without the body.
+    """Refuses what may not pass (see `judge`), and bodies above MAX_BODY; answers HEAD as GET without the body.
 
     root_path: the prefix under which a proxy shows the server, "" or as "/ztp"; paths may come with or without it.
     """
 
-    def __init__(self, app: ASGIApp, gate: Gate, root_path: str = "") -> None:
-        self._app, self._gate, self._root_path = app, gate, root_path
+    def __init__(self, app: ASGIApp, token: Token | None, root_path: str = "") -> None:
+        self._app, self._token, self._root_path = app, token, root_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -58,11 +53,11 @@ class AccessMiddleware:
         headers, path = Headers(scope=scope), scope["path"].removeprefix(self._root_path)
         if not path:
             return RedirectResponse(f"{self._root_path}/")
-        verdict = self._gate.judge(scope["method"], path, headers)
+        verdict = judge(self._token, scope["method"], path, headers)
         if verdict is Verdict.LOGIN:
             return RedirectResponse(f"{relative(LOGIN, base=path)}?next={quote(path)}", 303)
         if verdict is not Verdict.PASS:
-            return error_response(CODES[verdict], verdict.message(headers))
+            return error_response(verdict.status, verdict.message(headers))
         return self._app
 
 

@@ -69,28 +69,26 @@ class DenseModel(BaseModel):
     gflops: float
 
 
-class ConfirmModel(BaseModel):
+class MeasuredModel(BaseModel):
     accuracy: float
     accuracy_ci95: tuple[float, float]
     images: int
     throughput: float
     speedup: float
+
+
+class ConfirmModel(MeasuredModel):
     spread: float | None
     disturbed: str | None = None
     latency_ms: list[Latency] | None = None
     model_accuracy: float | None = None
 
 
-class PointModel(BaseModel):
+class PointModel(MeasuredModel):
     """accuracy: a fraction; throughput: images/s; speedup: over the dense model; gflops: fvcore convention; for_flops:
     another is as accurate and faster, but takes more FLOPs; dominated: by another, in the numbers confirmed."""
 
     trial: int
-    accuracy: float
-    accuracy_ci95: tuple[float, float]
-    images: int
-    throughput: float
-    speedup: float
     gflops: float
     schedule: dict[str, Any]
     confirm: ConfirmModel | None

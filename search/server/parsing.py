@@ -20,10 +20,9 @@ from search.config.spec import StudySpec, check_files, make_spec
 from search.errors import InputError
 from search.samplers.custom import check_sampler
 from search.server.allowed_roots import check_tables, within_roots
-from search.server.errors import ServiceError
+from search.server.errors import JSON_TYPE, ServiceError
 
 YAML_TYPES = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")
-JSON_TYPE = "application/json"
 BODY = "study"  # what messages call the document
 CHECK_S = 60.0
 CHECK = """

@@ -9,35 +9,23 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import uvicorn
 from starlette.applications import Starlette
 
 from search import logs
 from search.errors import InputError
-from search.server.access.auth import Gate
 from search.server.access.token import Token
 from search.storage.store import Store
 
+if TYPE_CHECKING:
+    from search.server.app import Settings
+
 BACKLOG = 512
 GRACE_S = 5  # for answers under way when the server is asked to end
-
-
-@dataclass(frozen=True)
-class Settings:
-    """port: 0 for any free one. root_path: the prefix under which a proxy shows the server, "" or as "/ztp"."""
-
-    host: str
-    port: int
-    workers: int
-    token: Token | None
-    data_roots: tuple[Path, ...] = ()
-    root_path: str = ""
-    samplers: tuple[str, ...] = ()
-    webhook_hosts: tuple[str, ...] = ()
 
 
 class _Server(uvicorn.Server):
@@ -67,12 +55,11 @@ def serve(store: Store, settings: Settings) -> None:
     if not re.fullmatch(r"(/[\w.~-]+)*", settings.root_path, re.ASCII):
         rule = "must be the path before the server's own, such as /ztp"
         raise InputError("--root-path", rule, repr(settings.root_path), "begin it with a slash and end it without one")
-    roots = check_roots(settings.data_roots)
+    settings = replace(settings, data_roots=check_roots(settings.data_roots))
     for path in settings.samplers:
         import_class(path, "--allow-sampler")
     with _listen(settings.host, settings.port) as listening:
-        allowed = settings.samplers, settings.webhook_hosts
-        app = make_app(store, Gate(settings.token), roots, settings.root_path, *allowed)
+        app = make_app(store, settings)
         with Supervisor(store.url, settings.workers, settings.samplers):
             _run(app, listening, settings.token, lambda: _announce(settings, listening))
 
@@ -83,7 +70,7 @@ def serve_dashboard(store: Store, host: str, port: int, token: Token | None) -> 
 
     with _listen(host, port) as listening:
         greeting = f"{_address(host, listening)}/dashboard  (Ctrl-C ends it)"
-        _run(make_dashboard(store, Gate(token)), listening, token, lambda: print(greeting, flush=True))
+        _run(make_dashboard(store, token), listening, token, lambda: print(greeting, flush=True))
 
 
 def _run(app: Starlette, listening: socket.socket, token: Token | None, announce: Callable[[], None]) -> None:

@@ -12,9 +12,9 @@ from search.config.spec import StudyRecord, StudySpec
 from search.config.warm_start import provenance_of, read_start
 from search.errors import InputError, UnknownStudyError
 from search.reporting.queries import with_progress
-from search.server.errors import ANOTHER_SPEC, check_parameters, documented
+from search.server.errors import ANOTHER_SPEC, JSON_TYPE, Responses, check_parameters, documented, shown
 from search.server.models import StudyListModel, StudyModel
-from search.server.parsing import JSON_TYPE, YAML_TYPES, parse_study
+from search.server.parsing import YAML_TYPES, parse_study
 from search.server.serialization import Document, study_document
 from search.storage.steering import Steering
 from search.storage.store import Store
@@ -58,6 +58,11 @@ Reading = Annotated[Store, Depends(get_store)]
 Study = Annotated[StudyRecord, Depends(get_study)]
 
 
+def yaml_shown(example: str) -> Responses:
+    """What OpenAPI tells of a `yaml_file`."""
+    return {200: shown(example, YAML_TYPES[0], {"type": "object"})}
+
+
 def yaml_file(name: str, content: str) -> Response:
     """An answer that browsers save under this name."""
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
@@ -88,9 +93,9 @@ async def create_study(request: Request, response: Response, store: Reading) -> 
     `prefix_cache_gib` and `notify`.
     """
     body = await request.body()
-    kind, state = request.headers.get("content-type", ""), request.app.state
+    kind, known = request.headers.get("content-type", ""), request.app.state.settings
     # a table of a million rows takes a second
-    spec = await run_in_threadpool(parse_study, body, kind, state.roots, state.samplers, state.webhook_hosts)
+    spec = await run_in_threadpool(parse_study, body, kind, known.data_roots, known.samplers, known.webhook_hosts)
     study, is_new = await run_in_threadpool(_add, store, spec)
     response.status_code = 201 if is_new else 200
     response.headers["Location"] = f"{request.scope['root_path']}{API}/studies/{study.name}"
@@ -112,9 +117,7 @@ def show_study(study: Study, store: Reading) -> Document:
 @router.get(
     "/{name}/spec",
     response_class=Response,
-    responses={200: {"content": {"application/yaml": {"schema": {"type": "object"}, "example": EXAMPLE}}}}
-    | DENIED
-    | documented(404, 503),
+    responses=yaml_shown(EXAMPLE) | DENIED | documented(404, 503),
 )
 def show_spec(study: Study) -> Response:
     """The study as YAML, every default written out: `ztp launch` takes it, and so does this API."""

@@ -55,8 +55,8 @@ def test_speedup_has_a_spread_only_if_it_was_repeated(spread: float | None, word
 @pytest.mark.parametrize(
     ("images_per_s", "words"), [(1234.4, "1,234"), (100.0, "100"), (99.96, "100"), (12.34, "12.3"), (0.512, "0.512")]
 )
-def test_rate_keeps_three_digits(images_per_s: float, words: str) -> None:
-    assert formatting.rate(images_per_s) == words
+def test_rate_keeps_rounded(images_per_s: float, words: str) -> None:
+    assert formatting.rounded(images_per_s) == words
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from search.cli import main
 from search.config.spec import StudyRecord, StudySpec
 from search.errors import SearchError
 from search.reporting import mlflow_log
-from search.reporting.mlflow_log import logging_to_mlflow
+from search.reporting.mlflow_log import MlflowLog
 from search.reporting.report import front_json
 from search.storage.store import Store
 from search.types import Evaluation
@@ -74,7 +74,7 @@ def experiment(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) 
 
 def log(server: str, url: str, name: str = "shirts") -> None:
     """What a launch with nothing left to do does."""
-    with logging_to_mlflow(server, url, name):
+    with MlflowLog(server, url, name):
         pass
 
 

@@ -170,8 +170,9 @@ def test_time_left(
     observe = live(clock, file)
     observe(progress(done=0, seconds=0.0, limit_s=limit_s))
     clock.now += 20
-    observe(progress(done=done, seconds=seconds, limit_s=limit_s))
-    assert observe.seconds_left(progress(done=done, seconds=seconds, limit_s=limit_s)) == left
+    now = progress(done=done, seconds=seconds, limit_s=limit_s)
+    observe(now)
+    assert now.seconds_left(observe._per_second(now)) == left
 
 
 def test_the_rate_is_of_this_launch_not_of_an_earlier_one(

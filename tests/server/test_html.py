@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 
 from search.config.spec import StudyRecord
-from search.reporting import formatting
 from search.server.html import TEMPLATES, Card, make_card
 from search.storage.store import Store
 from search.types import Front, Progress
@@ -21,7 +20,7 @@ def shown(store: Store, study: StudyRecord, progress: Callable[..., Progress]) -
     def show(backbone: str | None = None, **changes: object) -> str:
         known = study.document["backbone"] if backbone is None else {"name": backbone, "weights": "random"}
         card = make_card(store, replace(study, document={**study.document, "backbone": known}), progress(**changes))
-        return " ".join(TEMPLATES.get_template("card.html").render(card=card, formatting=formatting).split())
+        return " ".join(TEMPLATES.get_template("card.html").render(card=card).split())
 
     return show
 
@@ -36,7 +35,7 @@ def test_a_hypervolume_of_nothing_is_explained(
 ) -> None:
     told = "hypervolume 0, for no point is above 80.20 % and faster than 1x, where it starts"
     flat = Card(study, progress(hypervolume=0.0), replace(front, hypervolume=0.0), [], "")
-    assert told in TEMPLATES.get_template("card.html").render(card=flat, formatting=formatting)
+    assert told in TEMPLATES.get_template("card.html").render(card=flat)
     assert "for no point" not in shown()
 
 

@@ -7,17 +7,18 @@ matplotlib's object interface, no pyplot.
 from __future__ import annotations
 
 import io
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pruning.yaml_io import write_bytes
 from search.errors import InputError
-from search.types import FLOP_CONVENTION, Accuracy
+from search.types import FLOP_CONVENTION
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,8 +34,9 @@ MARKERS = (
     *(("o", "circle"), ("s", "square"), ("^", "triangle-up"), ("D", "diamond"), ("v", "triangle-down")),
     *(("P", "cross"), ("X", "x"), ("<", "triangle-left"), (">", "triangle-right")),
 )
-STAR, STAR_SIZE = ("*", "star"), 18.0  # the dense model
-NARROW, WIDE = (10.0, 6.25), (13.0, 6.0)  # inches: of one panel, of two
+STAR = ("*", "star")
+DENSE_LOOKS: dict[str, Any] = {"marker": STAR, "size": 18.0}  # of a dense model
+NARROW, WIDE = (10.0, 6.25), (13.0, 6.0)  # inches, of 160 dots each: of one panel, of two
 POINTS = 0.77  # of matplotlib, in one pixel of plotly
 SUBTITLE = 90  # characters of a line, which plotly would clip
 LINES = {"": ("none", "markers"), "straight": ("-", "lines+markers"), "steps": ("none", "lines+markers")}
@@ -75,12 +77,6 @@ class Series:
     in_legend: bool = True
 
 
-def arms_of(accuracies: Iterable[Accuracy]) -> Arms:
-    """In percent, as of `Series`."""
-    known = list(accuracies)
-    return [100 * (a.value - a.low) for a in known], [100 * (a.high - a.value) for a in known]
-
-
 @dataclass(frozen=True)
 class Panel:
     """One pair of axes. unit: behind the numbers below it. frame: ranges of x and y; None for what the points need.
@@ -99,13 +95,12 @@ class Panel:
 
 @dataclass(frozen=True)
 class Picture:
-    """All that one picture shows; both renderers draw this and nothing else. size: in inches, of 160 dots each."""
+    """All that one picture shows; both renderers draw this and nothing else."""
 
     title: str
     y_label: str
     footnote: str
     panels: tuple[Panel, ...]
-    size: Pair = NARROW
 
 
 def check_path(path: Path, endings: tuple[str, ...] = ENDINGS, flag: str = "--plot") -> None:
@@ -117,20 +112,9 @@ def check_path(path: Path, endings: tuple[str, ...] = ENDINGS, flag: str = "--pl
 
 
 def save(path: Path, shown: Picture) -> None:
-    """Draw and write; the ending chooses the form. Raises InputError for another ending, or if unwritable."""
+    """Draw and write; the ending chooses the form. Raises InputError for another one, ConfigError if unwritable."""
     check_path(path)
     write_bytes(path, png(shown) if path.suffix.lower() == ".png" else html(shown))
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a whole file or nothing. Raises InputError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise InputError(path, f"cannot be written: {error.strerror}", remedy="choose a writable folder") from None
 
 
 def png(shown: Picture) -> bytes:
@@ -150,7 +134,7 @@ def matplotlib_figure(shown: Picture) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=shown.size, layout="constrained")
+    figure = Figure(figsize=NARROW if len(shown.panels) == 1 else WIDE, layout="constrained")
     FigureCanvasAgg(figure)
     row = figure.subplots(1, len(shown.panels), sharey=True, squeeze=False)[0]
     for axes, panel in zip(row, shown.panels, strict=True):
@@ -168,8 +152,11 @@ def matplotlib_figure(shown: Picture) -> Figure:
         axes.grid(color=GRID, linewidth=0.8)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
-        if panel.rate:
-            _add_rates(axes, panel.rate)
+        if rate := panel.rate:
+            both = (partial(np.multiply, rate), partial(np.multiply, 1 / rate))
+            top = axes.secondary_xaxis("top", functions=both)
+            top.set_xlabel("images per second")
+            top.spines["top"].set_visible(False)
     row[0].set_title(shown.title, loc="left", fontsize=13, fontweight="bold")
     row[0].set_ylabel(shown.y_label)
     named = [sum(series.in_legend and bool(series.x) for series in panel.series) for panel in shown.panels]
@@ -190,25 +177,12 @@ def _draw(axes: Axes, series: Series) -> None:
     if series.faint:
         axes.scatter(series.x, series.y, s=size**2, color=face, alpha=0.5, linewidths=1.0, **named)
     elif not series.arms[1]:
-        axes.scatter(
-            series.x,
-            series.y,
-            s=size**2,
-            color=face,
-            edgecolors=series.color if series.hollow else DENSE,
-            zorder=5,
-            **named,
-        )
+        edge = series.color if series.hollow else DENSE
+        axes.scatter(series.x, series.y, s=size**2, color=face, edgecolors=edge, zorder=5, **named)
     else:
         bars: dict[str, Any] = {"yerr": series.arms, "elinewidth": 1.1, "capsize": series.cap}
         looks: dict[str, Any] = {"color": series.color, "markersize": size, "markerfacecolor": face, "linewidth": 1.3}
         axes.errorbar(series.x, series.y, linestyle=LINES[series.line][0], **bars, **looks, **named)
-
-
-def _add_rates(axes: Axes, rate: float) -> None:
-    top = axes.secondary_xaxis("top", functions=(lambda x: np.multiply(x, rate), lambda x: np.divide(x, rate)))
-    top.set_xlabel("images per second")
-    top.spines["top"].set_visible(False)
 
 
 def plotly_figure(shown: Picture) -> PlotlyFigure:
@@ -245,20 +219,15 @@ def plotly_figure(shown: Picture) -> PlotlyFigure:
 
 
 def _trace(series: Series) -> dict[str, Any]:
-    bars = {
-        "arrayminus": series.arms[0],
-        "array": series.arms[1],
-        "symmetric": False,
-        "color": series.color,
-        "width": 4,
-    }
+    below, above = series.arms
+    bars = {"type": "data", "symmetric": False, "arrayminus": below, "array": above}
     return {
         "x": series.x,
         "y": series.y,
         "text": series.words,
         "hoverinfo": "text",
         "mode": LINES[series.line][1],
-        "error_y": {"type": "data", **bars, "thickness": 1.3} if series.arms[1] else None,
+        "error_y": {**bars, "color": series.color, "width": 4, "thickness": 1.3} if above else None,
         "marker": {
             "color": series.color,
             "symbol": series.marker[1] + "-open" * series.hollow,

@@ -9,102 +9,67 @@ machine, too, and a second panel of latency.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from search.attribute_keys import IMAGES
 from search.config.spec import StudyRecord
 from search.errors import InputError
 from search.reporting import formatting
-from search.reporting.plots.canvas import NARROW, STAR, STAR_SIZE, WIDE, Panel, Picture, Series, arms_of, look
-from search.reporting.plots.latency_axis import shared_axis
-from search.types import Evaluation, Front, Measurement
+from search.reporting.plots.axes import SPEEDUP, Axis, latency_axis, series
+from search.reporting.plots.canvas import DENSE_LOOKS, Panel, Picture, Series, look
+from search.types import Front
 
 Found = tuple[StudyRecord, Front]
-SPEEDUP = "speed-up over each study's own dense model"
-Place = Callable[[Measurement], float | None]
+OWN_SPEEDUP = Axis("speed-up over each study's own dense model", SPEEDUP.of)
+RATE = Axis("images per second", lambda measured: measured.throughput.images_per_s)
 
 
 def gather(found: Sequence[Found]) -> Picture:
     """Raises InputError unless all fronts can share axes: measured against labels, or all against the dense model."""
-    _check_kinds(found)
-    rates, absolute = _by_rate(found), _same_images(found)
-    kind = formatting.KIND_WORDS[formatting.measurements(found[0][1])[-1].accuracy.kind]
+    kinds = {study.name: formatting.measurements(front)[-1].accuracy.kind for study, front in found}
+    if len(set(kinds.values())) > 1:
+        told = ", ".join(f"{name}: {kind}" for name, kind in kinds.items())
+        raise InputError("--plot", "fronts must have one objectives.accuracy to share an axis", told, "plot them apart")
+    # by fingerprint, which covers both splits and the preprocessing, or else by what the studies asked for
+    absolute = len({study.provenance.get(IMAGES) or str(study.spec.data) for study, _ in found}) == 1
+    kind = formatting.KIND_WORDS[kinds[found[0][0].name]]
     machines = list(dict.fromkeys(formatting.settings(front) for _, front in found))
-    speed: tuple[str, Place] = ("images per second", _rate) if rates else (SPEEDUP, _speedup)
-    latency = shared_axis(found)
-    axes = [speed, *([(latency.label, latency.of)] if latency else [])]
     panels = [
-        Panel(label, tuple(s for place, one in enumerate(found) for s in _series(place, one, x, absolute)))
-        for label, x in axes
+        Panel(axis.label, tuple(s for place, one in enumerate(found) for s in _series(place, one, axis, absolute)))
+        for axis in (RATE if _by_rate(found) else OWN_SPEEDUP, latency_axis(found))
+        if axis
     ]
     return Picture(
         title=f"fronts of {formatting.count(len(found), 'study')}",
         y_label=f"{kind} (%)" if absolute else f"{kind}, points over each study's own dense model",
         footnote=f"{'; '.join(machines)}; confirmed where confirmed; bars: 95% intervals; stars: dense models",
         panels=tuple(panels),
-        size=WIDE if latency else NARROW,
     )
-
-
-def _check_kinds(found: Sequence[Found]) -> None:
-    kinds = {study.name: formatting.measurements(front)[-1].accuracy.kind for study, front in found}
-    if len(set(kinds.values())) > 1:
-        told = ", ".join(f"{name}: {kind}" for name, kind in kinds.items())
-        raise InputError("--plot", "fronts must have one objectives.accuracy to share an axis", told, "plot them apart")
 
 
 def _by_rate(found: Sequence[Found]) -> bool:
     """Several backbones, or ways to deploy one, on one machine: what counts is images per second."""
     rivals = {(study.spec.backbone, study.spec.deployment) for study, _ in found}
-    devices = {_machine(m.setting.device) for _, front in found for m in formatting.measurements(front)}
-    return len(rivals) > 1 and len(devices) == 1
+    devices = [m.setting.device for _, front in found for m in formatting.measurements(front)]
+    # without what runs there: "cpu: AMD EPYC, 2 threads, OpenVINO 2026.4.1, int8"
+    machines = {device.partition(" threads")[0] for device in devices}
+    return len(rivals) > 1 and len(machines) == 1
 
 
-def _machine(device: str) -> str:
-    """Without what runs there: "cpu: AMD EPYC, 2 threads, OpenVINO 2026.4.1, int8"."""
-    return device.partition(" threads")[0]
-
-
-def _same_images(found: Sequence[Found]) -> bool:
-    """By fingerprint, which covers both splits and the preprocessing, or else by what the studies asked for."""
-    return len({study.provenance.get(IMAGES) or str(study.spec.data) for study, _ in found}) == 1
-
-
-def _series(place: int, found: Found, x: Place, absolute: bool) -> Iterator[Series]:
-    """A study's front, by ascending x, and its dense model if that is measured; without what has no x."""
+def _series(place: int, found: Found, axis: Axis, absolute: bool) -> Iterator[Series]:
+    """A study's front, from left to right, and its dense model if that is measured; without what has no place."""
     study, front = found
     cheap = formatting.for_flops(front)  # no part of the line: others are as accurate and faster
     fast = [point for point in front.points if point.trial not in cheap]
-    points = [(at, point) for point in fast if (at := x(point.best_known)) is not None]
-    points.sort(key=lambda pair: pair[0])
-    known = [point.best_known for _, point in points]
     base = 0.0 if absolute else _dense_accuracy(study, front)
     color, marker = look(place)
     name = f"{study.name} ({', '.join(_what_runs(study))})"
-    yield Series(
-        name=name,
-        x=[at for at, _ in points],
-        y=[100 * (m.accuracy.value - base) for m in known],
-        words=[_words(study, point) for _, point in points],
-        arms=arms_of(m.accuracy for m in known),
-        color=color,
-        marker=marker,
-        line="straight",
-        group=name,
-    )
-    dense = front.dense.best_known if front.dense else None
-    if dense is not None and (at := x(dense)) is not None:
-        yield Series(
-            name=f"{name}, dense model",
-            x=[at],
-            y=[100 * (dense.accuracy.value - base)],
-            words=[f"<b>{name}</b><br>dense model"],
-            color=color,
-            marker=STAR,
-            size=STAR_SIZE,
-            group=name,
-            in_legend=False,
-        )
+    points = [(p.best_known, f"<b>{study.name}</b><br>{formatting.point(p)}<br>{p.search.schedule}") for p in fast]
+    yield series(name, axis, points, base, ordered=True, color=color, marker=marker, line="straight")
+    if front.dense is not None:
+        dense = [(front.dense.best_known, f"<b>{name}</b><br>dense model")]
+        looks = {"color": color, "group": name, "in_legend": False, **DENSE_LOOKS}
+        yield series(f"{name}, dense model", axis, dense, base, **looks)
 
 
 def _what_runs(study: StudyRecord) -> Iterator[str]:
@@ -119,15 +84,3 @@ def _dense_accuracy(study: StudyRecord, front: Front) -> float:
         rule = f"study {study.name} must have its dense model measured to be compared"
         raise InputError("--plot", rule, remedy="wait for it")
     return front.dense.best_known.accuracy.value
-
-
-def _rate(measured: Measurement) -> float:
-    return measured.throughput.images_per_s
-
-
-def _speedup(measured: Measurement) -> float:
-    return measured.throughput.speedup
-
-
-def _words(study: StudyRecord, point: Evaluation) -> str:
-    return f"<b>{study.name}</b><br>{formatting.point(point)}<br>{point.search.schedule}"

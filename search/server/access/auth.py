@@ -12,10 +12,10 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import urlsplit
+
+from starlette.requests import cookie_parser
 
 from search.server.access.token import LOOPBACK, Token
 
@@ -26,67 +26,57 @@ READING = ("GET", "HEAD")
 
 
 class Verdict(Enum):
-    """What to do with a request."""
+    """What to do with a request: the status of the answer, and why."""
 
-    PASS = "pass"
-    LOGIN = "show the login form"  # a browser came without a token
-    UNAUTHENTICATED = "a token is required: send Authorization: Bearer TOKEN"
-    WRONG_TOKEN = "the token that was sent is not the server's"
+    def __init__(self, status: int, reason: str) -> None:
+        self.status, self.reason = status, reason
+
+    PASS = 200, "pass"
+    LOGIN = 303, "show the login form"  # a browser came without a token
+    UNAUTHENTICATED = 401, "a token is required: send Authorization: Bearer TOKEN"
+    WRONG_TOKEN = 401, "the token that was sent is not the server's"
     FOREIGN_HOST = (
+        403,
         "without a token, this server answers to its loopback name alone, got Host {host}; "
-        "start it with ZTP_TOKEN or --token-file"
+        "start it with ZTP_TOKEN or --token-file",
     )
     FOREIGN_ORIGIN = (
+        403,
         "a page of another origin must not change anything here, got Origin {origin} and Host {host}; "
-        "a proxy must pass the browser's Host on (nginx: proxy_set_header Host $http_host)"
+        "a proxy must pass the browser's Host on (nginx: proxy_set_header Host $http_host)",
     )
 
     def message(self, headers: Mapping[str, str]) -> str:
         """The reason, for whoever sent these headers."""
-        return self.value.format(host=headers.get("host"), origin=headers.get("origin"))
+        return self.reason.format(host=headers.get("host"), origin=headers.get("origin"))
 
 
-@dataclass(frozen=True)
-class Gate:
-    """Judges requests. token: None on loopback without one."""
-
-    token: Token | None
-
-    def judge(self, method: str, path: str, headers: Mapping[str, str]) -> Verdict:
-        """headers: by lower-case name."""
-        if path in OPEN_PATHS:
-            return Verdict.PASS
-        if self.token is None and hostname(headers.get("host", "")) not in LOOPBACK:
-            return Verdict.FOREIGN_HOST
-        if method not in READING and not _same_origin(headers):
-            return Verdict.FOREIGN_ORIGIN
-        if path == LOGIN or self.token is None or _admits(self.token, headers):
-            return Verdict.PASS
-        wants_page = method in READING and "text/html" in headers.get("accept", "")
-        if wants_page:
-            return Verdict.LOGIN
-        return Verdict.WRONG_TOKEN if _bearer(headers) else Verdict.UNAUTHENTICATED
+def judge(token: Token | None, method: str, path: str, headers: Mapping[str, str]) -> Verdict:
+    """token: the server's; None on loopback without one. headers: by lower-case name."""
+    if path in OPEN_PATHS:
+        return Verdict.PASS
+    if token is None and hostname(headers.get("host", "")) not in LOOPBACK:
+        return Verdict.FOREIGN_HOST
+    if method not in READING and not _same_origin(headers):
+        return Verdict.FOREIGN_ORIGIN
+    if path == LOGIN or token is None or _admits(token, headers):
+        return Verdict.PASS
+    if method in READING and "text/html" in headers.get("accept", ""):  # it wants a page
+        return Verdict.LOGIN
+    return Verdict.WRONG_TOKEN if _bearer(headers) else Verdict.UNAUTHENTICATED
 
 
 def _admits(token: Token, headers: Mapping[str, str]) -> bool:
     bearer = _bearer(headers)
     if bearer is not None:
         return token.matches(bearer)
-    return token.matches_cookie(_session(headers.get("cookie", "")))
+    return token.matches_cookie(cookie_parser(headers.get("cookie", "")).get(COOKIE, ""))
 
 
 def _bearer(headers: Mapping[str, str]) -> str | None:
     """The token in the header made for it; None without that header."""
     scheme, _, secret = headers.get("authorization", "").partition(" ")
     return secret.strip() if scheme.lower() == "bearer" else None
-
-
-def _session(cookies: str) -> str:
-    try:
-        morsel = SimpleCookie(cookies).get(COOKIE)
-    except CookieError:
-        return ""
-    return morsel.value if morsel else ""
 
 
 def hostname(host: str) -> str:

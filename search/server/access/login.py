@@ -25,7 +25,7 @@ HEADERS = {
 
 async def answer(request: Request) -> Response:
     """GET shows the form. POST sets the cookie if the form holds the token, and leads to the page that was wanted."""
-    token: Token | None = request.app.state.gate.token
+    token: Token | None = request.app.state.token
     if token is None:
         return RedirectResponse(relative("/"), 303)
     if request.method != "POST":

@@ -23,7 +23,8 @@ from starlette.types import Receive, Scope, Send
 
 from search.server import errors
 from search.server.access import login
-from search.server.access.auth import LOGIN, READING, Gate
+from search.server.access.auth import LOGIN, READING
+from search.server.access.token import Token
 from search.server.dashboard.plots import FrontPictures
 from search.server.dashboard.readonly_storage import FrontReader
 from search.server.middleware import AccessMiddleware
@@ -121,11 +122,11 @@ def routes(store: Store) -> list[Route]:
     return [Route(path, dashboard, include_in_schema=False) for path in PATHS]
 
 
-def make_dashboard(store: Store, gate: Gate) -> Starlette:
+def make_dashboard(store: Store, token: Token | None) -> Starlette:
     """The dashboard alone."""
     front_door = Route("/", lambda request: RedirectResponse("dashboard"))
     app = Starlette(routes=[front_door, Route(LOGIN, login.answer, methods=login.METHODS), *routes(store)])
-    app.state.store, app.state.gate, app.state.closing = store, gate, asyncio.Event()
+    app.state.store, app.state.token, app.state.closing = store, token, asyncio.Event()
     errors.install(app)
-    app.add_middleware(AccessMiddleware, gate=gate)
+    app.add_middleware(AccessMiddleware, token=token)
     return app

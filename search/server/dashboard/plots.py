@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import threading
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -17,7 +18,7 @@ from search.errors import InputError
 from search.reporting import export, formatting
 from search.reporting.plots import canvas, front_plot
 from search.storage.store import Store
-from search.types import Evaluation, Front
+from search.types import Front
 
 PATCH_IMAGES = 4
 KEPT = 64  # sheets in memory, of 30 to 300 kB each
@@ -47,44 +48,35 @@ class FrontPictures:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._sheets: dict[str, bytes] = {}
+        self._sheet = lru_cache(maxsize=KEPT)(self._draw_sheet)
         self._drawing = threading.Lock()  # one model at a time: a page may ask for several sheets at once
 
     def open_reader(self, artifact_id: str) -> BinaryIO:
         """PNG of an id of `front_id` or `patches_id`. Raises KeyError for another."""
         study_id, number, *more = (int(part, 16) for part in artifact_id.split("-"))
-        study = next((study for study in self._store.studies() if study.id == study_id), None)
-        if study is None:
-            raise KeyError(artifact_id)
-        return io.BytesIO(self._front(study, number) if more else self._patches(study, number, artifact_id))
-
-    def _front(self, study: StudyRecord, version: int) -> bytes:
-        front = self._store.front(study.id, version)
+        study = self._study(study_id)
+        if not more:
+            with self._drawing:
+                return io.BytesIO(self._sheet(study_id, number))
+        front = self._store.front(study.id, number)
         assert front is not None  # the id was made from a version, and versions are never removed
-        return canvas.png(front_plot.picture(study, front, self._store.evaluations(study.id)))
+        return io.BytesIO(canvas.png(front_plot.picture(study, front, self._store.evaluations(study.id))))
 
-    def _patches(self, study: StudyRecord, trial: int, artifact_id: str) -> bytes:
-        with self._drawing:
-            if artifact_id not in self._sheets:
-                found = self._store.evaluation_of_trial(study.id, trial)
-                if found is None:
-                    raise KeyError(artifact_id)
-                if len(self._sheets) >= KEPT:
-                    self._sheets.pop(next(iter(self._sheets)))  # the oldest
-                self._sheets[artifact_id] = _draw(study, found)
-        return self._sheets[artifact_id]
+    def _study(self, study_id: int) -> StudyRecord:
+        return {study.id: study for study in self._store.studies()}[study_id]
+
+    def _draw_sheet(self, study_id: int, trial: int) -> bytes:
+        from search.evaluation.token_trace import anatomies  # late: torch, for seconds, and only if somebody looks
+        from search.reporting.plots import patches_plot
+
+        study, found = self._study(study_id), self._store.evaluation_of_trial(study_id, trial)
+        if found is None:
+            raise KeyError(trial)
+        title = f"{study.name}, trial {trial}: {formatting.stages(found.search.schedule, named=True)}"
+        try:
+            count = min(PATCH_IMAGES, study.spec.data.search_images)
+            return patches_plot.png(anatomies(export.to_config(study, found), Path(study.name), count=count), title)
+        except (InputError, PruningError) as error:
+            return patches_plot.message_png(title, f"The patches cannot be drawn on this machine. {error}")
 
     write = remove = refuse
-
-
-def _draw(study: StudyRecord, found: Evaluation) -> bytes:
-    from search.evaluation.token_trace import anatomies  # late: torch, for seconds, and only if somebody looks
-    from search.reporting.plots import patches_plot
-
-    schedule = found.search.schedule
-    title = f"{study.name}, trial {found.trial}: {formatting.stages(schedule, named=True)}"
-    try:
-        count = min(PATCH_IMAGES, study.spec.data.search_images)
-        return patches_plot.png(anatomies(export.to_config(study, found), Path(study.name), count=count), title)
-    except (InputError, PruningError) as error:
-        return patches_plot.message_png(title, f"The patches cannot be drawn on this machine. {error}")

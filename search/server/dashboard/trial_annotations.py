@@ -32,7 +32,7 @@ def words(measurement: Measurement) -> dict[str, str]:
     return {
         formatting.KIND_WORDS[accuracy.kind]: f"{formatting.percent(accuracy, True)} %, {seen}",
         "speed-up": formatting.speedup(measurement.throughput),
-        "images/s": formatting.rate(measurement.throughput.images_per_s),
+        "images/s": formatting.rounded(measurement.throughput.images_per_s),
         "GFLOPs": formatting.gflops(measurement),
         "schedule": formatting.stages(measurement.schedule, named=True),
     }

@@ -165,30 +165,30 @@ def test_html_needs_no_network_and_tells_machine_and_flops(shown: canvas.Picture
 
 
 @pytest.mark.parametrize("name", ["front.png", "front.html", "FRONT.PNG"])
-def test_save_plot_by_ending(tmp_path: Path, study: StudyRecord, front: Front, name: str) -> None:
-    front_plot.save_plot(tmp_path / name, study, front)
+def test_saved_by_ending(tmp_path: Path, study: StudyRecord, front: Front, name: str) -> None:
+    canvas.save(tmp_path / name, front_plot.picture(study, front))
     start = (tmp_path / name).read_bytes()[:6]
     assert start.startswith(b"\x89PNG" if name.lower().endswith("png") else b"<!doct")
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def test_save_plot_replaces_an_older_picture(tmp_path: Path, study: StudyRecord, front: Front) -> None:
+def test_saving_replaces_an_older_picture(tmp_path: Path, study: StudyRecord, front: Front) -> None:
     path = tmp_path / "front.png"
     path.write_text("old")
-    front_plot.save_plot(path, study, front)
+    canvas.save(path, front_plot.picture(study, front))
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("name", ["front.pdf", "front", "front.png.txt"])
 def test_another_ending_is_refused(tmp_path: Path, study: StudyRecord, front: Front, name: str) -> None:
     with pytest.raises(InputError, match=rf"must end in \.png or \.html, got .*{re.escape(name)}"):
-        front_plot.save_plot(tmp_path / name, study, front)
+        canvas.save(tmp_path / name, front_plot.picture(study, front))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path, study: StudyRecord, front: Front) -> None:
     with pytest.raises(InputError, match=r"nowhere/front\.png: cannot be written: folder .*nowhere must exist; create"):
-        front_plot.save_plot(tmp_path / "nowhere" / "front.png", study, front)
+        canvas.save(tmp_path / "nowhere" / "front.png", front_plot.picture(study, front))
 
 
 @pytest.mark.parametrize("render", [canvas.png, canvas.html])
