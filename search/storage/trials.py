@@ -63,10 +63,22 @@ def list_news(connection: Connection, study_id: int, after: int = -1, still_open
     return [_to_trial(row) for row in connection.execute(query, {"study": study_id})]
 
 
-def queue(connection: Connection, study_id: int, params: Mapping[str, Any], attributes: Mapping[str, Any]) -> None:
-    """A new trial that waits, under the study's lock, which the caller holds."""
+def queue(
+    connection: Connection,
+    study_id: int,
+    params: Mapping[str, Any],
+    attributes: Mapping[str, Any],
+    again: bool = False,
+) -> bool:
+    """Let a proposal wait for a slot. again: also if the study has one with these parameters, which has not failed;
+    else it is False."""
+    leases.lock_study(connection, study_id)
+    known = () if again else list_news(connection, study_id)
+    if any(trial.params == params and trial.state != "FAIL" for trial in known):
+        return False
     number = connection.scalar(select(_NEXT), {"study": study_id})
     connection.execute(_ADD, _to_row(study_id, Trial(number or 0, WAITING, params, attributes)))
+    return True
 
 
 def hold(connection: Connection, slot: Slot) -> Row[Any]:
