@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from search.errors import InputError
 from search.runtime.local_workers import Watch, run_local
 from search.runtime.ray_engine import check_ray, run_ray
-from search.storage.database import parse_url
+from search.storage.urls import parse_url
 
 
 @dataclass(frozen=True)

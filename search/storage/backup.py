@@ -19,9 +19,9 @@ from sqlalchemy import Connection
 from sqlalchemy.engine import URL
 
 from search.errors import InputError, SearchError
-from search.storage.database import opened, parse_url
+from search.storage.database import opened
 from search.storage.schema import schema_version
-from search.storage.urls import password_of, shown, without_passwords
+from search.storage.urls import exists, parse_url, password_of, shown, without_passwords
 
 PAGES_A_STEP = -1  # all: one read transaction, which writers do not wait for in WAL mode
 
@@ -77,10 +77,10 @@ def _check_target(url: URL, path: Path, force: bool) -> None:
 
 def _check_store(url: URL) -> None:
     """Raises InputError if there is no store to copy."""
-    if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
-        raise InputError("", f"no studies at {shown(url)}", remedy="name another --storage")
-    with opened(url) as engine:
-        found = schema_version(engine)
+    found = None
+    if exists(url):
+        with opened(url) as engine:
+            found = schema_version(engine)
     if found is None:
         raise InputError("", f"no studies at {shown(url)}", remedy="name another --storage")
 

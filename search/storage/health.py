@@ -20,11 +20,11 @@ from search.errors import InputError, SearchError
 from search.storage import clock, leases
 from search.storage.backup import pg_dump_problem, server_release
 from search.storage.compatibility import PACKAGE, installed, newer_writer, optuna_writer
-from search.storage.database import exists, opened, parse_url, reading, writing
+from search.storage.database import opened, reading, writing
 from search.storage.migrations import HEAD, VERSION_TABLE
 from search.storage.schema import schema_version
 from search.storage.tables import STUDY
-from search.storage.urls import shown
+from search.storage.urls import exists, parse_url, shown
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 CONNECT_TIMEOUT_S = 5  # a host that swallows packets would otherwise hold us for minutes

@@ -27,15 +27,7 @@ from pruning.schedule import Schedule
 from search.config.spec import StudyRecord, StudySpec
 from search.errors import InputError, NoStoreError, SearchError, SpecConflictError, StudyDeletedError
 from search.storage import changes, evaluations, fronts, leases, readonly_copy, studies
-from search.storage.database import (
-    exists,
-    explained,
-    in_transaction,
-    open_engine,
-    parse_url,
-    reading,
-    writing,
-)
+from search.storage.database import explained, in_transaction, open_engine, reading, writing
 from search.storage.evaluations import find_all as find_evaluations
 from search.storage.migrations import HEAD
 from search.storage.schema import migrate, schema_version
@@ -43,7 +35,7 @@ from search.storage.studies import find_all as find_studies
 from search.storage.tables import STUDY
 from search.storage.task_queue import TaskQueue
 from search.storage.trial_queue import TrialQueue
-from search.storage.urls import shown
+from search.storage.urls import exists, parse_url, shown
 from search.types import STUDY_STATES, Slot
 
 if TYPE_CHECKING:
@@ -68,7 +60,7 @@ class Store:
     @classmethod
     def open(cls, url: str, create: bool = True) -> Store:
         """Connect, and create or migrate the tables; not `create`: only if there are any, for commands that only read.
-        Raises NoStoreError if there are none, other InputErrors: see `search.storage.database`."""
+        Raises NoStoreError if there are none, other InputErrors: see `search.storage.urls`."""
         parsed = parse_url(url)
         missing = NoStoreError(
             "", f"no studies at {shown(parsed)}", remedy="launch one first, or name another --storage"

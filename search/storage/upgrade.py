@@ -15,13 +15,13 @@ from sqlalchemy import Engine
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
-from search.errors import InputError, SearchError
+from search.errors import SearchError
 from search.storage.compatibility import optuna_writer
-from search.storage.database import opened, parse_url
+from search.storage.database import opened
 from search.storage.migrations import HEAD
 from search.storage.optuna_storage import connect, create_optuna_tables, disconnect
 from search.storage.schema import migrate, schema_version
-from search.storage.urls import shown
+from search.storage.urls import parse_url, shown, storage_error
 
 
 @dataclass(frozen=True)
@@ -76,4 +76,4 @@ def _refuse_newer(storage: RDBStorage, url: URL, wrote: str) -> None:
     if newer or found not in storage.get_all_versions():
         rule = f"Optuna's schema version must be at most {storage.get_head_version()}"
         got = f"{found} (written by optuna {wrote})"
-        raise InputError(f"storage {shown(url)}", rule, got, "pip install --upgrade optuna")
+        raise storage_error(url, rule, got, "pip install --upgrade optuna")
