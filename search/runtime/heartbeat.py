@@ -1,4 +1,4 @@
-"""The thread beside a worker: says that it lives, looks after others that died, ends one that hangs."""
+"""The thread beside a worker: says that it lives, looks after others that died, ends it where task or database hang."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from search.config.environment import WorkerSettings
 from search.errors import SearchError
-from search.runtime.watchdog import Watchdog
 
 HUNG = 70  # exit code of a process that was ended because its task hung
+LOST = 1  # as for an error: StorageLostError cannot be raised in a thread that waits
+MARGIN_S = 45.0  # beyond the patience: SQLite waits half a minute for a lock before it says so
+LOOK_S = 1.0
 log = logging.getLogger(__name__)
 
 
@@ -79,3 +82,46 @@ class Heartbeat:
         log.error("%s; ending this process", reason)
         self._try(lambda: self._give_up(reason))
         os._exit(HUNG)  # the task's thread is in a call that does not return: nothing gentler ends it
+
+
+class Watchdog:
+    """Ends the process if one call within `listening` has had no answer for the patience and MARGIN_S.
+
+    Of a database that hangs: it neither answers nor refuses, and the drivers' own limits see nothing wrong.
+    """
+
+    def __init__(self, patience_s: float) -> None:
+        self._limit_s = patience_s + MARGIN_S
+        self._call: object = None  # one at a time
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="silence", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        self._call = object()
+        try:
+            yield
+        finally:
+            self._call = None
+
+    def _watch(self) -> None:
+        last, silent_s = None, 0.0
+        while not self._stop.wait(LOOK_S):
+            call = self._call
+            # its own naps are counted: a process that was suspended itself has not waited for anybody
+            silent_s = silent_s + LOOK_S if call is not None and call is last else 0.0
+            last = call
+            if silent_s >= self._limit_s:
+                log.error(
+                    "storage: does not answer; waited %.0f s for it: see that the database runs, and start again; "
+                    "ending this process",
+                    silent_s,
+                )
+                os._exit(LOST)

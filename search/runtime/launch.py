@@ -57,9 +57,8 @@ def launch(spec: StudySpec, url: str, observe: Observer, workers: int = 1, engin
     evaluator = open_evaluator(spec, known, start)
     evaluator.learn(others)
     if known is None:
-        check_speedup(
-            evaluator.spec, evaluator
-        )  # nobody else can have taken the profile: there is no study to keep it yet
+        # nobody else can have taken the profile: there is no study to keep it yet
+        check_speedup(evaluator.spec, evaluator)
     with closing(RetryPolicy(read_settings().patience_s).wrap(notifying(Store.open(url)))) as store:
         if known is not None and (name := _existing(store, known).name) != spec.name:  # or it would be made anew
             rule = f"study {spec.name} was renamed {name} while its model was loaded"

@@ -1,7 +1,12 @@
-"""Worker processes on this machine: how they are started, kept going, and asked to end."""
+"""Worker processes on this machine: how they are started, kept going, and asked to end.
+
+When a worker that died is started again is one rule for all engines, and for those that a service keeps.
+"""
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 import signal
 import subprocess
@@ -11,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -18,13 +24,16 @@ from search import logs
 from search.errors import SearchError
 from search.runtime.cpu import THREADS, threads_each
 from search.runtime.heartbeat import HUNG
-from search.runtime.restart_policy import MAX_DEATHS, SupervisedWorker
 from search.runtime.shutdown import SIGNALS
 from search.samplers.custom import ALLOWED
 
 COMMAND = (sys.executable, "-m", "search.cli", "worker")
 POLL_S = 1.0
+CALM_S = 10.0  # between two starts of one worker: what cannot live is not started over and over
+MAX_DEATHS = 20  # of one worker in a row, each within YOUNG_S of its start: then it is not chance
+YOUNG_S = 60.0
 GRACE_S = 12.0  # a worker that is asked to end has handed its trial back after ten
+log = logging.getLogger(__name__)
 
 Process = subprocess.Popen[bytes]
 Watch = Callable[[], None]
@@ -59,6 +68,37 @@ def end_workers(processes: Iterable[Process]) -> None:
             process.wait()
 
 
+@dataclass
+class SupervisedWorker:
+    """A worker as who started it sees it. start: from its number, its job: a process, or Ray's task."""
+
+    number: int
+    start: Callable[[int], Any]
+    job: Any = field(init=False)
+    since: float = field(init=False)
+    deaths: int = 0
+
+    def __post_init__(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
+        self.job, self.since = self.start(self.number), time.monotonic()
+
+    def begin_again(self, death: str, max_deaths: float = math.inf) -> bool:
+        """To be called after a death until the worker lives: starts it once CALM_S are over. False if it is given up.
+
+        death: how it died, for the log.
+        """
+        age_s = time.monotonic() - self.since
+        if age_s >= CALM_S:
+            self.deaths = self.deaths + 1 if age_s < YOUNG_S else 1
+            if self.deaths >= max_deaths:
+                return False
+            log.warning("worker %d %s; starting it again", self.number, death)
+            self._begin()
+        return True
+
+
 def run_local(name: str, url: str, workers: int, watch: Watch) -> None:
     """`workers` processes on this machine, which share its cores evenly; one that dies is started again.
 
@@ -79,11 +119,9 @@ def run_local(name: str, url: str, workers: int, watch: Watch) -> None:
             raise
         if all(worker.job.returncode for worker in pool):
             said.seek(0)
-            words = said.read().decode(errors="replace").strip()[-500:]
             deaths = [f"worker {worker.number} {death}" for worker in pool if (death := _death(worker.job))]
-            raise SearchError(
-                f"all {workers} workers failed; the last words: {'; '.join(filter(None, [words, *deaths]))}"
-            )
+            words = "; ".join(filter(None, [said.read().decode(errors="replace").strip()[-500:], *deaths]))
+            raise SearchError(f"all {workers} workers failed; the last words: {words}")
 
 
 def _any_lives(pool: list[SupervisedWorker]) -> bool:

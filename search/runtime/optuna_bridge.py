@@ -72,13 +72,8 @@ class OptunaBridge:
         evaluate_partially: Callable[[Schedule, int], PartialEvaluation | None] | None = None,
     ) -> None:
         """worker: sets its suggestions apart. evaluate_partially: a schedule, on so many looks' images."""
-        self._store = store
-        self._record, self._spec, self._evaluator, self._evaluate_partially = (
-            record,
-            spec,
-            evaluator,
-            evaluate_partially,
-        )
+        self._store, self._record, self._spec, self._evaluator = store, record, spec, evaluator
+        self._evaluate_partially = evaluate_partially
         self._depth = evaluator.backbone.family.depth
         sampler = make_sampler(spec.sampler, self._context(), store.trials.count(record.id), worker)
         log_as_we_do()

@@ -75,8 +75,8 @@ class Worker:
         self._given_up = 0  # trials in a row
 
     @cached_property
-    def trials(self) -> OptunaBridge:
-        """What proposes them; the calibration of the study is known by then."""
+    def bridge(self) -> OptunaBridge:
+        """What proposes trials; the calibration of the study is known by then."""
         given = self._store, self._record, self._evaluator.spec, self._evaluator, self._number
         return self._retry(lambda: OptunaBridge(*given, self._measuring.evaluate_partially))
 
@@ -137,7 +137,7 @@ class Worker:
     def prepare(self) -> None:
         """What is done once before the first trial: mend what an earlier launch left, queue the baselines."""
         self.mend()
-        self._retry(self.trials.enqueue_baselines)
+        self._retry(self.bridge.enqueue_baselines)
 
     def mend(self) -> None:
         """Queue again what dead workers held. Safe to run at any time, by anyone."""
@@ -180,7 +180,7 @@ class Worker:
         """Measure one trial in a reserved slot; give the slot back if anything goes wrong."""
         proposal: Proposal | None = None
         try:
-            proposal = self.trials.ask(slot)
+            proposal = self.bridge.ask(slot)
             self._evaluator.use_batch(RETRY_BATCH if proposal.tried else 1.0)
             self._save(slot, proposal, self._attempt(proposal))
             self._given_up = 0
@@ -206,7 +206,7 @@ class Worker:
         over = violations(self._evaluator.spec.budget, measurement.gflops, measurement.throughput.speedup, drop, least)
         ended = ending(trial, measurement, over)
         self._store.trials.complete(slot, measurement, is_feasible(over), trial.number, ended)
-        self.trials.log_end(trial.number, measurement)
+        self.bridge.log_end(trial.number, measurement)
 
     def _give_up(self, slot: Slot, proposal: Proposal, failure: TrialFailedError) -> None:
         """A failed attempt: the trial is queued again, or recorded as failed."""

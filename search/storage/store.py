@@ -94,9 +94,8 @@ class Store:
         if version is None:
             from search.storage import optuna_storage  # loads Optuna
 
-            optuna_storage.create_optuna_tables(
-                self._url
-            )  # first: a database that Optuna refuses stays untouched by us
+            # first: a database that Optuna refuses stays untouched by us
+            optuna_storage.create_optuna_tables(self._url)
         if version != HEAD:
             migrate(self._engine)
 

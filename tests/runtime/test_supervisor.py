@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from search.runtime import local_workers, restart_policy
+from search.runtime import local_workers
 from search.runtime.local_workers import Supervisor
 
 WORKER = """
@@ -39,7 +39,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
         monkeypatch.setattr(local_workers, "COMMAND", (sys.executable, "-c", code, str(tmp_path)))
 
     monkeypatch.setattr(local_workers, "POLL_S", 0.05)
-    monkeypatch.setattr(restart_policy, "CALM_S", 0.5)
+    monkeypatch.setattr(local_workers, "CALM_S", 0.5)
     return choose
 
 
