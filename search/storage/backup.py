@@ -102,7 +102,8 @@ def _copy_sqlite(url: URL, copy: Path) -> str:
 def _dump_postgresql(url: URL, copy: Path) -> str:
     """By pg_dump, which reads one snapshot. The password goes by the environment: others can read arguments."""
     tool = shutil.which("pg_dump")
-    problem, remedy = pg_dump_problem(tool, _server_release(url))
+    with opened(url) as engine, engine.connect() as connection:
+        problem, remedy = pg_dump_problem(tool, server_release(connection))
     if tool is None or problem:
         raise InputError(f"backup of {shown(url)}", problem, remedy=remedy)
     command = [tool, "--format=custom", "--no-owner", "--no-privileges", "--file", str(copy)]
@@ -125,11 +126,6 @@ def pg_dump_problem(tool: str | None, server: int) -> tuple[str, str]:
         problem = f"pg_dump {release[0]} is older than the server, {server}, and would refuse"
         return problem, f"install postgresql-client-{server} and put it first on PATH, or {there}"
     return "", ""
-
-
-def _server_release(url: URL) -> int:
-    with opened(url) as engine, engine.connect() as connection:
-        return server_release(connection)
 
 
 def server_release(connection: Connection) -> int:

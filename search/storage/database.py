@@ -15,17 +15,8 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, exc
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import (
-    DatabaseError,
-    IntegrityError,
-    InterfaceError,
-    InvalidatePoolError,
-    NoSuchModuleError,
-    OperationalError,
-    SQLAlchemyError,
-)
 
 from search.errors import SearchError, StorageUnavailableError
 from search.storage.moved_file import watch_file
@@ -113,7 +104,7 @@ def _check_right(connection: Connection, statement: str) -> None:
     """Raises the database's error if it is another than those that tell of the right."""
     try:
         connection.exec_driver_sql(statement)
-    except DatabaseError as error:
+    except exc.DatabaseError as error:
         if getattr(error.orig, "args", (None,))[0] not in PERMITTED_ON_MYSQL:
             raise
 
@@ -132,7 +123,7 @@ def open_engine(url: URL) -> Engine:
     """An engine whose transactions, on SQLite, begin as the caller asks (see `writing`). Raises InputError."""
     try:
         engine = create_engine(url, **engine_options(url, begin=None))
-    except NoSuchModuleError:
+    except exc.NoSuchModuleError:
         raise storage_error(url, "must be sqlite, postgresql or mysql", url.drivername, "check the URL") from None
     except ImportError as error:
         extra = EXTRAS.get(error.name or "", "")
@@ -161,7 +152,7 @@ def try_idle(engine: Engine) -> None:
         try:
             engine.dialect.do_ping(connection)
         except engine.dialect.loaded_dbapi.Error as error:
-            raise InvalidatePoolError(str(error)) from error  # the pool opens another, and drops all of that age
+            raise exc.InvalidatePoolError(str(error)) from error  # the pool opens another, and drops all of that age
 
     if engine.dialect.name != "sqlite":  # a file does not hang up
         event.listen(engine, "checkin", note_use)
@@ -211,15 +202,15 @@ def search_errors(url: URL) -> Iterator[None]:
     """Turn what goes wrong with a database that was opened into a SearchError."""
     try:
         yield
-    except IntegrityError:
+    except exc.IntegrityError:
         raise  # not a failure of the database: another process was faster
-    except (OperationalError, InterfaceError) as error:  # not there, locked, full: it may be better later
+    except (exc.OperationalError, exc.InterfaceError) as error:  # not there, locked, full: it may be better later
         raise StorageUnavailableError(f"storage {shown(url)}: {_reason(error)}") from error
-    except DatabaseError as error:
+    except exc.DatabaseError as error:
         raise SearchError(f"storage {shown(url)}: {_reason(error)}") from error
 
 
-def _reason(error: SQLAlchemyError) -> str:
+def _reason(error: exc.SQLAlchemyError) -> str:
     origin = getattr(error, "orig", None) or error
     return str(origin).strip().partition("\n")[0]
 
@@ -229,7 +220,7 @@ def explained(url: URL) -> Iterator[None]:
     """Turn what goes wrong while a database is opened into an InputError."""
     try:
         yield
-    except SQLAlchemyError as error:
+    except exc.SQLAlchemyError as error:
         rule = f"cannot be opened: {_reason(error)}"
         raise storage_error(url, rule, remedy="check that it exists and may be written") from None
 

@@ -91,13 +91,11 @@ def filesystem(folder: Path, mounts: Path = Path("/proc/mounts")) -> str:
     """The type of the file system that holds a folder; empty where that is not known."""
     if not mounts.exists():
         return ""
-    best = ("", "")
+    kinds = {}  # the last one mounted at a place covers those before
     for line in mounts.read_text().splitlines():
-        _, point, kind, *_ = line.split()
-        point = point.replace("\\040", " ")
-        if folder.is_relative_to(point) and len(point) >= len(best[0]):
-            best = (point, kind)
-    return best[1]
+        _, place, kind, *_ = line.split()
+        kinds[Path(place.replace("\\040", " "))] = kind
+    return next((kinds[place] for place in (folder, *folder.parents) if place in kinds), "")
 
 
 def _schemas(engine: Engine, url: URL) -> Iterator[Check]:
@@ -196,9 +194,6 @@ def _abandoned(engine: Engine) -> Check:
         rows = connection.execute(select(STUDY.c.id, STUDY.c.name, STUDY.c.state)).all()
         silent = {row: leases.abandoned_s(connection, row.id, row.state) for row in rows}
     found = [f"{row.name}: {row.state}, but no worker for {s / 60:.0f} min" for row, s in silent.items() if s]
-    if not found:
-        return Check("workers", OK, "no study that is under way lacks one")
     more = f", and {len(found) - MAX_LISTED} more" if len(found) > MAX_LISTED else ""
-    return Check(
-        "workers", WARN, ", ".join(found[:MAX_LISTED]) + more, "launch it again, or start ztp worker --keep-waiting"
-    )
+    listed = ", ".join(found[:MAX_LISTED]) + more or "no study that is under way lacks one"
+    return check_unless(bool(found), "workers", listed, "launch it again, or start ztp worker --keep-waiting")
