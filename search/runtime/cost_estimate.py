@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
+import timeit
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -123,9 +123,8 @@ def forecast(spec: StudySpec) -> Forecast:
     clock = _Clock(context)
     profile = clock.profile()
     if spec.budget.min_speedup is not None:
-        feasibility.check_reachable(
-            spec, feasibility.most_speedup(spec, depth, lambda schedule: profile.predict(schedule).speedup)
-        )
+        most = feasibility.most_speedup(spec, depth, lambda schedule: profile.predict(schedule).speedup)
+        feasibility.check_reachable(spec, most)
     fitting = [schedule for schedule in drawn if _fits(schedule, context, profile)]
     untouched = profile.predict(UNTOUCHED)
     predictions = [profile.predict(schedule) for schedule in fitting] or [untouched]
@@ -238,13 +237,12 @@ class _Clock:
 @torch.inference_mode()
 def _seconds(context: EvaluationContext, image: torch.Tensor) -> float:
     """Of the dense model for one image, the fastest of a few: what else the machine does can only add time."""
-    took = []
-    for _ in range(FIRST_LOOKS):
-        began = time.perf_counter()
+
+    def run() -> None:
         context.model(image)
         synchronize(context.device)
-        took.append(time.perf_counter() - began)
-    return min(took)
+
+    return min(timeit.repeat(run, number=1, repeat=FIRST_LOOKS))
 
 
 def _named(context: EvaluationContext) -> list[tuple[str, Schedule]]:

@@ -72,11 +72,10 @@ class Heartbeat:
         try:
             with self._silence.listening():
                 call()
-        except SearchError:
-            self._silent_until = time.monotonic() + self._settings.lease_s
         except Exception as error:
             self._silent_until = time.monotonic() + self._settings.lease_s
-            log.warning("heartbeat: %s: %s", type(error).__name__, error)
+            if not isinstance(error, SearchError):
+                log.warning("heartbeat: %s: %s", type(error).__name__, error)
 
     def _end(self, reason: str) -> None:
         log.error("%s; ending this process", reason)

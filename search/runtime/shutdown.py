@@ -57,10 +57,8 @@ def graceful_shutdown(hand_back: Callable[[], object] = lambda: None) -> Iterato
             signal.signal(signal_number, signal.SIG_IGN)  # one is enough: a second would break off the handing back
         raise ShutdownRequested(number)
 
-    before = {signal_number: signal.getsignal(signal_number) for signal_number in SIGNALS}
     wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-    for signal_number in SIGNALS:
-        signal.signal(signal_number, leave)
+    before = {signal_number: signal.signal(signal_number, leave) for signal_number in SIGNALS}
     watcher = threading.Thread(target=watch, name="leaving", daemon=True)
     watcher.start()
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import statistics
 import time
+import timeit
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,12 +157,7 @@ def _write_speed(engine: Engine) -> Check:
 
 
 def _median_ms(act: Callable[[], object], times: int) -> float:
-    taken = []
-    for _ in range(times):
-        began = time.perf_counter()
-        act()
-        taken.append(1000 * (time.perf_counter() - began))
-    return statistics.median(taken)
+    return 1000 * statistics.median(timeit.repeat(act, number=1, repeat=times))
 
 
 def _clock(engine: Engine) -> Check:
