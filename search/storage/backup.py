@@ -54,7 +54,8 @@ def backup(url: str, path: Path, force: bool = False) -> Backup:
     copy = Path(temporary)
     try:
         checked = _copy_sqlite(parsed, copy) if kind == "sqlite" else _dump_postgresql(parsed, copy)
-        _flush(copy)
+        with copy.open("rb+") as file:
+            os.fsync(file.fileno())
         os.replace(copy, path)
     finally:
         for left in (copy, Path(f"{copy}-wal"), Path(f"{copy}-shm")):
@@ -149,11 +150,6 @@ def _run(command: list[str], url: URL) -> str:
         words = error.stderr.strip().partition("\n")[0]
         raise SearchError(f"backup of {shown(url)}: {words}; nothing was written") from None
     return ran.stdout
-
-
-def _flush(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
 
 
 def _restore(url: URL, path: Path) -> str:

@@ -29,7 +29,7 @@ LAST_USE = "last use"
 CONNECT_S = 10
 ANSWER_S = 120  # longer than any statement of ours: one may wait for a lock first (`schema.MIGRATION_WAIT_S`)
 LIMITS: dict[str, dict[str, int]] = {
-    # of a network that drops packets; a server that hangs still acknowledges them: see `Watchdog`
+    # of a network that drops packets; a server that hangs still acknowledges them: see `Heartbeat`
     DRIVERS["postgresql"]: {
         "connect_timeout": CONNECT_S,
         "keepalives": 1,

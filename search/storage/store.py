@@ -153,15 +153,13 @@ class Store:
         storage = self.optuna_storage()
         taken = optuna_storage.has_optuna_study(storage, spec.name) and not optuna_storage.is_mirror(storage, spec.name)
         try:
-            record, is_new = self._find_or_add(spec, taken, known)
+            record, is_new = self._find_or_add(spec, self.place, taken, known)
         except IntegrityError:  # another process was faster
-            record, is_new = self._find_or_add(spec, taken, known)
+            record, is_new = self._find_or_add(spec, self.place, taken, known)
         optuna_storage.create_optuna_study(storage, spec.name)
         return record, is_new
 
-    def _find_or_add(self, spec: StudySpec, taken: bool, known: Mapping[str, Any] | None) -> tuple[StudyRecord, bool]:
-        with writing(self._engine) as connection:
-            return studies.find_or_add(connection, spec, self.place, taken, known)
+    _find_or_add = in_transaction(writing, studies.find_or_add)
 
     def study(self, name: str) -> StudyRecord:
         """Look a study up by name. Raises UnknownStudyError listing near or known names."""

@@ -64,11 +64,7 @@ def list_news(connection: Connection, study_id: int, after: int = -1, still_open
 
 
 def queue(
-    connection: Connection,
-    study_id: int,
-    params: Mapping[str, Any],
-    attributes: Mapping[str, Any],
-    again: bool = False,
+    connection: Connection, study_id: int, params: Mapping[str, Any], attributes: Mapping[str, Any], again: bool = False
 ) -> bool:
     """Let a proposal wait for a slot. again: also if the study has one with these parameters, which has not failed;
     else it is False."""
