@@ -106,9 +106,7 @@ class Worker:
                 with guarded(), self._measuring.limited(task.kind):
                     yield task
             except TrialFailedError as failed:
-                kind, reason = failed.kind, failed.reason
-                self._evaluator.release()
-                self._retry(lambda: self._lose(task, kind, reason))
+                self._give_back(task, failed)
 
     # Trials
 
@@ -210,13 +208,16 @@ class Worker:
 
     def _give_up(self, slot: Slot, proposal: Proposal, failure: TrialFailedError) -> None:
         """A failed attempt: the trial is queued again, or recorded as failed."""
-        held = replace(slot, trial=proposal.trial.number)
-        self._evaluator.release()
-        verdict = self._retry(lambda: self._lose(held, failure.kind, failure.reason))
+        verdict = self._give_back(replace(slot, trial=proposal.trial.number), failure)
         if verdict == "failed":
             is_dense = self._evaluator.key(proposal.schedule) == self._evaluator.key(UNTOUCHED)
             self._given_up += 1
             check_in_a_row(self._evaluator.spec.name, failure, self._given_up, is_dense)
+
+    def _give_back(self, slot: Slot, failure: TrialFailedError) -> str:
+        """What was held for a failed attempt: memory, and the task."""
+        self._evaluator.release()
+        return self._retry(lambda: self._lose(slot, failure.kind, failure.reason))
 
     def _lose(self, slot: Slot, kind: str, reason: str) -> str:
         """As `Store.lose`, and says so."""

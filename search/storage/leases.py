@@ -186,12 +186,9 @@ def lose(connection: Connection, slot: Slot, kind: str, reason: str) -> str:
 
 def list_slots(connection: Connection, study_id: int, state: str | None = None, kind: str | None = TRIAL) -> list[Slot]:
     """In the order they were made; state: "reserved", "done", "failed", or None for all; kind: the same."""
-    query = select(SLOT).where(SLOT.c.study_id == study_id).order_by(SLOT.c.id)
-    if kind is not None:
-        query = query.where(SLOT.c.kind == kind)
-    if state is not None:
-        query = query.where(SLOT.c.state == state)
-    return [_to_slot(row) for row in connection.execute(query)]
+    wanted = {"study_id": study_id, "kind": kind, "state": state}
+    wanted = {column: value for column, value in wanted.items() if value is not None}
+    return [_to_slot(row) for row in connection.execute(select(SLOT).filter_by(**wanted).order_by(SLOT.c.id))]
 
 
 def list_held(connection: Connection, study_id: int, is_stale: bool) -> list[Slot]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from search.config.sections import BudgetSpec, LatencyLimit, shown_limit
-from search.types import Evaluation, Latency
+from search.types import Evaluation, Latency, Measurement
 
 Name = TypeVar("Name")
 
@@ -73,13 +73,12 @@ NO_BOUNDS = Bounds()
 def front_numbers(points: Sequence[Evaluation]) -> list[Numbers]:
     """Of each point of a front, in its order."""
     are_estimated = any(point.confirm_estimate is not None for point in points)
-    made = []
-    for point in points:
-        known = point.best_known
-        estimate = point.ranked_by if are_estimated else None
-        speed = known.throughput
-        made.append(Numbers(known.accuracy.value, speed.speedup, known.gflops, estimate, speed.latencies))
-    return made
+    return [_numbers(point.best_known, point.ranked_by if are_estimated else None) for point in points]
+
+
+def _numbers(known: Measurement, estimate: float | None) -> Numbers:
+    speed = known.throughput
+    return Numbers(known.accuracy.value, speed.speedup, known.gflops, estimate, speed.latencies)
 
 
 def budget_bounds(budget: Mapping[str, Any], dense: Numbers | None) -> Bounds:

@@ -35,15 +35,7 @@ _ADD = insert(TRIAL)
 _CHANGE = update(TRIAL).where(_OF_STUDY, TRIAL.c.number == bindparam("wanted"), TRIAL.c.state == bindparam("before"))
 _TAKE = _CHANGE.values(state=RUNNING, started_at=CLOCK)
 _REQUEUE = _CHANGE.values(state=WAITING)
-_END = _CHANGE.values(
-    {
-        "state": bindparam("after"),
-        "user_attributes": bindparam("attributes"),
-        "values": bindparam("told"),
-        "constraints": bindparam("kept"),
-        "ended_at": CLOCK,
-    }
-)
+_END = _CHANGE.values(ended_at=CLOCK)  # and what the parameters name
 
 
 def count(connection: Connection, study_id: int) -> int:
@@ -140,9 +132,10 @@ def fail(connection: Connection, study_id: int, number: int, reason: str) -> Non
 
 def end(connection: Connection, study_id: int, number: int, ending: Ending) -> bool:
     """Keep how a running trial ended; False, and nothing is written, if it does not run."""
-    named = {"study": study_id, "wanted": number, "before": RUNNING, "after": ending.state}
-    named |= {"attributes": ending.attributes, "told": ending.values, "kept": ending.constraints}
-    return connection.execute(_END, named).rowcount > 0
+    changed = {"state": ending.state, "values": ending.values, "constraints": ending.constraints}
+    changed |= {"user_attributes": ending.attributes}
+    named = {"study": study_id, "wanted": number, "before": RUNNING}
+    return connection.execute(_END, {**named, **changed}).rowcount > 0
 
 
 def is_there(connection: Connection, slot: Slot) -> bool:
