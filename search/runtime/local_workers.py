@@ -14,8 +14,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -150,42 +150,32 @@ def _death(process: Process) -> str:
     return f"was killed by signal {-code}"
 
 
-class Supervisor:
-    """Keeps so many local workers going, each of which takes whatever study is open.
+@contextmanager
+def supervised(url: str, workers: int, samplers: Sequence[str] = ()) -> Iterator[list[SupervisedWorker]]:
+    """Keeps so many local workers going, each of which takes whatever study is open, until the block ends.
 
-    Use as a context manager: workers live while it is open, and those that end, however they do, are started anew.
+    Those that end, however they do, are started anew. url: the store's, password included; it reaches the workers by
+    their environment alone. samplers: the only classes of users' own samplers that the workers import.
     """
+    environment = environment_of(url, workers, **{ALLOWED: ",".join(samplers)})
+    environment.pop("ZTP_TOKEN", None)  # workers have no use for it
+    start = partial(start_worker, "--keep-waiting", env=environment, stdout=subprocess.DEVNULL)
+    pool: list[SupervisedWorker] = []
+    closing = threading.Event()
 
-    def __init__(self, url: str, workers: int, samplers: Sequence[str] = ()) -> None:
-        """url: the store's, password included; it reaches the workers by their environment alone.
-
-        samplers: the only classes of users' own samplers that the workers import.
-        """
-        environment = environment_of(url, workers, **{ALLOWED: ",".join(samplers)})
-        environment.pop("ZTP_TOKEN", None)  # workers have no use for it
-        self._start = partial(start_worker, "--keep-waiting", env=environment, stdout=subprocess.DEVNULL)
-        self._count = workers
-        self._pool: list[SupervisedWorker] = []
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="supervisor", daemon=True)
-
-    def __enter__(self) -> Supervisor:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._closing.set()
-        self._thread.join()
-        end_workers(worker.job for worker in self._pool)
-
-    def alive(self) -> int:
-        """How many workers live now."""
-        return sum(worker.job.poll() is None for worker in list(self._pool))
-
-    def _watch(self) -> None:
-        for number in range(1, self._count + 1):
-            self._pool.append(SupervisedWorker(number, self._start))
-        while not self._closing.wait(POLL_S):
-            for worker in self._pool:
+    def watch() -> None:
+        for number in range(1, workers + 1):
+            pool.append(SupervisedWorker(number, start))
+        while not closing.wait(POLL_S):
+            for worker in pool:
                 if worker.job.poll() is not None:
                     worker.begin_again(_death(worker.job) or f"ended with exit code {worker.job.returncode}")
+
+    thread = threading.Thread(target=watch, name="supervisor", daemon=True)
+    thread.start()
+    try:
+        yield pool
+    finally:
+        closing.set()
+        thread.join()
+        end_workers(worker.job for worker in pool)
