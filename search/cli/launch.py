@@ -163,7 +163,8 @@ def _launch_there(spec: StudySpec, server: str) -> None:
 
 def _launch_here(spec: StudySpec, storage: str, mlflow: str | None) -> None:
     from search.config.spec import check_files, check_packages
-    from search.storage.database import open_engine, parse_url
+    from search.storage.database import open_engine
+    from search.storage.urls import parse_url
 
     check_files(spec)
     check_packages(spec)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -36,15 +37,12 @@ class _Loss:
     def pooled(self, other: _Loss) -> _Loss:
         """Over both sets of images, each image counting the same."""
         share = self.images / (self.images + other.images)
-
-        def error(own: float, others: float) -> float:
-            return float(((share * own) ** 2 + ((1 - share) * others) ** 2) ** 0.5)
-
+        rest = 1 - share
         return _Loss(
-            share * self.loss + (1 - share) * other.loss,
-            error(self.loss_error, other.loss_error),
-            share * self.divergence + (1 - share) * other.divergence,
-            error(self.divergence_error, other.divergence_error),
+            share * self.loss + rest * other.loss,
+            math.hypot(share * self.loss_error, rest * other.loss_error),
+            share * self.divergence + rest * other.divergence,
+            math.hypot(share * self.divergence_error, rest * other.divergence_error),
             self.images + other.images,
         )
 
@@ -74,12 +72,12 @@ def estimate_accuracies(
     if model is None:
         return {}
     if confirmed is not None:
-        wanted = {e.search.key: e.confirm for e in complete if e.search.key in confirmed and e.search.key in losses}
-        losses = {key: losses[key] for key in wanted}
-        for key, confirm in wanted.items():
-            again = _loss(dense.confirm, confirm)
-            if again is not None:
-                losses[key] = losses[key].pooled(again)
+        again = {e.search.key: _loss(dense.confirm, e.confirm) for e in complete if e.search.key in confirmed}
+        losses = {
+            key: one if (other := again[key]) is None else one.pooled(other)
+            for key, one in losses.items()
+            if key in again
+        }
     accuracy = dense.search.accuracy.value
     return {
         key: Estimate(

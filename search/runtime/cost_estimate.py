@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
+import timeit
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,7 +38,7 @@ from search.evaluation.profile_cases import stage_kinds
 from search.evaluation.runtimes import RUNTIMES
 from search.evaluation.schedule_evaluator import images_of_a_look
 from search.evaluation.throughput import REPEATS
-from search.runtime.feasibility import check_budget, check_methods, check_source, check_tokens, speedup_limit_error
+from search.runtime import feasibility
 
 DRAWS = 1000  # schedules of the space, drawn uniformly: a share of 0.5 is then known to 0.03
 PROFILE_POINTS = 3
@@ -115,19 +115,16 @@ def forecast(spec: StudySpec) -> Forecast:
     """Raises InputError or PruningError for a study that could not be launched anywhere; writes nothing."""
     context, notes = _open(spec)
     spec = context.spec
-    check_tokens(spec, context.backbone)
-    check_methods(spec, context.backbone)
-    check_budget(spec, context)
+    feasibility.check_tokens(spec, context.backbone)
+    feasibility.check_methods(spec, context.backbone)
+    feasibility.check_budget(spec, context)
     depth = context.backbone.family.depth
     drawn = _draw(context)
     clock = _Clock(context)
     profile = clock.profile()
-    floor = spec.budget.min_speedup
-    if floor is not None:
-        fastest = smallest(spec.space, depth, lambda schedule: 1 / profile.predict(schedule).speedup)
-        most = profile.predict(fastest).speedup
-        if most < floor:
-            raise speedup_limit_error(spec, most)
+    if spec.budget.min_speedup is not None:
+        most = feasibility.most_speedup(spec, depth, lambda schedule: profile.predict(schedule).speedup)
+        feasibility.check_reachable(spec, most)
     fitting = [schedule for schedule in drawn if _fits(schedule, context, profile)]
     untouched = profile.predict(UNTOUCHED)
     predictions = [profile.predict(schedule) for schedule in fitting] or [untouched]
@@ -169,7 +166,7 @@ def _open(spec: StudySpec) -> tuple[EvaluationContext, list[str]]:
         notes.append(f"classifier: {spec.backbone.name} has none of its own, the weights must bring it")
     if spec.data.path is not None and not Path(spec.data.path).exists():
         notes.append(f"images: {spec.data.path} is not on this machine")
-    check_source(spec, backbone)
+    feasibility.check_source(spec, backbone)
     if spec.deployed is not None:
         where = f"{RUNTIMES[spec.deployed.runtime].title} at {spec.deployed.precision}"
         notes.append(f"speed: taken in torch here; the study takes its own in {where}")
@@ -221,15 +218,13 @@ class _Clock:
         spec = self._context.spec
         batch = spec.runtime.batch_size
         pass_s = self._dense_s * min(batch, max(MIN_IMAGES, int(PASS_S / self._dense_s)))
-        whole_s, parts_s = (
-            (BLOCKS_PASSES + WHOLE_PASSES * len(self._kinds)) * pass_s,
-            (GRID_PASSES + KIND_PASSES * len(self._kinds)) * pass_s,
-        )
+        whole_s = (BLOCKS_PASSES + WHOLE_PASSES * len(self._kinds)) * pass_s
+        parts_s = (GRID_PASSES + KIND_PASSES * len(self._kinds)) * pass_s
+        rounds = ((TURNS, whole_s), (TURNS.of_parts(), parts_s)) if spec.objectives.throughput != "measured" else ()
         profile_s = sum(
-            (1 + min(turns.most, max(turns.least, math.ceil(turns.enough_s / one)))) * one
-            for turns, one in ((TURNS, whole_s), (TURNS.of_parts(), parts_s))
+            (1 + min(turns.most, max(turns.least, math.ceil(turns.enough_s / one_s)))) * one_s
+            for turns, one_s in rounds
         )
-        profile_s = profile_s if spec.objectives.throughput != "measured" else 0.0
         checked = max(CHECKED_BATCHES * batch, CHECKED_IMAGES) if self._chooses else 0
         return profile_s + 3 * checked / dense + spec.data.search_images / dense
 
@@ -242,13 +237,12 @@ class _Clock:
 @torch.inference_mode()
 def _seconds(context: EvaluationContext, image: torch.Tensor) -> float:
     """Of the dense model for one image, the fastest of a few: what else the machine does can only add time."""
-    took = []
-    for _ in range(FIRST_LOOKS):
-        began = time.perf_counter()
+
+    def run() -> None:
         context.model(image)
         synchronize(context.device)
-        took.append(time.perf_counter() - began)
-    return min(took)
+
+    return min(timeit.repeat(run, number=1, repeat=FIRST_LOOKS))
 
 
 def _named(context: EvaluationContext) -> list[tuple[str, Schedule]]:

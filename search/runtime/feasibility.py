@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pruning.backbones import Backbone, sketch_backbone
 from pruning.errors import ScheduleError
@@ -24,6 +24,8 @@ from search.evaluation.evaluation_context import EvaluationContext, for_backbone
 from search.evaluation.runtimes import RUNTIMES
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
 from search.samplers.custom import allowed_classes, check_sampler
+
+WIDEN = "widen space.keep, space.blocks or space.max_stages"
 
 
 def check_here(spec: StudySpec) -> None:
@@ -74,8 +76,7 @@ def check_budget(spec: StudySpec, context: EvaluationContext) -> None:
     least = context.flops(smallest(spec.space, context.backbone.family.depth, context.flops)) / 1e9
     if limit is not None and least > limit:
         rule = f"must be at least {least:.4g}, the cost of the cheapest schedule of the space"
-        remedy = "raise it, or widen space.keep, space.blocks or space.max_stages"
-        raise InputError("budget.max_gflops", rule, limit, remedy, source=spec.name)
+        raise InputError("budget.max_gflops", rule, limit, f"raise it, or {WIDEN}", source=spec.name)
 
 
 def check_speedup(spec: StudySpec, evaluator: ScheduleEvaluator) -> None:
@@ -88,29 +89,36 @@ def check_speedup(spec: StudySpec, evaluator: ScheduleEvaluator) -> None:
     if (budget.min_speedup is None and budget.max_latency_ms is None) or spec.objectives.throughput == "measured":
         return
     evaluator.calibrate()
-    depth = evaluator.backbone.family.depth
-    fastest = smallest(spec.space, depth, lambda schedule: 1 / evaluator.speed.throughput(schedule).speedup)
-    most = evaluator.speed.throughput(fastest).speedup
-    if budget.min_speedup is not None and most < budget.min_speedup:
-        raise speedup_limit_error(spec, most, evaluator.calibration.profile_from)
+    depth, speed = evaluator.backbone.family.depth, evaluator.speed
+    most = most_speedup(spec, depth, lambda schedule: speed.throughput(schedule).speedup)
+    check_reachable(spec, most, evaluator.calibration.profile_from)
     dense, limit = evaluator.calibration.dense_latency, budget.max_latency_ms
     if dense is not None and limit is not None and most < dense[limit.percentile] / limit.ms:
         least = dense[limit.percentile] / most
         rule = f"must be at least {least:.3g}, what the fastest schedule of the space is predicted to take"
-        remedy = "raise it, or widen space.keep, space.blocks or space.max_stages"
-        raise InputError("budget.max_latency_ms", rule, shown_limit(budget, "max_latency_ms"), remedy, source=spec.name)
+        got = shown_limit(budget, "max_latency_ms")
+        raise InputError("budget.max_latency_ms", rule, got, f"raise it, or {WIDEN}", source=spec.name)
 
 
-def speedup_limit_error(spec: StudySpec, most: float, origin: str = "") -> InputError:
-    """most: the speed-up that the fastest schedule of the space is predicted to reach. origin: the study that took the
-    latency profile; "" if it was taken for this one."""
+def most_speedup(spec: StudySpec, depth: int, speedup: Callable[[Schedule], float]) -> float:
+    """Of the fastest schedule of the space, as `speedup` predicts it."""
+    return speedup(smallest(spec.space, depth, lambda schedule: 1 / speedup(schedule)))
+
+
+def check_reachable(spec: StudySpec, most: float, origin: str = "") -> None:
+    """Raise InputError if budget.min_speedup is more than what the fastest schedule of the space is predicted to reach.
+
+    most: that. origin: the study that took the latency profile; "" if it was taken for this one.
+    """
+    if spec.budget.min_speedup is None or most >= spec.budget.min_speedup:
+        return
     profile = f"the latency profile of study {origin}" if origin else "a latency profile taken now"
     rule = (
         f"must be at most {most:.3g}, what the fastest schedule of the space is predicted to reach (by "
         f"{profile}, which is right to a few percent: leave some room)"
     )
-    remedy = "lower it, or widen space.keep, space.blocks or space.max_stages"
-    return InputError("budget.min_speedup", rule, f"{spec.budget.min_speedup:g}", remedy, source=spec.name)
+    got = f"{spec.budget.min_speedup:g}"
+    raise InputError("budget.min_speedup", rule, got, f"lower it, or {WIDEN}", source=spec.name)
 
 
 def check_sketch(spec: StudySpec) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from pruning.schedule import Schedule
@@ -19,20 +20,38 @@ from search.config.environment import read_settings
 from search.config.notify import read_webhook
 from search.config.spec import StudyRecord, StudySpec
 from search.config.warm_start import Start, provenance_of, read_start
-from search.errors import NoStoreError, StudyDeletedError, StudyPausedError, UnknownStudyError
+from search.errors import InputError, NoStoreError, StudyDeletedError, StudyPausedError, UnknownStudyError
 from search.evaluation.calibration import Calibration
 from search.runtime.feasibility import check_here, check_speedup, open_evaluator
+from search.runtime.local_workers import Watch, run_local
+from search.runtime.ray_engine import check_ray, run_ray
 from search.runtime.retry import RetryPolicy
 from search.runtime.study_runner import StudyRunner
 from search.runtime.transfer import found_elsewhere
 from search.runtime.webhook import notifying
 from search.runtime.worker import Observer, naming_deleted
-from search.runtime.worker_pools import ENGINES, check_engine
 from search.storage.database import check_writable
 from search.storage.store import Store
+from search.storage.urls import parse_url
 from search.types import HELD_STATES, OPEN_STATES
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How workers are started.
+
+    run: (study, URL, workers, watch) keeps that many workers going until they have ended, starting those again that
+    die, and calls `watch` about once a second meanwhile. check: raises InputError, before anything is done, if it
+    cannot run here.
+    """
+
+    run: Callable[[str, str, int, Watch], None]
+    check: Callable[[str], object]
+
+
+ENGINES = {"local": Engine(run_local, parse_url), "ray": Engine(run_ray, check_ray)}
 
 
 def launch(spec: StudySpec, url: str, observe: Observer, workers: int = 1, engine: str | None = None) -> StudyRecord:
@@ -57,9 +76,8 @@ def launch(spec: StudySpec, url: str, observe: Observer, workers: int = 1, engin
     evaluator = open_evaluator(spec, known, start)
     evaluator.learn(others)
     if known is None:
-        check_speedup(
-            evaluator.spec, evaluator
-        )  # nobody else can have taken the profile: there is no study to keep it yet
+        # nobody else can have taken the profile: there is no study to keep it yet
+        check_speedup(evaluator.spec, evaluator)
     with closing(RetryPolicy(read_settings().patience_s).wrap(notifying(Store.open(url)))) as store:
         if known is not None and (name := _existing(store, known).name) != spec.name:  # or it would be made anew
             rule = f"study {spec.name} was renamed {name} while its model was loaded"
@@ -78,6 +96,13 @@ def launch(spec: StudySpec, url: str, observe: Observer, workers: int = 1, engin
         in_process = workers == 1 and engine == "local"
         StudyRunner(store, record, evaluator, observe, number, None if in_process else run_engine).run()
         return _existing(store, record)
+
+
+def check_engine(name: str, url: str) -> None:
+    """Raise InputError if there is no such engine, or if it cannot run here."""
+    if name not in ENGINES:
+        raise InputError("runtime.engine", f"must be one of {', '.join(ENGINES)}", repr(name))
+    ENGINES[name].check(url)
 
 
 def _no_study(name: str) -> tuple[str, list[Schedule]]:

@@ -1,7 +1,12 @@
-"""Worker processes on this machine: how they are started, kept going, and asked to end."""
+"""Worker processes on this machine: how they are started, kept going, and asked to end.
+
+When a worker that died is started again is one rule for all engines, and for those that a service keeps.
+"""
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 import signal
 import subprocess
@@ -9,8 +14,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -18,13 +24,16 @@ from search import logs
 from search.errors import SearchError
 from search.runtime.cpu import THREADS, threads_each
 from search.runtime.heartbeat import HUNG
-from search.runtime.restart_policy import MAX_DEATHS, SupervisedWorker
 from search.runtime.shutdown import SIGNALS
 from search.samplers.custom import ALLOWED
 
 COMMAND = (sys.executable, "-m", "search.cli", "worker")
 POLL_S = 1.0
+CALM_S = 10.0  # between two starts of one worker: what cannot live is not started over and over
+MAX_DEATHS = 20  # of one worker in a row, each within YOUNG_S of its start: then it is not chance
+YOUNG_S = 60.0
 GRACE_S = 12.0  # a worker that is asked to end has handed its trial back after ten
+log = logging.getLogger(__name__)
 
 Process = subprocess.Popen[bytes]
 Watch = Callable[[], None]
@@ -59,6 +68,37 @@ def end_workers(processes: Iterable[Process]) -> None:
             process.wait()
 
 
+@dataclass
+class SupervisedWorker:
+    """A worker as who started it sees it. start: from its number, its job: a process, or Ray's task."""
+
+    number: int
+    start: Callable[[int], Any]
+    job: Any = field(init=False)
+    since: float = field(init=False)
+    deaths: int = 0
+
+    def __post_init__(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
+        self.job, self.since = self.start(self.number), time.monotonic()
+
+    def begin_again(self, death: str, max_deaths: float = math.inf) -> bool:
+        """To be called after a death until the worker lives: starts it once CALM_S are over. False if it is given up.
+
+        death: how it died, for the log.
+        """
+        age_s = time.monotonic() - self.since
+        if age_s >= CALM_S:
+            self.deaths = self.deaths + 1 if age_s < YOUNG_S else 1
+            if self.deaths >= max_deaths:
+                return False
+            log.warning("worker %d %s; starting it again", self.number, death)
+            self._begin()
+        return True
+
+
 def run_local(name: str, url: str, workers: int, watch: Watch) -> None:
     """`workers` processes on this machine, which share its cores evenly; one that dies is started again.
 
@@ -79,11 +119,9 @@ def run_local(name: str, url: str, workers: int, watch: Watch) -> None:
             raise
         if all(worker.job.returncode for worker in pool):
             said.seek(0)
-            words = said.read().decode(errors="replace").strip()[-500:]
             deaths = [f"worker {worker.number} {death}" for worker in pool if (death := _death(worker.job))]
-            raise SearchError(
-                f"all {workers} workers failed; the last words: {'; '.join(filter(None, [words, *deaths]))}"
-            )
+            words = "; ".join(filter(None, [said.read().decode(errors="replace").strip()[-500:], *deaths]))
+            raise SearchError(f"all {workers} workers failed; the last words: {words}")
 
 
 def _any_lives(pool: list[SupervisedWorker]) -> bool:
@@ -112,42 +150,32 @@ def _death(process: Process) -> str:
     return f"was killed by signal {-code}"
 
 
-class Supervisor:
-    """Keeps so many local workers going, each of which takes whatever study is open.
+@contextmanager
+def supervised(url: str, workers: int, samplers: Sequence[str] = ()) -> Iterator[list[SupervisedWorker]]:
+    """Keeps so many local workers going, each of which takes whatever study is open, until the block ends.
 
-    Use as a context manager: workers live while it is open, and those that end, however they do, are started anew.
+    Those that end, however they do, are started anew. url: the store's, password included; it reaches the workers by
+    their environment alone. samplers: the only classes of users' own samplers that the workers import.
     """
+    environment = environment_of(url, workers, **{ALLOWED: ",".join(samplers)})
+    environment.pop("ZTP_TOKEN", None)  # workers have no use for it
+    start = partial(start_worker, "--keep-waiting", env=environment, stdout=subprocess.DEVNULL)
+    pool: list[SupervisedWorker] = []
+    closing = threading.Event()
 
-    def __init__(self, url: str, workers: int, samplers: Sequence[str] = ()) -> None:
-        """url: the store's, password included; it reaches the workers by their environment alone.
-
-        samplers: the only classes of users' own samplers that the workers import.
-        """
-        environment = environment_of(url, workers, **{ALLOWED: ",".join(samplers)})
-        environment.pop("ZTP_TOKEN", None)  # workers have no use for it
-        self._start = partial(start_worker, "--keep-waiting", env=environment, stdout=subprocess.DEVNULL)
-        self._count = workers
-        self._pool: list[SupervisedWorker] = []
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="supervisor", daemon=True)
-
-    def __enter__(self) -> Supervisor:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._closing.set()
-        self._thread.join()
-        end_workers(worker.job for worker in self._pool)
-
-    def alive(self) -> int:
-        """How many workers live now."""
-        return sum(worker.job.poll() is None for worker in list(self._pool))
-
-    def _watch(self) -> None:
-        for number in range(1, self._count + 1):
-            self._pool.append(SupervisedWorker(number, self._start))
-        while not self._closing.wait(POLL_S):
-            for worker in self._pool:
+    def watch() -> None:
+        for number in range(1, workers + 1):
+            pool.append(SupervisedWorker(number, start))
+        while not closing.wait(POLL_S):
+            for worker in pool:
                 if worker.job.poll() is not None:
                     worker.begin_again(_death(worker.job) or f"ended with exit code {worker.job.returncode}")
+
+    thread = threading.Thread(target=watch, name="supervisor", daemon=True)
+    thread.start()
+    try:
+        yield pool
+    finally:
+        closing.set()
+        thread.join()
+        end_workers(worker.job for worker in pool)

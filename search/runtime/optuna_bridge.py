@@ -72,13 +72,8 @@ class OptunaBridge:
         evaluate_partially: Callable[[Schedule, int], PartialEvaluation | None] | None = None,
     ) -> None:
         """worker: sets its suggestions apart. evaluate_partially: a schedule, on so many looks' images."""
-        self._store = store
-        self._record, self._spec, self._evaluator, self._evaluate_partially = (
-            record,
-            spec,
-            evaluator,
-            evaluate_partially,
-        )
+        self._store, self._record, self._spec, self._evaluator = store, record, spec, evaluator
+        self._evaluate_partially = evaluate_partially
         self._depth = evaluator.backbone.family.depth
         sampler = make_sampler(spec.sampler, self._context(), store.trials.count(record.id), worker)
         log_as_we_do()
@@ -116,9 +111,8 @@ class OptunaBridge:
         for label, schedule in (dense, *told, *others):
             if schedule.stages and self._over_known_limits(schedule):
                 continue
-            self._store.trials.queue(
-                self._record.id, to_params(schedule, self._spec.space, self._depth), {BASELINE: label}
-            )
+            params = to_params(schedule, self._spec.space, self._depth)
+            self._store.trials.queue(self._record.id, params, {BASELINE: label})
 
     def _over_known_limits(self, schedule: Schedule) -> bool:
         limits = self._spec.budget
@@ -137,20 +131,17 @@ class OptunaBridge:
 
         Raises SearchError after MAX_REFUSALS refusals in a row, TrialStoppedError if the slot was freed.
         """
+        tokens = self._evaluator.backbone.family.tokens
         for _ in range(MAX_REFUSALS):
             with blamed_on(self._spec.sampler):
                 trial, tried = self._store.trials.take(slot) or (self._propose(), 0)
             schedule = to_schedule(dict(trial.params), self._spec.space, self._depth)
             try:
                 flops = self._evaluator.flops(schedule)
-                refusal = (
-                    self._refusal(schedule, flops) if schedule.plan(self._evaluator.backbone.family.tokens) else None
-                )
+                refusal = self._refusal(schedule, flops) if schedule.plan(tokens) else None
                 if refusal is None:
-                    known = self._known(schedule)
-                    throughput = (
-                        known.own.search.throughput if known.own else self._evaluator.speed.throughput(schedule)
-                    )
+                    known, meter = self._known(schedule), self._evaluator.speed
+                    throughput = known.own.search.throughput if known.own else meter.throughput(schedule)
                     refusal = self._too_slow(schedule, flops, throughput)
                 if refusal is None:
                     if trial.number == NEW:

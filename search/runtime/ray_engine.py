@@ -13,10 +13,8 @@ from typing import Any
 
 from search.errors import InputError, SearchError
 from search.extras import check_extra
-from search.runtime.local_workers import POLL_S, Watch
-from search.runtime.restart_policy import MAX_DEATHS, SupervisedWorker
-from search.storage.database import parse_url
-from search.storage.urls import shown
+from search.runtime.local_workers import MAX_DEATHS, POLL_S, SupervisedWorker, Watch
+from search.storage.urls import parse_url, shown
 
 GRACE_S = 15.0  # after the budget is spent: a worker has nothing left to wait for then
 

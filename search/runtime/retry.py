@@ -9,7 +9,6 @@ import logging
 import random
 import time
 from collections.abc import Callable
-from functools import wraps
 from typing import Any, TypeVar, cast
 
 from optuna.exceptions import StorageInternalError
@@ -78,12 +77,7 @@ class _PatientStore:
             return _PatientStore(found, self._patience)
         if not callable(found):
             return found
-
-        @wraps(found)
-        def patient(*args: Any, **kwargs: Any) -> Any:
-            return self._patience.call(lambda: found(*args, **kwargs))
-
-        return patient
+        return lambda *args, **kwargs: self._patience.call(lambda: found(*args, **kwargs))
 
 
 def _explained(error: Exception) -> StorageUnavailableError:

@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from search.runtime.watchdog import within
-
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 GRACE_S = 7.0  # of the ten seconds: what is left is for the database
 HAND_BACK_S = 2.5  # a database that hangs may keep the trial: its lease will be over
@@ -49,7 +47,9 @@ def graceful_shutdown(hand_back: Callable[[], object] = lambda: None) -> Iterato
         while number and number[0] not in SIGNALS:  # every signal with a handler is written here
             number = reader.recv(1)
         if number and not ended.wait(GRACE_S):
-            within(HAND_BACK_S, hand_back)
+            last = threading.Thread(target=hand_back, name="last call", daemon=True)
+            last.start()
+            last.join(HAND_BACK_S)
             os._exit(128 + number[0])
 
     def leave(number: int, frame: FrameType | None) -> None:
@@ -57,10 +57,8 @@ def graceful_shutdown(hand_back: Callable[[], object] = lambda: None) -> Iterato
             signal.signal(signal_number, signal.SIG_IGN)  # one is enough: a second would break off the handing back
         raise ShutdownRequested(number)
 
-    before = {signal_number: signal.getsignal(signal_number) for signal_number in SIGNALS}
     wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-    for signal_number in SIGNALS:
-        signal.signal(signal_number, leave)
+    before = {signal_number: signal.signal(signal_number, leave) for signal_number in SIGNALS}
     watcher = threading.Thread(target=watch, name="leaving", daemon=True)
     watcher.start()
     try:

@@ -265,21 +265,19 @@ class StudyRunner:
 
 def provenance_of(evaluator: ScheduleEvaluator, calibration: Calibration) -> dict[str, object]:
     versions = {name: version(name) for name in RECORDED_VERSIONS} | {"python": platform.python_version()}
+    context, family = evaluator.context, evaluator.backbone.family
     return {
         keys.HARDWARE: calibration.hardware,
         keys.DTYPE: calibration.dtype,
         keys.DTYPE_REASON: calibration.dtype_reason,
         keys.VERSIONS: versions,
-        keys.SKIPPED_IMAGES: [*evaluator.context.search_split.skipped, *evaluator.context.confirm_split.skipped],
+        keys.SKIPPED_IMAGES: [*context.search_split.skipped, *context.confirm_split.skipped],
         keys.WEIGHTS: calibration.weights,
         keys.WEIGHTS_KEY: calibration.weights_key or None,
-        keys.INPUT: {
-            "image_shape": list(evaluator.backbone.family.image_shape),
-            "tokens": evaluator.backbone.family.tokens,
-        },
+        keys.INPUT: {"image_shape": list(family.image_shape), "tokens": family.tokens},
         keys.PREPROCESSING: evaluator.backbone.preprocessing,
         keys.IMAGES: calibration.images,
-        keys.CLASSES: evaluator.context.images.classes,
+        keys.CLASSES: context.images.classes,
         keys.PROFILE_FROM: calibration.profile_from or None,
         **({keys.PRECISION_GAIN: gain} if (gain := calibration.precision_gain) else {}),
         keys.DISTURBED: calibration.disturbed or None,

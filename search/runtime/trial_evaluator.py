@@ -37,8 +37,16 @@ class TrialEvaluator:
 
         Raises TrialFailedError, and whatever the model raises.
         """
+        schedule, throughput, known = proposal.schedule, proposal.throughput, proposal.known
         with self.limited():
-            return self._measure(proposal)
+            if known.own is not None:
+                return known.own.search
+            if self._evaluator.key(schedule) == self._evaluator.key(UNTOUCHED):
+                return self._measure_dense()
+            if known.elsewhere is not None:
+                return self._taken_over(known.elsewhere, schedule, throughput)
+            race = self._race(proposal)
+            return self._evaluator.measure(schedule, throughput, race, self._check_time, proposal.chosen_on)
 
     def evaluate_partially(self, schedule: Schedule, looks: int) -> PartialEvaluation | None:
         """None if it fails, or while the dense model, with which it is paired, is not measured."""
@@ -82,17 +90,6 @@ class TrialEvaluator:
             raise TrialFailedError("timeout", f"took longer than the limit of {self._limit_s:g} s")
 
     # What is measured
-
-    def _measure(self, proposal: Proposal) -> Measurement:
-        schedule, throughput, known = proposal.schedule, proposal.throughput, proposal.known
-        if known.own is not None:
-            return known.own.search
-        if self._evaluator.key(schedule) == self._evaluator.key(UNTOUCHED):
-            return self._measure_dense()
-        if known.elsewhere is not None:
-            return self._taken_over(known.elsewhere, schedule, throughput)
-        race = self._race(proposal)
-        return self._evaluator.measure(schedule, throughput, race, self._check_time, proposal.chosen_on)
 
     def _taken_over(self, found: Measurement, schedule: Schedule, throughput: Throughput) -> Measurement:
         """Accuracy as another study measured it on the same weights and images; the rest is this study's own."""
@@ -143,12 +140,11 @@ class TrialEvaluator:
 
     def _measure_dense(self) -> Measurement:
         if self._dense is None:
-            dense = UNTOUCHED
-            throughput = self._evaluator.speed.throughput(dense)
+            throughput = self._evaluator.speed.throughput(UNTOUCHED)
             with self.limited():
-                found = self._store.reusable(self._evaluator.identity(dense))
+                found = self._store.reusable(self._evaluator.identity(UNTOUCHED))
                 if found is not None:
-                    self._dense = self._taken_over(found, dense, throughput)
+                    self._dense = self._taken_over(found, UNTOUCHED, throughput)
                 else:
-                    self._dense = self._evaluator.measure(dense, throughput, None, self._check_time)
+                    self._dense = self._evaluator.measure(UNTOUCHED, throughput, None, self._check_time)
         return self._dense

@@ -14,6 +14,7 @@ from threading import Thread
 from typing import Any
 
 from search.config.notify import read_webhook, shown_webhook
+from search.config.spec import StudyRecord
 from search.storage.point_document import point_document
 from search.storage.store import Store
 
@@ -54,9 +55,7 @@ def _tell(store: Store, default: str | None, study_id: int) -> None:
         if url is None:
             return
         name = f"webhook {shown_webhook(url)} for study {study.name}"
-        thread = Thread(
-            target=_deliver, args=(url, _document(store, study_id, study.name), name), name=name, daemon=True
-        )
+        thread = Thread(target=_deliver, args=(url, _document(store, study), name), name=name, daemon=True)
         thread.start()
     except Exception as error:  # any: the study has ended all the same
         log.warning("study %d: its webhook was not told of its end: %s", study_id, type(error).__name__)
@@ -66,17 +65,17 @@ def _tell(store: Store, default: str | None, study_id: int) -> None:
     atexit.register(wait)
 
 
-def _document(store: Store, study_id: int, name: str) -> dict[str, Any]:
-    progress = store.progress(study_id)
+def _document(store: Store, study: StudyRecord) -> dict[str, Any]:
+    progress = store.progress(study.id)
     return {
-        "study": name,
+        "study": study.name,
         "state": progress.state,
         "note": progress.note,
         "trials": {"done": progress.done, "total": progress.total},
         "front_size": progress.front_size,
         "hypervolume": progress.hypervolume,
         "best": point_document(progress.best) if progress.best else None,
-        "export": f"ztp export {name} -o {name}-best.yaml" if progress.best else None,
+        "export": f"ztp export {study.name} -o {study.name}-best.yaml" if progress.best else None,
     }
 
 

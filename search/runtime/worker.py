@@ -75,8 +75,8 @@ class Worker:
         self._given_up = 0  # trials in a row
 
     @cached_property
-    def trials(self) -> OptunaBridge:
-        """What proposes them; the calibration of the study is known by then."""
+    def bridge(self) -> OptunaBridge:
+        """What proposes trials; the calibration of the study is known by then."""
         given = self._store, self._record, self._evaluator.spec, self._evaluator, self._number
         return self._retry(lambda: OptunaBridge(*given, self._measuring.evaluate_partially))
 
@@ -106,9 +106,7 @@ class Worker:
                 with guarded(), self._measuring.limited(task.kind):
                     yield task
             except TrialFailedError as failed:
-                kind, reason = failed.kind, failed.reason
-                self._evaluator.release()
-                self._retry(lambda: self._lose(task, kind, reason))
+                self._give_back(task, failed)
 
     # Trials
 
@@ -137,7 +135,7 @@ class Worker:
     def prepare(self) -> None:
         """What is done once before the first trial: mend what an earlier launch left, queue the baselines."""
         self.mend()
-        self._retry(self.trials.enqueue_baselines)
+        self._retry(self.bridge.enqueue_baselines)
 
     def mend(self) -> None:
         """Queue again what dead workers held. Safe to run at any time, by anyone."""
@@ -180,7 +178,7 @@ class Worker:
         """Measure one trial in a reserved slot; give the slot back if anything goes wrong."""
         proposal: Proposal | None = None
         try:
-            proposal = self.trials.ask(slot)
+            proposal = self.bridge.ask(slot)
             self._evaluator.use_batch(RETRY_BATCH if proposal.tried else 1.0)
             self._save(slot, proposal, self._attempt(proposal))
             self._given_up = 0
@@ -206,17 +204,20 @@ class Worker:
         over = violations(self._evaluator.spec.budget, measurement.gflops, measurement.throughput.speedup, drop, least)
         ended = ending(trial, measurement, over)
         self._store.trials.complete(slot, measurement, is_feasible(over), trial.number, ended)
-        self.trials.log_end(trial.number, measurement)
+        self.bridge.log_end(trial.number, measurement)
 
     def _give_up(self, slot: Slot, proposal: Proposal, failure: TrialFailedError) -> None:
         """A failed attempt: the trial is queued again, or recorded as failed."""
-        held = replace(slot, trial=proposal.trial.number)
-        self._evaluator.release()
-        verdict = self._retry(lambda: self._lose(held, failure.kind, failure.reason))
+        verdict = self._give_back(replace(slot, trial=proposal.trial.number), failure)
         if verdict == "failed":
             is_dense = self._evaluator.key(proposal.schedule) == self._evaluator.key(UNTOUCHED)
             self._given_up += 1
             check_in_a_row(self._evaluator.spec.name, failure, self._given_up, is_dense)
+
+    def _give_back(self, slot: Slot, failure: TrialFailedError) -> str:
+        """What was held for a failed attempt: memory, and the task."""
+        self._evaluator.release()
+        return self._retry(lambda: self._lose(slot, failure.kind, failure.reason))
 
     def _lose(self, slot: Slot, kind: str, reason: str) -> str:
         """As `Store.lose`, and says so."""

@@ -47,7 +47,7 @@ class _Server(uvicorn.Server):
 
 def serve(store: Store, settings: Settings) -> None:
     """Answer until SIGINT or SIGTERM. Raises InputError for settings that cannot be, before anything is started."""
-    from search.runtime.local_workers import Supervisor  # only now: the dashboard alone needs neither them nor FastAPI
+    from search.runtime.local_workers import supervised  # only now: the dashboard alone needs neither them nor FastAPI
     from search.samplers.custom import import_class
     from search.server.allowed_roots import check_roots
     from search.server.app import make_app
@@ -60,7 +60,7 @@ def serve(store: Store, settings: Settings) -> None:
         import_class(path, "--allow-sampler")
     with _listen(settings.host, settings.port) as listening:
         app = make_app(store, settings)
-        with Supervisor(store.url, settings.workers, settings.samplers):
+        with supervised(store.url, settings.workers, settings.samplers):
             _run(app, listening, settings.token, lambda: _announce(settings, listening))
 
 

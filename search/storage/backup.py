@@ -19,9 +19,9 @@ from sqlalchemy import Connection
 from sqlalchemy.engine import URL
 
 from search.errors import InputError, SearchError
-from search.storage.database import opened, parse_url
+from search.storage.database import opened
 from search.storage.schema import schema_version
-from search.storage.urls import password_of, shown, without_passwords
+from search.storage.urls import exists, parse_url, password_of, shown, without_passwords
 
 PAGES_A_STEP = -1  # all: one read transaction, which writers do not wait for in WAL mode
 
@@ -54,7 +54,8 @@ def backup(url: str, path: Path, force: bool = False) -> Backup:
     copy = Path(temporary)
     try:
         checked = _copy_sqlite(parsed, copy) if kind == "sqlite" else _dump_postgresql(parsed, copy)
-        _flush(copy)
+        with copy.open("rb+") as file:
+            os.fsync(file.fileno())
         os.replace(copy, path)
     finally:
         for left in (copy, Path(f"{copy}-wal"), Path(f"{copy}-shm")):
@@ -77,10 +78,10 @@ def _check_target(url: URL, path: Path, force: bool) -> None:
 
 def _check_store(url: URL) -> None:
     """Raises InputError if there is no store to copy."""
-    if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
-        raise InputError("", f"no studies at {shown(url)}", remedy="name another --storage")
-    with opened(url) as engine:
-        found = schema_version(engine)
+    found = None
+    if exists(url):
+        with opened(url) as engine:
+            found = schema_version(engine)
     if found is None:
         raise InputError("", f"no studies at {shown(url)}", remedy="name another --storage")
 
@@ -102,7 +103,8 @@ def _copy_sqlite(url: URL, copy: Path) -> str:
 def _dump_postgresql(url: URL, copy: Path) -> str:
     """By pg_dump, which reads one snapshot. The password goes by the environment: others can read arguments."""
     tool = shutil.which("pg_dump")
-    problem, remedy = pg_dump_problem(tool, _server_release(url))
+    with opened(url) as engine, engine.connect() as connection:
+        problem, remedy = pg_dump_problem(tool, server_release(connection))
     if tool is None or problem:
         raise InputError(f"backup of {shown(url)}", problem, remedy=remedy)
     command = [tool, "--format=custom", "--no-owner", "--no-privileges", "--file", str(copy)]
@@ -127,11 +129,6 @@ def pg_dump_problem(tool: str | None, server: int) -> tuple[str, str]:
     return "", ""
 
 
-def _server_release(url: URL) -> int:
-    with opened(url) as engine, engine.connect() as connection:
-        return server_release(connection)
-
-
 def server_release(connection: Connection) -> int:
     """The major release of a PostgreSQL server."""
     return int(str(connection.exec_driver_sql("SHOW server_version_num").scalar_one())) // 10_000
@@ -153,11 +150,6 @@ def _run(command: list[str], url: URL) -> str:
         words = error.stderr.strip().partition("\n")[0]
         raise SearchError(f"backup of {shown(url)}: {words}; nothing was written") from None
     return ran.stdout
-
-
-def _flush(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
 
 
 def _restore(url: URL, path: Path) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
 
 from search.storage.tables import EVALUATION, FRONT, SLOT
-from search.types import Evaluation, Measurement
+from search.types import Evaluation, Known, Measurement
 
 # What every trial asks is built once: building a statement costs as much as sending it.
 _OF_KEY = select(EVALUATION).where(
@@ -108,11 +108,15 @@ def find_reusable(connection: Connection, identity: str) -> Measurement | None:
     return None if row is None else _search(row)
 
 
-def find_known(connection: Connection, study_id: int, key: str, identity: str) -> tuple[int | None, int | None, int]:
-    """The row of `find`, a row of `find_reusable`, and the latest version of the front, by one statement."""
+def find_known(connection: Connection, study_id: int, key: str, identity: str) -> Known:
+    """What the store holds of a schedule: of most nothing, which one statement tells."""
     named = {"study": study_id, "key": key, "what": identity or None}
     own, elsewhere, front = connection.execute(_KNOWN, named).one()
-    return own, elsewhere, front or 0
+    return Known(
+        own=None if own is None else find(connection, study_id, key),
+        elsewhere=None if elsewhere is None else find_reusable(connection, identity),
+        front=front or 0,
+    )
 
 
 def add(connection: Connection, study_id: int, trial: int, measurement: Measurement, feasible: bool) -> None:

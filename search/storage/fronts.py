@@ -51,10 +51,8 @@ _JUDGED = (  # correctness is not among them: a bit for each image
 _OF_FRONT = (FRONT_POINT.c.evaluation_id == EVALUATION.c.id) & (FRONT_POINT.c.version == bindparam("version"))
 _OF_FRONT &= FRONT_POINT.c.study_id == _STUDY
 _MAY_STAND = (EVALUATION.c.study_id == _STUDY) & EVALUATION.c.feasible.is_(True) & EVALUATION.c.complete.is_(True)
-_ALL = select(*_NUMBERS, FRONT_POINT.c.evaluation_id.label("stands")).select_from(
-    EVALUATION.outerjoin(FRONT_POINT, _OF_FRONT)
-)
-_ALL = _ALL.where(_MAY_STAND)
+_ALL = select(*_NUMBERS, FRONT_POINT.c.evaluation_id.label("stands")).where(_MAY_STAND)
+_ALL = _ALL.select_from(EVALUATION.outerjoin(FRONT_POINT, _OF_FRONT))
 _MEMBERS = select(*_NUMBERS, literal(1).label("stands")).join(FRONT_POINT, _OF_FRONT)
 _NEW = select(*_NUMBERS, literal(0).label("stands")).where(_MAY_STAND, EVALUATION.c.schedule_key == bindparam("key"))
 _CANDIDATES = _NEW.union_all(_MEMBERS)
@@ -140,13 +138,10 @@ def _standing(connection: Connection, study_id: int) -> tuple[tuple[float, float
 def _copy_points(connection: Connection, study_id: int, version: int, ids: Sequence[int]) -> None:
     """A version's points repeat their numbers, so that one SELECT shows a front and nothing later changes it."""
     shared = ("trial", "accuracy", "throughput", "gflops", "schedule")
-    query = select(EVALUATION.c.id, *(EVALUATION.c[name] for name in shared)).where(EVALUATION.c.id.in_(ids))
-    points = [
-        {"study_id": study_id, "version": version, "evaluation_id": row.id, **{n: getattr(row, n) for n in shared}}
-        for row in connection.execute(query)
-    ]
-    if points:
-        connection.execute(insert(FRONT_POINT), points)
+    columns = (literal(study_id), literal(version), EVALUATION.c.id, *(EVALUATION.c[name] for name in shared))
+    points = select(*columns).where(EVALUATION.c.id.in_(ids))
+    names = ("study_id", "version", "evaluation_id", *shared)
+    connection.execute(insert(FRONT_POINT).from_select(names, points))
 
 
 def latest_version(connection: Connection, study_id: int) -> int:
@@ -170,7 +165,7 @@ def read_front(connection: Connection, study_id: int, version: int | None = None
         created_at=row.created_at,
         hypervolume=row.hypervolume,
         reference=(row.reference_accuracy, row.reference_speedup),
-        points=_points(connection, study_id, wanted),
+        points=tuple(evaluations.to_evaluation(row) for row in connection.execute(point_rows(study_id, wanted))),
         dense=evaluations.find(connection, study_id, DENSE_KEY),
     )
 
@@ -190,10 +185,6 @@ def point_rows(study_id: int, version: int) -> Any:
         .where(FRONT_POINT.c.study_id == study_id, FRONT_POINT.c.version == version)
         .order_by(EVALUATION.c.throughput)
     )
-
-
-def _points(connection: Connection, study_id: int, version: int) -> tuple[Evaluation, ...]:
-    return tuple(evaluations.to_evaluation(row) for row in connection.execute(point_rows(study_id, version)))
 
 
 def read_progress(connection: Connection, study_id: int) -> Progress:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import statistics
 import time
+import timeit
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +21,11 @@ from search.errors import InputError, SearchError
 from search.storage import clock, leases
 from search.storage.backup import pg_dump_problem, server_release
 from search.storage.compatibility import PACKAGE, installed, newer_writer, optuna_writer
-from search.storage.database import exists, opened, parse_url, reading, writing
+from search.storage.database import opened, reading, writing
 from search.storage.migrations import HEAD, VERSION_TABLE
 from search.storage.schema import schema_version
 from search.storage.tables import STUDY
-from search.storage.urls import shown
+from search.storage.urls import exists, parse_url, shown
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 CONNECT_TIMEOUT_S = 5  # a host that swallows packets would otherwise hold us for minutes
@@ -91,13 +92,11 @@ def filesystem(folder: Path, mounts: Path = Path("/proc/mounts")) -> str:
     """The type of the file system that holds a folder; empty where that is not known."""
     if not mounts.exists():
         return ""
-    best = ("", "")
+    kinds = {}  # the last one mounted at a place covers those before
     for line in mounts.read_text().splitlines():
-        _, point, kind, *_ = line.split()
-        point = point.replace("\\040", " ")
-        if folder.is_relative_to(point) and len(point) >= len(best[0]):
-            best = (point, kind)
-    return best[1]
+        _, place, kind, *_ = line.split()
+        kinds[Path(place.replace("\\040", " "))] = kind
+    return next((kinds[place] for place in (folder, *folder.parents) if place in kinds), "")
 
 
 def _schemas(engine: Engine, url: URL) -> Iterator[Check]:
@@ -158,12 +157,7 @@ def _write_speed(engine: Engine) -> Check:
 
 
 def _median_ms(act: Callable[[], object], times: int) -> float:
-    taken = []
-    for _ in range(times):
-        began = time.perf_counter()
-        act()
-        taken.append(1000 * (time.perf_counter() - began))
-    return statistics.median(taken)
+    return 1000 * statistics.median(timeit.repeat(act, number=1, repeat=times))
 
 
 def _clock(engine: Engine) -> Check:
@@ -196,9 +190,6 @@ def _abandoned(engine: Engine) -> Check:
         rows = connection.execute(select(STUDY.c.id, STUDY.c.name, STUDY.c.state)).all()
         silent = {row: leases.abandoned_s(connection, row.id, row.state) for row in rows}
     found = [f"{row.name}: {row.state}, but no worker for {s / 60:.0f} min" for row, s in silent.items() if s]
-    if not found:
-        return Check("workers", OK, "no study that is under way lacks one")
     more = f", and {len(found) - MAX_LISTED} more" if len(found) > MAX_LISTED else ""
-    return Check(
-        "workers", WARN, ", ".join(found[:MAX_LISTED]) + more, "launch it again, or start ztp worker --keep-waiting"
-    )
+    listed = ", ".join(found[:MAX_LISTED]) + more or "no study that is under way lacks one"
+    return check_unless(bool(found), "workers", listed, "launch it again, or start ztp worker --keep-waiting")

@@ -8,17 +8,15 @@ more, changes nothing.
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Sequence
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from sqlalchemy import Connection, Row, and_, bindparam, case, delete, func, insert, or_, select, update
 
 from search.config.field_types import parse_duration
 from search.errors import StudyDeletedError, TrialStoppedError
-from search.storage import failed_attempts
+from search.storage import failed_attempts, processes
 from search.storage.clock import CLOCK, now
 from search.storage.patience import count_stagnant
 from search.storage.tables import SLOT, STUDY
@@ -52,16 +50,20 @@ def reserve(
     connection: Connection,
     study_id: int,
     worker: str,
-    total: int | None,
-    lease: str,
+    total: int | None = None,
+    lease: str | None = None,
     lease_s: float = LEASE_S,
 ) -> Slot | None:
-    """Take a slot for a trial if fewer than `total` exist, and the study is searched and has time left, else None.
+    """Take one of `total` trials; None if all are taken, or if the study is paused or stopped.
 
-    total: None for the study's own budget, which may have grown.
+    total: by default the study's budget as it is now, and None is returned as well once its time is used up or its
+        patience is over.
+    worker: a name that no other process uses. lease: a name of this slot alone, 32 characters at most; a second call
+        with it finds the same slot. lease_s: after so many seconds without a beat another may have the slot.
 
-    A second call with the same lease finds the slot that the first one took. Raises StudyDeletedError.
+    Raises StudyDeletedError.
     """
+    lease = lease or uuid4().hex
     study = lock_study(connection, study_id)
     if study.state not in SEARCH_STATES:
         return None
@@ -87,8 +89,8 @@ def _held_by(worker: str, lease: str, lease_s: float) -> dict[str, Any]:
     return {
         "worker": worker,
         "state": RESERVED,
-        "host": host_identity(),
-        "process": process_identity(os.getpid()),
+        "host": processes.host_identity(),
+        "process": processes.process_identity(os.getpid()),
         "heartbeat_at": CLOCK,
         "lease": lease,
         "lease_s": lease_s,
@@ -184,20 +186,22 @@ def lose(connection: Connection, slot: Slot, kind: str, reason: str) -> str:
 
 def list_slots(connection: Connection, study_id: int, state: str | None = None, kind: str | None = TRIAL) -> list[Slot]:
     """In the order they were made; state: "reserved", "done", "failed", or None for all; kind: the same."""
-    query = select(SLOT).where(SLOT.c.study_id == study_id).order_by(SLOT.c.id)
-    if kind is not None:
-        query = query.where(SLOT.c.kind == kind)
-    if state is not None:
-        query = query.where(SLOT.c.state == state)
-    return [_to_slot(row) for row in connection.execute(query)]
+    wanted = {"study_id": study_id, "kind": kind, "state": state}
+    wanted = {column: value for column, value in wanted.items() if value is not None}
+    return [_to_slot(row) for row in connection.execute(select(SLOT).filter_by(**wanted).order_by(SLOT.c.id))]
 
 
 def list_held(connection: Connection, study_id: int, is_stale: bool) -> list[Slot]:
     """Tasks whose leases hold, or, `is_stale`, those whose lease is over, or whose worker was a process of this machine
     that has ended."""
     query = select(SLOT, CLOCK.label("at")).where(SLOT.c.study_id == study_id, SLOT.c.state == RESERVED)
-    here, rows = host_identity(), connection.execute(query.order_by(SLOT.c.id))
+    here, rows = processes.host_identity(), connection.execute(query.order_by(SLOT.c.id))
     return [_to_slot(row) for row in rows if _is_over(row, here) == is_stale]
+
+
+def list_workers(connection: Connection, study_id: int) -> set[str]:
+    """Names of the workers that hold a task of the study, and live."""
+    return {slot.worker for slot in list_held(connection, study_id, is_stale=False)}
 
 
 def list_stale(connection: Connection, study_id: int) -> list[Slot]:
@@ -211,7 +215,7 @@ def list_open(connection: Connection, study_id: int) -> set[str]:
 
 
 def _is_over(row: Row[Any], here: str) -> bool:
-    return bool(row.heartbeat_at < row.at - row.lease_s) or (row.host == here and not _alive(row.process))
+    return bool(row.heartbeat_at < row.at - row.lease_s) or (row.host == here and not processes.is_alive(row.process))
 
 
 def count_ended(connection: Connection, study_id: int) -> tuple[int, int]:
@@ -232,7 +236,7 @@ def abandoned_s(connection: Connection, study_id: int, state: str) -> float | No
 
     Signs of a worker are the beats of tasks, and that somebody looks after dead workers.
     """
-    if state not in AT_WORK_STATES or list_held(connection, study_id, is_stale=False):
+    if state not in AT_WORK_STATES or list_workers(connection, study_id):
         return None
     beats = select(func.max(SLOT.c.heartbeat_at)).where(SLOT.c.study_id == study_id, SLOT.c.state == RESERVED)
     looked = select(STUDY.c.mended_at).where(STUDY.c.id == study_id)
@@ -251,41 +255,6 @@ def lock_study(connection: Connection, study_id: int, whole: bool = False) -> An
     if row is None:
         raise StudyDeletedError(study_id)
     return row
-
-
-def host_identity() -> str:
-    """This machine since its last boot, and this container's process ids on it: where a process id means something.
-
-    A host name alone would not do: containers that share the host's name do not see each other's processes.
-    """
-    parts = [platform.node()[:100]]
-    with suppress(OSError):  # not Linux
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
-        parts.append(os.readlink("/proc/self/ns/pid"))
-    return "/".join(parts)
-
-
-def process_identity(pid: int) -> str:
-    """The process id with its start time: the id alone is given again. Empty start time where /proc is missing."""
-    try:
-        # fields after the name in parentheses, which may hold spaces; the 22nd of all is the start time
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return f"{pid}:"
-    return f"{pid}:" if fields[0] == "Z" else f"{pid}:{fields[19]}"
-
-
-def _alive(process: str) -> bool:
-    pid, _, started = process.partition(":")
-    if started:
-        return process_identity(int(pid)) == process
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def named(slot: Slot) -> dict[str, Any]:

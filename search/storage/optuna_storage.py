@@ -18,11 +18,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from search.attribute_keys import STUDY_ID
-from search.errors import InputError
 from search.storage.compatibility import optuna_problem, optuna_writer
-from search.storage.database import engine_options, explained, search_errors
-from search.storage.pool_ping import try_idle
-from search.storage.urls import shown
+from search.storage.database import engine_options, explained, search_errors, try_idle
+from search.storage.urls import storage_error
 
 METRIC_NAMES = ["accuracy", "throughput"]  # both maximised, in the order of a trial's values
 CREATION_TRIES = 10
@@ -87,7 +85,7 @@ def _open(url: URL, **options: Any) -> RDBStorage:
     if problem is None:
         return storage
     disconnect(storage)
-    raise InputError(f"storage {shown(url)}", problem)
+    raise storage_error(url, problem)
 
 
 def _problem(storage: RDBStorage) -> str | None:

@@ -14,15 +14,11 @@ def front(accuracy: ArrayLike, throughput: ArrayLike) -> NDArray[np.intp]:
     """Indices of the points that no other point beats, sorted by throughput, slowest first.
 
     A point beats another if it is at least as good in both objectives and better in one. Of equal points the
-    earliest stays. O(n log n): along falling throughput a point is on the front if its accuracy is a new record.
+    earliest stays. O(n log n).
     """
-    accuracy, throughput = np.asarray(accuracy, dtype=float), np.asarray(throughput, dtype=float)
-    order = np.lexsort((np.arange(len(accuracy)), -accuracy, -throughput))
-    if not len(order):
-        return order
-    record = np.maximum.accumulate(accuracy[order])
-    is_new = np.concatenate(([True], accuracy[order][1:] > record[:-1]))
-    return order[is_new][::-1]
+    points = np.column_stack((accuracy, throughput))
+    members = np.flatnonzero(moocore.is_nondominated(points, maximise=True))
+    return members[np.argsort(points[members, 1])]
 
 
 def hypervolume(points: ArrayLike, reference: tuple[float, float]) -> float:

@@ -14,9 +14,8 @@ from pathlib import Path
 
 from sqlalchemy.engine import URL
 
-from search.errors import InputError
 from search.scratch import make_scratch_folder
-from search.storage.urls import shown
+from search.storage.urls import shown, storage_error
 
 WAL = "-wal"  # of a database's write-ahead log, beside it
 log = logging.getLogger(__name__)
@@ -45,8 +44,6 @@ def copy(url: URL) -> URL:
                     shutil.copyfile(f"{source}{suffix}", f"{target}{suffix}")
     except (OSError, sqlite3.Error) as error:
         remedy = "free some space in the folder for temporary files, or set TMPDIR"
-        raise InputError(
-            f"storage {shown(url)}", f"is read-only and cannot be copied: {error}", remedy=remedy
-        ) from None
+        raise storage_error(url, f"is read-only and cannot be copied: {error}", remedy=remedy) from None
     log.warning("%s cannot be written: what is read is a copy of it as of now", shown(url))
     return url.set(database=str(target))

@@ -8,11 +8,9 @@ from pathlib import Path
 
 from sqlalchemy import Engine, inspect, text
 
-from search.errors import InputError
-from search.storage.database import refuse_foreign
 from search.storage.migrations import HEAD, OLDEST, VERSION_TABLE
 from search.storage.tables import METADATA
-from search.storage.urls import shown
+from search.storage.urls import refuse_foreign, storage_error
 
 MIGRATION_LOCK = 0x7A7470  # "ztp": an advisory lock of the server while tables are made
 MIGRATION_WAIT_S = 60
@@ -31,13 +29,13 @@ def schema_version(engine: Engine) -> str | None:
             return None
         version: str | None = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))
     if version is not None and version > HEAD:
-        rule = f"schema version must be at most {HEAD}"
         got = f"{version} (written by a newer release)"
-        raise InputError(f"storage {shown(engine.url)}", rule, got, "upgrade zero-tprune-search")
+        raise storage_error(engine.url, f"schema version must be at most {HEAD}", got, "upgrade zero-tprune-search")
     if version is not None and version < OLDEST:
-        rule = f"schema version must be at least {OLDEST}"
         got = f"{version} (written before release 0.1)"
-        raise InputError(f"storage {shown(engine.url)}", rule, got, "open it with release 0.1 first")
+        raise storage_error(
+            engine.url, f"schema version must be at least {OLDEST}", got, "open it with release 0.1 first"
+        )
     return version
 
 

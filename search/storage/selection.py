@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from search.config.sections import BudgetSpec, LatencyLimit, shown_limit
-from search.types import Evaluation, Latency
+from search.types import Evaluation, Latency, Measurement
 
 Name = TypeVar("Name")
 
@@ -53,20 +53,18 @@ class Bounds:
 
     def misses(self, point: Numbers) -> dict[str, float]:
         """By how much of each limit the point misses it, in shares of the limit; empty if it keeps to all."""
-        return {name: miss for name, miss in self._distances(point) if miss > 0}
-
-    def _distances(self, point: Numbers) -> Iterator[tuple[str, float]]:
-        """Above zero is a miss."""
+        over = {}
         if self.max_gflops is not None:
-            yield "max_gflops", point.gflops / self.max_gflops - 1
+            over["max_gflops"] = point.gflops / self.max_gflops - 1
         if self.min_speedup is not None:
-            yield "min_speedup", 1 - point.speedup / self.min_speedup
+            over["min_speedup"] = 1 - point.speedup / self.min_speedup
         if self.min_accuracy:  # 0 limits nothing, and nothing can be divided by it
-            yield "min_accuracy", 1 - point.accuracy / self.min_accuracy
+            over["min_accuracy"] = 1 - point.accuracy / self.min_accuracy
         percentile, batch = self.latency_of
         for latency in point.latencies if self.max_latency_ms is not None else ():
             if latency.batch == batch and not latency.disturbed:
-                yield "max_latency_ms", getattr(latency, percentile) / self.max_latency_ms - 1
+                over["max_latency_ms"] = getattr(latency, percentile) / self.max_latency_ms - 1
+        return {name: excess for name, excess in over.items() if excess > 0}
 
 
 NO_BOUNDS = Bounds()
@@ -75,13 +73,12 @@ NO_BOUNDS = Bounds()
 def front_numbers(points: Sequence[Evaluation]) -> list[Numbers]:
     """Of each point of a front, in its order."""
     are_estimated = any(point.confirm_estimate is not None for point in points)
-    made = []
-    for point in points:
-        known = point.best_known
-        estimate = point.ranked_by if are_estimated else None
-        speed = known.throughput
-        made.append(Numbers(known.accuracy.value, speed.speedup, known.gflops, estimate, speed.latencies))
-    return made
+    return [_numbers(point.best_known, point.ranked_by if are_estimated else None) for point in points]
+
+
+def _numbers(known: Measurement, estimate: float | None) -> Numbers:
+    speed = known.throughput
+    return Numbers(known.accuracy.value, speed.speedup, known.gflops, estimate, speed.latencies)
 
 
 def budget_bounds(budget: Mapping[str, Any], dense: Numbers | None) -> Bounds:

@@ -27,15 +27,7 @@ from pruning.schedule import Schedule
 from search.config.spec import StudyRecord, StudySpec
 from search.errors import InputError, NoStoreError, SearchError, SpecConflictError, StudyDeletedError
 from search.storage import changes, evaluations, fronts, leases, readonly_copy, studies
-from search.storage.database import (
-    exists,
-    explained,
-    in_transaction,
-    open_engine,
-    parse_url,
-    reading,
-    writing,
-)
+from search.storage.database import explained, in_transaction, open_engine, reading, writing
 from search.storage.evaluations import find_all as find_evaluations
 from search.storage.migrations import HEAD
 from search.storage.schema import migrate, schema_version
@@ -43,7 +35,7 @@ from search.storage.studies import find_all as find_studies
 from search.storage.tables import STUDY
 from search.storage.task_queue import TaskQueue
 from search.storage.trial_queue import TrialQueue
-from search.storage.urls import shown
+from search.storage.urls import exists, parse_url, shown
 from search.types import STUDY_STATES, Slot
 
 if TYPE_CHECKING:
@@ -68,7 +60,7 @@ class Store:
     @classmethod
     def open(cls, url: str, create: bool = True) -> Store:
         """Connect, and create or migrate the tables; not `create`: only if there are any, for commands that only read.
-        Raises NoStoreError if there are none, other InputErrors: see `search.storage.database`."""
+        Raises NoStoreError if there are none, other InputErrors: see `search.storage.urls`."""
         parsed = parse_url(url)
         missing = NoStoreError(
             "", f"no studies at {shown(parsed)}", remedy="launch one first, or name another --storage"
@@ -102,9 +94,8 @@ class Store:
         if version is None:
             from search.storage import optuna_storage  # loads Optuna
 
-            optuna_storage.create_optuna_tables(
-                self._url
-            )  # first: a database that Optuna refuses stays untouched by us
+            # first: a database that Optuna refuses stays untouched by us
+            optuna_storage.create_optuna_tables(self._url)
         if version != HEAD:
             migrate(self._engine)
 
@@ -162,15 +153,13 @@ class Store:
         storage = self.optuna_storage()
         taken = optuna_storage.has_optuna_study(storage, spec.name) and not optuna_storage.is_mirror(storage, spec.name)
         try:
-            record, is_new = self._find_or_add(spec, taken, known)
+            record, is_new = self._find_or_add(spec, self.place, taken, known)
         except IntegrityError:  # another process was faster
-            record, is_new = self._find_or_add(spec, taken, known)
+            record, is_new = self._find_or_add(spec, self.place, taken, known)
         optuna_storage.create_optuna_study(storage, spec.name)
         return record, is_new
 
-    def _find_or_add(self, spec: StudySpec, taken: bool, known: Mapping[str, Any] | None) -> tuple[StudyRecord, bool]:
-        with writing(self._engine) as connection:
-            return studies.find_or_add(connection, spec, self.place, taken, known)
+    _find_or_add = in_transaction(writing, studies.find_or_add)
 
     def study(self, name: str) -> StudyRecord:
         """Look a study up by name. Raises UnknownStudyError listing near or known names."""

@@ -166,14 +166,9 @@ def claim_mending(connection: Connection, study_id: int, every_s: float) -> bool
             return False
     since = CLOCK - STUDY.c.mended_at
     counts = and_(STUDY.c.state.in_(SEARCH_STATES), since < MAX_MISSED * every_s)
+    seconds = STUDY.c.seconds + case((counts, since), else_=0.0)
     # MySQL assigns from left to right: seconds come first, while mended_at is still that of the last look
-    change = (
-        update(STUDY)
-        .where(due)
-        .ordered_values(
-            (STUDY.c.seconds, STUDY.c.seconds + case((counts, since), else_=0.0)), (STUDY.c.mended_at, CLOCK)
-        )
-    )
+    change = update(STUDY).where(due).ordered_values((STUDY.c.seconds, seconds), (STUDY.c.mended_at, CLOCK))
     return connection.execute(change).rowcount > 0
 
 

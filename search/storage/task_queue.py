@@ -63,6 +63,7 @@ class TaskQueue:
     stale_slots = in_transaction(reading, leases.list_stale)
     attempts = in_transaction(reading, failed_attempts.find_all)
     open_tasks = in_transaction(reading, leases.list_open)
+    workers = in_transaction(reading, leases.list_workers)
 
     def claim(
         self, study_id: int, kinds: Sequence[str], worker: str, lease: str, lease_s: float = LEASE_S
@@ -115,11 +116,6 @@ class TaskQueue:
             self.told(slot.study_id, "stopped")
         return verdict
 
-    def workers(self, study_id: int) -> set[str]:
-        """Names of the workers that hold a task of the study, and live."""
-        with reading(self._engine) as connection:
-            return {slot.worker for slot in leases.list_held(connection, study_id, is_stale=False)}
-
     def wants_worker(self, study_id: int) -> bool:
         """Whether an open study has a task that nobody has taken, or nobody who carries it on."""
         with reading(self._engine) as connection:
@@ -127,7 +123,7 @@ class TaskQueue:
             if progress.state not in OPEN_STATES:
                 return False
             waiting = leases.list_slots(connection, study_id, leases.WAITING, None)
-            if waiting or not leases.list_held(connection, study_id, is_stale=False):
+            if waiting or not leases.list_workers(connection, study_id):
                 return True
             is_searched = progress.state in SEARCH_STATES and PREPARE not in leases.list_open(connection, study_id)
             taken = len(leases.list_slots(connection, study_id, leases.RESERVED))
@@ -221,7 +217,7 @@ class TaskQueue:
         has_left = False
         with writing(self._engine) as connection, suppress(StudyDeletedError):
             leases.lock_study(connection, study_id)
-            if not leases.list_held(connection, study_id, is_stale=False):
+            if not leases.list_workers(connection, study_id):
                 has_left = studies.set_state(connection, study_id, state, note, OPEN_STATES, error)
         return has_left and self.told(study_id, state)
 

@@ -6,17 +6,12 @@ two of them the slot says what is to be undone, and `lose` or `free` of the `Tas
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-from uuid import uuid4
-
 from sqlalchemy import Engine
 from sqlalchemy.exc import IntegrityError
 
 from search.storage import evaluations, failed_attempts, fronts, leases, trials
 from search.storage.database import in_transaction, reading, writing
-from search.storage.leases import LEASE_S
-from search.types import Ending, Front, Known, Measurement, Slot, Trial
+from search.types import Ending, Front, Measurement, Slot, Trial
 
 
 class TrialQueue:
@@ -26,40 +21,12 @@ class TrialQueue:
         self._engine = engine
 
     count = in_transaction(reading, trials.count)
+    reserve = in_transaction(writing, leases.reserve)
+    queue = in_transaction(writing, trials.queue)
     start = in_transaction(writing, trials.start)
     refuse = in_transaction(writing, trials.refuse)
     find_all = in_transaction(reading, trials.list_news)
-
-    def reserve(
-        self,
-        study_id: int,
-        worker: str,
-        total: int | None = None,
-        lease: str | None = None,
-        lease_s: float = LEASE_S,
-    ) -> Slot | None:
-        """Take one of `total` trials; None if all are taken, or if the study is paused or stopped.
-
-        total: by default the study's budget as it is now, and None is returned as well once its time is used
-            up or its patience is over.
-        worker: a name that no other process uses. lease: a name of this slot alone, 32 characters at most; a second
-        call with it finds the same slot. lease_s: after so many seconds without a beat another may have the slot.
-        """
-        with writing(self._engine) as connection:
-            return leases.reserve(connection, study_id, worker, total, lease or uuid4().hex, lease_s)
-
-    def queue(
-        self, study_id: int, params: Mapping[str, Any], attributes: Mapping[str, Any], again: bool = False
-    ) -> bool:
-        """Let a proposal wait for a slot. again: also if the study has one with these parameters, which has not failed;
-        else it is False."""
-        with writing(self._engine) as connection:
-            leases.lock_study(connection, study_id)
-            known = () if again else trials.list_news(connection, study_id)
-            if any(trial.params == params and trial.state != "FAIL" for trial in known):
-                return False
-            trials.queue(connection, study_id, params, attributes)
-            return True
+    known = in_transaction(reading, evaluations.find_known)
 
     def take(self, slot: Slot) -> tuple[Trial, int] | None:
         """The trial that waits longest, the slot's from now on, and how many attempts at it failed before.
@@ -73,23 +40,8 @@ class TrialQueue:
             trial = trials.take(connection, slot)
             return None if trial is None else (trial, failed_attempts.count(connection, slot.study_id, trial.number))
 
-    def known(self, study_id: int, key: str, identity: str) -> Known:
-        """What the store holds of a schedule, by its key and by its identity (see `Store.reusable`)."""
-        with reading(self._engine) as connection:
-            own, elsewhere, front = evaluations.find_known(connection, study_id, key, identity)
-            return Known(
-                own=None if own is None else evaluations.find(connection, study_id, key),
-                elsewhere=None if elsewhere is None else evaluations.find_reusable(connection, identity),
-                front=front,
-            )
-
     def complete(
-        self,
-        slot: Slot,
-        measurement: Measurement,
-        feasible: bool,
-        trial: int,
-        ending: Ending | None = None,
+        self, slot: Slot, measurement: Measurement, feasible: bool, trial: int, ending: Ending | None = None
     ) -> Front | None:
         """Keep a trial's result: evaluation, slot, front version and trial, in one transaction.
 

@@ -35,15 +35,7 @@ _ADD = insert(TRIAL)
 _CHANGE = update(TRIAL).where(_OF_STUDY, TRIAL.c.number == bindparam("wanted"), TRIAL.c.state == bindparam("before"))
 _TAKE = _CHANGE.values(state=RUNNING, started_at=CLOCK)
 _REQUEUE = _CHANGE.values(state=WAITING)
-_END = _CHANGE.values(
-    {
-        "state": bindparam("after"),
-        "user_attributes": bindparam("attributes"),
-        "values": bindparam("told"),
-        "constraints": bindparam("kept"),
-        "ended_at": CLOCK,
-    }
-)
+_END = _CHANGE.values(ended_at=CLOCK)  # and what the parameters name
 
 
 def count(connection: Connection, study_id: int) -> int:
@@ -63,10 +55,18 @@ def list_news(connection: Connection, study_id: int, after: int = -1, still_open
     return [_to_trial(row) for row in connection.execute(query, {"study": study_id})]
 
 
-def queue(connection: Connection, study_id: int, params: Mapping[str, Any], attributes: Mapping[str, Any]) -> None:
-    """A new trial that waits, under the study's lock, which the caller holds."""
+def queue(
+    connection: Connection, study_id: int, params: Mapping[str, Any], attributes: Mapping[str, Any], again: bool = False
+) -> bool:
+    """Let a proposal wait for a slot. again: also if the study has one with these parameters, which has not failed;
+    else it is False."""
+    leases.lock_study(connection, study_id)
+    known = () if again else list_news(connection, study_id)
+    if any(trial.params == params and trial.state != "FAIL" for trial in known):
+        return False
     number = connection.scalar(select(_NEXT), {"study": study_id})
     connection.execute(_ADD, _to_row(study_id, Trial(number or 0, WAITING, params, attributes)))
+    return True
 
 
 def hold(connection: Connection, slot: Slot) -> Row[Any]:
@@ -132,9 +132,10 @@ def fail(connection: Connection, study_id: int, number: int, reason: str) -> Non
 
 def end(connection: Connection, study_id: int, number: int, ending: Ending) -> bool:
     """Keep how a running trial ended; False, and nothing is written, if it does not run."""
-    named = {"study": study_id, "wanted": number, "before": RUNNING, "after": ending.state}
-    named |= {"attributes": ending.attributes, "told": ending.values, "kept": ending.constraints}
-    return connection.execute(_END, named).rowcount > 0
+    changed = {"state": ending.state, "values": ending.values, "constraints": ending.constraints}
+    changed |= {"user_attributes": ending.attributes}
+    named = {"study": study_id, "wanted": number, "before": RUNNING}
+    return connection.execute(_END, {**named, **changed}).rowcount > 0
 
 
 def is_there(connection: Connection, slot: Slot) -> bool:

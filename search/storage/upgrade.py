@@ -10,18 +10,17 @@ from dataclasses import dataclass
 
 import optuna
 from optuna.exceptions import StorageInternalError
-from optuna.storages import RDBStorage
 from sqlalchemy import Engine
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
-from search.errors import InputError, SearchError
+from search.errors import SearchError
 from search.storage.compatibility import optuna_writer
-from search.storage.database import opened, parse_url
+from search.storage.database import opened
 from search.storage.migrations import HEAD
 from search.storage.optuna_storage import connect, create_optuna_tables, disconnect
 from search.storage.schema import migrate, schema_version
-from search.storage.urls import shown
+from search.storage.urls import parse_url, shown, storage_error
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,11 @@ def _upgrade_optuna(url: URL, engine: Engine) -> tuple[str | None, str]:
     storage = connect(url)
     try:
         found, head = storage.get_current_version(), storage.get_head_version()
-        _refuse_newer(storage, url, wrote or optuna.__version__)
+        is_newer = _major(wrote or optuna.__version__) > _major(optuna.__version__)
+        if is_newer or found not in storage.get_all_versions():
+            got = f"{found} (written by optuna {wrote or optuna.__version__})"
+            rule, remedy = f"Optuna's schema version must be at most {head}", "pip install --upgrade optuna"
+            raise storage_error(url, rule, got, remedy)
         if wrote is not None and (found != head or wrote != optuna.__version__):
             storage.upgrade()
         before = None if wrote is None else f"{found}, optuna {wrote}"
@@ -70,10 +73,5 @@ def _upgrade_optuna(url: URL, engine: Engine) -> tuple[str | None, str]:
         disconnect(storage)
 
 
-def _refuse_newer(storage: RDBStorage, url: URL, wrote: str) -> None:
-    found = storage.get_current_version()
-    newer = int(wrote.partition(".")[0]) > int(optuna.__version__.partition(".")[0])
-    if newer or found not in storage.get_all_versions():
-        rule = f"Optuna's schema version must be at most {storage.get_head_version()}"
-        got = f"{found} (written by optuna {wrote})"
-        raise InputError(f"storage {shown(url)}", rule, got, "pip install --upgrade optuna")
+def _major(release: str) -> int:
+    return int(release.partition(".")[0])

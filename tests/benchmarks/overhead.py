@@ -63,7 +63,7 @@ def seconds_per_trial(store: Store, trials: int) -> list[float]:
     evaluator.__dict__["_searcher"] = simulated
     evaluator._dense_correct = simulated.see(UNTOUCHED, lambda seen: True).correct
     worker = Worker(store, store.study(spec.name), evaluator)
-    worker.trials.enqueue_baselines()
+    worker.bridge.enqueue_baselines()
     ends = [time.perf_counter()]
     worker.run(lambda progress: ends.append(time.perf_counter()))
     return list(np.diff(ends))

@@ -21,7 +21,7 @@ from typing import Any
 
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
 from search.runtime.worker_entrypoints import join_any
-from search.storage import leases
+from search.storage import processes
 from tests.drills.nursery import end
 
 ROOT = Path(__file__).parents[2]
@@ -72,7 +72,7 @@ class Machines:
 
     def __exit__(self, *_: Any) -> None:
         for pid in self._pids:
-            if leases.process_identity(pid) != f"{pid}:":
+            if processes.process_identity(pid) != f"{pid}:":
                 os.kill(pid, signal.SIGKILL)
         end(self._process)
 
@@ -107,7 +107,7 @@ def _noted(folder: Path, machine: str, step: str, real: Callable[..., Any], stay
 
 def _live(url: str, folder: Path, machine: str, stay_in: str) -> None:
     os.dup2(os.open(folder / f"{machine}.log", os.O_WRONLY | os.O_CREAT), 2)
-    leases.host_identity = lambda: machine
+    processes.host_identity = lambda: machine
     _watch(folder, machine, stay_in)
     try:
         join_any(url, keep_waiting=True)

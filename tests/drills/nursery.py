@@ -29,7 +29,7 @@ from search.evaluation.calibration import Calibration
 from search.evaluation.latency_profile import LatencyProfile, StageCost
 from search.evaluation.schedule_evaluator import ScheduleEvaluator
 from search.runtime.worker import Worker
-from search.storage import leases
+from search.storage import processes
 from search.storage.store import Store
 from tests.benchmarks.overhead import IMAGES, Simulated
 
@@ -136,7 +136,7 @@ class Nursery:
         return Path(self._folder.name, str(pid)).read_text()
 
     def living(self) -> list[int]:
-        return [pid for pid in self.pids if leases.process_identity(pid) != f"{pid}:"]
+        return [pid for pid in self.pids if processes.process_identity(pid) != f"{pid}:"]
 
     def close(self) -> None:
         for pid in self.living():
@@ -180,7 +180,7 @@ def _live(url: str, name: str, evaluator: ScheduleEvaluator, number: int, second
     code = 1
     try:
         machine = f"machine-{uuid.uuid4().hex}"
-        leases.host_identity = lambda: machine
+        processes.host_identity = lambda: machine
         store = Store.open(url, create=False)
         record = store.study(name)
         worker = _worker(store, record, evaluator, number, seconds)

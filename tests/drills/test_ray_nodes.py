@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from search.errors import InputError
-from search.runtime.worker_pools import ENGINES, check_engine
+from search.runtime.launch import ENGINES, check_engine
 from search.storage.store import Store
 from tests.drills.nursery import ROOT, drill_spec, prepare
 from tests.drills.postgres import PostgreSQL

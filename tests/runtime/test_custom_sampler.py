@@ -38,7 +38,7 @@ def test_keeps_its_state_over_trials_and_launches(start: Start, tiny_spec: Spec,
     worker = started.worker()
     worker.run(at_most=3)
     assert kept(started) == [0.875, 0.75, 0.625]
-    sampler = worker.trials.study.sampler
+    sampler = worker.bridge.study.sampler
     assert isinstance(sampler, own.Sweep)
     worker.run(at_most=1)  # only now it learns of the third: a worker reads what is new before it proposes
     ended = started.trials()[:3]

@@ -31,7 +31,7 @@ def every_profile(profile: LatencyProfile) -> dict[str, Any]:
 def run(start: Start, spec: Any, profile: dict[str, Any]) -> Any:
     started = start(spec, profile=profile)
     worker = started.worker()
-    worker.trials.enqueue_baselines()
+    worker.bridge.enqueue_baselines()
     worker.run(lambda progress: None)
     return started
 
@@ -50,7 +50,7 @@ def test_every_sampler_searches_over_methods_and_options(
     started = start(spec, profile=every_profile)
     oracle(started.evaluator)
     worker = started.worker()
-    worker.trials.enqueue_baselines()
+    worker.bridge.enqueue_baselines()
     worker.run(lambda progress: None)
     check_sound(started.store, "tiny", total)
     assert not [trial for trial in started.trials(TrialState.PRUNED) if "refused" in trial.user_attrs]

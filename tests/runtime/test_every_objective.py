@@ -28,7 +28,7 @@ def test_a_study_searches_by_it(
         objectives |= {"gallery_images": 40} | ({"k": 3} if kind == "knn" else {})
     started = start(tiny_spec(objectives=objectives, budget={"trials": TRIALS}))
     worker = started.worker()
-    worker.trials.enqueue_baselines()
+    worker.bridge.enqueue_baselines()
     worker.run(lambda progress: None)
     check_sound(started.store, "tiny", TRIALS)
     found = [row.search for row in started.store.evaluations(started.record.id)]

@@ -34,7 +34,7 @@ def test_limits_and_stopped_trials_stop_no_study(
     started = start(tiny_spec(sampler=section(sampler), budget={"trials": total, **LIMITS}))
     asked = oracle(started.evaluator).asked
     worker = started.worker()
-    worker.trials.enqueue_baselines()
+    worker.bridge.enqueue_baselines()
     worker.run(lambda progress: None)
     check_sound(started.store, "tiny", total)
     rows = started.store.evaluations(started.record.id)

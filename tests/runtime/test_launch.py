@@ -19,7 +19,7 @@ from search.errors import InputError, SearchError
 from search.evaluation import calibrator
 from search.evaluation.latency_profile import LatencyProfile
 from search.reporting.export import to_config
-from search.runtime import local_workers, restart_policy
+from search.runtime import local_workers
 from search.runtime.launch import launch
 from search.runtime.worker_entrypoints import serve
 from search.storage.store import Store
@@ -366,7 +366,7 @@ class TestLocalEngine:
             return popen([command[0], "-c", code, *command[1:]], **options)
 
         monkeypatch.setattr(local_workers, "POLL_S", 0.05)
-        monkeypatch.setattr(restart_policy, "CALM_S", 0.2)
+        monkeypatch.setattr(local_workers, "CALM_S", 0.2)
         monkeypatch.setattr(local_workers.subprocess, "Popen", start)
         local_workers.run_local("tiny", "sqlite:///x.db", 2, watch)
 
@@ -405,18 +405,18 @@ class TestLocalEngine:
         assert [path.read_text() for path in tmp_path.iterdir()] == ["xxx", "xxx"]
 
     def test_one_that_lived_long_before_it_died_begins_its_count_anew(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(restart_policy, "CALM_S", 0.0)
-        worker = restart_policy.SupervisedWorker(1, lambda number: number)
+        monkeypatch.setattr(local_workers, "CALM_S", 0.0)
+        worker = local_workers.SupervisedWorker(1, lambda number: number)
         assert worker.begin_again("died", 3)
-        worker.since -= restart_policy.YOUNG_S
+        worker.since -= local_workers.YOUNG_S
         assert [worker.begin_again("died", 3) for _ in range(3)] == [True, True, False]
 
     def test_one_that_dies_young_is_started_again_after_a_pause(self) -> None:
         started: list[int] = []
-        worker = restart_policy.SupervisedWorker(1, started.append)
+        worker = local_workers.SupervisedWorker(1, started.append)
         assert worker.begin_again("died")
         assert started == [1]
-        worker.since -= restart_policy.CALM_S
+        worker.since -= local_workers.CALM_S
         assert worker.begin_again("died")
         assert started == [1, 1]
 

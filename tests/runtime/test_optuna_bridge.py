@@ -167,7 +167,7 @@ class TestMend:
         worker = started.worker()
         started.store.trials.reserve(started.record.id, "living", 4)
         worker.mend()  # between taking the slot and asking
-        started.ask(worker.trials)
+        started.ask(worker.bridge)
         worker.mend()  # while it is measured
         assert [trial.state for trial in started.trials()] == [TrialState.RUNNING]
         assert [slot.trial for slot in started.store.tasks.slots(started.record.id)] == [None, 0]

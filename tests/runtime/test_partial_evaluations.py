@@ -55,7 +55,7 @@ def test_a_trial_that_is_taken_over_is_still_tested_on_later_images_alone(
     worker = probing.worker()
     worker.prepare()
     worker.run(at_most=TRIALS - 2)
-    slot, proposal = probing.ask(worker.trials)
+    slot, proposal = probing.ask(worker.bridge)
     chosen_on = proposal.chosen_on
     assert chosen_on >= 8
     probing.store.tasks.free(slot)

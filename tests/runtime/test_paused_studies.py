@@ -41,7 +41,7 @@ def test_a_worker_takes_no_trial_of_a_held_study(
     started = start(tiny_spec())
     oracle(started.evaluator)
     worker = started.worker()
-    worker.trials.enqueue_baselines()
+    worker.bridge.enqueue_baselines()
     seen: list[int] = []
 
     def hold(progress: Progress) -> None:

@@ -172,7 +172,7 @@ def test_process_of_a_hung_trial_is_ended_after_it_was_given_up() -> None:
 
 
 SILENT = """
-import search.runtime.watchdog as silence
+import search.runtime.heartbeat as silence
 from search.runtime.heartbeat import Heartbeat
 from search.config.environment import WorkerSettings
 import time

@@ -172,7 +172,7 @@ def test_hung_trial_is_given_up_from_outside(start: Start, tiny_spec: Spec) -> N
     started.queue(UNTOUCHED)
     worker = started.worker()
     slot = worker._reserve()
-    worker.trials.ask(slot)
+    worker.bridge.ask(slot)
     assert worker._measuring.overdue(10.0) is None
     with worker._measuring.limited():
         worker._measuring.deadline = working_time() - 5.0

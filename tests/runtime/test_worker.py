@@ -48,7 +48,7 @@ def propose_next(started: Any, worker: Any, schedule: Schedule, monkeypatch: pyt
     """The worker's sampler wants this one."""
     params = to_params(schedule, started.evaluator.spec.space, 12)
     monkeypatch.setattr(
-        worker.trials.study.sampler, "sample_independent", lambda study, trial, name, distribution: params[name]
+        worker.bridge.study.sampler, "sample_independent", lambda study, trial, name, distribution: params[name]
     )
 
 
@@ -96,7 +96,7 @@ class TestInterrupted:
             started.queue(*([hopeless] if stopped else [UNTOUCHED, hopeless]))
         with monkeypatch.context() as patch:
             rooms = {
-                "trials": worker.trials,
+                "trials": worker.bridge,
                 "store": started.store.trials,
                 "evaluator": started.evaluator,
                 "worker": fleet_worker,
@@ -131,7 +131,7 @@ class TestTakenForDead:
         """While the first worker measures, its slot is given away; SQLite hands out the same slot id again."""
         started = start(tiny_spec(budget={"trials": 2}))
         slow, other = started.worker(), started.worker(1)
-        slow.trials.enqueue_baselines()
+        slow.bridge.enqueue_baselines()
         measure = started.evaluator.measure
         begun: list[Any] = []
 
@@ -177,7 +177,7 @@ class TestTakenForDead:
     ) -> None:
         started = start(tiny_spec())
         slow = started.worker()
-        ask = slow.trials.ask
+        ask = slow.bridge.ask
 
         def slow_ask(slot: Any) -> Any:
             proposal = ask(slot)
@@ -186,7 +186,7 @@ class TestTakenForDead:
             assert taken.trial.number == proposal.trial.number
             return proposal
 
-        monkeypatch.setattr(slow.trials, "ask", slow_ask)
+        monkeypatch.setattr(slow.bridge, "ask", slow_ask)
         slow.run(ignore, at_most=1)
         slow.mend()
         assert [trial.state for trial in started.trials()] == [TrialState.RUNNING]
@@ -219,7 +219,7 @@ def test_accuracy_drop_makes_a_point_infeasible(start: Start, tiny_spec: Spec) -
     spec = tiny_spec(budget={"trials": 3, "max_accuracy_drop": 0.0}, space={"max_stages": 3, "keep": [0.1, 0.12]})
     started = start(spec)
     worker = started.worker()
-    worker.trials.enqueue_baselines()
+    worker.bridge.enqueue_baselines()
     worker.run(ignore)
     rows = started.store.evaluations(started.record.id)
     dense = rows[0].search.accuracy.value

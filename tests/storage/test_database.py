@@ -16,10 +16,10 @@ from alembic.script import ScriptDirectory
 import search.storage.migrations as migrations
 from search.errors import InputError, SearchError
 from search.storage import database, schema
-from search.storage.database import engine_options, open_engine, parse_url, reading, writing
+from search.storage.database import engine_options, open_engine, reading, writing
 from search.storage.migrations import VERSION_TABLE
 from search.storage.store import Store
-from search.storage.urls import shown
+from search.storage.urls import parse_url, shown
 
 
 @pytest.fixture

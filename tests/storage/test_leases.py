@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from search.config.spec import make_spec
-from search.storage import leases
+from search.storage import processes
 from search.storage.store import Store
 
 RESERVE = """
@@ -25,33 +25,33 @@ sys.stdin.read()
 
 
 def test_this_process_lives_and_a_reused_number_does_not() -> None:
-    mine = leases.process_identity(os.getpid())
+    mine = processes.process_identity(os.getpid())
     assert mine.startswith(f"{os.getpid()}:")
-    assert leases._alive(mine)
-    assert not leases._alive(f"{os.getpid()}:1")  # same number, started at another time
+    assert processes.is_alive(mine)
+    assert not processes.is_alive(f"{os.getpid()}:1")  # same number, started at another time
 
 
 def test_without_start_times_the_number_decides() -> None:
     done = subprocess.Popen([sys.executable, "-c", ""])
     done.wait()
-    assert leases._alive(f"{os.getpid()}:")
-    assert leases._alive("1:")  # exists, also where it may not be signalled
-    assert not leases._alive(f"{done.pid}:")
+    assert processes.is_alive(f"{os.getpid()}:")
+    assert processes.is_alive("1:")  # exists, also where it may not be signalled
+    assert not processes.is_alive(f"{done.pid}:")
 
 
 def test_zombie_is_dead() -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    identity = leases.process_identity(child.pid)
-    assert leases._alive(identity)
+    identity = processes.process_identity(child.pid)
+    assert processes.is_alive(identity)
     child.kill()
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # dead, not yet reaped
-    assert not leases._alive(identity)
+    assert not processes.is_alive(identity)
     child.communicate()
 
 
 def test_machine_has_one_identity() -> None:
-    assert leases.host_identity() == leases.host_identity()
-    assert 0 < len(leases.host_identity()) <= 255
+    assert processes.host_identity() == processes.host_identity()
+    assert 0 < len(processes.host_identity()) <= 255
 
 
 @pytest.fixture
@@ -90,5 +90,5 @@ class TestAnotherProcess:
     ) -> None:
         worker.kill()
         worker.communicate()
-        monkeypatch.setattr(leases, "host_identity", lambda: "elsewhere")
+        monkeypatch.setattr(processes, "host_identity", lambda: "elsewhere")
         assert opened.tasks.stale_slots(study_id) == []

@@ -17,8 +17,9 @@ import sqlalchemy as sa
 from pruning.schedule import UNTOUCHED, Schedule
 from pruning.stage import Stage
 from search.config.spec import StudyRecord, StudySpec, make_spec
-from search.storage.database import open_engine, parse_url, writing
+from search.storage.database import open_engine, writing
 from search.storage.store import Store
+from search.storage.urls import parse_url
 from search.types import Accuracy, Front, Measurement, Setting, Throughput
 from tests.contracts.stores.mariadb import MariaDB, missing
 

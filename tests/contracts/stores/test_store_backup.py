@@ -20,9 +20,10 @@ from search.config.spec import StudyRecord, StudySpec, make_spec
 from search.errors import InputError, SearchError
 from search.storage import pareto
 from search.storage.backup import backup
-from search.storage.database import open_engine, parse_url
+from search.storage.database import open_engine
 from search.storage.health import OK, WARN, inspect_database
 from search.storage.store import Store
+from search.storage.urls import parse_url
 from search.types import Measurement
 
 Measure = Callable[..., Measurement]

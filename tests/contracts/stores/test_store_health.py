@@ -12,10 +12,11 @@ import sqlalchemy as sa
 
 from search.config.spec import StudyRecord, StudySpec
 from search.storage import health
-from search.storage.database import open_engine, parse_url
+from search.storage.database import open_engine
 from search.storage.health import FAIL, OK, WARN, Check, clock_check, filesystem, inspect_database
 from search.storage.migrations import HEAD, VERSION_TABLE
 from search.storage.store import Store
+from search.storage.urls import parse_url
 
 
 def found(url: str) -> dict[str, Check]:

@@ -22,7 +22,7 @@ from optuna.trial import TrialState
 import search.storage.migrations as migrations
 from pruning.schedule import Schedule
 from search.config.spec import StudySpec
-from search.storage.database import open_engine, parse_url, reading, writing
+from search.storage.database import open_engine, reading, writing
 from search.storage.migrations import HEAD, VERSION_TABLE
 from search.storage.optuna_storage import (
     create_optuna_study,
@@ -31,6 +31,7 @@ from search.storage.optuna_storage import (
 )
 from search.storage.store import Store
 from search.storage.tables import METADATA
+from search.storage.urls import parse_url
 from search.types import PREPARE, TRIAL, Front, Measurement, Trial
 from tests.conftest import set_budget
 from tests.contracts.stores.release_0_1 import make_tables

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from search.config.spec import StudyRecord
 from search.errors import StudyDeletedError, StudyStateError, TrialStoppedError
-from search.storage import leases
+from search.storage import processes
 from search.storage.steering import Steering
 from search.storage.store import Store
 from search.storage.tables import SLOT
@@ -310,9 +310,9 @@ class TestLeaving:
         self, opened: Store, record: StudyRecord, claim: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(leases, "host_identity", lambda: "here")
-            patch.setattr(leases, "process_identity", lambda pid: "4194305:1")  # above any process id of Linux
+            patch.setattr(processes, "host_identity", lambda: "here")
+            patch.setattr(processes, "process_identity", lambda pid: "4194305:1")  # above any process id of Linux
             claim("a")
         assert opened.tasks.workers(record.id) == {"a"}
-        monkeypatch.setattr(leases, "host_identity", lambda: "here")
+        monkeypatch.setattr(processes, "host_identity", lambda: "here")
         assert opened.tasks.workers(record.id) == set()

@@ -18,11 +18,11 @@ from search.config.spec import StudyRecord, StudySpec
 from search.errors import InputError
 from search.storage import compatibility, optuna_storage
 from search.storage.compatibility import newer_writer, optuna_problem, series
-from search.storage.database import open_engine, parse_url
+from search.storage.database import open_engine
 from search.storage.migrations import HEAD, VERSION_TABLE
 from search.storage.store import Store
 from search.storage.upgrade import upgrade
-from search.storage.urls import PASSWORD_FILE
+from search.storage.urls import PASSWORD_FILE, parse_url
 from search.types import Front, Measurement
 
 Run = Callable[..., Front | None]

@@ -11,8 +11,9 @@ import pytest
 import sqlalchemy as sa
 
 from search.errors import StorageUnavailableError
-from search.storage import pool_ping
-from search.storage.database import open_engine, parse_url, reading
+from search.storage import database
+from search.storage.database import open_engine, reading
+from search.storage.urls import parse_url
 
 KILL = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = 'postgres'"
 
@@ -31,7 +32,7 @@ def url() -> Iterator[str]:
 
 @pytest.mark.parametrize(("idle_s", "found_out"), [(0.0, True), (60.0, False)], ids=["idle", "just used"])
 def test_a_dropped_connection(url: str, idle_s: float, found_out: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_ping, "IDLE_S", idle_s)
+    monkeypatch.setattr(database, "IDLE_S", idle_s)
     engine = open_engine(parse_url(url))
     with reading(engine) as connection:
         first = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar()
