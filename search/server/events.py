@@ -84,7 +84,7 @@ class StudyReader:
 
     def _read_whole(self, mark: Mark, before: tuple[Mark, Progress, int] | None) -> tuple[Mark, Progress, int]:
         progress = self._store.progress(mark.study_id)
-        if before is not None and before[1].hypervolume == progress.hypervolume:
+        if before and before[0].study_id == mark.study_id and before[1].hypervolume == progress.hypervolume:
             return mark, progress, before[2]
         return mark, progress, len(self._store.front_history(mark.study_id))
 

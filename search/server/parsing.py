@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
@@ -62,20 +63,25 @@ def check_backbone(spec: StudySpec) -> None:
     if (name == DEMO and spec.space.blocks is None) or folder_of(name) or hub_id_of(name):
         return
     # what refuses a sketch, and no more: studies that differ otherwise are not asked about twice
-    asked = {"name": BODY, "backbone": given["backbone"], "space": given["space"]}
+    backbone = {key: value for key, value in given["backbone"].items() if key not in ("weights", "weights_key")}
+    asked = {"name": BODY, "backbone": backbone, "space": {key: given["space"][key] for key in ("methods", "blocks")}}
     asked["data"] = {"source": DEMO} if spec.data.path is None else {"path": "elsewhere"}
     if refusal := _refusal(json.dumps(asked, sort_keys=True)):
         raise InputError.from_dict(json.loads(refusal)).within(BODY)
+
+
+_ASKING = threading.Lock()  # a process each takes seconds and hundreds of megabytes
 
 
 @lru_cache(maxsize=1024)
 def _refusal(study: str) -> str:
     """Why a backbone cannot be pruned, as JSON; empty if it can, or if that cannot be found out here.
 
-    By a process of its own, once a backbone: with torch in it the server would be as large as a worker.
+    By a process of its own, once a backbone and its blocks, one after the other: with torch in it the server would be as
+    large as a worker.
     """
     command = [sys.executable, "-c", CHECK, study]
-    with suppress(OSError, subprocess.TimeoutExpired):
+    with _ASKING, suppress(OSError, subprocess.TimeoutExpired):
         asked = subprocess.run(command, capture_output=True, text=True, timeout=CHECK_S, check=False)
         return asked.stdout.strip() if asked.returncode == 0 else ""
     return ""
