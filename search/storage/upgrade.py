@@ -55,11 +55,10 @@ def _upgrade_optuna(url: URL, engine: Engine) -> tuple[str | None, str]:
     storage = connect(url)
     try:
         found, head = storage.get_current_version(), storage.get_head_version()
-        is_newer = _major(wrote or optuna.__version__) > _major(optuna.__version__)
-        if is_newer or found not in storage.get_all_versions():
-            got = f"{found} (written by optuna {wrote or optuna.__version__})"
-            rule, remedy = f"Optuna's schema version must be at most {head}", "pip install --upgrade optuna"
-            raise storage_error(url, rule, got, remedy)
+        writer = wrote or optuna.__version__
+        if _major(writer) > _major(optuna.__version__) or found not in storage.get_all_versions():
+            rule, got = f"Optuna's schema version must be at most {head}", f"{found} (written by optuna {writer})"
+            raise storage_error(url, rule, got, "pip install --upgrade optuna")
         if wrote is not None and (found != head or wrote != optuna.__version__):
             storage.upgrade()
         before = None if wrote is None else f"{found}, optuna {wrote}"

@@ -122,7 +122,7 @@ class Started:
         """A slot, and a trial that runs in it, as a worker has them that is never heard of again."""
         slot = self.store.trials.reserve(self.record.id, "asking", 1000)
         assert slot is not None
-        return slot, (trials or self.worker().trials).ask(slot)
+        return slot, (trials or self.worker().bridge).ask(slot)
 
     def run(self, *schedules: Schedule) -> None:
         """A trial for each."""

@@ -64,7 +64,7 @@ def test_two_workers_do_not_propose_the_same(start: Start, tiny_spec: Spec, orac
     """Each sees what the other has under way, and hears how it ended."""
     started = start(tiny_spec(sampler=section(own.Sweep, step=0.0625), space=SPACE, budget={"trials": 12}))
     oracle(started.evaluator)
-    bridges = [started.worker(number).trials for number in (0, 1)]
+    bridges = [started.worker(number).bridge for number in (0, 1)]
     for _ in range(3):
         for bridge in bridges:
             started.ask(bridge)

@@ -83,7 +83,7 @@ class TestBaselines:
     def test_are_queued_once_dense_first(self, start: Start, tiny_spec: Spec) -> None:
         started = start(tiny_spec())
         for _ in range(2):
-            started.worker().trials.enqueue_baselines()
+            started.worker().bridge.enqueue_baselines()
         labels = [trial.user_attrs["baseline"] for trial in started.trials(TrialState.WAITING)]
         assert labels == [label for label, _ in baselines(started.evaluator.spec.space, 12)]
         assert labels[0] == "dense"
@@ -91,7 +91,7 @@ class TestBaselines:
 
     def test_those_over_the_limits_stay_out(self, start: Start, tiny_spec: Spec) -> None:
         started = start(tiny_spec(budget={"max_gflops": 0.2}))
-        trials = started.worker().trials
+        trials = started.worker().bridge
         trials.enqueue_baselines()
         queued = len(started.trials(TrialState.WAITING))
         schedules = [started.ask(trials)[1].schedule for _ in range(queued)]
@@ -143,7 +143,7 @@ class TestTiming:
 class TestAbandoned:
     def test_trial_is_asked_again_with_its_number_and_parameters(self, start: Start, tiny_spec: Spec) -> None:
         started = start(tiny_spec())
-        trials = started.worker().trials
+        trials = started.worker().bridge
         trials.enqueue_baselines()
         slot, first = started.ask(trials)
         started.store.tasks.free(slot)
@@ -187,8 +187,8 @@ class TestInMemory:
     ) -> None:
         started = start(tiny_spec())
         oracle(started.evaluator)
-        mine = started.worker().trials
-        slot, proposal = started.ask(started.worker(1).trials if others else mine)
+        mine = started.worker().bridge
+        slot, proposal = started.ask(started.worker(1).bridge if others else mine)
         started.ask(mine)
         assert self.states(mine) == ["RUNNING", "RUNNING"]
         measured = started.evaluator.measure(proposal.schedule, proposal.throughput)
@@ -204,7 +204,7 @@ class TestInMemory:
     def test_a_refused_proposal_has_ended(self, start: Start, tiny_spec: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(bridge, "MAX_REFUSALS", 3)
         started = start(tiny_spec(budget={"min_speedup": 1000.0}))
-        mine = started.worker().trials
+        mine = started.worker().bridge
         with pytest.raises(SearchError):
             started.ask(mine)
         assert self.states(mine) == ["PRUNED"] * 2  # the third is read before the next proposal
@@ -220,7 +220,7 @@ class TestAsked:
         if queued:
             started.queue(Schedule([Stage(5, 0.5)]))
         slot, first = started.ask()
-        again = started.worker(7).trials.ask(slot)
+        again = started.worker(7).bridge.ask(slot)
         assert (again.trial.number, again.trial.params) == (first.trial.number, first.trial.params)
         assert len(started.trials()) == 1
 
@@ -232,7 +232,7 @@ class TestAsked:
         slot = started.store.trials.reserve(started.record.id, "slow", 4)
         started.store.tasks.free(slot)
         with pytest.raises(TrialStoppedError):
-            started.worker().trials.ask(slot)
+            started.worker().bridge.ask(slot)
         assert [trial.state for trial in started.trials()] == [TrialState.WAITING] * queued
 
     @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -240,7 +240,7 @@ class TestAsked:
         self, start: Start, tiny_spec: Spec, sampler: str
     ) -> None:
         started = start(tiny_spec(sampler=section(sampler)))
-        trials = started.worker().trials
+        trials = started.worker().bridge
         for number in range(3):
             _, proposal = started.ask(trials)
             (stored,) = (trial for trial in started.trials() if trial.number == number)

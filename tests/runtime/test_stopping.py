@@ -204,7 +204,7 @@ def test_a_study_loses_no_point_of_its_front(
     total = 25
     started = racing(trials=total, sampler={"name": "random", "seed": seed})
     made = oracle(started.evaluator)
-    started.worker().trials.enqueue_baselines()
+    started.worker().bridge.enqueue_baselines()
     started.worker().run(lambda progress: None)
     check_sound(started.store, "tiny", total)
     rows = [e.search for e in started.store.evaluations(started.record.id)]

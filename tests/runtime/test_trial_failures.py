@@ -192,7 +192,7 @@ class TestDeadWorkers:
     def die(self, started: Any, trial: int) -> str:
         """A worker takes the next trial and is never heard of again."""
         slot = started.store.trials.reserve(started.record.id, "dying", 2, lease_s=-1.0)  # over at once
-        proposal = started.worker().trials.ask(slot)
+        proposal = started.worker().bridge.ask(slot)
         assert proposal.trial.number == trial
         started.worker().mend()
         return str(started.trials()[trial].state.name)
