@@ -77,8 +77,8 @@ _ASKING = threading.Lock()  # a process each takes seconds and hundreds of megab
 def _refusal(study: str) -> str:
     """Why a backbone cannot be pruned, as JSON; empty if it can, or if that cannot be found out here.
 
-    By a process of its own, once a backbone and its blocks, one after the other: with torch in it the server would be as
-    large as a worker.
+    By a process of its own, once a backbone and its blocks, one after the other: with torch in it the server would be
+    as large as a worker.
     """
     command = [sys.executable, "-c", CHECK, study]
     with _ASKING, suppress(OSError, subprocess.TimeoutExpired):

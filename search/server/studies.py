@@ -132,7 +132,7 @@ def pause_study(study: Study, store: Reading) -> Document:
 
 @router.post("/{name}/resume", response_model=StudyModel, responses=DENIED | documented(404, 409, 503))
 def resume_study(study: Study, store: Reading) -> Document:
-    """Open a paused or stopped study again, or one that is done but has disturbed clocks; the next free worker goes on."""
+    """Open a study again that is paused, stopped, or done with disturbed clocks; the next free worker continues it."""
     return _document(store, Steering(store).resume(study.name))
 
 
